@@ -1,0 +1,55 @@
+"""The exception tree of the package.
+
+::
+
+    QKDError                      anything this package raises on purpose          exit 1
+    ├── InputError (ValueError)   the caller can mend it: what, accepted, what to do   exit 2
+    │   ├── RecipeError           a recipe key: unknown, of the wrong type, impossible
+    │   ├── DataError             a data set that is missing, damaged or not usable
+    │   ├── TeacherError          a teacher that does not fit its data or its checkpoint
+    │   ├── CircuitError          a circuit or student that cannot be built
+    │   ├── CheckpointError       weights or run files that cannot be read
+    │   └── TargetError           a device or simulator that is unknown or cannot run the circuit
+    ├── TrainingError             a loss term that does not reach the student
+    └── StorageError              a file that could not be written (a full disk, no permission)
+"""
+
+
+class QKDError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class InputError(QKDError, ValueError):
+    """Input that the caller can mend; the message says what was given and what is accepted."""
+
+
+class RecipeError(InputError):
+    """A recipe key that is unknown, of the wrong type or part of an impossible combination."""
+
+
+class DataError(InputError):
+    """A data set that is missing, damaged or holds values that cannot be trained on."""
+
+
+class TeacherError(InputError):
+    """A teacher that does not fit its data, its number of classes or its checkpoint."""
+
+
+class CircuitError(InputError):
+    """A circuit, encoding, ansatz or readout that cannot be built or compiled."""
+
+
+class CheckpointError(InputError):
+    """Saved weights or a run folder that cannot be read or belongs to something else."""
+
+
+class TargetError(InputError):
+    """A target that is unknown, or that cannot run the circuit it was given."""
+
+
+class TrainingError(QKDError):
+    """Training that would not do what it says, such as a loss term without a gradient."""
+
+
+class StorageError(QKDError):
+    """A file that could not be written; what was there before is still there."""
