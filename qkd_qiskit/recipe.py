@@ -1,0 +1,443 @@
+"""Everything a run is: frozen dataclasses, and the same tree as one YAML file.
+
+The dataclasses check themselves when they are made, so a value that exists is a valid one. Reading
+and writing YAML and taking overrides from a command line live at the bottom.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, is_dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser
+
+from qkd_qiskit.errors import RecipeError
+
+DatasetName = Literal["digits", "mnist", "fashion_mnist"]
+TeacherKind = Literal["softmax", "mlp", "small_cnn", "lenet5", "alexnet", "ensemble", "module"]
+StudentKind = Literal["quantum", "hybrid", "classical"]
+Encoding = Literal["amplitude", "angle", "reuploading", "qubit"]
+Ansatz = Literal["ry_rz_ring", "real_amplitudes"]
+Reduction = Literal["none", "linear", "crop", "pca", "avg_pool", "max_pool", "cnn"]
+Readout = Literal["bins", "modulo", "probabilities", "expectation"]
+Head = Literal["none", "linear"]
+Arm = Literal["label_only", "distilled", "classical_twin"]
+
+_RECIPES = Path(__file__).parent / "recipes"
+
+
+def _require(condition: bool, key: str, given: object, accepted: str) -> None:
+    if not condition:
+        raise RecipeError(f"{key}: {given!r} is not accepted; give {accepted}")
+
+
+def _positive(key: str, value: float) -> None:
+    _require(math.isfinite(value) and value > 0, key, value, "a number above 0")
+
+
+def _at_least(key: str, value: int, least: int) -> None:
+    _require(value >= least, key, value, f"a whole number of at least {least}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSpec:
+    """Which images a run sees.
+
+    Attributes:
+        name: Data set: digits (8x8, no download), mnist or fashion_mnist (28x28).
+        root: Folder of the torchvision data sets; default: $QKD_DATA, else the user's cache folder.
+        classes: Labels to keep, relabelled 0, 1, ... in this order; default: all.
+        train_per_class: Labelled training images per class for the student; null = all.
+        draw: Take the first images of each class in data-set order, or a random draw per seed.
+        validation_fraction: Share of the training images held out before anything is drawn.
+        test_per_class: First test images per class to keep; null = all.
+    """
+
+    name: DatasetName = "digits"
+    root: str | None = None
+    classes: tuple[int, ...] | None = None
+    train_per_class: int | None = None
+    draw: Literal["first", "random"] = "random"
+    validation_fraction: float = 0.1
+    test_per_class: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.classes is not None:
+            object.__setattr__(self, "classes", tuple(self.classes))
+            distinct = len(set(self.classes)) == len(self.classes)
+            in_range = all(0 <= label <= 9 for label in self.classes)
+            _require(
+                distinct and in_range and len(self.classes) >= 2,
+                "data.classes",
+                list(self.classes),
+                "two or more distinct labels from 0 to 9, for example [0, 1, 2]",
+            )
+        for key in ("train_per_class", "test_per_class"):
+            value = getattr(self, key)
+            if value is not None:
+                _at_least(f"data.{key}", value, 1)
+        _require(
+            0 < self.validation_fraction < 1,
+            "data.validation_fraction",
+            self.validation_fraction,
+            "a share between 0 and 1",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherSpec:
+    """What teaches.
+
+    Attributes:
+        kind: Architecture; module = your own, named by `module`.
+        module: For kind=module: import path `package.file:factory`; factory(image_shape, num_classes)
+            returns an nn.Module that maps images (batch, channels, height, width) to logits.
+        checkpoint: Safetensors file with trained weights; the teacher is then not trained.
+        epochs: Training epochs.
+        batch_size: Training batch size.
+        lr: Adam's learning rate.
+        weight_decay: Decoupled weight decay (AdamW).
+        train_per_class: Training images per class for the teacher; null = all.
+    """
+
+    kind: TeacherKind = "mlp"
+    module: str | None = None
+    checkpoint: str | None = None
+    epochs: int = 10
+    batch_size: int = 128
+    lr: float = 1e-3
+    weight_decay: float = 0.0
+    train_per_class: int | None = None
+
+    def __post_init__(self) -> None:
+        _require(
+            (self.module is not None) == (self.kind == "module"),
+            "teacher.module",
+            self.module,
+            "an import path `package.file:factory` exactly when teacher.kind is `module`",
+        )
+        _at_least("teacher.epochs", self.epochs, 1)
+        _at_least("teacher.batch_size", self.batch_size, 1)
+        _positive("teacher.lr", self.lr)
+        _require(self.weight_decay >= 0, "teacher.weight_decay", self.weight_decay, "0 or more")
+        if self.train_per_class is not None:
+            _at_least("teacher.train_per_class", self.train_per_class, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudentSpec:
+    """What learns.
+
+    Attributes:
+        kind: quantum (no trainable classical layer), hybrid (trainable reduction and/or head) or
+            classical (the twin of the hybrid or quantum student that the other fields describe,
+            with a matched number of parameters and no circuit).
+        qubits: Width of the circuit.
+        encoding: How features enter: amplitude (2^n features), angle (one per qubit), reuploading
+            (one per qubit and layer), qubit (several rotations per qubit).
+        ansatz: Trainable part of the circuit.
+        layers: Repetitions of the ansatz.
+        reduction: From image to features: linear and cnn are trained; crop, pca, avg_pool, max_pool
+            and none are fixed.
+        readout: bins or modulo (outcome probabilities summed into classes), probabilities (all 2^n)
+            or expectation (<Z> per qubit).
+        head: none, or a trained linear layer from readout to logits.
+        sharpness: gamma in logits = gamma log p of a class-bin readout: a number or `learned`.
+        circuit: OpenQASM 3 file with parameters x_000... and w_000... in place of encoding, ansatz
+            and layers.
+    """
+
+    kind: StudentKind = "hybrid"
+    qubits: int = 4
+    encoding: Encoding = "angle"
+    ansatz: Ansatz = "ry_rz_ring"
+    layers: int = 2
+    reduction: Reduction = "linear"
+    readout: Readout = "probabilities"
+    head: Head = "linear"
+    sharpness: float | Literal["learned"] = 8.0
+    circuit: str | None = None
+
+    def __post_init__(self) -> None:
+        _require(1 <= self.qubits <= 20, "student.qubits", self.qubits, "1 to 20")
+        _at_least("student.layers", self.layers, 1)
+        if self.sharpness != "learned":
+            _positive("student.sharpness", float(self.sharpness))
+        if self.kind == "quantum":
+            _require(
+                self.head == "none",
+                "student.head",
+                self.head,
+                "none for kind quantum, which has no trainable classical layer, or kind hybrid",
+            )
+            _require(
+                self.reduction not in ("linear", "cnn"),
+                "student.reduction",
+                self.reduction,
+                "a fixed reduction (none, crop, pca, avg_pool, max_pool) for kind quantum, "
+                "which has no trainable classical layer, or kind hybrid",
+            )
+        if self.head == "none":
+            _require(
+                self.readout in ("bins", "modulo"),
+                "student.readout",
+                self.readout,
+                "bins or modulo where student.head is none, or student.head: linear",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillSpec:
+    """How the student is trained.
+
+    Attributes:
+        epochs: Passes over the student's training images.
+        batch_size: Images per step.
+        lr: Adam's learning rate at the start.
+        schedule: Learning rate over the epochs.
+        weight_decay: Decoupled weight decay (AdamW).
+        temperature: T, softens the teacher's logits.
+        student_temperature: Temperature of the student; null = the teacher's (symmetric, as Hinton);
+            1 = soften the teacher only.
+        ce_weight: Weight of the cross-entropy with the labels in the distilled arm.
+        kd_weight: Weight of the KL divergence from the teacher in the distilled arm.
+        gradient: How gradients are taken.
+        train_target: Where the circuit runs while it trains.
+        selection: Which weights are kept: those of the best validation accuracy, or the last.
+    """
+
+    epochs: int = 60
+    batch_size: int = 32
+    lr: float = 0.01
+    schedule: Literal["cosine", "constant"] = "cosine"
+    weight_decay: float = 0.0
+    temperature: float = 4.0
+    student_temperature: float | None = None
+    ce_weight: float = 0.5
+    kd_weight: float = 0.5
+    gradient: Literal["exact"] = "exact"
+    train_target: Literal["exact"] = "exact"
+    selection: Literal["validation", "last"] = "validation"
+
+    def __post_init__(self) -> None:
+        _at_least("distill.epochs", self.epochs, 1)
+        _at_least("distill.batch_size", self.batch_size, 1)
+        _positive("distill.lr", self.lr)
+        _positive("distill.temperature", self.temperature)
+        if self.student_temperature is not None:
+            _positive("distill.student_temperature", self.student_temperature)
+        for key in ("ce_weight", "kd_weight", "weight_decay"):
+            value = getattr(self, key)
+            accepted = "a finite number, 0 or more"
+            _require(math.isfinite(value) and value >= 0, f"distill.{key}", value, accepted)
+        _require(
+            self.ce_weight + self.kd_weight > 0,
+            "distill.ce_weight",
+            self.ce_weight,
+            "a positive weight for at least one of ce_weight and kd_weight",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A whole run.
+
+    Attributes:
+        data: Which images.
+        teacher: What teaches.
+        student: What learns.
+        distill: How it is trained.
+        arms: What is compared: label_only, distilled, classical_twin (the distilled twin).
+        targets: Where the trained students are evaluated: exact, aer, fake_<device>.
+        shots: Shots per image on sampled targets.
+        test_limit: Test images on sampled targets.
+        seeds: Number of paired seeds, or a list of them.
+        seed: Seed of what the paired seeds share: split, teacher, transpiler, shots.
+    """
+
+    data: DataSpec = field(default_factory=DataSpec)
+    teacher: TeacherSpec = field(default_factory=TeacherSpec)
+    student: StudentSpec = field(default_factory=StudentSpec)
+    distill: DistillSpec = field(default_factory=DistillSpec)
+    arms: tuple[Arm, ...] = ("label_only", "distilled", "classical_twin")
+    targets: tuple[str, ...] = ("exact", "fake_torino")
+    shots: int = 4096
+    test_limit: int = 500
+    seeds: int | tuple[int, ...] = 3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for key in ("arms", "targets"):
+            object.__setattr__(self, key, tuple(getattr(self, key)))
+            value = getattr(self, key)
+            distinct = len(set(value)) == len(value) > 0
+            _require(distinct, key, list(value), "a list of one or more distinct names")
+        if not isinstance(self.seeds, int):
+            object.__setattr__(self, "seeds", tuple(self.seeds))
+        seeds = self.member_seeds
+        _require(
+            len(seeds) > 0 and len(set(seeds)) == len(seeds) and min(seeds) >= 0,
+            "seeds",
+            self.seeds,
+            "a number of at least 1, or a list of distinct whole numbers of at least 0",
+        )
+        _require(0 <= self.seed < 2**32, "seed", self.seed, "a whole number from 0 to 2**32 - 1")
+        _at_least("shots", self.shots, 1)
+        _at_least("test_limit", self.test_limit, 1)
+
+    @property
+    def member_seeds(self) -> tuple[int, ...]:
+        """The seeds as a list: `seeds: 3` is 0, 1, 2."""
+        return tuple(range(self.seeds)) if isinstance(self.seeds, int) else self.seeds
+
+
+_GROUPS: dict[str, type] = {
+    "data": DataSpec,
+    "teacher": TeacherSpec,
+    "student": StudentSpec,
+    "distill": DistillSpec,
+}
+
+
+def list_recipes() -> dict[str, str]:
+    """The built-in recipes: name -> the comment in the first line of its file."""
+    return {
+        path.stem: path.read_text().splitlines()[0].lstrip("# ")
+        for path in sorted(_RECIPES.glob("*.yaml"))
+    }
+
+
+def load_recipe(source: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """A built-in recipe by name, or a YAML file by path.
+
+    Args:
+        source: `digits`, or the path of a file that ends in .yaml or .yml.
+        overrides: Values by dotted key, for example `{"student.qubits": 6}`.
+
+    Raises:
+        RecipeError: An unknown recipe, an unknown key, a wrong type or an impossible combination.
+    """
+    path = Path(source)
+    if path.suffix not in (".yaml", ".yml"):
+        path = _RECIPES / f"{source}.yaml"
+        if not path.is_file():
+            names = ", ".join(list_recipes())
+            raise RecipeError(
+                f"recipe {str(source)!r} is unknown; give one of {names}, or a path ending in .yaml"
+            )
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"recipe {path} cannot be read: {error}; give a YAML file") from error
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise RecipeError(f"recipe {path} is not YAML: {reason}") from error
+    if not isinstance(tree, dict):
+        raise RecipeError(f"recipe {path} holds {tree!r}; a recipe is a tree of keys")
+    return parse_recipe(tree, overrides=overrides)
+
+
+def parse_recipe(tree: Mapping[str, Any], *, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """A recipe from a nested mapping, as YAML holds it; what it leaves out has its default.
+
+    Raises:
+        RecipeError: As `load_recipe`.
+    """
+    given = _flatten(tree) | dict(overrides or {})
+    for key in given:
+        if key not in recipe_keys():
+            raise RecipeError(unknown_key(key))
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Recipe)
+    try:
+        return recipe_from(parser.parse_object(_nest(given)).as_dict())
+    except (ArgumentError, TypeError) as error:
+        raise RecipeError(type_message(error, given)) from error
+
+
+def recipe_from(tree: Mapping[str, Any]) -> Recipe:
+    """A recipe from a complete tree of parsed values, one entry for each field."""
+    values = {
+        key: _GROUPS[key](**value) if isinstance(value, dict) else value
+        for key, value in tree.items()
+    }
+    return Recipe(**values)
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The recipe as YAML with every key, which `load_recipe` reads back to an equal recipe."""
+    return yaml.safe_dump(_nest(flat_recipe(recipe)), sort_keys=False, default_flow_style=None)
+
+
+def flat_recipe(recipe: Recipe) -> dict[str, Any]:
+    """Every value by its dotted key, tuples as lists."""
+    flat = _flatten(asdict(recipe))
+    return {key: list(item) if isinstance(item, tuple) else item for key, item in flat.items()}
+
+
+@cache
+def recipe_keys() -> dict[str, Any]:
+    """Every key of a recipe by its dotted path, for example `student.qubits`, with its type."""
+    keys: dict[str, Any] = {}
+    for name, kind in get_type_hints(Recipe).items():
+        nested = get_type_hints(kind) if is_dataclass(kind) else {}
+        keys |= {f"{name}.{key}": inner for key, inner in nested.items()} or {name: kind}
+    return keys
+
+
+def unknown_key(key: str) -> str:
+    """The line that says that a recipe has no such key, with the nearest one or its siblings."""
+    near = difflib.get_close_matches(key, recipe_keys(), n=1, cutoff=0.6)
+    group = key.partition(".")[0] + "."
+    siblings = [name for name in recipe_keys() if name.startswith(group)] or list(recipe_keys())
+    hint = f"did you mean {near[0]}?" if near else f"the keys are {', '.join(siblings)}"
+    return f"{key}: no such key in a recipe; {hint}"
+
+
+def type_message(error: Exception, given: Mapping[str, Any]) -> str:
+    """The line for a value of the wrong type: the key's path, the value and what is accepted."""
+    text = " ".join(str(error).split())
+    named = re.search(r'Parser key "([^"]+)"', text)
+    key = named[1] if named else next((key for key, item in given.items() if item is None), None)
+    if key not in recipe_keys():
+        return text
+    return f"{key}: {given.get(key)!r} is not accepted; give {_accepted(recipe_keys()[key])}"
+
+
+def _accepted(kind: Any) -> str:
+    arguments = get_args(kind)
+    if get_origin(kind) is Literal:
+        return "one of " + ", ".join(arguments) if len(arguments) > 1 else str(arguments[0])
+    if get_origin(kind) is tuple:
+        return f"a list [a, b, ...], each {_accepted(arguments[0])}"
+    if arguments:
+        return " or ".join(_accepted(argument) for argument in arguments)
+    names = {int: "a whole number", float: "a number", str: "text", type(None): "null"}
+    return names[kind]
+
+
+def _flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if name in _GROUPS:
+            if not isinstance(value, Mapping):
+                raise RecipeError(f"{name}: {value!r} is not accepted; give a tree of keys")
+            flat |= {f"{name}.{key}": item for key, item in value.items()}
+        else:
+            flat[str(name)] = value
+    return flat
+
+
+def _nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for dotted, value in flat.items():
+        group, _, key = dotted.rpartition(".")
+        (tree.setdefault(group, {}) if group else tree)[key] = value
+    return tree
