@@ -1,0 +1,328 @@
+"""What a run sees: training pool, validation and test images, and class-balanced draws from them.
+
+Three splits, made once per run: `test` is the data set's own, `validation` is held out of the
+training images before anything is drawn, `pool` is the rest. Students and teachers train on draws
+from the pool.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from qkd_qiskit.datasets import read_digits, read_mnist
+from qkd_qiskit.errors import DataError
+from qkd_qiskit.recipe import DataSpec
+from qkd_qiskit.storage import tensor_digest
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Images and their classes.
+
+    Attributes:
+        images: (N, channels, height, width), float32; in [0, 1] for the built-in data sets.
+        labels: (N,), int64 in 0 .. num_classes - 1.
+    """
+
+    images: torch.Tensor
+    labels: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, indices: torch.Tensor) -> Split:
+        """Return the images and labels at `indices`, in that order."""
+        return Split(self.images[indices], self.labels[indices])
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over the bytes of images and labels."""
+        return tensor_digest({"images": self.images, "labels": self.labels})
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """A data set in the three parts of a run.
+
+    Attributes:
+        name: Name of the data set.
+        num_classes: Number of classes.
+        class_names: Name of each class, in the order of the labels.
+        pool: Training images without the validation images, in data-set order.
+        validation: Images that choose epochs and settings.
+        test: Images that are used once, at the end.
+    """
+
+    name: str
+    num_classes: int
+    class_names: tuple[str, ...]
+    pool: Split
+    validation: Split
+    test: Split
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of an image."""
+        channels, height, width = self.pool.images.shape[1:]
+        return channels, height, width
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over the bytes of all three splits."""
+        splits = (self.pool, self.validation, self.test)
+        return hashlib.sha256(" ".join(split.fingerprint for split in splits).encode()).hexdigest()
+
+    def draw(
+        self,
+        per_class: int | None,
+        *,
+        draw: Literal["random", "first"] = "random",
+        seed: int = 0,
+    ) -> torch.Tensor:
+        """Return the indices into the pool of a class-balanced draw, in data-set order.
+
+        Args:
+            per_class: Images per class; None = the whole pool.
+            draw: random = a draw per seed, where a smaller one is part of a larger one of the same
+                seed; first = the first images of each class, as the code of arXiv:2311.13810 does.
+            seed: Seed of a random draw; no global random state is touched.
+
+        Raises:
+            DataError: A class has fewer images than asked for.
+        """
+        if per_class is None:
+            return torch.arange(len(self.pool))
+        generator = derived_generator(seed, purpose="draw")
+
+        def choose(members: torch.Tensor) -> torch.Tensor:
+            if draw == "first":
+                return members[:per_class]
+            return members[torch.randperm(len(members), generator=generator)[:per_class]]
+
+        return _per_class(
+            self.pool.labels,
+            choose,
+            least=per_class,
+            class_names=self.class_names,
+            what="training images (after validation is held out)",
+        )
+
+    @classmethod
+    def from_arrays(
+        cls,
+        images: npt.ArrayLike,
+        labels: npt.ArrayLike,
+        *,
+        test: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+        class_names: Sequence[str] | None = None,
+        validation_fraction: float = 0.1,
+        test_per_class: int | None = None,
+        seed: int = 0,
+        name: str = "arrays",
+    ) -> Data:
+        """Return your own arrays as data, split as the built-in data sets are.
+
+        Args:
+            images: (N, channels, height, width), or (N, features), which become images of shape
+                (1, 1, features). uint8 values are divided by 255, others are taken as they are.
+            labels: (N,) whole numbers, each of 0 .. num_classes - 1 at least once.
+            test: Test images and labels; default: a stratified third of the images.
+            class_names: Names, one per class; default: the labels.
+            validation_fraction: Share of the training images held out for validation.
+            test_per_class: First test images per class to keep; None = all.
+            seed: Seed of the splits.
+            name: Name that reports show.
+
+        Raises:
+            DataError: Arrays that do not belong together, values that are not finite, labels that
+                are not 0 .. num_classes - 1, or classes with too few images.
+        """
+        if not 0 < validation_fraction < 1:
+            raise DataError(
+                f"validation_fraction is {validation_fraction}; give a share between 0 and 1"
+            )
+        given = _checked(images, labels, what="images", num_classes=None)
+        num_classes = len(class_names) if class_names else int(given.labels.max()) + 1
+        names = tuple(class_names or (str(label) for label in range(num_classes)))
+        _require_classes(given.labels, names, what="labels")
+        held_out = None
+        if test is not None:
+            held_out = _checked(*test, what="test images", num_classes=num_classes)
+            _require_classes(held_out.labels, names, what="test labels")
+            if held_out.images.shape[1:] != given.images.shape[1:]:
+                raise DataError(
+                    f"test images have shape {tuple(held_out.images.shape[1:])}, training images "
+                    f"{tuple(given.images.shape[1:])}; give both the same shape"
+                )
+        return _split(
+            given,
+            held_out,
+            name=name,
+            class_names=names,
+            validation_fraction=validation_fraction,
+            test_per_class=test_per_class,
+            seed=seed,
+        )
+
+
+def load_data(spec: DataSpec, *, seed: int = 0) -> Data:
+    """Return the data set of a recipe, split and with its classes selected.
+
+    Args:
+        spec: Which images.
+        seed: Seed of the validation split, and of the test split of digits, which has none.
+
+    Raises:
+        DataError: Files are missing or damaged, or a class has fewer images than asked for.
+    """
+    source = read_digits() if spec.name == "digits" else read_mnist(spec.name, root=spec.root)
+    classes = spec.classes or tuple(range(len(source.class_names)))
+    return _split(
+        _select(source.images, source.labels, classes),
+        None if source.test is None else _select(*source.test, classes),
+        name=spec.name,
+        class_names=tuple(source.class_names[label] for label in classes),
+        validation_fraction=spec.validation_fraction,
+        test_per_class=spec.test_per_class,
+        seed=seed,
+    )
+
+
+def derived_generator(seed: int, *, purpose: str) -> torch.Generator:
+    """Return a random generator of its own for each purpose that shares a seed."""
+    digest = hashlib.sha256(f"{purpose}:{seed}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
+
+
+def _select(
+    images: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], classes: tuple[int, ...]
+) -> Split:
+    """Keep the images of `classes` and number the classes in the order given."""
+    position = np.full(max(*classes, labels.max()) + 1, -1, dtype=np.int64)
+    position[list(classes)] = np.arange(len(classes))
+    kept = position[labels] >= 0
+    return Split(
+        torch.from_numpy(images[kept]).unsqueeze(1), torch.from_numpy(position[labels[kept]])
+    )
+
+
+def _split(
+    train: Split,
+    test: Split | None,
+    *,
+    name: str,
+    class_names: tuple[str, ...],
+    validation_fraction: float,
+    test_per_class: int | None,
+    seed: int,
+) -> Data:
+    if test is None:
+        generator = derived_generator(seed, purpose="test split")
+        train, test = _hold_out(train, 1 / 3, class_names=class_names, generator=generator)
+    generator = derived_generator(seed, purpose="validation split")
+    pool, validation = _hold_out(
+        train, validation_fraction, class_names=class_names, generator=generator
+    )
+    if test_per_class is not None:
+        first = _per_class(
+            test.labels,
+            lambda members: members[:test_per_class],
+            least=test_per_class,
+            class_names=class_names,
+            what="test images",
+        )
+        test = test[first]
+    return Data(name, len(class_names), class_names, pool, validation, test)
+
+
+def _hold_out(
+    split: Split, fraction: float, *, class_names: tuple[str, ...], generator: torch.Generator
+) -> tuple[Split, Split]:
+    """Return the rest and a stratified share, at least one image per class in each, in order."""
+
+    def choose(members: torch.Tensor) -> torch.Tensor:
+        count = min(max(round(fraction * len(members)), 1), len(members) - 1)
+        return members[torch.randperm(len(members), generator=generator)[:count]]
+
+    held_out = _per_class(
+        split.labels, choose, least=2, class_names=class_names, what="images to split"
+    )
+    kept = torch.ones(len(split), dtype=torch.bool)
+    kept[held_out] = False
+    return split[kept], split[held_out]
+
+
+def _per_class(
+    labels: torch.Tensor,
+    choose: Callable[[torch.Tensor], torch.Tensor],
+    *,
+    least: int,
+    class_names: tuple[str, ...],
+    what: str,
+) -> torch.Tensor:
+    """Return, sorted, what `choose` takes of the indices of each class."""
+    chosen = []
+    for label, name in enumerate(class_names):
+        members = torch.nonzero(labels == label).flatten()
+        if len(members) < least:
+            raise DataError(
+                f"class {name!r} has {len(members)} {what}, {least} per class are asked for; "
+                "ask for fewer or leave the class out"
+            )
+        chosen.append(choose(members))
+    return torch.cat(chosen).sort().values
+
+
+def _checked(
+    images: npt.ArrayLike, labels: npt.ArrayLike, *, what: str, num_classes: int | None
+) -> Split:
+    pixels, classes = np.asarray(images), np.asarray(labels)
+    if pixels.dtype.kind not in "fiub":
+        raise DataError(f"{what} are of type {pixels.dtype}; give real numbers")
+    if pixels.ndim not in (2, 4) or 0 in pixels.shape:
+        raise DataError(
+            f"{what} have shape {pixels.shape}; give (N, channels, height, width) or (N, features)"
+        )
+    if classes.shape != (len(pixels),):
+        raise DataError(
+            f"labels have shape {classes.shape} for {len(pixels)} {what}; give one label per image"
+        )
+    if classes.dtype.kind not in "iu":
+        raise DataError(f"labels are of type {classes.dtype}; give whole numbers from 0")
+    if classes.min() < 0 or (num_classes is not None and classes.max() >= num_classes):
+        accepted = "0 or more" if num_classes is None else f"0 to {num_classes - 1}"
+        raise DataError(
+            f"labels of the {what} run from {classes.min()} to {classes.max()}; give {accepted}"
+        )
+    scale = 255.0 if pixels.dtype == np.uint8 else 1.0
+    with np.errstate(over="ignore"):  # what overflows is infinite, and refused below
+        values = pixels.astype(np.float32) / np.float32(scale)
+    broken = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))
+    if len(broken):
+        raise DataError(
+            f"{len(broken)} of {len(values)} {what} hold NaN or infinite values, the first is "
+            f"number {broken[0]}; mend them or leave them out"
+        )
+    if values.ndim == 2:
+        values = values[:, None, None, :]
+    return Split(torch.from_numpy(values), torch.from_numpy(classes.astype(np.int64)))
+
+
+def _require_classes(labels: torch.Tensor, class_names: tuple[str, ...], *, what: str) -> None:
+    counts = torch.bincount(labels, minlength=len(class_names))
+    absent = [label for label, count in enumerate(counts.tolist()) if not count]
+    if len(counts) > len(class_names) or absent or len(class_names) < 2:
+        raise DataError(
+            f"{what} hold {len(counts) - len(absent)} classes up to {int(labels.max())}"
+            + (f", none of class {absent[0]}" if absent else "")
+            + f", there are {len(class_names)} class names; give 0, 1, ... for two or more "
+            "classes, each at least once"
+        )

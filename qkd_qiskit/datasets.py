@@ -1,0 +1,199 @@
+"""Where images come from: scikit-learn's digits, and MNIST's IDX files as torchvision keeps them.
+
+The archives are read as they lie, so a read-only folder that holds only the `.gz` files will do.
+torchvision's own table of file names and MD5 sums says what a sound file is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import gzip
+import http.client
+import io
+import logging
+import os
+import shutil
+import socket
+import tempfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from qkd_qiskit.errors import DataError, StorageError
+from qkd_qiskit.storage import write_atomic
+
+logger = logging.getLogger(__name__)
+
+_DOWNLOAD_TIMEOUT = 30.0  # seconds without an answer
+_TORCHVISION_NAMES = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set as published.
+
+    Attributes:
+        images: Training images (N, height, width), float32 in [0, 1].
+        labels: Their classes (N,), int64.
+        test: Test images and labels of the official split, or None where there is none.
+        class_names: Name of each class.
+    """
+
+    images: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.int64]
+    test: tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]] | None
+    class_names: tuple[str, ...]
+
+
+def read_digits() -> Source:
+    """Return scikit-learn's 1,797 digits of 8x8 pixels, which have no official split."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images = (digits.images / 16.0).astype(np.float32)
+    labels = digits.target.astype(np.int64)
+    return Source(images, labels, None, tuple(str(label) for label in range(10)))
+
+
+def read_mnist(name: str, *, root: str | Path | None = None) -> Source:
+    """Return MNIST or Fashion-MNIST: 60,000 training and 10,000 test images of 28x28 pixels.
+
+    Args:
+        name: mnist or fashion_mnist.
+        root: Folder that holds MNIST/raw or FashionMNIST/raw; default: $QKD_DATA, else
+            ~/.cache/qkd_qiskit/data. Files that are missing are downloaded into it.
+
+    Raises:
+        DataError: Files are missing and cannot be downloaded, or a file is damaged.
+    """
+    from torchvision import datasets
+
+    published = getattr(datasets, _TORCHVISION_NAMES[name])
+    root = Path(root or os.environ.get("QKD_DATA") or "~/.cache/qkd_qiskit/data").expanduser()
+    folder = root / _TORCHVISION_NAMES[name] / "raw"
+    missing = [
+        (file, md5)
+        for file, md5 in published.resources
+        if not (folder / file).is_file() and not (folder / file).with_suffix("").is_file()
+    ]
+    if missing:
+        _download(name, root, folder, missing=missing, published=published)
+    train_images, train_labels, test_images, test_labels = (
+        _read_idx(folder / file, md5=md5) for file, md5 in published.resources
+    )
+    return Source(
+        *_pair(train_images, train_labels, folder=folder, part="train"),
+        _pair(test_images, test_labels, folder=folder, part="t10k"),
+        # torchvision calls MNIST's classes "0 - zero" and so on.
+        tuple(str(label).split(" - ")[0] for label in published.classes),
+    )
+
+
+def _pair(
+    images: npt.NDArray[np.uint8], labels: npt.NDArray[np.uint8], *, folder: Path, part: str
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    if len(images) != len(labels) or not len(labels) or labels.max() > 9:
+        raise DataError(
+            f"{folder}/{part}-*: {len(images)} images, {len(labels)} labels up to "
+            f"{labels.max(initial=0)}; as many of both and labels 0 to 9 are expected: "
+            f"delete the {part}-* files to have them downloaded again, or replace them"
+        )
+    return images.astype(np.float32) / np.float32(255), labels.astype(np.int64)
+
+
+def _read_idx(archive: Path, *, md5: str) -> npt.NDArray[np.uint8]:
+    """Read one IDX file: the `.gz` archive where it is there, else the unpacked file."""
+    from torchvision.datasets.utils import check_integrity
+
+    path = archive if archive.is_file() else archive.with_suffix("")
+    try:
+        if path == archive and not check_integrity(archive, md5):
+            raise _damaged(path, f"its MD5 is not {md5}")
+        content = gzip.decompress(path.read_bytes()) if path == archive else path.read_bytes()
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise _damaged(path, str(error)) from error
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}; check its permissions") from error
+    # Big-endian header: two zero bytes, 8 (unsigned bytes), the number of axes, then their lengths.
+    axes = 3 if "images" in path.name else 1
+    header = 4 + 4 * axes
+    if len(content) < header or content[:4] != bytes((0, 0, 8, axes)):
+        found = content[:4].hex() or "nothing"
+        raise _damaged(path, f"it starts with {found}, not 000008{axes:02x}")
+    shape = tuple(int(length) for length in np.frombuffer(content, ">u4", axes, offset=4))
+    if axes == 3 and shape[1:] != (28, 28):
+        raise _damaged(path, f"its images are {shape[1]}x{shape[2]}, not 28x28")
+    expected = header + int(np.prod(shape))
+    if len(content) != expected:
+        raise _damaged(path, f"it has {len(content)} bytes, its header says {expected}")
+    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+
+
+def _damaged(path: Path, reason: str) -> DataError:
+    return DataError(
+        f"{path} is damaged: {reason}; delete it to have it downloaded again, or replace it"
+    )
+
+
+def _download(
+    name: str, root: Path, folder: Path, *, missing: list[tuple[str, str]], published: Any
+) -> None:
+    """Let torchvision fetch files; they appear in `folder` once they are whole and checked."""
+    try:
+        _require_writable(folder)
+        with tempfile.TemporaryDirectory(prefix="qkd_") as staging:
+            for file, md5 in missing:
+                logger.info("downloading %s of %s into %s", file, name, folder)
+                _fetch(file, md5, mirrors=published.mirrors, staging=staging)
+            for file, _ in missing:
+                write_atomic(
+                    folder / file, functools.partial(shutil.copyfile, Path(staging) / file)
+                )
+    except (OSError, RuntimeError, ValueError, http.client.HTTPException, StorageError) as error:
+        reason = (str(error).strip() or type(error).__name__).split("\n")[0]
+        files = ", ".join(file for file, _ in published.resources)
+        raise DataError(
+            f"data.name: {name} is not in {root} and cannot be downloaded ({reason}); put {files} "
+            f"into {folder}, or name the folder that holds {folder.parent.name}/raw with "
+            "--data.root DIR or the environment variable QKD_DATA; data.name: digits needs no files"
+        ) from error
+
+
+def _fetch(file: str, md5: str, *, mirrors: list[str], staging: str) -> None:
+    from torchvision.datasets.utils import download_url
+
+    failure: Exception = RuntimeError("no mirror is known")
+    for mirror in mirrors:
+        try:
+            with _silent_network():
+                download_url(mirror + file, staging, filename=file, md5=md5)
+        except (OSError, RuntimeError, http.client.HTTPException) as error:
+            failure = error
+        else:
+            return
+    raise failure
+
+
+def _require_writable(folder: Path) -> None:
+    """Find out before a long download, and without making folders, whether it could be kept."""
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise PermissionError(f"{existing} is not a folder that can be written to")
+
+
+@contextlib.contextmanager
+def _silent_network() -> Iterator[None]:
+    """Keep torchvision's progress bar off the terminal, and give up where nothing answers."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_DOWNLOAD_TIMEOUT)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        socket.setdefaulttimeout(before)

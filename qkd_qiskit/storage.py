@@ -1,0 +1,157 @@
+"""Files that are either whole or not there: atomic writes, and tensors with a checksum.
+
+Everything a run or a cache keeps goes through `write_atomic`: a killed process or a full disk
+leaves the old file as it was. Tensors are kept as safetensors, never as pickles, which can run
+code when they are read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from qkd_qiskit.errors import CheckpointError, StorageError
+
+_CHECKSUM = "sha256"
+
+
+def write_atomic(path: str | Path, write: Callable[[Path], object]) -> None:
+    """Put a whole new file at `path`, or leave what was there.
+
+    Args:
+        path: Where the file goes; missing folders above it are made.
+        write: Writes the content to the path it is given, a new file in the same folder.
+
+    Raises:
+        StorageError: The file could not be written; an older one at `path` is untouched.
+    """
+    path = Path(path)
+    # Not tempfile: its files are private to the user (0600) and would stay so after the rename.
+    temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(temporary)
+        with temporary.open("rb+") as written:
+            os.fsync(written.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise StorageError(
+            f"cannot write {path}: {error.strerror or error}; what was there before is unchanged"
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the rename itself survive a power cut, where the system can (Windows cannot)."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write UTF-8 text with `write_atomic`.
+
+    Raises:
+        StorageError: The file could not be written; an older one at `path` is untouched.
+    """
+    write_atomic(path, lambda new: new.write_bytes(text.encode()))
+
+
+def tensor_digest(tensors: Mapping[str, torch.Tensor]) -> str:
+    """SHA-256 over names, types, shapes and bytes, whatever the order of the mapping."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def save_tensors(
+    path: str | Path,
+    tensors: Mapping[str, torch.Tensor],
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write tensors and text metadata as one safetensors file, atomically and with a checksum.
+
+    Raises:
+        StorageError: The file could not be written; an older one at `path` is untouched.
+    """
+    # A copy of each: safetensors refuses tensors that share memory, such as tied weights.
+    copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    header = {**(metadata or {}), _CHECKSUM: tensor_digest(copies)}
+
+    def write(new: Path) -> None:
+        try:
+            save_file(copies, new, metadata=header)
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
+
+    write_atomic(path, write)
+
+
+def load_tensors(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Read a safetensors file: its tensors on the CPU, and its metadata.
+
+    A checksum that `save_tensors` left is verified; files from elsewhere need none.
+
+    Raises:
+        CheckpointError: The file is missing, a pickle, truncated or damaged.
+    """
+    path = Path(path)
+    _refuse_other_formats(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = dict(file.metadata() or {})
+            # A copy: the tensors that safetensors gives read from the mapped file when used.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{path} is not a whole safetensors file ({_first_line(error)}); "
+            "it is damaged or cut short: write it again or give another file"
+        ) from error
+    checksum = metadata.pop(_CHECKSUM, None)
+    if checksum is not None and checksum != tensor_digest(tensors):
+        raise CheckpointError(
+            f"{path} is damaged: its tensors do not match the SHA-256 in its header; "
+            "write it again or give another file"
+        )
+    return tensors, metadata
+
+
+def _refuse_other_formats(path: Path) -> None:
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a folder; give a safetensors file")
+    try:
+        with path.open("rb") as file:
+            start = file.read(9)
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot read {path}: {error.strerror or error}; give a safetensors file"
+        ) from error
+    if not start:
+        raise CheckpointError(f"{path} is empty; give a safetensors file")
+    # torch.save writes a zip archive, and before that a bare pickle.
+    if start.startswith(b"PK") or (start[:1] == b"\x80" and start[8:] != b"{"):
+        raise CheckpointError(
+            f"{path} is a pickle or torch.save file, which can run code when it is read; "
+            "convert it once with safetensors.torch.save_file(model.state_dict(), path)"
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0] or type(error).__name__
