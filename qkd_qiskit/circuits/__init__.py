@@ -1,0 +1,33 @@
+"""What is run: encodings, ansatze, readouts, and the circuits that they make."""
+
+from qkd_qiskit.circuits.ansatze import ANSATZE, Ansatz, make_ansatz
+from qkd_qiskit.circuits.composition import StudentCircuit, adopt_circuit, build_circuit
+from qkd_qiskit.circuits.encodings import ENCODINGS, Encoding, make_encoding
+from qkd_qiskit.circuits.readouts import (
+    READOUTS,
+    bin_matrix,
+    check_readout,
+    interpret,
+    observables,
+    output_shape,
+    readout_matrix,
+)
+
+__all__ = [
+    "ANSATZE",
+    "ENCODINGS",
+    "READOUTS",
+    "Ansatz",
+    "Encoding",
+    "StudentCircuit",
+    "adopt_circuit",
+    "bin_matrix",
+    "build_circuit",
+    "check_readout",
+    "interpret",
+    "make_ansatz",
+    "make_encoding",
+    "observables",
+    "output_shape",
+    "readout_matrix",
+]

@@ -1,0 +1,111 @@
+"""The trainable part of a circuit: what one layer is, and how many weights all layers take.
+
+===============  ==========================================================  =============
+ansatz           one layer                                                   weights
+===============  ==========================================================  =============
+ry_rz_ring       RY, RZ on every qubit, CX from each qubit to the next and   2 n per layer
+                 from the last to the first (two qubits: one CX)
+real_amplitudes  RY on every qubit, CX from each qubit to the next; one RY   n per layer,
+                 layer after the last                                        and n
+===============  ==========================================================  =============
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from qiskit import QuantumCircuit
+from qiskit.circuit import Parameter
+
+from qkd_qiskit.errors import CircuitError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ansatz(ABC):
+    """The common face of the ansatze.
+
+    Attributes:
+        qubits: Width of the circuit.
+        layers: Repetitions.
+    """
+
+    qubits: int
+    layers: int
+
+    @property
+    @abstractmethod
+    def num_weights(self) -> int:
+        """Circuit weights w_000, w_001, ... of all layers."""
+
+    @abstractmethod
+    def append_layer(self, circuit: QuantumCircuit, weights: Iterator[Parameter]) -> None:
+        """Append one layer, taking its weights from the iterator in gate order."""
+
+    def append_end(self, circuit: QuantumCircuit, weights: Iterator[Parameter]) -> None:  # noqa: B027
+        """Append what follows the last layer; by default nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RyRzRing(Ansatz):
+    """RY and RZ on every qubit, then a ring of CX, per layer."""
+
+    @property
+    def num_weights(self) -> int:
+        """Circuit weights of all layers: 2 n per layer."""
+        return 2 * self.qubits * self.layers
+
+    def append_layer(self, circuit: QuantumCircuit, weights: Iterator[Parameter]) -> None:
+        """Append RY on all qubits, RZ on all qubits and the ring."""
+        for rotate in (circuit.ry, circuit.rz):
+            for qubit in range(self.qubits):
+                rotate(next(weights), qubit)
+        append_cx_chain(circuit)
+        if self.qubits > 2:
+            circuit.cx(self.qubits - 1, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RealAmplitudes(Ansatz):
+    """Qiskit's `real_amplitudes` with linear entanglement: real gates only."""
+
+    @property
+    def num_weights(self) -> int:
+        """Circuit weights of all layers: n per layer, and n for the last rotations."""
+        return self.qubits * (self.layers + 1)
+
+    def append_layer(self, circuit: QuantumCircuit, weights: Iterator[Parameter]) -> None:
+        """Append RY on all qubits and the chain."""
+        self.append_end(circuit, weights)
+        append_cx_chain(circuit)
+
+    def append_end(self, circuit: QuantumCircuit, weights: Iterator[Parameter]) -> None:
+        """Append the last RY on all qubits."""
+        for qubit in range(self.qubits):
+            circuit.ry(next(weights), qubit)
+
+
+ANSATZE: dict[str, type[Ansatz]] = {"ry_rz_ring": RyRzRing, "real_amplitudes": RealAmplitudes}
+
+
+def make_ansatz(name: str, *, qubits: int, layers: int) -> Ansatz:
+    """Return the ansatz `name` (ry_rz_ring or real_amplitudes).
+
+    Raises:
+        CircuitError: The name is unknown, or there are no qubits or no layers.
+    """
+    if name not in ANSATZE:
+        raise CircuitError(f"ansatz {name!r} is unknown; give one of {', '.join(ANSATZE)}")
+    if qubits < 1 or layers < 1:
+        raise CircuitError(
+            f"ansatz {name}: {qubits} qubits and {layers} layers were given; "
+            "at least 1 of each is needed"
+        )
+    return ANSATZE[name](qubits=qubits, layers=layers)
+
+
+def append_cx_chain(circuit: QuantumCircuit) -> None:
+    """Append CX from each qubit to the next: n - 1 gates."""
+    for qubit in range(circuit.num_qubits - 1):
+        circuit.cx(qubit, qubit + 1)

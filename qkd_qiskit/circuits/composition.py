@@ -1,0 +1,119 @@
+"""Encoding and ansatz put together: the circuit of a student, and which parameter is which."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from qiskit import QuantumCircuit
+from qiskit.circuit import Parameter
+
+from qkd_qiskit.circuits.ansatze import make_ansatz
+from qkd_qiskit.circuits.encodings import Encoding, make_encoding
+from qkd_qiskit.errors import CircuitError
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudentCircuit:
+    """A circuit without measurements, and what its parameters are for.
+
+    Parameters are scalars with zero-padded names, so that the order by name is the order by number:
+    a ParameterVector does not survive OpenQASM 3 (`w[10]` comes back as `_w_10_`).
+
+    Attributes:
+        circuit: The circuit; outcome k is little-endian, qubit 0 its lowest bit.
+        input_params: x_000, x_001, ...: set per image by the encoding.
+        weight_params: w_000, w_001, ...: trained.
+        preparation: Number of leading instructions that prepare `encoding.amplitudes(features)`;
+            an exact engine may skip them and start from that state. 0: none.
+        encoding: The classical map from features to input_params; None for a foreign circuit.
+    """
+
+    circuit: QuantumCircuit
+    input_params: tuple[Parameter, ...]
+    weight_params: tuple[Parameter, ...]
+    preparation: int = 0
+    encoding: Encoding | None = None
+
+
+def parameter_names(prefix: str, count: int) -> list[str]:
+    """Return x_000, x_001, ...: at least three digits, and the same number in each name."""
+    width = max(3, len(str(count - 1)))
+    return [f"{prefix}_{index:0{width}d}" for index in range(count)]
+
+
+def build_circuit(*, qubits: int, encoding: str, ansatz: str, layers: int) -> StudentCircuit:
+    """Return the circuit of a student: the encoding, then `layers` of the ansatz.
+
+    Re-uploading enters the features again in front of every layer.
+
+    Raises:
+        CircuitError: A name is unknown, or a size is not accepted.
+    """
+    entry = make_encoding(encoding, qubits=qubits, layers=layers)
+    trained = make_ansatz(ansatz, qubits=qubits, layers=layers)
+    inputs = tuple(Parameter(name) for name in parameter_names("x", entry.num_parameters))
+    weights = tuple(Parameter(name) for name in parameter_names("w", trained.num_weights))
+    circuit = QuantumCircuit(qubits, name=f"{encoding}_{ansatz}")
+    remaining = iter(weights)
+    preparation = 0
+    for layer in range(layers):
+        entry.append(circuit, inputs, layer=layer)
+        if layer == 0 and entry.prepares_state:
+            preparation = len(circuit.data)
+        trained.append_layer(circuit, remaining)
+    trained.append_end(circuit, remaining)
+    return StudentCircuit(
+        circuit=circuit,
+        input_params=inputs,
+        weight_params=weights,
+        preparation=preparation,
+        encoding=entry,
+    )
+
+
+def adopt_circuit(circuit: QuantumCircuit, *, source: str = "circuit") -> StudentCircuit:
+    """Return your own circuit as a student's: parameters sorted, measurements at its end removed.
+
+    Args:
+        circuit: Parameters named x_000, x_001, ... (at least one) and w_000, w_001, ...
+        source: What error messages call the circuit, for example its file name.
+
+    Raises:
+        CircuitError: A parameter has another name, a number is missing, or the circuit does
+            something that has no state at its end (measurement in the middle, reset, control flow).
+    """
+    if circuit.num_qubits < 1:
+        raise CircuitError(f"{source}: the circuit has no qubits; at least 1 is needed")
+    unmeasured = circuit.remove_final_measurements(inplace=False)
+    for instruction in unmeasured.data:
+        operation = instruction.operation
+        if hasattr(operation, "blocks"):
+            raise CircuitError(
+                f"{source}: control flow ({operation.name}) is not accepted; use gates only"
+            )
+        if operation.name in ("measure", "reset", "initialize") or instruction.clbits:
+            raise CircuitError(
+                f"{source}: {operation.name} in the middle of the circuit is not accepted; "
+                "measure at the end only, or leave the measurements out"
+            )
+    families = {"x": _family("x", circuit.parameters), "w": _family("w", circuit.parameters)}
+    known = {parameter.name for family in families.values() for parameter in family}
+    strange = sorted(p.name for p in circuit.parameters if p.name not in known)
+    for prefix, family in families.items():
+        expected = set(parameter_names(prefix, len(family)))
+        strange += sorted(p.name for p in family if p.name not in expected)
+    if strange or not families["x"]:
+        given = f"parameter {strange[0]!r} is not accepted" if strange else "no input parameter"
+        raise CircuitError(
+            f"{source}: {given}; name the inputs x_000, x_001, ... and the weights w_000, w_001, "
+            "... without a gap"
+        )
+    return StudentCircuit(
+        circuit=unmeasured, input_params=families["x"], weight_params=families["w"]
+    )
+
+
+def _family(prefix: str, parameters: Iterable[Parameter]) -> tuple[Parameter, ...]:
+    members = (p for p in parameters if p.name.startswith(f"{prefix}_") and p.name[2:].isdecimal())
+    return tuple(sorted(members, key=lambda parameter: int(parameter.name[2:])))
