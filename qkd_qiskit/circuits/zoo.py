@@ -1,0 +1,251 @@
+"""The zoo: reference students by name, and their circuits as OpenQASM 3, drawing and table.
+
+`export_zoo("circuits")` writes the files in the folder `circuits` of the project; a test holds them
+to the code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from qiskit import QuantumCircuit
+
+from qkd_qiskit.circuits.composition import StudentCircuit, build_circuit
+from qkd_qiskit.circuits.openqasm import dump_circuit, load_circuit, parse_circuit
+from qkd_qiskit.errors import CircuitError
+from qkd_qiskit.recipe import StudentSpec, list_recipes, load_recipe
+from qkd_qiskit.storage import write_atomic, write_text
+
+__all__ = [
+    "TranspiledCosts",
+    "ZooEntry",
+    "dump_circuit",
+    "export_zoo",
+    "list_zoo",
+    "load_circuit",
+    "parse_circuit",
+    "transpiled_costs",
+    "zoo_circuit",
+]
+
+COST_BACKENDS = ("fake_torino", "fake_sherbrooke", "fake_fez")
+COST_SEEDS = range(10)
+MOST_LAYERS_DRAWN = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZooEntry:
+    """A reference student.
+
+    Attributes:
+        description: One line: what it is.
+        student: Its specification; the circuit depends on qubits, encoding, ansatz and layers.
+    """
+
+    description: str
+    student: StudentSpec
+
+
+REFERENCES: dict[str, ZooEntry] = {
+    "amplitude_4": ZooEntry(
+        description="16 features as amplitudes; about the most that exact preparation can carry",
+        student=StudentSpec(qubits=4, encoding="amplitude", layers=2),
+    ),
+    "angle_4": ZooEntry(
+        description="4 features as angles, entered once",
+        student=StudentSpec(qubits=4, encoding="angle", layers=2),
+    ),
+    "reuploading_4": ZooEntry(
+        description="4 features as angles, entered again in front of every layer",
+        student=StudentSpec(qubits=4, encoding="reuploading", layers=3),
+    ),
+    "qubit_4": ZooEntry(
+        description="a 4x4 image, one row of four rotations per qubit",
+        student=StudentSpec(qubits=4, encoding="qubit", layers=2),
+    ),
+    "real_amplitudes_4": ZooEntry(
+        description="real gates only and a CX chain: the fewest two-qubit gates",
+        student=StudentSpec(qubits=4, encoding="reuploading", ansatz="real_amplitudes", layers=3),
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TranspiledCosts:
+    """What a circuit costs on a device.
+
+    Attributes:
+        two_qubit_gates: Gates on two qubits after transpiling.
+        depth: Depth after transpiling, final measurement included.
+        seed: Transpiler seed that gave them.
+    """
+
+    two_qubit_gates: int
+    depth: int
+    seed: int
+
+
+def list_zoo() -> dict[str, ZooEntry]:
+    """Return every reference student by name: those of the built-in recipes, then REFERENCES."""
+    recipes = {
+        name: ZooEntry(description=f"recipe `{name}`: {about}", student=load_recipe(name).student)
+        for name, about in list_recipes().items()
+    }
+    return {k: v for k, v in recipes.items() if v.student.kind != "classical"} | REFERENCES
+
+
+def zoo_circuit(name: str) -> StudentCircuit:
+    """Return the circuit of the reference student `name`.
+
+    Raises:
+        CircuitError: There is none of this name.
+    """
+    zoo = list_zoo()
+    if name not in zoo:
+        raise CircuitError(f"circuit {name!r} is not in the zoo; give one of {', '.join(zoo)}")
+    return _circuit_of(zoo[name].student)
+
+
+def export_zoo(
+    directory: str | Path,
+    *,
+    names: Iterable[str] | None = None,
+    backends: Iterable[str] = COST_BACKENDS,
+) -> list[Path]:
+    """Write NAME.qasm and NAME.svg per reference student, and README.md, and return their paths.
+
+    Args:
+        directory: Folder for the files; it is made where it is missing.
+        names: Students to write; default: all.
+        backends: Fake devices of the cost columns of the table.
+
+    Raises:
+        CircuitError: A name is not in the zoo.
+        StorageError: A file could not be written.
+    """
+    directory = Path(directory)
+    chosen = list(list_zoo()) if names is None else list(names)
+    circuits = {name: zoo_circuit(name) for name in chosen}
+    written = []
+    for name, student in circuits.items():
+        written += [directory / f"{name}.qasm", directory / f"{name}.svg"]
+        write_text(written[-2], dump_circuit(student.circuit))
+        _draw(_drawn_part(list_zoo()[name].student), written[-1])
+    written.append(directory / "README.md")
+    write_text(written[-1], _table(circuits, list(backends)))
+    return written
+
+
+def transpiled_costs(circuit: QuantumCircuit, backend_name: str) -> TranspiledCosts:
+    """Return the least two-qubit gates, then depth, of several transpiler seeds at level 3.
+
+    Args:
+        circuit: A circuit without measurements; all qubits are measured at its end.
+        backend_name: A fake device, for example `fake_torino`.
+
+    Raises:
+        CircuitError: The device is unknown.
+    """
+    from qiskit.transpiler import generate_preset_pass_manager
+
+    backend = _fake_backend(backend_name)
+    measured = circuit.copy()
+    measured.measure_all()
+    costs = []
+    for seed in COST_SEEDS:
+        manager = generate_preset_pass_manager(
+            optimization_level=3, backend=backend, seed_transpiler=seed
+        )
+        compiled = manager.run(measured)
+        costs.append((compiled.num_nonlocal_gates(), compiled.depth(), seed))
+    gates, depth, seed = min(costs)
+    return TranspiledCosts(two_qubit_gates=gates, depth=depth, seed=seed)
+
+
+@lru_cache(maxsize=len(COST_BACKENDS))
+def _fake_backend(name: str) -> Any:
+    from qiskit_ibm_runtime import fake_provider
+
+    found: Any = getattr(
+        fake_provider, "".join(part.capitalize() for part in name.split("_")), None
+    )
+    if found is None:
+        raise CircuitError(f"device {name!r} is unknown; give one such as {COST_BACKENDS[0]}")
+    return found()
+
+
+def _circuit_of(spec: StudentSpec) -> StudentCircuit:
+    return build_circuit(
+        qubits=spec.qubits, encoding=spec.encoding, ansatz=spec.ansatz, layers=spec.layers
+    )
+
+
+def _drawn_layers(spec: StudentSpec) -> int:
+    return spec.layers if spec.layers <= MOST_LAYERS_DRAWN else 2
+
+
+def _drawn_part(spec: StudentSpec) -> QuantumCircuit:
+    return build_circuit(
+        qubits=spec.qubits,
+        encoding=spec.encoding,
+        ansatz=spec.ansatz,
+        layers=_drawn_layers(spec),
+    ).circuit
+
+
+def _draw(circuit: QuantumCircuit, path: Path) -> None:
+    from matplotlib import rc_context
+
+    # A fixed salt and no date: the same circuit gives the same bytes.
+    with rc_context({"svg.hashsalt": path.stem, "svg.fonttype": "path"}):
+        figure = circuit.draw("mpl", fold=24, idle_wires=True)
+        write_atomic(
+            path,
+            lambda new: figure.savefig(
+                new, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None}
+            ),
+        )
+
+
+def _table(circuits: dict[str, StudentCircuit], backends: list[str]) -> str:
+    zoo = list_zoo()
+    columns = ["student", "what it is", "qubits", "inputs", "weights", "depth", "two-qubit gates"]
+    columns += [f"on {backend}" for backend in backends]
+    lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
+    for name, student in circuits.items():
+        drawn, layers = _drawn_layers(zoo[name].student), zoo[name].student.layers
+        drawing = "" if drawn == layers else f" (first {drawn} of {layers} layers)"
+        costs = [transpiled_costs(student.circuit, backend) for backend in backends]
+        cells = [
+            f"[{name}]({name}.qasm), [drawing]({name}.svg){drawing}",
+            zoo[name].description,
+            *(
+                str(number)
+                for number in (
+                    student.circuit.num_qubits,
+                    len(student.input_params),
+                    len(student.weight_params),
+                    student.circuit.depth(),
+                    student.circuit.num_nonlocal_gates(),
+                )
+            ),
+            *(f"{cost.two_qubit_gates} (depth {cost.depth})" for cost in costs),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([_INTRODUCTION, *lines, ""])
+
+
+_INTRODUCTION = f"""# Circuits
+
+The reference students as OpenQASM 3, written by `qkd circuits export`. Inputs are `x_000`, `x_001`,
+... (set per image by the encoding), weights `w_000`, `w_001`, ... (trained); outcome k is
+little-endian, and nothing is measured in the files. A circuit of your own with parameters named
+in this way can be used as a student.
+
+Device columns: two-qubit gates and depth with final measurements, transpiled at level 3, the best
+of {len(COST_SEEDS)} seeds by two-qubit gates, then depth.
+"""
