@@ -20,6 +20,7 @@ import torch
 from qkd_qiskit.datasets import read_digits, read_mnist
 from qkd_qiskit.errors import DataError
 from qkd_qiskit.recipe import DataSpec
+from qkd_qiskit.seeds import generator
 from qkd_qiskit.storage import tensor_digest
 
 
@@ -100,12 +101,12 @@ class Data:
         """
         if per_class is None:
             return torch.arange(len(self.pool))
-        generator = derived_generator(seed, purpose="draw")
+        order = generator(seed, "draw")
 
         def choose(members: torch.Tensor) -> torch.Tensor:
             if draw == "first":
                 return members[:per_class]
-            return members[torch.randperm(len(members), generator=generator)[:per_class]]
+            return members[torch.randperm(len(members), generator=order)[:per_class]]
 
         return _per_class(
             self.pool.labels,
@@ -196,12 +197,6 @@ def load_data(spec: DataSpec, *, seed: int = 0) -> Data:
     )
 
 
-def derived_generator(seed: int, *, purpose: str) -> torch.Generator:
-    """Return a random generator of its own for each purpose that shares a seed."""
-    digest = hashlib.sha256(f"{purpose}:{seed}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
-
-
 def _select(
     images: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], classes: tuple[int, ...]
 ) -> Split:
@@ -225,12 +220,10 @@ def _split(
     seed: int,
 ) -> Data:
     if test is None:
-        generator = derived_generator(seed, purpose="test split")
-        train, test = _hold_out(train, 1 / 3, class_names=class_names, generator=generator)
-    generator = derived_generator(seed, purpose="validation split")
-    pool, validation = _hold_out(
-        train, validation_fraction, class_names=class_names, generator=generator
-    )
+        order = generator(seed, "test split")
+        train, test = _hold_out(train, 1 / 3, class_names=class_names, order=order)
+    order = generator(seed, "validation split")
+    pool, validation = _hold_out(train, validation_fraction, class_names=class_names, order=order)
     if test_per_class is not None:
         first = _per_class(
             test.labels,
@@ -244,13 +237,13 @@ def _split(
 
 
 def _hold_out(
-    split: Split, fraction: float, *, class_names: tuple[str, ...], generator: torch.Generator
+    split: Split, fraction: float, *, class_names: tuple[str, ...], order: torch.Generator
 ) -> tuple[Split, Split]:
     """Return the rest and a stratified share, at least one image per class in each, in order."""
 
     def choose(members: torch.Tensor) -> torch.Tensor:
         count = min(max(round(fraction * len(members)), 1), len(members) - 1)
-        return members[torch.randperm(len(members), generator=generator)[:count]]
+        return members[torch.randperm(len(members), generator=order)[:count]]
 
     held_out = _per_class(
         split.labels, choose, least=2, class_names=class_names, what="images to split"

@@ -1,0 +1,351 @@
+"""Teachers: train one, or load its weights, freeze it, and keep what it says about images.
+
+A trained teacher and its logits are kept on disk by content: whoever asks again for the same
+weights and images gets them at once. The folder is $QKD_CACHE, else ~/.cache/qkd_qiskit; it may be
+deleted at any time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from qkd_qiskit.architectures import architecture_digest, build_teacher, seeded
+from qkd_qiskit.data import Data, Split
+from qkd_qiskit.errors import CheckpointError, StorageError, TeacherError
+from qkd_qiskit.recipe import TeacherSpec
+from qkd_qiskit.seeds import derive_seed, generator
+from qkd_qiskit.storage import load_tensors, save_tensors, tensor_digest
+
+logger = logging.getLogger(__name__)
+
+CacheFolder = str | Path | Literal[False] | None
+OnEpoch = Callable[[int, int, float, float], None]
+
+_INFERENCE_BATCH = 256  # images; 50 MB for AlexNet's widest layer
+
+
+@dataclass(frozen=True, eq=False)
+class Teacher:
+    """A trained, frozen network.
+
+    Attributes:
+        module: Network in evaluation mode, without gradients.
+        kind: Architecture, as in the recipe.
+        num_classes: Number of logits.
+        digest: SHA-256 of the weights.
+        architecture: SHA-256 of the layers, and of the source of a module of your own.
+        parameters: Number of weights.
+        accuracy: Share of the test images it classifies rightly.
+    """
+
+    module: nn.Module
+    kind: str
+    num_classes: int
+    digest: str
+    architecture: str
+    parameters: int
+    accuracy: float
+
+    def logits(self, images: torch.Tensor, *, cache: CacheFolder = None) -> torch.Tensor:
+        """Return logits (N, num_classes) of images (N, channels, height, width), no gradient.
+
+        They are computed once for the same weights and images and then read from disk, so call
+        this with a whole split rather than batch by batch.
+
+        Args:
+            images: Images, float32.
+            cache: Folder that keeps them; None = $QKD_CACHE, else ~/.cache/qkd_qiskit; False =
+                none.
+
+        Raises:
+            TeacherError: The teacher gives NaN or infinite logits.
+        """
+        return _cached_logits(
+            self.module,
+            images,
+            identity=f"{self.digest} {self.architecture}",
+            num_classes=self.num_classes,
+            cache=cache,
+        )
+
+
+def make_teacher(
+    spec: TeacherSpec,
+    data: Data,
+    *,
+    seed: int = 0,
+    cache: CacheFolder = None,
+    on_epoch: OnEpoch | None = None,
+) -> Teacher:
+    """Return the teacher of a recipe: from its checkpoint, from the cache, or trained now.
+
+    Args:
+        spec: Architecture and how it is trained, or the checkpoint that replaces training.
+        data: What it trains on (the pool) and is measured on (the test images).
+        seed: Seed of its draw, initial weights, order and dropout.
+        cache: Folder that keeps weights and logits; None = $QKD_CACHE, else ~/.cache/qkd_qiskit;
+            False = none.
+        on_epoch: Called while it trains; see `train_teacher`.
+
+    Raises:
+        TeacherError: The architecture, or a checkpoint made for other classes or images, does not
+            fit the data, or training diverged.
+        CheckpointError: The checkpoint is missing or damaged.
+        DataError: A class has fewer images than `train_per_class`.
+    """
+    module = build_teacher(
+        spec, image_shape=data.image_shape, num_classes=data.num_classes, seed=seed
+    )
+    architecture = architecture_digest(spec, module)
+    if spec.checkpoint is not None:
+        load_weights(module, spec.checkpoint, num_classes=data.num_classes)
+    else:
+        _train_once(
+            module, spec, data, architecture=architecture, seed=seed, cache=cache, on_epoch=on_epoch
+        )
+    module.eval().requires_grad_(requires_grad=False)
+    teacher = Teacher(
+        module=module,
+        kind=spec.kind,
+        num_classes=data.num_classes,
+        digest=tensor_digest(module.state_dict()),
+        architecture=architecture,
+        parameters=sum(parameter.numel() for parameter in module.parameters()),
+        accuracy=math.nan,
+    )
+    right = teacher.logits(data.test.images, cache=cache).argmax(dim=1) == data.test.labels
+    accuracy = right.double().mean().item()
+    if accuracy < 1.2 / data.num_classes:
+        logger.warning(
+            "the teacher classifies %.1f %% of the test images rightly, no better than chance; "
+            "a checkpoint must have been trained on the same classes in the same order",
+            100 * accuracy,
+        )
+    return dataclasses.replace(teacher, accuracy=accuracy)
+
+
+def train_teacher(
+    module: nn.Module,
+    spec: TeacherSpec,
+    data: Data,
+    *,
+    seed: int = 0,
+    on_epoch: OnEpoch | None = None,
+) -> None:
+    """Train `module` in place with AdamW and cross entropy; it is left frozen, in evaluation mode.
+
+    Args:
+        module: Untrained network.
+        spec: Epochs, batch size, learning rate, weight decay, training images per class.
+        data: Its pool is drawn from; its validation images are only reported.
+        seed: Seed of the draw, the order and dropout; no global random state is touched.
+        on_epoch: Called after each epoch with (epoch from 1, epochs, mean training loss, share of
+            the validation images classified rightly).
+
+    Raises:
+        TeacherError: The loss is no longer finite.
+        DataError: A class has fewer images than `train_per_class`.
+    """
+    split = data.pool[_training_draw(spec, data, seed=seed)]
+    optimizer = torch.optim.AdamW(module.parameters(), lr=spec.lr, weight_decay=spec.weight_decay)
+    order = generator(seed, "teacher", "order")
+    # Batches of nearly one size: a last batch of one image would break batch normalisation.
+    batches = math.ceil(len(split) / spec.batch_size)
+    module.requires_grad_()
+    with seeded(derive_seed(seed, "teacher", "dropout")):
+        for epoch in range(1, spec.epochs + 1):
+            module.train()
+            loss_sum = 0.0
+            for indices in torch.randperm(len(split), generator=order).tensor_split(batches):
+                batch = split[indices]
+                loss = functional.cross_entropy(module(batch.images), batch.labels)
+                optimizer.zero_grad()
+                torch.autograd.backward(loss)
+                optimizer.step()
+                loss_sum += loss.item() * len(batch)
+            if not math.isfinite(loss_sum):
+                raise TeacherError(
+                    f"the teacher's training diverged in epoch {epoch} of {spec.epochs} (the loss "
+                    f"is {loss_sum}); lower teacher.lr, which is {spec.lr}"
+                )
+            if on_epoch is not None:
+                accuracy = _accuracy(module, data.validation, num_classes=data.num_classes)
+                on_epoch(epoch, spec.epochs, loss_sum / len(split), accuracy)
+    module.eval().requires_grad_(requires_grad=False)
+
+
+def save_teacher(teacher: Teacher, path: str | Path) -> None:
+    """Write a teacher's weights as a safetensors file that `teacher.checkpoint` can name.
+
+    Raises:
+        StorageError: The file could not be written; an older one at `path` is untouched.
+    """
+    metadata = {"kind": teacher.kind, "num_classes": str(teacher.num_classes)}
+    save_tensors(path, teacher.module.state_dict(), metadata)
+
+
+def load_weights(module: nn.Module, path: str | Path, *, num_classes: int) -> None:
+    """Load a safetensors file into `module`, which must have the same tensors.
+
+    Raises:
+        TeacherError: The file has tensors of other names or shapes, such as another number of
+            classes, or values that are not finite.
+        CheckpointError: The file is missing, a pickle or damaged.
+    """
+    tensors, metadata = load_tensors(path)
+    expected = module.state_dict()
+    made_for = f" (it holds a {metadata['kind']})" if "kind" in metadata else ""
+    missing, unexpected = sorted(expected.keys() - tensors), sorted(tensors.keys() - expected)
+    if missing or unexpected:
+        raise TeacherError(
+            f"teacher.checkpoint: {path}{made_for} lacks {_some(missing)} and has "
+            f"{_some(unexpected)} too many; give weights of this teacher.kind, or its kind"
+        )
+    _check_classes(tensors, expected, path=path, num_classes=num_classes)
+    for name, tensor in tensors.items():
+        if tensor.shape != expected[name].shape:
+            raise TeacherError(
+                f"teacher.checkpoint: {path}{made_for} has {name} of shape {tuple(tensor.shape)}, "
+                f"{tuple(expected[name].shape)} is expected; give weights trained on images of "
+                "this size with this teacher.kind"
+            )
+        if not torch.isfinite(tensor).all():
+            raise TeacherError(
+                f"teacher.checkpoint: {path} has NaN or infinite values in {name}; "
+                "give the weights of a training that did not diverge"
+            )
+    module.load_state_dict(tensors)
+
+
+def _check_classes(
+    tensors: dict[str, torch.Tensor],
+    expected: dict[str, torch.Tensor],
+    *,
+    path: str | Path,
+    num_classes: int,
+) -> None:
+    matrices = [name for name, tensor in expected.items() if tensor.ndim == 2]
+    # The last linear layer, which is the output; a network of the user's may have another order.
+    last = matrices[-1] if matrices else None
+    if last is None or expected[last].shape[0] != num_classes or tensors[last].ndim != 2:
+        return
+    found = tensors[last].shape[0]
+    if found != num_classes:
+        raise TeacherError(
+            f"teacher.checkpoint: {path} gives {found} outputs for {num_classes} classes; give a "
+            f"teacher trained on these classes, or a data.classes with {found}"
+        )
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return shown or "nothing"
+
+
+def _train_once(
+    module: nn.Module,
+    spec: TeacherSpec,
+    data: Data,
+    *,
+    architecture: str,
+    seed: int,
+    cache: CacheFolder,
+    on_epoch: OnEpoch | None,
+) -> None:
+    """Train, or load what the same training gave before."""
+    draw = data.pool[_training_draw(spec, data, seed=seed)]
+    how = {name: getattr(spec, name) for name in ("epochs", "batch_size", "lr", "weight_decay")} | {
+        "architecture": architecture,
+        "start": tensor_digest(module.state_dict()),
+        "images": draw.fingerprint,
+        "seed": seed,
+        "torch": torch.__version__,
+    }
+    path = _cache_path(cache, "teachers", json.dumps(how, sort_keys=True))
+    if path is not None and path.exists():
+        try:
+            load_weights(module, path, num_classes=data.num_classes)
+        except (CheckpointError, TeacherError) as error:
+            logger.warning("training again, the cached teacher cannot be used: %s", error)
+        else:
+            return
+    train_teacher(module, spec, data, seed=seed, on_epoch=on_epoch)
+    _keep(path, module.state_dict())
+
+
+def _training_draw(spec: TeacherSpec, data: Data, *, seed: int) -> torch.Tensor:
+    return data.draw(spec.train_per_class, seed=derive_seed(seed, "teacher", "draw"))
+
+
+def _cached_logits(
+    module: nn.Module,
+    images: torch.Tensor,
+    *,
+    identity: str,
+    num_classes: int,
+    cache: CacheFolder,
+) -> torch.Tensor:
+    path = None
+    if cache is not False:
+        path = _cache_path(cache, "logits", f"{identity} {tensor_digest({'images': images})}")
+    if path is not None and path.exists():
+        try:
+            logits = load_tensors(path)[0]["logits"]
+        except (CheckpointError, KeyError) as error:
+            logger.warning("computing again, cached logits cannot be used: %s", error)
+        else:
+            if logits.shape == (len(images), num_classes):
+                return logits
+    logits = _forward(module, images, num_classes=num_classes)
+    broken = torch.nonzero(~torch.isfinite(logits).all(dim=1)).flatten()
+    if len(broken):
+        raise TeacherError(
+            f"the teacher gives NaN or infinite logits for {len(broken)} of {len(images)} images, "
+            f"the first is number {broken[0]}; check its weights"
+        )
+    _keep(path, {"logits": logits})
+    return logits
+
+
+@torch.no_grad()
+def _forward(module: nn.Module, images: torch.Tensor, *, num_classes: int) -> torch.Tensor:
+    module.eval()
+    logits = torch.empty(len(images), num_classes)
+    for start in range(0, len(images), _INFERENCE_BATCH):
+        batch = images[start : start + _INFERENCE_BATCH]
+        logits[start : start + len(batch)] = module(batch)
+    return logits
+
+
+def _accuracy(module: nn.Module, split: Split, *, num_classes: int) -> float:
+    right = _forward(module, split.images, num_classes=num_classes).argmax(dim=1) == split.labels
+    return right.double().mean().item()
+
+
+def _cache_path(cache: CacheFolder, what: str, content: str) -> Path | None:
+    if cache is False:
+        return None
+    folder = Path(cache or os.environ.get("QKD_CACHE") or "~/.cache/qkd_qiskit").expanduser()
+    return folder / what / f"{hashlib.sha256(content.encode()).hexdigest()}.safetensors"
+
+
+def _keep(path: Path | None, tensors: dict[str, torch.Tensor]) -> None:
+    if path is None:
+        return
+    try:
+        save_tensors(path, tensors)
+    except StorageError as error:
+        logger.warning("going on without the cache, set QKD_CACHE to a folder: %s", error)
