@@ -3,6 +3,7 @@
 from qkd_qiskit.circuits.ansatze import ANSATZE, Ansatz, make_ansatz
 from qkd_qiskit.circuits.composition import StudentCircuit, adopt_circuit, build_circuit
 from qkd_qiskit.circuits.encodings import ENCODINGS, Encoding, make_encoding
+from qkd_qiskit.circuits.openqasm import dump_circuit, load_circuit, parse_circuit
 from qkd_qiskit.circuits.readouts import (
     READOUTS,
     bin_matrix,
@@ -24,10 +25,13 @@ __all__ = [
     "bin_matrix",
     "build_circuit",
     "check_readout",
+    "dump_circuit",
     "interpret",
+    "load_circuit",
     "make_ansatz",
     "make_encoding",
     "observables",
     "output_shape",
+    "parse_circuit",
     "readout_matrix",
 ]

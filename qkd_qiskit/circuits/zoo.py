@@ -7,7 +7,7 @@ to the code.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -134,7 +134,7 @@ def export_zoo(
     for name, student in circuits.items():
         written += [directory / f"{name}.qasm", directory / f"{name}.svg"]
         write_text(written[-2], dump_circuit(student.circuit))
-        _draw(_drawn_part(list_zoo()[name].student), written[-1])
+        _draw(*_drawing(name, list_zoo()[name].student), path=written[-1])
     written.append(directory / "README.md")
     write_text(written[-1], _table(circuits, list(backends)))
     return written
@@ -169,11 +169,12 @@ def transpiled_costs(circuit: QuantumCircuit, backend_name: str) -> TranspiledCo
 @lru_cache(maxsize=len(COST_BACKENDS))
 def _fake_backend(name: str) -> Any:
     from qiskit_ibm_runtime import fake_provider
+    from qiskit_ibm_runtime.fake_provider.fake_backend import FakeBackendV2
 
     found: Any = getattr(
         fake_provider, "".join(part.capitalize() for part in name.split("_")), None
     )
-    if found is None:
+    if not (isinstance(found, type) and issubclass(found, FakeBackendV2)):
         raise CircuitError(f"device {name!r} is unknown; give one such as {COST_BACKENDS[0]}")
     return found()
 
@@ -188,27 +189,40 @@ def _drawn_layers(spec: StudentSpec) -> int:
     return spec.layers if spec.layers <= MOST_LAYERS_DRAWN else 2
 
 
-def _drawn_part(spec: StudentSpec) -> QuantumCircuit:
-    return build_circuit(
-        qubits=spec.qubits,
-        encoding=spec.encoding,
-        ansatz=spec.ansatz,
-        layers=_drawn_layers(spec),
-    ).circuit
+def _drawing(name: str, spec: StudentSpec) -> tuple[QuantumCircuit, str]:
+    layers = _drawn_layers(spec)
+    student = _circuit_of(replace(spec, layers=layers))
+    weights = set(student.weight_params)
+    drawn = student.circuit.copy_empty_like()
+    entered = False
+    for instruction in student.circuit.data:
+        if not entered and weights.intersection(instruction.operation.params):
+            drawn.barrier()
+            entered = True
+        drawn.append(instruction)
+    return (
+        drawn,
+        name if layers == spec.layers else f"{name}: first {layers} of {spec.layers} layers",
+    )
 
 
-def _draw(circuit: QuantumCircuit, path: Path) -> None:
-    from matplotlib import rc_context
+def _draw(circuit: QuantumCircuit, title: str, *, path: Path) -> None:
+    from matplotlib import pyplot, rc_context
 
     # A fixed salt and no date: the same circuit gives the same bytes.
     with rc_context({"svg.hashsalt": path.stem, "svg.fonttype": "path"}):
-        figure = circuit.draw("mpl", fold=24, idle_wires=True)
-        write_atomic(
-            path,
-            lambda new: figure.savefig(
-                new, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None}
-            ),
-        )
+        figure = circuit.draw("mpl", fold=24)
+        figure.axes[0].set_title(title)
+        metadata = {"Date": None, "Creator": None}
+        try:
+            write_atomic(
+                path,
+                lambda new: figure.savefig(
+                    new, format="svg", bbox_inches="tight", metadata=metadata
+                ),
+            )
+        finally:
+            pyplot.close(figure)
 
 
 def _table(circuits: dict[str, StudentCircuit], backends: list[str]) -> str:
