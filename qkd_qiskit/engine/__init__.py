@@ -1,0 +1,8 @@
+"""Fast exact simulation: circuits compiled into programs, run batched and differentiably."""
+
+from qkd_qiskit.engine.connector import CompiledConnector
+from qkd_qiskit.engine.gates import UnsupportedInstructionError
+from qkd_qiskit.engine.program import Program
+from qkd_qiskit.engine.statevector import probabilities
+
+__all__ = ["CompiledConnector", "Program", "UnsupportedInstructionError", "probabilities"]

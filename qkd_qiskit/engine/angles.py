@@ -1,0 +1,227 @@
+"""Gate angles as functions of inputs and weights.
+
+Nearly every angle is affine, ``constant + sum(coefficient * parameter)``, and a whole program's
+angles are then one matrix product. What is not affine (the products in a ZZ feature map, a sine)
+becomes a *feature*: a value computed from the parameters with torch, which enters affinely.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from qiskit.circuit import Parameter, ParameterExpression
+from torch import Tensor
+
+from qkd_qiskit.errors import CircuitError
+
+Source = tuple[str, int]
+"""Where a value comes from: ``("input", i)``, ``("weight", i)`` or ``("feature", i)``."""
+
+
+@dataclass(frozen=True)
+class Angle:
+    """``constant + sum(coefficient * source)`` in radians.
+
+    Attributes:
+        constant: Radians.
+        terms: Coefficient per source; none of them is zero.
+    """
+
+    constant: float = 0.0
+    terms: tuple[tuple[Source, float], ...] = ()
+
+    def __add__(self, other: Angle) -> Angle:
+        merged = dict(self.terms)
+        for source, coefficient in other.terms:
+            merged[source] = merged.get(source, 0.0) + coefficient
+        terms = tuple((source, value) for source, value in merged.items() if value != 0.0)
+        return Angle(self.constant + other.constant, terms)
+
+
+@dataclass(frozen=True)
+class Feature:
+    """A value that is not affine in the parameters.
+
+    Attributes:
+        expression: The sympy expression.
+        sources: Input or weight per symbol name.
+        per_sample: It depends on an input.
+    """
+
+    expression: Any
+    sources: Mapping[str, Source]
+    per_sample: bool
+
+    def value(self, inputs: Tensor, weights: Tensor) -> Tensor:
+        """Return the value, ``(batch,)`` where it depends on an input, else a scalar tensor."""
+        known = {
+            name: inputs[..., index] if kind == "input" else weights[..., index]
+            for name, (kind, index) in self.sources.items()
+        }
+        result = _evaluate(self.expression, known)
+        return result if isinstance(result, Tensor) else weights.new_tensor(result)
+
+
+@dataclass
+class AngleReader:
+    """Turns Qiskit's gate parameters into angles, and collects the features they need."""
+
+    sources: Mapping[Parameter, Source]
+    features: list[Feature] = field(default_factory=list)
+    _known: dict[str, int] = field(default_factory=dict)
+
+    def read(self, value: Any) -> Angle:
+        """Return the angle of one gate parameter.
+
+        Raises:
+            CircuitError: If it uses a parameter that is neither an input nor a weight, or a
+                function that is not differentiable here.
+        """
+        if not isinstance(value, ParameterExpression):
+            return Angle(_real(value))
+        parameters = sorted(value.parameters, key=lambda parameter: str(parameter.name))
+        for parameter in parameters:
+            if parameter not in self.sources:
+                raise CircuitError(
+                    f"circuit parameter {parameter.name!r} is neither an input nor a weight; "
+                    "list it in input_params or weight_params, or bind it"
+                )
+        slopes = [value.gradient(parameter) for parameter in parameters]
+        if all(_is_number(slope) for slope in slopes):
+            constant = value.bind(dict.fromkeys(parameters, 0.0)) if parameters else value
+            terms = [
+                (self.sources[parameter], _real(slope))
+                for parameter, slope in zip(parameters, slopes, strict=True)
+            ]
+            return Angle(_real(constant), tuple(term for term in terms if term[1] != 0.0))
+        return Angle(0.0, ((("feature", self._feature(value, parameters)), 1.0),))
+
+    def _feature(self, value: ParameterExpression, parameters: list[Parameter]) -> int:
+        expression = value.sympify()
+        key = str(expression)
+        if key not in self._known:
+            sources = {str(parameter.name): self.sources[parameter] for parameter in parameters}
+            per_sample = any(kind == "input" for kind, _ in sources.values())
+            _check_functions(expression)
+            self._known[key] = len(self.features)
+            self.features.append(Feature(expression, sources, per_sample))
+        return self._known[key]
+
+
+@dataclass(frozen=True)
+class AngleMap:
+    """All angles of one kind (shared by the batch, or one per sample) as an affine map.
+
+    Attributes:
+        constant: Radians ``(angles,)``.
+        inputs: Coefficients ``(angles, num_inputs)``, or None where no input enters.
+        weights: Coefficients ``(angles, num_weights)``, or None where no weight enters.
+        features: Coefficients ``(angles, num_features)``, or None where no feature enters.
+    """
+
+    constant: Tensor
+    inputs: Tensor | None
+    weights: Tensor | None
+    features: Tensor | None
+
+    @classmethod
+    def of(cls, angles: list[Angle], *, sizes: Mapping[str, int]) -> AngleMap:
+        """Return the map of some angles; sizes: how many inputs, weights and features there are."""
+        matrices: dict[str, Tensor | None] = {}
+        for kind, size in sizes.items():
+            matrix = torch.zeros(len(angles), size, dtype=torch.float64)
+            for row, angle in enumerate(angles):
+                for (source, column), coefficient in angle.terms:
+                    if source == kind:
+                        matrix[row, column] = coefficient
+            matrices[kind] = matrix if matrix.any() else None
+        constant = torch.tensor([angle.constant for angle in angles], dtype=torch.float64)
+        return cls(constant, matrices["input"], matrices["weight"], matrices["feature"])
+
+    def to(self, like: Tensor) -> AngleMap:
+        """Return the map with the dtype and device of a tensor."""
+        moved: dict[str, Any] = {
+            name: None if part is None else part.to(like) for name, part in vars(self).items()
+        }
+        return replace(self, **moved)
+
+    def __call__(self, inputs: Tensor, weights: Tensor, features: Tensor | None) -> Tensor:
+        """Return angles ``(angles,)``, or ``(batch, angles)`` where inputs enter."""
+        total = self.constant
+        for matrix, values in (
+            (self.weights, weights),
+            (self.inputs, inputs),
+            (self.features, features),
+        ):
+            if matrix is not None and values is not None:
+                total = total + values @ matrix.T
+        return total
+
+
+def _real(value: Any) -> float:
+    if isinstance(value, ParameterExpression):
+        value = value.numeric()
+    number = complex(value)
+    if abs(number.imag) > 1e-12:
+        raise CircuitError(f"gate parameter {number} is complex; angles are real numbers")
+    return number.real
+
+
+def _is_number(value: Any) -> bool:
+    return not isinstance(value, ParameterExpression) or not value.parameters
+
+
+def _functions() -> dict[str, Callable[..., Any]]:
+    return {
+        "sin": torch.sin,
+        "cos": torch.cos,
+        "tan": torch.tan,
+        "asin": torch.asin,
+        "acos": torch.acos,
+        "atan": torch.atan,
+        "exp": torch.exp,
+        "log": torch.log,
+        "Abs": torch.abs,
+        "sign": torch.sign,
+        "conjugate": lambda value: value,
+    }
+
+
+def _check_functions(expression: Any) -> None:
+    for node in expression.atoms() if not expression.args else _nodes(expression):
+        name = type(node).__name__
+        known = node.is_Number or node.is_NumberSymbol or node.is_Symbol
+        if not (known or name in ("Add", "Mul", "Pow") or name in _functions()):
+            raise CircuitError(
+                f"gate angle {expression} uses {name}; accepted are sums, products, powers and "
+                + ", ".join(_functions())
+            )
+
+
+def _nodes(expression: Any) -> list[Any]:
+    found = [expression]
+    for part in expression.args:
+        found.extend(_nodes(part))
+    return found
+
+
+def _evaluate(expression: Any, known: Mapping[str, Tensor]) -> Any:
+    """Return a sympy expression's value: a tensor, or a float where no symbol enters."""
+    if expression.is_Symbol:
+        return known[expression.name]
+    if not expression.args or not expression.free_symbols:
+        return float(expression)
+    parts = [_evaluate(part, known) for part in expression.args]
+    name = type(expression).__name__
+    if name == "Add":
+        return functools.reduce(lambda left, right: left + right, parts)
+    if name == "Mul":
+        return functools.reduce(lambda left, right: left * right, parts)
+    if name == "Pow":
+        base, exponent = parts
+        return base**exponent
+    return _functions()[name](parts[0])

@@ -1,0 +1,37 @@
+"""Refuse a simulation that cannot fit into memory before anything is allocated."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from qkd_qiskit.errors import CircuitError
+
+
+def available_bytes() -> int | None:
+    """Return the bytes of memory that can be had now, or None where the system does not say."""
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return 1024 * int(line.split()[1])
+    except OSError:
+        pass  # not Linux: all of the memory is the best bound there is
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def require_memory(num_qubits: int, *, copies: int, what: str, bytes_each: int = 16) -> None:
+    """Check that so many copies of a state fit into memory.
+
+    Raises:
+        CircuitError: If they do not.
+    """
+    free = available_bytes()
+    needed = copies * bytes_each * 2**num_qubits
+    if free is not None and needed > free:
+        raise CircuitError(
+            f"{what} on {num_qubits} qubits needs about {needed / 2**30:.1f} GiB and "
+            f"{free / 2**30:.1f} GiB are free; use fewer qubits or a smaller batch"
+        )
