@@ -1,0 +1,305 @@
+"""The `qkd` command. Exit status: 0 done, 2 bad input, 1 a failure, 130 interrupted."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
+
+from qkd_qiskit.errors import InputError, QKDError
+from qkd_qiskit.recipe import (
+    Recipe,
+    dump_recipe,
+    flat_recipe,
+    list_recipes,
+    load_recipe,
+    recipe_from,
+    recipe_keys,
+    type_message,
+    unknown_key,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from qkd_qiskit.console import Terminal
+    from qkd_qiskit.runs import RunFolder
+
+DESCRIPTION = """Distil a classical teacher into a quantum circuit that runs on IBM hardware, and
+know whether it helped."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        parsed = _parser(words).parse_args(_bracket_lists(words))
+        return _COMMANDS[parsed.command](parsed[parsed.command], words)
+    except ArgumentError as error:
+        return _fail(_argument_message(error, words), status=2)
+    except InputError as error:
+        return _fail(str(error), status=2)
+    except QKDError as error:
+        return _fail(str(error), status=1)
+    except KeyboardInterrupt:
+        return _fail("interrupted", status=130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+
+
+def _parser(words: Sequence[str]) -> ArgumentParser:
+    parser = ArgumentParser(prog="qkd", description=DESCRIPTION, exit_on_error=False)
+    parser.add_argument("--version", action="version", version=f"qkd {_version()}")
+    commands = parser.add_subcommands(dest="command", title="commands", metavar="COMMAND")
+    commands.add_subcommand(
+        "distill", _distill_parser(words), help="train a student from a teacher, and compare"
+    )
+    commands.add_subcommand(
+        "evaluate", _evaluate_parser(), help="evaluate a trained run on another target"
+    )
+    for name, help_text, actions in (
+        ("recipes", "the built-in recipes", {"list": [], "show": ["recipe"]}),
+        (
+            "circuits",
+            "the zoo of reference circuits",
+            {"list": [], "show": ["circuit"], "export": ["directory"]},
+        ),
+        ("targets", "simulators and devices", {"list": []}),
+    ):
+        group = ArgumentParser(description=help_text, exit_on_error=False)
+        commands.add_subcommand(name, group, help=f"{help_text}: {', '.join(actions)}")
+        nested = group.add_subcommands(dest="action", metavar="ACTION")
+        for action, arguments in actions.items():
+            leaf = ArgumentParser(exit_on_error=False)
+            for argument in arguments:
+                leaf.add_argument(argument, type=str, help=_ARGUMENT_HELP[argument])
+            nested.add_subcommand(action, leaf, help=f"{action} {' '.join(arguments).upper()}")
+    return parser
+
+
+_ARGUMENT_HELP = {
+    "recipe": "name of a built-in recipe, or path of a YAML file",
+    "circuit": "name of a reference circuit",
+    "directory": "folder for the OpenQASM 3 files, drawings and table",
+}
+
+
+def _distill_parser(words: Sequence[str]) -> ArgumentParser:
+    parser = ArgumentParser(
+        description="Train a teacher, then students with and without it, over paired seeds; "
+        "evaluate them on the targets; write a run folder with a report.",
+        exit_on_error=False,
+    )
+    parser.add_argument(
+        "recipe", nargs="?", default="digits", help="a built-in recipe, or path of a YAML file"
+    )
+    parser.add_argument("--out", type=str, help="run folder; default: runs/RECIPE")
+    parser.add_argument("--resume", type=str, help="run folder to continue, with its own recipe")
+    parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON only")
+    parser.add_class_arguments(Recipe)
+    if list(words[:1]) == ["distill"]:
+        named = words[1:2] and not words[1].startswith("-")
+        parser.set_defaults(flat_recipe(load_recipe(words[1] if named else "digits")))
+    return parser
+
+
+def _evaluate_parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        description="Evaluate the students of a finished run on another target, and add the "
+        "figures to its result.json and report.",
+        exit_on_error=False,
+    )
+    parser.add_argument("run", type=str, help="run folder")
+    parser.add_argument("--target", type=str, required=True, help="exact, aer or fake_<device>")
+    parser.add_argument("--shots", type=int, help="shots per image; default: the recipe's")
+    parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON only")
+    return parser
+
+
+def _distill(options: Namespace, words: Sequence[str]) -> int:
+    from qkd_qiskit.runs import RunFolder, new_folder
+
+    if options.resume is None:
+        recipe = recipe_from({key: options.as_dict()[key] for key in _nested_keys()})
+        return _run(RunFolder.create(options.out or new_folder(options.recipe), recipe), options)
+    own = [*_given(words, ["--out"]), *_given(words, [f"--{key}" for key in recipe_keys()])]
+    if own:
+        raise InputError(
+            f"{own[0]} was given with --resume, which goes on with the recipe in "
+            f"{options.resume}; leave it out, or start a new run"
+        )
+    return _run(RunFolder.open(options.resume), options)
+
+
+def _run(folder: RunFolder, options: Namespace) -> int:
+    from qkd_qiskit.report import write_report
+    from qkd_qiskit.study import run
+
+    command = shlex.join(["qkd", *sys.argv[1:]])
+    with _terminal(options) as terminal:
+        try:
+            result = run(folder, observer=terminal, command=command)
+        except (KeyboardInterrupt, QKDError):
+            _say(options, f"to continue: qkd distill --resume {shlex.quote(str(folder.path))}")
+            raise
+        terminal.stage("report")
+        write_report(folder)
+    return _show_result(folder, result, options)
+
+
+def _evaluate(options: Namespace, words: Sequence[str]) -> int:
+    from qkd_qiskit.report import write_report
+    from qkd_qiskit.runs import RunFolder
+    from qkd_qiskit.study import evaluate_run
+
+    folder = RunFolder.open(options.run)
+    with _terminal(options) as terminal:
+        result = evaluate_run(folder, options.target, shots=options.shots, observer=terminal)
+        terminal.stage("report")
+        write_report(folder)
+    return _show_result(folder, result, options)
+
+
+def _recipes(options: Namespace, words: Sequence[str]) -> int:
+    if options.action == "show":
+        print(dump_recipe(load_recipe(options.show.recipe)), end="")
+    else:
+        _print_columns(list_recipes())
+    return 0
+
+
+def _circuits(options: Namespace, words: Sequence[str]) -> int:
+    from qkd_qiskit.circuits.zoo import export_zoo, list_zoo, zoo_circuit
+
+    if options.action == "show":
+        print(zoo_circuit(options.show.circuit).circuit.draw("text", fold=100))
+    elif options.action == "export":
+        for path in export_zoo(options.export.directory):
+            print(path)
+    else:
+        _print_columns({name: entry.description for name, entry in list_zoo().items()})
+    return 0
+
+
+def _targets(options: Namespace, words: Sequence[str]) -> int:
+    from qkd_qiskit.hardware import list_targets
+
+    rows = {"exact": "ideal probabilities, no shots", "aer": "ideal, sampled"}
+    for target in list_targets():
+        rows.setdefault(
+            target.name,
+            f"{target.num_qubits:4d} qubits, {target.two_qubit_gate}, "
+            f"calibrated {target.calibration_date}",
+        )
+    _print_columns(rows)
+    return 0
+
+
+_COMMANDS = {
+    "distill": _distill,
+    "evaluate": _evaluate,
+    "recipes": _recipes,
+    "circuits": _circuits,
+    "targets": _targets,
+}
+
+
+def _show_result(folder: RunFolder, result: dict[str, Any], options: Namespace) -> int:
+    from qkd_qiskit.console import summary_table
+    from qkd_qiskit.runs import REPORT
+
+    if options.json:
+        print(json.dumps(result, indent=2))
+    elif not options.quiet:
+        console = _console()
+        console.print(summary_table(result))
+        console.print(f"report: {folder.path / REPORT}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def _terminal(options: Namespace) -> Terminal:
+    from rich.console import Console
+
+    from qkd_qiskit.console import Terminal
+
+    return Terminal(Console(quiet=True) if options.quiet or options.json else _console())
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    # A pipe has no width: 80 columns would cut the table.
+    return Console(width=None if sys.stdout.isatty() else 120)
+
+
+def _say(options: Namespace, text: str) -> None:
+    if not options.quiet:
+        print(text, file=sys.stderr)
+
+
+def _print_columns(rows: Mapping[str, str]) -> None:
+    width = max(len(name) for name in rows)
+    for name, text in rows.items():
+        print(f"{name:<{width}}  {text}")
+
+
+def _nested_keys() -> list[str]:
+    return list(dict.fromkeys(key.partition(".")[0] for key in recipe_keys()))
+
+
+def _given(words: Sequence[str], flags: Sequence[str]) -> list[str]:
+    return [word for word in words if word.partition("=")[0] in flags]
+
+
+def _bracket_lists(words: Sequence[str]) -> list[str]:
+    """Lets a list be written `a,b` or, where only a list is accepted, `a`."""
+    result: list[str] = []
+    for word in words:
+        flag, equals, value = word.partition("=")
+        if not equals and result and result[-1].startswith("--"):
+            flag, value = result[-1], word
+        kind = str(recipe_keys().get(flag.removeprefix("--"), ""))
+        only_list = kind.startswith("tuple") and not value.startswith("-")
+        if value and "tuple" in kind and value[0] != "[" and ("," in value or only_list):
+            value = f"[{value}]"
+            if equals:
+                result.append(f"{flag}={value}")
+            else:
+                result.append(value)
+        else:
+            result.append(word)
+    return result
+
+
+def _argument_message(error: Exception, words: Sequence[str]) -> str:
+    text = " ".join(str(error).split())
+    unknown = re.match(r"unrecognized arguments: (\S+)", text)
+    if unknown and unknown[1].startswith("--"):
+        flag = unknown[1].partition("=")[0].removeprefix("--")
+        return unknown_key(flag) if words[:1] == ["distill"] else f"--{flag} is not an option"
+    given = {}
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        flag, equals, value = word.partition("=")
+        given[flag.removeprefix("--")] = value if equals else following
+    return type_message(error, given)
+
+
+def _fail(message: str, *, status: int) -> int:
+    print(f"qkd: {message}", file=sys.stderr)
+    return status
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("qkd-qiskit")

@@ -1,0 +1,124 @@
+"""What a run looks like on a terminal: live bars, or plain lines when piped."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from qkd_qiskit.distill import Epoch
+from qkd_qiskit.study import Observer
+
+_PLAIN_EVERY_S = 5.0
+
+
+class Terminal(Observer):
+    """Shows stages, epochs and evaluated images; use as a context manager."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._live = console.is_terminal
+        self._progress = Progress(
+            TextColumn("{task.description:<28}"),
+            BarColumn(bar_width=30),
+            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            TextColumn("{task.fields[figures]}"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not self._live,
+        )
+        self._task: TaskID | None = None
+        self._stage, self._done, self._printed = "", 0, 0.0
+
+    def __enter__(self) -> Terminal:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def stage(self, text: str) -> None:
+        """A new stage has begun."""
+        self._stage, self._task, self._done, self._printed = text, None, 0, time.monotonic()
+        if not self._live:
+            self.console.print(text, highlight=False)
+
+    def teacher_epoch(self, epoch: int, *, epochs: int, loss: float, accuracy: float) -> None:
+        """The teacher has finished an epoch."""
+        self._show(epoch, epochs, f"loss {loss:.3f}  validation {accuracy:.1%}", unit="epoch")
+
+    def epoch(self, figures: Sequence[Epoch], *, epochs: int) -> None:
+        """A population has finished an epoch: means over its members."""
+        loss = sum(one.loss for one in figures) / len(figures)
+        accuracy = sum(one.validation_accuracy for one in figures) / len(figures)
+        text = f"loss {loss:.3f}  validation {accuracy:.1%}"
+        self._show(figures[0].epoch, epochs, text, unit="epoch")
+
+    def evaluated(self, images: int, *, total: int) -> None:
+        """More images have been evaluated on a target."""
+        self._done += images
+        self._show(self._done, total, "images", unit="image")
+
+    def _show(self, done: int, total: int, figures: str, *, unit: str) -> None:
+        if self._live:
+            if self._task is None:
+                self._task = self._progress.add_task(self._stage, total=total, figures="")
+            self._progress.update(self._task, completed=done, figures=figures)
+        elif done == total or time.monotonic() - self._printed > _PLAIN_EVERY_S:
+            self._printed = time.monotonic()
+            self.console.print(f"  {unit} {done}/{total}  {figures}", highlight=False)
+
+
+def summary_table(result: Mapping[str, Any]) -> Table:
+    """The table that a run ends with: an arm a row, a target a column, means over the seeds."""
+    targets = list(result["targets"])
+    teacher = result["teacher"]
+    count = len(result["seeds"])
+    table = Table(title=f"test accuracy, mean and range over {count} seed{'s' * (count > 1)}")
+    table.add_column("", no_wrap=True)
+    for name in targets:
+        table.add_column(_target_heading(result, name), justify="right")
+    table.add_row(f"teacher ({teacher['kind']})", f"{teacher['accuracy']:.1%}")
+    for arm, figures in result["arms"].items():
+        failed = result["failed"][arm]
+        kept = [index for index, seed in enumerate(result["seeds"]) if str(seed) not in failed]
+        cells = []
+        for name in targets:
+            values = [figures[name]["accuracy"][index] for index in kept]
+            cells.append(_spread(values))
+        note = f" ({len(failed)} failed)" if failed else ""
+        table.add_row(arm.replace("_", " ") + note, *cells)
+    for key, title in (("gain", "gain (points)"), ("gain_over_twin", "over the classical twin")):
+        if key in result:
+            table.add_section()
+            table.add_row(title, *(gain_text(result[key][name]) for name in targets))
+    return table
+
+
+def gain_text(gain: Mapping[str, Any]) -> str:
+    """A gain in points with its 95 % interval: `+1.2 [-0.3, +2.7]`."""
+    if gain["mean"] is None:
+        return "no pair"
+    if gain["ci95"] is None:
+        return f"{gain['mean']:+.1f} (one seed)"
+    low, high = gain["ci95"]
+    return f"{gain['mean']:+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
+def _spread(values: Sequence[float]) -> str:
+    if not values:
+        return "all failed"
+    mean = sum(values) / len(values)
+    if len(values) == 1:
+        return f"{mean:.1%}"
+    return f"{mean:.1%} ({min(values):.1%} to {max(values):.1%})"
+
+
+def _target_heading(result: Mapping[str, Any], name: str) -> str:
+    shots = result["targets"][name]["shots"]
+    figures = next(iter(result["arms"].values()))[name]
+    return f"{name}\n{figures['images'][0]} images" + (f", {shots} shots" if shots else "")

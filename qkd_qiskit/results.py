@@ -1,0 +1,175 @@
+"""result.json: what a run found, and whether distillation helped."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+from scipy import stats
+
+from qkd_qiskit.hardware import Target
+from qkd_qiskit.recipe import Recipe
+from qkd_qiskit.runs import RunFolder
+from qkd_qiskit.students import QuantumStudent, Student
+
+BASELINE, TREATMENT, TWIN = "label_only", "distilled", "classical_twin"
+FAILED_FACTOR = 1.5  # at or below 1.5 times chance on validation, a student has not been trained
+FIGURES = (
+    "accuracy",
+    "exact_accuracy",
+    "agreement",
+    "divergence",
+    "calibration_error",
+    "images",
+    "shots",
+    "confusion",
+)
+PACKAGES = (
+    "qkd-qiskit",
+    "qiskit",
+    "qiskit-machine-learning",
+    "qiskit-aer",
+    "qiskit-ibm-runtime",
+    "torch",
+    "numpy",
+)
+
+
+def collect_result(
+    folder: RunFolder,
+    *,
+    student: Student,
+    teacher_accuracy: float,
+    num_classes: int,
+    targets: Sequence[Target],
+    timing: Mapping[str, float],
+    command: str,
+) -> dict[str, Any]:
+    """The content of result.json, from what the run folder holds.
+
+    Accuracies are fractions, gains points; lists have one entry for each seed, in the order of
+    `seeds`. A pair of which one student failed to train is left out of the gain and counted.
+    """
+    recipe = folder.recipe
+    result: dict[str, Any] = {
+        "teacher": {"kind": recipe.teacher.kind, "accuracy": teacher_accuracy},
+        "student": describe_student(student),
+        "seeds": list(recipe.member_seeds),
+        "arms": {arm: {} for arm in recipe.arms},
+        "failed": {arm: failures(folder, arm, num_classes=num_classes) for arm in recipe.arms},
+        "gain": {},
+        "gain_over_twin": {},
+        "targets": {},
+    }
+    for target in targets:
+        add_target(result, folder, target=target, student=student)
+    result["timing"] = dict(timing)
+    result["versions"] = {package: version(package) for package in PACKAGES}
+    result["command"] = command
+    return result
+
+
+def add_target(
+    result: dict[str, Any], folder: RunFolder, *, target: Target, student: Student
+) -> None:
+    """Put the figures of one target into a result: arms, gains and what the target is."""
+    key = evaluation_key(folder.recipe, target)
+    for arm, figures in result["arms"].items():
+        members = [folder.evaluations(arm, seed)[key] for seed in result["seeds"]]
+        figures[key] = {name: [member[name] for member in members] for name in FIGURES}
+    for name, baseline in (("gain", BASELINE), ("gain_over_twin", TWIN)):
+        if {TREATMENT, baseline} <= set(result["arms"]):
+            result[name][key] = _gain(result, key, treatment=TREATMENT, baseline=baseline)
+    result["targets"][key] = _describe_target(target, student)
+
+
+def evaluation_key(recipe: Recipe, target: Target) -> str:
+    """What a target's figures are filed under: its name, and its shots where not the recipe's."""
+    own = not target.sampled or target.shots == recipe.shots
+    return target.name if own else f"{target.name}@{target.shots}"
+
+
+def describe_student(student: Student) -> dict[str, Any]:
+    """Size of a student: parameters, and for a circuit qubits, weights, gates and depth."""
+    if not isinstance(student, QuantumStudent):
+        return {"parameters": student.num_parameters}
+    circuit = student.circuit
+    return {
+        "qubits": student.qubits,
+        "weights": len(student.weights),
+        "parameters": student.num_parameters,
+        "two_qubit_gates": circuit.num_nonlocal_gates(),
+        "depth": circuit.depth(),
+    }
+
+
+def failures(folder: RunFolder, arm: str, *, num_classes: int) -> dict[str, str]:
+    """Seeds of an arm whose students were not trained, each with the reason."""
+    reasons: dict[str, str] = {}
+    threshold = FAILED_FACTOR / num_classes
+    for seed in folder.recipe.member_seeds:
+        history = folder.metrics(arm, seed)
+        accuracies = [epoch.validation_accuracy for epoch in history]
+        last = folder.recipe.distill.selection == "last"
+        chosen = accuracies[-1] if last else max(accuracies)
+        if not math.isfinite(history[-1].loss):
+            reasons[str(seed)] = "the loss is not finite"
+        elif chosen <= threshold:
+            reasons[str(seed)] = (
+                f"validation accuracy {chosen:.3f} is not above {threshold:.3f} "
+                f"({FAILED_FACTOR} times chance)"
+            )
+    return reasons
+
+
+def paired_gain(treated: Sequence[float], baseline: Sequence[float]) -> dict[str, Any]:
+    """Mean difference of paired accuracies, in points, with a 95 % t interval.
+
+    Args:
+        treated: Accuracies as fractions, one for each seed.
+        baseline: Accuracies of the same seeds.
+
+    Returns:
+        mean (points; None without pairs), ci95 ([low, high] in points; None below two pairs) and
+        seeds (number of pairs).
+    """
+    points = [100 * (a - b) for a, b in zip(treated, baseline, strict=True)]
+    count = len(points)
+    if count == 0:
+        return {"mean": None, "ci95": None, "seeds": 0}
+    mean = math.fsum(points) / count
+    if count == 1:
+        return {"mean": mean, "ci95": None, "seeds": 1}
+    spread = math.sqrt(math.fsum((point - mean) ** 2 for point in points) / (count - 1))
+    half = float(stats.t.ppf(0.975, count - 1)) * spread / math.sqrt(count)
+    return {"mean": mean, "ci95": [mean - half, mean + half], "seeds": count}
+
+
+def _gain(
+    result: Mapping[str, Any], target: str, *, treatment: str, baseline: str
+) -> dict[str, Any]:
+    failed = set(result["failed"][treatment]) | set(result["failed"][baseline])
+    kept = [index for index, seed in enumerate(result["seeds"]) if str(seed) not in failed]
+    treated, compared = (
+        [result["arms"][arm][target]["accuracy"][index] for index in kept]
+        for arm in (treatment, baseline)
+    )
+    return paired_gain(treated, compared) | {"left_out": sorted(failed, key=int)}
+
+
+def _describe_target(target: Target, student: Student) -> dict[str, Any]:
+    described: dict[str, Any] = {"shots": target.shots if target.sampled else None}
+    if target.calibration_date is not None:
+        described["calibration_date"] = target.calibration_date
+    if target.sampled and isinstance(student, QuantumStudent):
+        compiled = target.compile(student.circuit)
+        described["circuit"] = {
+            "two_qubit_gates": compiled.two_qubit_gates,
+            "depth": compiled.depth,
+            "duration_s": compiled.duration_s,
+            "fidelity": compiled.fidelity,
+            "layout": list(compiled.layout),
+        }
+    return described

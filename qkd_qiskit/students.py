@@ -1,0 +1,384 @@
+"""What learns: a circuit as a QNN in a connector, between a reduction and a read-out.
+
+    images -> features (fixed) -> reduction (trained) -> encoding -> circuit -> read-out -> logits
+
+`student.qnn` is a `SamplerQNN` or `EstimatorQNN`, `student.connector` a `TorchConnector`. What runs
+on another target needs only `student.encode`, `student.circuit` and `student.decode`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+from qiskit import QuantumCircuit
+from qiskit.primitives import StatevectorEstimator, StatevectorSampler
+from qiskit_machine_learning.neural_networks import EstimatorQNN, NeuralNetwork, SamplerQNN
+from torch import Tensor, nn
+
+from qkd_qiskit.circuits import (
+    StudentCircuit,
+    adopt_circuit,
+    build_circuit,
+    interpret,
+    observables,
+    output_shape,
+    readout_matrix,
+)
+from qkd_qiskit.circuits.openqasm import dump_circuit, load_circuit
+from qkd_qiskit.engine import CompiledConnector
+from qkd_qiskit.errors import CheckpointError
+from qkd_qiskit.recipe import StudentSpec, parse_recipe
+from qkd_qiskit.reductions import TRAINED, PrincipalComponents, make_reduction
+from qkd_qiskit.seeds import derive_seed
+from qkd_qiskit.storage import load_tensors, save_tensors, write_text
+
+SMALLEST_PROBABILITY = 1e-6  # log p of an outcome that was never seen stays finite
+DEFAULT_SHARPNESS = 8.0
+CARD_FILE, WEIGHTS_FILE, CIRCUIT_FILE = "student.json", "weights.safetensors", "circuit.qasm"
+
+
+class Student(nn.Module):
+    """A torch module that maps images or prepared features to logits `(batch, num_classes)`.
+
+    Attributes:
+        spec: What it was built from.
+        image_shape: (channels, height, width) of the images it takes.
+        num_classes: Number of logits.
+        reduction: From images to the features that are encoded.
+        foreign_circuit: The circuit of a student that was built from one, else None.
+    """
+
+    foreign_circuit: QuantumCircuit | None = None
+
+    def __init__(
+        self, spec: StudentSpec, *, image_shape: tuple[int, int, int], num_classes: int
+    ) -> None:
+        super().__init__()
+        self.spec, self.image_shape, self.num_classes = spec, image_shape, num_classes
+        self.reduction: nn.Module = nn.Identity()
+
+    def features(self, images: Tensor) -> Tensor:
+        """What a fixed reduction makes of images, computed once; images where it is trained."""
+        return images if self.spec.reduction in TRAINED else self.reduction(images)
+
+    def fit(self, images: Tensor) -> None:
+        """Fit a fixed reduction that depends on data (pca) to the training pool."""
+        for module in self.reduction.modules():
+            if isinstance(module, PrincipalComponents):
+                module.fit(images)
+
+    def reduce(self, inputs: Tensor) -> Tensor:
+        """Features `(batch, num_features)` of images `(batch, channels, height, width)`.
+
+        Inputs that `features` has prepared already `(batch, num_features)` are taken as they are.
+        """
+        return self.reduction(inputs) if inputs.ndim == 4 else inputs
+
+    def load_parameters(self, state: Mapping[str, Tensor]) -> None:
+        """Copy parameters by name."""
+        with torch.no_grad():
+            for name, parameter in self.named_parameters():
+                parameter.copy_(state[name])
+
+    @property
+    def num_parameters(self) -> int:
+        """Trainable numbers, circuit weights included."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def save(self, folder: str | Path) -> None:
+        """Write specification, weights and circuit into a folder that `load_student` reads.
+
+        Raises:
+            StorageError: A file could not be written.
+        """
+        folder = Path(folder)
+        card = {
+            "student": asdict(self.spec),
+            "image_shape": list(self.image_shape),
+            "num_classes": self.num_classes,
+            "foreign_circuit": self.foreign_circuit is not None,
+        }
+        write_text(folder / CARD_FILE, json.dumps(card, indent=2) + "\n")
+        save_tensors(folder / WEIGHTS_FILE, self.saved_tensors())
+        circuit = self.circuit if isinstance(self, QuantumStudent) else self.foreign_circuit
+        if circuit is not None:
+            write_text(folder / CIRCUIT_FILE, dump_circuit(circuit))
+
+    def saved_tensors(self) -> dict[str, Tensor]:
+        """Parameters and fitted buffers by name, each once."""
+        kept = self.state_dict()
+        buffers = {name: value for name, value in self.named_buffers() if name in kept}
+        return dict(self.named_parameters()) | buffers
+
+
+class ClassicalStudent(Student):
+    """The twin without a circuit: reduction, a hidden tanh layer, logits.
+
+    The width of the hidden layer brings the number of parameters as near as possible to `matched`,
+    the number of the quantum or hybrid student that the same specification describes.
+    """
+
+    def __init__(
+        self,
+        spec: StudentSpec,
+        *,
+        image_shape: tuple[int, int, int],
+        num_classes: int,
+        num_features: int,
+        matched: int,
+    ) -> None:
+        super().__init__(spec, image_shape=image_shape, num_classes=num_classes)
+
+        def layers(width: int) -> tuple[nn.Sequential, nn.Sequential]:
+            trained = spec.reduction in TRAINED
+            reduction = make_reduction(
+                spec.reduction,
+                image_shape=image_shape,
+                num_features=width if trained else num_features,
+            )
+            hidden = [] if trained else [nn.Linear(num_features, width)]
+            return reduction, nn.Sequential(*hidden, nn.Tanh(), nn.Linear(width, num_classes))
+
+        narrow, wide = (_count(*layers(width)) for width in (1, 2))
+        width = 1 + max(0, round((matched - narrow) / (wide - narrow)))
+        self.reduction, self.network = layers(width)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Logits `(batch, num_classes)` of images or prepared features."""
+        return self.network(self.reduce(inputs))
+
+
+class QuantumStudent(Student):
+    """A circuit between a reduction and a read-out.
+
+    Attributes:
+        qnn: SamplerQNN, or EstimatorQNN for the read-out `expectation`.
+        connector: The TorchConnector around it.
+        head: Linear layer from the read-out to logits, or None: logits = gamma log p.
+    """
+
+    readout_matrix: Tensor
+
+    def __init__(
+        self,
+        spec: StudentSpec,
+        *,
+        image_shape: tuple[int, int, int],
+        num_classes: int,
+        parts: StudentCircuit,
+        seed: int,
+    ) -> None:
+        super().__init__(spec, image_shape=image_shape, num_classes=num_classes)
+        self._parts = parts
+        self.reduction = make_reduction(
+            spec.reduction, image_shape=image_shape, num_features=_num_features(parts)
+        )
+        self.qnn = _make_qnn(parts, readout=spec.readout, num_classes=num_classes)
+        with _seeded(seed, "circuit"):
+            weights = torch.empty(len(parts.weight_params)).uniform_(-math.pi, math.pi)
+        self.connector = CompiledConnector(
+            self.qnn, initial_weights=weights.numpy(), preparation=parts.preparation
+        )
+        matrix = readout_matrix(spec.readout, qubits=self.qubits, num_classes=num_classes)
+        self.register_buffer("readout_matrix", matrix.float(), persistent=False)
+        self.head = nn.Linear(matrix.shape[1], num_classes) if spec.head == "linear" else None
+        if self.head is None:
+            start = DEFAULT_SHARPNESS if spec.sharpness == "learned" else float(spec.sharpness)
+            log_sharpness = torch.tensor(math.log(start))
+            if spec.sharpness == "learned":
+                self.log_sharpness = nn.Parameter(log_sharpness)
+            else:
+                self.register_buffer("log_sharpness", log_sharpness, persistent=False)
+
+    @property
+    def circuit(self) -> QuantumCircuit:
+        """The circuit without measurements, parameters x_000... (inputs) and w_000... (weights)."""
+        return self._parts.circuit
+
+    @property
+    def qubits(self) -> int:
+        """Width of the circuit."""
+        return int(self.circuit.num_qubits)
+
+    @property
+    def weights(self) -> Tensor:
+        """Circuit weights `(weights,)` in radians, in the order of their names."""
+        return self.connector.weight
+
+    @property
+    def input_names(self) -> list[str]:
+        """Names of the circuit's input parameters, in the order of `encode`'s columns."""
+        return [parameter.name for parameter in self._parts.input_params]
+
+    @property
+    def weight_names(self) -> list[str]:
+        """Names of the circuit's weights, in the order of `weights`."""
+        return [parameter.name for parameter in self._parts.weight_params]
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Logits `(batch, num_classes)` of images or prepared features."""
+        features, encoding = self.reduce(inputs), self._parts.encoding
+        if encoding is not None and encoding.prepares_state:
+            return self._logits(self.connector.from_states(encoding.amplitudes(features)))
+        return self._logits(self.connector(self._input_values(features)))
+
+    def features(self, images: Tensor) -> Tensor:
+        """As `Student.features`; features that cannot be encoded are refused here.
+
+        Raises:
+            CircuitError: An amplitude-encoded image is zero everywhere.
+        """
+        features = super().features(images)
+        if self.spec.reduction not in TRAINED and self._parts.encoding is not None:
+            self._parts.encoding.check(features)
+        return features
+
+    def encode(self, inputs: Tensor) -> Tensor:
+        """Values of the circuit's input parameters `(batch, inputs)` in radians."""
+        return self._input_values(self.reduce(inputs))
+
+    def decode(self, probabilities: Tensor) -> Tensor:
+        """Logits of outcome probabilities `(batch, 2^n)`, outcomes little-endian (qubit 0 lowest).
+
+        This is all that follows a measurement: `student(x)` equals `student.decode(p)` where p are
+        the exact probabilities of `student.circuit` at `student.encode(x)` and `student.weights`.
+        """
+        return self._logits(probabilities.to(self.readout_matrix.dtype) @ self.readout_matrix)
+
+    def _input_values(self, features: Tensor) -> Tensor:
+        encoding = self._parts.encoding
+        return features if encoding is None else encoding.parameters(features)
+
+    def _logits(self, readout: Tensor) -> Tensor:
+        if self.head is None:
+            log_p = readout.clamp_min(SMALLEST_PROBABILITY).log()
+            return self.log_sharpness.exp() * log_p
+        # Probabilities are of the order of 1 / outcomes; a linear layer expects numbers around 1.
+        scale = 1 if self.spec.readout == "expectation" else readout.shape[-1]
+        return self.head(readout * scale)
+
+
+def make_student(
+    spec: StudentSpec,
+    *,
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    circuit: QuantumCircuit | None = None,
+    seed: int = 0,
+) -> Student:
+    """A student with fresh parameters.
+
+    Args:
+        spec: What to build.
+        image_shape: (channels, height, width) of the images that it will see.
+        num_classes: Number of logits.
+        circuit: Your own circuit in place of encoding, ansatz and layers: parameters x_000...
+            are set to the reduced features as they are, w_000... are trained.
+        seed: Seed of the initialisation; each part has its own stream, global state is untouched.
+
+    Raises:
+        CircuitError: Features, qubits, classes and read-out do not fit together.
+    """
+    if circuit is not None:
+        parts = adopt_circuit(circuit)
+    elif spec.circuit is not None:
+        parts = load_circuit(spec.circuit)
+    else:
+        parts = build_circuit(
+            qubits=spec.qubits, encoding=spec.encoding, ansatz=spec.ansatz, layers=spec.layers
+        )
+    with _seeded(seed, "layers"):
+        student: Student = QuantumStudent(
+            spec, image_shape=image_shape, num_classes=num_classes, parts=parts, seed=seed
+        )
+        if spec.kind == "classical":
+            student = ClassicalStudent(
+                spec,
+                image_shape=image_shape,
+                num_classes=num_classes,
+                num_features=_num_features(parts),
+                matched=student.num_parameters,
+            )
+    student.foreign_circuit = parts.circuit if parts.encoding is None else None
+    return student
+
+
+def load_student(folder: str | Path) -> Student:
+    """The student that `student.save` wrote.
+
+    Raises:
+        CheckpointError: A file is missing, damaged or does not fit the others.
+    """
+    folder = Path(folder)
+    try:
+        card = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
+        spec = parse_recipe({"student": card["student"]}).student
+        height_width = tuple(int(size) for size in card["image_shape"])
+        num_classes, foreign = int(card["num_classes"]), bool(card["foreign_circuit"])
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise CheckpointError(
+            f"{folder} holds no saved student ({reason}); give a folder written by student.save, "
+            f"such as runs/NAME/distilled/seed_0"
+        ) from error
+    student = make_student(
+        replace(spec, circuit=None),
+        image_shape=height_width,
+        num_classes=num_classes,
+        circuit=load_circuit(folder / CIRCUIT_FILE).circuit if foreign else None,
+    )
+    tensors, _ = load_tensors(folder / WEIGHTS_FILE)
+    expected = student.saved_tensors()
+    wrong = [name for name in expected if name not in tensors]
+    wrong += [name for name in tensors if name not in expected]
+    wrong += [n for n in expected if n in tensors and tensors[n].shape != expected[n].shape]
+    wrong += [n for n, tensor in tensors.items() if not bool(tensor.isfinite().all())]
+    if wrong:
+        raise CheckpointError(
+            f"{folder / WEIGHTS_FILE}: tensor {wrong[0]!r} is missing, unexpected, of another shape "
+            f"or not finite; the weights do not belong to {CARD_FILE} beside them"
+        )
+    with torch.no_grad():
+        for name, tensor in expected.items():
+            tensor.copy_(tensors[name])
+    return student
+
+
+def _num_features(parts: StudentCircuit) -> int:
+    return len(parts.input_params) if parts.encoding is None else parts.encoding.num_features
+
+
+def _make_qnn(parts: StudentCircuit, *, readout: str, num_classes: int) -> NeuralNetwork:
+    qubits = parts.circuit.num_qubits
+    common = {
+        "circuit": parts.circuit,
+        "input_params": list(parts.input_params),
+        "weight_params": list(parts.weight_params),
+        "input_gradients": True,
+    }
+    if readout == "expectation":
+        estimator = StatevectorEstimator()
+        return EstimatorQNN(**common, observables=observables(qubits), estimator=estimator)
+    return SamplerQNN(
+        **common,
+        interpret=interpret(readout, qubits=qubits, num_classes=num_classes),
+        output_shape=output_shape(readout, qubits=qubits, num_classes=num_classes),
+        sampler=StatevectorSampler(),
+    )
+
+
+def _count(*modules: nn.Module) -> int:
+    return sum(parameter.numel() for module in modules for parameter in module.parameters())
+
+
+@contextmanager
+def _seeded(seed: int, part: str) -> Iterator[None]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "student", part))
+        yield
