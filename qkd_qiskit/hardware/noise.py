@@ -1,0 +1,207 @@
+"""A device's noise on the few qubits that a circuit uses.
+
+Aer applies a noise model of 133 qubits to 133 qubits. A student uses four of them, so both the
+circuit and the device's description are renumbered to the used ones, and the noise model is built
+from that description by `NoiseModel.from_backend` itself: same errors, a quarter of the time. The
+circuit is scheduled first, because idle qubits relax only in the delays that scheduling writes.
+"""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from qiskit.circuit import QuantumCircuit
+from qiskit.providers import BackendV2, Options
+from qiskit.transpiler import Target as DeviceTarget
+from qiskit.transpiler import generate_preset_pass_manager
+
+from qkd_qiskit.errors import TargetError
+
+_NO_ERROR = frozenset({"barrier", "delay"})
+
+
+@dataclass(frozen=True, eq=False)
+class NoisyCircuit:
+    """A circuit on its used qubits only, with the noise model that belongs to it."""
+
+    circuit: QuantumCircuit
+    """Scheduled circuit (delays on used qubits), same classical bits as the circuit given."""
+    noise_model: Any
+    """`qiskit_aer.noise.NoiseModel` over the same, renumbered qubits."""
+    qubits: tuple[int, ...]
+    """Physical qubit behind each qubit of `circuit`, ascending."""
+    duration_s: float
+    """Seconds from the first gate to the end of the measurement."""
+
+
+def with_noise(circuit: QuantumCircuit, device: DeviceTarget) -> NoisyCircuit:
+    """Return an ISA circuit restricted to its used qubits, scheduled, with its noise model.
+
+    Args:
+        circuit: circuit in the device's basis, coupling and qubit numbers, not yet scheduled.
+        device: the device as `backend.target` describes it.
+
+    Raises:
+        TargetError: a used qubit or gate has no calibration.
+    """
+    from qiskit_aer.noise import NoiseModel
+
+    problem = find_uncalibrated(circuit, device)
+    if problem is not None:
+        raise TargetError(problem)
+    qubits = used_qubits(circuit)
+    restricted = restrict_device(device, qubits)
+    reduced = restrict_circuit(circuit, qubits)
+    passes = generate_preset_pass_manager(
+        optimization_level=0, target=restricted, scheduling_method="alap"
+    )
+    scheduled = passes.scheduling.run(reduced)
+    return NoisyCircuit(
+        circuit=scheduled,
+        noise_model=NoiseModel.from_backend(_Described(restricted)),
+        qubits=qubits,
+        duration_s=float(reduced.estimate_duration(restricted, unit="s")),
+    )
+
+
+def used_qubits(circuit: QuantumCircuit) -> tuple[int, ...]:
+    """Return the qubits that a gate or a measurement acts on, ascending; delays do not count."""
+    used = {
+        circuit.find_bit(qubit).index
+        for instruction in circuit.data
+        if instruction.operation.name not in _NO_ERROR
+        for qubit in instruction.qubits
+    }
+    return tuple(sorted(used))
+
+
+def restrict_circuit(circuit: QuantumCircuit, qubits: Iterable[int]) -> QuantumCircuit:
+    """Return the circuit on `qubits` alone, renumbered in the order given.
+
+    Delays and barriers are cut down to these qubits; every gate must lie within them.
+    """
+    position = {circuit.qubits[qubit]: index for index, qubit in enumerate(qubits)}
+    reduced = QuantumCircuit(len(position), global_phase=circuit.global_phase)
+    for register in circuit.cregs:
+        reduced.add_register(register)
+    for instruction in circuit.data:
+        kept = [position[qubit] for qubit in instruction.qubits if qubit in position]
+        if not kept:
+            continue
+        if instruction.operation.name == "barrier":
+            reduced.barrier(kept)
+        else:
+            reduced.append(instruction.operation, kept, instruction.clbits)
+    return reduced
+
+
+def restrict_device(device: DeviceTarget, qubits: Iterable[int]) -> DeviceTarget:
+    """Return the device's description on `qubits` alone, renumbered in the order given."""
+    position = {qubit: index for index, qubit in enumerate(qubits)}
+    described = device.qubit_properties
+    restricted = DeviceTarget(
+        num_qubits=len(position),
+        dt=device.dt,
+        granularity=device.granularity,
+        min_length=device.min_length,
+        pulse_alignment=device.pulse_alignment,
+        acquire_alignment=device.acquire_alignment,
+        qubit_properties=[described[qubit] for qubit in position] if described else None,
+    )
+    for name in device.operation_names:
+        kept = {
+            tuple(position[qubit] for qubit in where): properties
+            for where, properties in (device[name] or {}).items()
+            if where is not None and all(qubit in position for qubit in where)
+        }
+        if kept:
+            restricted.add_instruction(device.operation_from_name(name), kept, name=name)
+    return restricted
+
+
+def find_uncalibrated(circuit: QuantumCircuit, device: DeviceTarget) -> str | None:
+    """Return what the device does not know about the circuit's qubits and gates, or None.
+
+    A gate error of 1 is how IBM marks a gate that could not be calibrated.
+    """
+    described = device.qubit_properties
+    for qubit in used_qubits(circuit):
+        for name in ("t1", "t2"):
+            if not _positive(getattr(described[qubit], name, None) if described else None):
+                return _uncalibrated(f"qubit {qubit} has no {name.upper()}")
+    for name, where, known in _calibrated(circuit, device):
+        error = getattr(known, "error", None)
+        if error is None or not 0 <= error < 1:
+            return _uncalibrated(f"{name} on {_listed(where)} has error {error}")
+        duration = getattr(known, "duration", None)
+        if duration is None or not math.isfinite(duration):
+            return _uncalibrated(f"{name} on {_listed(where)} has duration {duration}")
+    return None
+
+
+def estimate_fidelity(circuit: QuantumCircuit, device: DeviceTarget) -> float:
+    """Return the product of 1 - error over all gates and measurements of an ISA circuit.
+
+    Errors are those of the device's calibration, all of them known; idle time does not enter.
+    """
+    return float(math.prod(1.0 - known.error for _, _, known in _calibrated(circuit, device)))
+
+
+def count_two_qubit_gates(circuit: QuantumCircuit) -> int:
+    """Return how many gates of the circuit act on two or more qubits."""
+    return sum(
+        len(instruction.qubits) > 1 and instruction.operation.name != "barrier"
+        for instruction in circuit.data
+    )
+
+
+def _calibrated(
+    circuit: QuantumCircuit, device: DeviceTarget
+) -> Iterator[tuple[str, tuple[int, ...], Any]]:
+    """Yield name, qubits and `InstructionProperties` of each gate and measurement."""
+    # A description hands out a copy at each access: each operation's table is taken once.
+    tables = {name: device[name] or {} for name in circuit.count_ops() if name not in _NO_ERROR}
+    for instruction in circuit.data:
+        name = instruction.operation.name
+        if name not in _NO_ERROR:
+            where = tuple(circuit.find_bit(qubit).index for qubit in instruction.qubits)
+            yield name, where, tables[name].get(where)
+
+
+def _positive(value: float | None) -> bool:
+    return value is not None and math.isfinite(value) and value > 0
+
+
+def _listed(qubits: tuple[int, ...]) -> str:
+    return f"qubit{'s' if len(qubits) > 1 else ''} {', '.join(map(str, qubits))}"
+
+
+def _uncalibrated(what: str) -> str:
+    return (
+        f"{what} in the device's calibration: a circuit can only be simulated on calibrated "
+        "qubits; use another device, a newer snapshot or a smaller circuit"
+    )
+
+
+class _Described(BackendV2):  # type: ignore[misc]
+    """A device that is only its description: what `NoiseModel.from_backend` reads."""
+
+    def __init__(self, target: DeviceTarget):
+        super().__init__(name="restricted")
+        self._target = target
+
+    @property
+    def target(self) -> DeviceTarget:
+        return self._target
+
+    @property
+    def max_circuits(self) -> None:
+        return None
+
+    @classmethod
+    def _default_options(cls) -> Options:
+        return Options()
+
+    def run(self, run_input: Any, **options: Any) -> Any:
+        raise NotImplementedError

@@ -1,0 +1,112 @@
+"""Probabilities from Aer: a batch of parameter values goes through a V2 sampler as one PUB."""
+
+import os
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from qiskit.circuit import QuantumCircuit
+
+# Up to here a density matrix is cheaper than 4,096 noisy trajectories.
+_DENSITY_QUBITS = 10
+_MAX_THREADS = 8
+
+
+def make_simulator(num_qubits: int, *, noise_model: Any = None) -> Any:
+    """Return an `AerSimulator` for circuits of `num_qubits` qubits.
+
+    Rows of a batch run on the available cores, each on one: Aer splits a small circuit over
+    threads at ten times its cost. Counts do not depend on the number of cores.
+    """
+    from qiskit_aer import AerSimulator
+
+    if noise_model is None:
+        method = "statevector"
+    else:
+        method = "density_matrix" if num_qubits <= _DENSITY_QUBITS else "automatic"
+    threads = min(_available_cores(), _MAX_THREADS)
+    return AerSimulator(
+        method=method,
+        noise_model=noise_model,
+        max_parallel_threads=threads,
+        max_parallel_experiments=threads,
+    )
+
+
+def sample_probabilities(
+    circuit: QuantumCircuit,
+    values: NDArray[np.float64],
+    *,
+    parameters: tuple[str, ...],
+    simulator: Any,
+    shots: int,
+    seed: int,
+) -> NDArray[np.float64]:
+    """Return measured frequencies (batch, 2**bits) of one register, bit 0 the least significant.
+
+    Args:
+        circuit: measured circuit with a single classical register.
+        values: (batch, len(parameters)) in radians.
+        parameters: name of each column of `values`; a name that the circuit no longer has, as
+            when the transpiler drops a rotation before a measurement, is passed over.
+        simulator: an `AerSimulator`, with the noise model that belongs to the circuit.
+        shots: shots per row.
+        seed: seed of the whole batch; each row has its own stream.
+    """
+    from qiskit_aer.primitives import SamplerV2
+
+    batch = len(values)
+    live = [parameter.name for parameter in circuit.parameters]
+    sampler = SamplerV2.from_backend(simulator, seed=seed)
+    pub: tuple[Any, ...]
+    if live:
+        columns = [parameters.index(name) for name in live]
+        pub = (circuit, {tuple(live): values[:, columns]}, shots)
+    else:
+        # Without parameters Aer runs a PUB of any shape once: all rows' shots are drawn together.
+        pub = (circuit, None, shots * batch)
+    data = sampler.run([pub]).result()[0].data
+    bits = data[circuit.cregs[0].name]
+    return _frequencies(bits.array.reshape(batch, shots, -1), num_bits=bits.num_bits)
+
+
+def ideal_probabilities(
+    circuit: QuantumCircuit, values: NDArray[np.float64], *, parameters: tuple[str, ...]
+) -> NDArray[np.float64]:
+    """Return exact probabilities (batch, 2**qubits) of a circuit without measurements.
+
+    Args:
+        circuit: unitary circuit in gates that Aer knows.
+        values: (batch, len(parameters)) in radians.
+        parameters: name of each column of `values`.
+    """
+    from qiskit_aer.library import SaveProbabilities
+
+    saved = circuit.copy()
+    saved.append(SaveProbabilities(circuit.num_qubits), range(circuit.num_qubits))
+    binds = {
+        parameter: values[:, parameters.index(parameter.name)] for parameter in saved.parameters
+    }
+    simulator = make_simulator(circuit.num_qubits)
+    result = simulator.run([saved], parameter_binds=[binds] if binds else None).result()
+    rows = np.empty((len(values), 2**circuit.num_qubits))
+    rows[:] = [result.data(index)["probabilities"] for index in range(len(result.results))]
+    return rows
+
+
+def _frequencies(packed: NDArray[np.uint8], *, num_bits: int) -> NDArray[np.float64]:
+    # A BitArray packs each shot into bytes, the most significant byte first.
+    batch, shots, num_bytes = packed.shape
+    weights = 256 ** np.arange(num_bytes - 1, -1, -1)
+    outcomes = packed.astype(np.int64) @ weights
+    rows = np.arange(batch)[:, None] << num_bits
+    counts = np.bincount((outcomes + rows).ravel(), minlength=batch << num_bits)
+    frequencies: NDArray[np.float64] = counts.reshape(batch, -1) / shots
+    return frequencies
+
+
+def _available_cores() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on every platform
+        return os.cpu_count() or 1
