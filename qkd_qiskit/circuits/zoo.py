@@ -6,6 +6,8 @@ to the code.
 
 from __future__ import annotations
 
+import io
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -18,7 +20,7 @@ from qkd_qiskit.circuits.composition import StudentCircuit, build_circuit
 from qkd_qiskit.circuits.openqasm import dump_circuit, load_circuit, parse_circuit
 from qkd_qiskit.errors import CircuitError
 from qkd_qiskit.recipe import StudentSpec, list_recipes, load_recipe
-from qkd_qiskit.storage import write_atomic, write_text
+from qkd_qiskit.storage import write_text
 
 __all__ = [
     "TranspiledCosts",
@@ -134,7 +136,7 @@ def export_zoo(
     for name, student in circuits.items():
         written += [directory / f"{name}.qasm", directory / f"{name}.svg"]
         write_text(written[-2], dump_circuit(student.circuit))
-        _draw(*_drawing(name, list_zoo()[name].student), path=written[-1])
+        write_text(written[-1], _svg(*_drawing(name, list_zoo()[name].student)))
     written.append(directory / "README.md")
     write_text(written[-1], _table(circuits, list(backends)))
     return written
@@ -206,23 +208,20 @@ def _drawing(name: str, spec: StudentSpec) -> tuple[QuantumCircuit, str]:
     )
 
 
-def _draw(circuit: QuantumCircuit, title: str, *, path: Path) -> None:
+def _svg(circuit: QuantumCircuit, title: str) -> str:
     from matplotlib import pyplot, rc_context
 
+    text = io.StringIO()
     # A fixed salt and no date: the same circuit gives the same bytes.
-    with rc_context({"svg.hashsalt": path.stem, "svg.fonttype": "path"}):
+    with rc_context({"svg.hashsalt": title, "svg.fonttype": "path"}):
         figure = circuit.draw("mpl", fold=24)
         figure.axes[0].set_title(title)
-        metadata = {"Date": None, "Creator": None}
-        try:
-            write_atomic(
-                path,
-                lambda new: figure.savefig(
-                    new, format="svg", bbox_inches="tight", metadata=metadata
-                ),
-            )
-        finally:
-            pyplot.close(figure)
+        figure.savefig(
+            text, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None}
+        )
+        pyplot.close(figure)
+    # A hundredth of a point is enough for a position; scales, which are below 1, keep all digits.
+    return re.sub(r"\b([1-9]\d*\.\d\d)\d+", r"\1", text.getvalue())
 
 
 def _table(circuits: dict[str, StudentCircuit], backends: list[str]) -> str:
