@@ -303,12 +303,12 @@ def _cached_logits(
         path = _cache_path(cache, "logits", f"{identity} {tensor_digest({'images': images})}")
     if path is not None and path.exists():
         try:
-            logits = load_tensors(path)[0]["logits"]
-        except (CheckpointError, KeyError) as error:
-            logger.warning("computing again, cached logits cannot be used: %s", error)
-        else:
-            if logits.shape == (len(images), num_classes):
+            logits = load_tensors(path)[0].get("logits", torch.empty(0))
+            if logits.shape == (len(images), num_classes) and torch.isfinite(logits).all():
                 return logits
+            logger.warning("computing again, %s does not hold these logits", path)
+        except CheckpointError as error:
+            logger.warning("computing again, cached logits cannot be used: %s", error)
     logits = _forward(module, images, num_classes=num_classes)
     broken = torch.nonzero(~torch.isfinite(logits).all(dim=1)).flatten()
     if len(broken):

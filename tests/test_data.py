@@ -204,7 +204,7 @@ class TestFromArrays:
             Data.from_arrays(*arrays(), class_names=tuple("abcd"))
 
     def test_fraction_must_be_a_share(self):
-        with pytest.raises(DataError, match="validation_fraction is 1.5"):
+        with pytest.raises(DataError, match=r"validation_fraction is 1\.5"):
             Data.from_arrays(*arrays(), validation_fraction=1.5)
 
 

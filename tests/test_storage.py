@@ -190,7 +190,7 @@ def test_pickles_are_refused_and_never_run(tmp_path, zipped):
         path.write_bytes(pickle.dumps(Trap(trap)))
     else:
         torch.save(Trap(trap), path, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(CheckpointError, match="is a pickle or torch.save file"):
+    with pytest.raises(CheckpointError, match=r"is a pickle or torch\.save file"):
         load_tensors(path)
     assert not trap.exists()
 
