@@ -80,7 +80,7 @@ def read_mnist(name: str, *, root: str | Path | None = None) -> Source:
     missing = [
         (file, md5)
         for file, md5 in published.resources
-        if not (folder / file).is_file() and not (folder / file).with_suffix("").is_file()
+        if not _is_file(folder / file) and not _is_file((folder / file).with_suffix(""))
     ]
     if missing:
         _download(name, root, folder, missing=missing, published=published)
@@ -93,6 +93,14 @@ def read_mnist(name: str, *, root: str | Path | None = None) -> Source:
         # torchvision calls MNIST's classes "0 - zero" and so on.
         tuple(str(label).split(" - ")[0] for label in published.classes),
     )
+
+
+def _is_file(path: Path) -> bool:
+    """Say no, rather than fail, where a folder may not be looked into."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def _pair(
@@ -111,7 +119,7 @@ def _read_idx(archive: Path, *, md5: str) -> npt.NDArray[np.uint8]:
     """Read one IDX file: the `.gz` archive where it is there, else the unpacked file."""
     from torchvision.datasets.utils import check_integrity
 
-    path = archive if archive.is_file() else archive.with_suffix("")
+    path = archive if _is_file(archive) else archive.with_suffix("")
     try:
         if path == archive and not check_integrity(archive, md5):
             raise _damaged(path, f"its MD5 is not {md5}")

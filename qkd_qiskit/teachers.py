@@ -1,37 +1,33 @@
 """Teachers: train one, or load its weights, freeze it, and keep what it says about images.
 
 A trained teacher and its logits are kept on disk by content: whoever asks again for the same
-weights and images gets them at once. The folder is $QKD_CACHE, else ~/.cache/qkd_qiskit; it may be
-deleted at any time.
+weights and images gets them at once.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import logging
 import math
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import nn
 from torch.nn import functional
 
 from qkd_qiskit.architectures import architecture_digest, build_teacher, seeded
+from qkd_qiskit.cache import CacheFolder, Tensors, compute_once
 from qkd_qiskit.data import Data, Split
-from qkd_qiskit.errors import CheckpointError, StorageError, TeacherError
+from qkd_qiskit.errors import TeacherError
 from qkd_qiskit.recipe import TeacherSpec
 from qkd_qiskit.seeds import derive_seed, generator
 from qkd_qiskit.storage import load_tensors, save_tensors, tensor_digest
 
 logger = logging.getLogger(__name__)
 
-CacheFolder = str | Path | Literal[False] | None
 OnEpoch = Callable[[int, int, float, float], None]
 
 _INFERENCE_BATCH = 256  # images; 50 MB for AlexNet's widest layer
@@ -73,13 +69,25 @@ class Teacher:
         Raises:
             TeacherError: The teacher gives NaN or infinite logits.
         """
-        return _cached_logits(
-            self.module,
-            images,
-            identity=f"{self.digest} {self.architecture}",
-            num_classes=self.num_classes,
-            cache=cache,
-        )
+        shape = (len(images), self.num_classes)
+
+        def compute() -> Tensors:
+            logits = _forward(self.module, images, num_classes=self.num_classes)
+            broken = torch.nonzero(~torch.isfinite(logits).all(dim=1)).flatten()
+            if len(broken):
+                raise TeacherError(
+                    f"the teacher gives NaN or infinite logits for {len(broken)} of {len(images)} "
+                    f"images, the first is number {broken[0]}; check its weights"
+                )
+            return {"logits": logits}
+
+        def check(tensors: Tensors) -> None:
+            logits = tensors.get("logits", torch.empty(0))
+            if logits.shape != shape or not torch.isfinite(logits).all():
+                raise TeacherError(f"no finite logits of shape {shape}")
+
+        key = f"{self.digest} {self.architecture} {tensor_digest({'images': images})}"
+        return compute_once("logits", key, compute=compute, check=check, cache=cache)["logits"]
 
 
 def make_teacher(
@@ -206,37 +214,37 @@ def load_weights(module: nn.Module, path: str | Path, *, num_classes: int) -> No
         CheckpointError: The file is missing, a pickle or damaged.
     """
     tensors, metadata = load_tensors(path)
+    source = f"teacher.checkpoint: {path}"
+    if "kind" in metadata:
+        source += f" (it holds a {metadata['kind']})"
+    _check_weights(tensors, module, source=source, num_classes=num_classes)
+    module.load_state_dict(tensors)
+
+
+def _check_weights(tensors: Tensors, module: nn.Module, *, source: str, num_classes: int) -> None:
     expected = module.state_dict()
-    made_for = f" (it holds a {metadata['kind']})" if "kind" in metadata else ""
     missing, unexpected = sorted(expected.keys() - tensors), sorted(tensors.keys() - expected)
     if missing or unexpected:
         raise TeacherError(
-            f"teacher.checkpoint: {path}{made_for} lacks {_some(missing)} and has "
-            f"{_some(unexpected)} too many; give weights of this teacher.kind, or its kind"
+            f"{source} lacks {_some(missing)} and has {_some(unexpected)} too many; "
+            "give weights of this teacher.kind, or its kind"
         )
-    _check_classes(tensors, expected, path=path, num_classes=num_classes)
+    _check_classes(tensors, expected, source=source, num_classes=num_classes)
     for name, tensor in tensors.items():
         if tensor.shape != expected[name].shape:
             raise TeacherError(
-                f"teacher.checkpoint: {path}{made_for} has {name} of shape {tuple(tensor.shape)}, "
+                f"{source} has {name} of shape {tuple(tensor.shape)}, "
                 f"{tuple(expected[name].shape)} is expected; give weights trained on images of "
                 "this size with this teacher.kind"
             )
         if not torch.isfinite(tensor).all():
             raise TeacherError(
-                f"teacher.checkpoint: {path} has NaN or infinite values in {name}; "
+                f"{source} has NaN or infinite values in {name}; "
                 "give the weights of a training that did not diverge"
             )
-    module.load_state_dict(tensors)
 
 
-def _check_classes(
-    tensors: dict[str, torch.Tensor],
-    expected: dict[str, torch.Tensor],
-    *,
-    path: str | Path,
-    num_classes: int,
-) -> None:
+def _check_classes(tensors: Tensors, expected: Tensors, *, source: str, num_classes: int) -> None:
     matrices = [name for name, tensor in expected.items() if tensor.ndim == 2]
     # The last linear layer, which is the output; a network of the user's may have another order.
     last = matrices[-1] if matrices else None
@@ -245,8 +253,8 @@ def _check_classes(
     found = tensors[last].shape[0]
     if found != num_classes:
         raise TeacherError(
-            f"teacher.checkpoint: {path} gives {found} outputs for {num_classes} classes; give a "
-            f"teacher trained on these classes, or a data.classes with {found}"
+            f"{source} gives {found} outputs for {num_classes} classes; give a teacher trained "
+            f"on these classes, or a data.classes with {found}"
         )
 
 
@@ -274,50 +282,20 @@ def _train_once(
         "seed": seed,
         "torch": torch.__version__,
     }
-    path = _cache_path(cache, "teachers", json.dumps(how, sort_keys=True))
-    if path is not None and path.exists():
-        try:
-            load_weights(module, path, num_classes=data.num_classes)
-        except (CheckpointError, TeacherError) as error:
-            logger.warning("training again, the cached teacher cannot be used: %s", error)
-        else:
-            return
-    train_teacher(module, spec, data, seed=seed, on_epoch=on_epoch)
-    _keep(path, module.state_dict())
+
+    def compute() -> Tensors:
+        train_teacher(module, spec, data, seed=seed, on_epoch=on_epoch)
+        return module.state_dict()
+
+    def check(tensors: Tensors) -> None:
+        _check_weights(tensors, module, source="cached teacher", num_classes=data.num_classes)
+
+    key = json.dumps(how, sort_keys=True)
+    module.load_state_dict(compute_once("teachers", key, compute=compute, check=check, cache=cache))
 
 
 def _training_draw(spec: TeacherSpec, data: Data, *, seed: int) -> torch.Tensor:
     return data.draw(spec.train_per_class, seed=derive_seed(seed, "teacher", "draw"))
-
-
-def _cached_logits(
-    module: nn.Module,
-    images: torch.Tensor,
-    *,
-    identity: str,
-    num_classes: int,
-    cache: CacheFolder,
-) -> torch.Tensor:
-    path = None
-    if cache is not False:
-        path = _cache_path(cache, "logits", f"{identity} {tensor_digest({'images': images})}")
-    if path is not None and path.exists():
-        try:
-            logits = load_tensors(path)[0].get("logits", torch.empty(0))
-            if logits.shape == (len(images), num_classes) and torch.isfinite(logits).all():
-                return logits
-            logger.warning("computing again, %s does not hold these logits", path)
-        except CheckpointError as error:
-            logger.warning("computing again, cached logits cannot be used: %s", error)
-    logits = _forward(module, images, num_classes=num_classes)
-    broken = torch.nonzero(~torch.isfinite(logits).all(dim=1)).flatten()
-    if len(broken):
-        raise TeacherError(
-            f"the teacher gives NaN or infinite logits for {len(broken)} of {len(images)} images, "
-            f"the first is number {broken[0]}; check its weights"
-        )
-    _keep(path, {"logits": logits})
-    return logits
 
 
 @torch.no_grad()
@@ -333,19 +311,3 @@ def _forward(module: nn.Module, images: torch.Tensor, *, num_classes: int) -> to
 def _accuracy(module: nn.Module, split: Split, *, num_classes: int) -> float:
     right = _forward(module, split.images, num_classes=num_classes).argmax(dim=1) == split.labels
     return right.double().mean().item()
-
-
-def _cache_path(cache: CacheFolder, what: str, content: str) -> Path | None:
-    if cache is False:
-        return None
-    folder = Path(cache or os.environ.get("QKD_CACHE") or "~/.cache/qkd_qiskit").expanduser()
-    return folder / what / f"{hashlib.sha256(content.encode()).hexdigest()}.safetensors"
-
-
-def _keep(path: Path | None, tensors: dict[str, torch.Tensor]) -> None:
-    if path is None:
-        return
-    try:
-        save_tensors(path, tensors)
-    except StorageError as error:
-        logger.warning("going on without the cache, set QKD_CACHE to a folder: %s", error)

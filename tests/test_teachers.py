@@ -251,8 +251,8 @@ class TestCache:
         assert torch.equal(again.logits(blobs.test.images, cache=cache), logits)
         assert again.accuracy == teacher.accuracy
         assert [record.message.split(",")[0] for record in caplog.records] == [
-            "training again",
-            "computing again",
+            "computing teachers again",
+            "computing logits again",
         ]
 
     def test_works_where_nothing_can_be_kept(self, blobs, tmp_path, caplog):
