@@ -92,8 +92,6 @@ def evaluate(
         if on_batch is not None:
             on_batch(len(split))
     choices = logits.argmax(dim=1)
-    confusion = torch.zeros(student.num_classes, student.num_classes, dtype=torch.int64)
-    confusion.index_put_((split.labels, choices), torch.ones_like(choices), accumulate=True)
     agreement, divergence = _against_teacher(logits, teacher_logits)
     return Evaluation(
         target=target.name,
@@ -104,7 +102,7 @@ def evaluate(
         agreement=agreement,
         divergence=divergence,
         calibration_error=calibration_error(logits.softmax(dim=1), split.labels),
-        confusion=confusion.tolist(),
+        confusion=confusion_counts(choices, split.labels, num_classes=student.num_classes),
     )
 
 
@@ -156,6 +154,20 @@ def parameter_values(
     columns = dict(zip(student.input_names, inputs.T, strict=True))
     columns |= dict(zip(student.weight_names, weights.T, strict=True))
     return torch.stack([columns[name] for name in names], dim=1).numpy()
+
+
+def confusion_counts(choices: Tensor, labels: Tensor, *, num_classes: int) -> list[list[int]]:
+    """How often each class was chosen: row = label, column = choice.
+
+    Args:
+        choices: Chosen classes `(images,)`.
+        labels: True classes `(images,)`.
+        num_classes: Number of rows and columns.
+    """
+    counts = torch.zeros(num_classes, num_classes, dtype=torch.int64)
+    counts.index_put_((labels, choices), torch.ones_like(choices), accumulate=True)
+    rows: list[list[int]] = counts.tolist()
+    return rows
 
 
 def calibration_error(probabilities: Tensor, labels: Tensor) -> float:

@@ -9,10 +9,13 @@ from typing import Any
 
 from scipy import stats
 
+from qkd_qiskit.data import Data
+from qkd_qiskit.evaluate import confusion_counts
 from qkd_qiskit.hardware import Target
 from qkd_qiskit.recipe import Recipe
 from qkd_qiskit.runs import RunFolder
 from qkd_qiskit.students import QuantumStudent, Student
+from qkd_qiskit.teachers import Teacher
 
 BASELINE, TREATMENT, TWIN = "label_only", "distilled", "classical_twin"
 FAILED_FACTOR = 1.5  # at or below 1.5 times chance on validation, a student has not been trained
@@ -41,8 +44,8 @@ def collect_result(
     folder: RunFolder,
     *,
     student: Student,
-    teacher_accuracy: float,
-    num_classes: int,
+    teacher: Teacher,
+    data: Data,
     targets: Sequence[Target],
     timing: Mapping[str, float],
     command: str,
@@ -54,11 +57,12 @@ def collect_result(
     """
     recipe = folder.recipe
     result: dict[str, Any] = {
-        "teacher": {"kind": recipe.teacher.kind, "accuracy": teacher_accuracy},
+        "classes": list(data.class_names),
+        "teacher": describe_teacher(teacher, data),
         "student": describe_student(student),
         "seeds": list(recipe.member_seeds),
         "arms": {arm: {} for arm in recipe.arms},
-        "failed": {arm: failures(folder, arm, num_classes=num_classes) for arm in recipe.arms},
+        "failed": {arm: failures(folder, arm, num_classes=data.num_classes) for arm in recipe.arms},
         "gain": {},
         "gain_over_twin": {},
         "targets": {},
@@ -89,6 +93,16 @@ def evaluation_key(recipe: Recipe, target: Target) -> str:
     """What a target's figures are filed under: its name, and its shots where not the recipe's."""
     own = not target.sampled or target.shots == recipe.shots
     return target.name if own else f"{target.name}@{target.shots}"
+
+
+def describe_teacher(teacher: Teacher, data: Data) -> dict[str, Any]:
+    """What the teacher is, and its accuracy and confusion (row = label) on all test images."""
+    choices = teacher.logits(data.test.images).argmax(dim=1)
+    return {
+        "kind": teacher.kind,
+        "accuracy": teacher.accuracy,
+        "confusion": confusion_counts(choices, data.test.labels, num_classes=data.num_classes),
+    }
 
 
 def describe_student(student: Student) -> dict[str, Any]:

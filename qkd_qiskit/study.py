@@ -13,18 +13,26 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
+
+from qkd_qiskit.circuits.openqasm import dump_circuit
 from qkd_qiskit.data import Data, load_data
 from qkd_qiskit.distill import Epoch, Member, make_lessons, train_population
+from qkd_qiskit.errors import CheckpointError
 from qkd_qiskit.evaluate import evaluate, subset
 from qkd_qiskit.hardware import Target
 from qkd_qiskit.recipe import Recipe
-from qkd_qiskit.errors import CheckpointError
 from qkd_qiskit.results import add_target, collect_result, evaluation_key
-from qkd_qiskit.runs import RESULT, TEACHER, RunFolder, write_json
+from qkd_qiskit.runs import CIRCUIT, RESULT, TEACHER, RunFolder, write_json
 from qkd_qiskit.seeds import derive_seed
-from qkd_qiskit.students import WEIGHTS_FILE, Student, load_student, make_student
+from qkd_qiskit.storage import write_text
+from qkd_qiskit.students import (
+    WEIGHTS_FILE,
+    QuantumStudent,
+    Student,
+    load_student,
+    make_student,
+)
 from qkd_qiskit.teachers import Teacher, make_teacher, save_teacher
-
 
 
 class Observer:
@@ -76,7 +84,9 @@ ARMS: dict[str, Arm] = {
 }
 
 
-def run(folder: RunFolder, *, observer: Observer | None = None, command: str = "") -> dict[str, Any]:
+def run(
+    folder: RunFolder, *, observer: Observer | None = None, command: str = ""
+) -> dict[str, Any]:
     """Everything that the recipe in the folder asks for and that is not there yet.
 
     Returns what is written to result.json. Stopped at any moment and called again, it ends with the
@@ -89,13 +99,13 @@ def run(folder: RunFolder, *, observer: Observer | None = None, command: str = "
     """
     observer = observer or Observer()
     recipe, timing = folder.recipe, _Timing()
-    targets = [
-        Target.parse(name, shots=recipe.shots, seed=recipe.seed) for name in recipe.targets
-    ]
+    targets = [Target.parse(name, shots=recipe.shots, seed=recipe.seed) for name in recipe.targets]
     with timing("data"):
         observer.stage("data")
         data = load_data(recipe.data, seed=recipe.seed)
-        student = _shape(recipe, data, arm=recipe.arms[0])
+        student = _shape(recipe, data, arm=_student_arm(recipe))
+        if isinstance(student, QuantumStudent):
+            write_text(folder.path / CIRCUIT, dump_circuit(student.circuit))
     with timing("teacher"):
         observer.stage("teacher")
         teacher = _teacher(folder, data, observer)
@@ -112,8 +122,8 @@ def run(folder: RunFolder, *, observer: Observer | None = None, command: str = "
     result = collect_result(
         folder,
         student=student,
-        teacher_accuracy=teacher.accuracy,
-        num_classes=data.num_classes,
+        teacher=teacher,
+        data=data,
         targets=targets,
         timing=timing.seconds,
         command=command,
@@ -123,7 +133,11 @@ def run(folder: RunFolder, *, observer: Observer | None = None, command: str = "
 
 
 def evaluate_run(
-    folder: RunFolder, target_name: str, *, shots: int | None = None, observer: Observer | None = None
+    folder: RunFolder,
+    target_name: str,
+    *,
+    shots: int | None = None,
+    observer: Observer | None = None,
 ) -> dict[str, Any]:
     """The result of a finished run with the figures on one more target added.
 
@@ -145,10 +159,15 @@ def evaluate_run(
     teacher = _teacher(folder, data, observer)
     observer.stage(target.name)
     _evaluate(folder, target, teacher=teacher, data=data, observer=observer)
-    student = load_student(folder.member(recipe.arms[0], recipe.member_seeds[0]))
+    student = load_student(folder.member(_student_arm(recipe), recipe.member_seeds[0]))
     add_target(result, folder, target=target, student=student)
     write_json(folder.path / RESULT, result)
     return result
+
+
+def _student_arm(recipe: Recipe) -> str:
+    """The first arm with the recipe's own student, which stands for the run's circuit."""
+    return next((arm for arm in recipe.arms if not ARMS[arm].classical), recipe.arms[0])
 
 
 def _shape(recipe: Recipe, data: Data, *, arm: str, seed: int = 0) -> Student:
