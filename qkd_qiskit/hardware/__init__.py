@@ -1,17 +1,13 @@
 """Where circuits run: simulators and devices behind one face, with the noise that belongs to them.
 
-Public names: `Target` and its rooms, `CompiledCircuit`, `list_targets`.
+`Target.parse(name)` gives a place to run; `list_targets()` says which there are.
 """
 
-from qkd_qiskit.hardware.devices import TargetInfo
-from qkd_qiskit.hardware.targets import (
-    AerTarget,
-    CompiledCircuit,
-    DeviceTarget,
-    ExactTarget,
-    Target,
-    list_targets,
-)
+from qkd_qiskit.hardware.compiled import CompiledCircuit
+from qkd_qiskit.hardware.devices import DeviceTarget
+from qkd_qiskit.hardware.simulators import AerTarget, ExactTarget
+from qkd_qiskit.hardware.snapshots import TargetInfo, list_targets
+from qkd_qiskit.hardware.targets import Target
 
 __all__ = [
     "AerTarget",

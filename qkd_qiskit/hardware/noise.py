@@ -7,7 +7,7 @@ circuit is scheduled first, because idle qubits relax only in the delays that sc
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,8 +99,36 @@ def restrict_circuit(circuit: QuantumCircuit, qubits: Iterable[int]) -> QuantumC
 def restrict_device(device: DeviceTarget, qubits: Iterable[int]) -> DeviceTarget:
     """Return the device's description on `qubits` alone, renumbered in the order given."""
     position = {qubit: index for index, qubit in enumerate(qubits)}
+    return _rebuild(device, position, keep=lambda where, _: all(q in position for q in where))
+
+
+def calibrated_part(device: DeviceTarget) -> DeviceTarget:
+    """Return the device without gates of error 1 and qubits of unknown relaxation times.
+
+    An error of 1 is how IBM marks a gate that could not be calibrated; the transpiler does not
+    always keep away from it.
+    """
+    lost = {
+        qubit
+        for qubit, known in enumerate(device.qubit_properties or ())
+        if not (_positive(getattr(known, "t1", None)) and _positive(getattr(known, "t2", None)))
+    }
+
+    def keep(where: tuple[int, ...], properties: Any) -> bool:
+        error = getattr(properties, "error", None)
+        return lost.isdisjoint(where) and (error is None or 0 <= error < 1)
+
+    return _rebuild(device, {qubit: qubit for qubit in range(device.num_qubits)}, keep=keep)
+
+
+def _rebuild(
+    device: DeviceTarget,
+    position: dict[int, int],
+    *,
+    keep: Callable[[tuple[int, ...], Any], bool],
+) -> DeviceTarget:
     described = device.qubit_properties
-    restricted = DeviceTarget(
+    rebuilt = DeviceTarget(
         num_qubits=len(position),
         dt=device.dt,
         granularity=device.granularity,
@@ -113,18 +141,15 @@ def restrict_device(device: DeviceTarget, qubits: Iterable[int]) -> DeviceTarget
         kept = {
             tuple(position[qubit] for qubit in where): properties
             for where, properties in (device[name] or {}).items()
-            if where is not None and all(qubit in position for qubit in where)
+            if where is not None and keep(where, properties)
         }
         if kept:
-            restricted.add_instruction(device.operation_from_name(name), kept, name=name)
-    return restricted
+            rebuilt.add_instruction(device.operation_from_name(name), kept, name=name)
+    return rebuilt
 
 
 def find_uncalibrated(circuit: QuantumCircuit, device: DeviceTarget) -> str | None:
-    """Return what the device does not know about the circuit's qubits and gates, or None.
-
-    A gate error of 1 is how IBM marks a gate that could not be calibrated.
-    """
+    """Return what the device does not know about the circuit's qubits and gates, or None."""
     described = device.qubit_properties
     for qubit in used_qubits(circuit):
         for name in ("t1", "t2"):
@@ -143,9 +168,10 @@ def find_uncalibrated(circuit: QuantumCircuit, device: DeviceTarget) -> str | No
 def estimate_fidelity(circuit: QuantumCircuit, device: DeviceTarget) -> float:
     """Return the product of 1 - error over all gates and measurements of an ISA circuit.
 
-    Errors are those of the device's calibration, all of them known; idle time does not enter.
+    Errors are those of the device's calibration, 1 where there is none; idle time does not enter.
     """
-    return float(math.prod(1.0 - known.error for _, _, known in _calibrated(circuit, device)))
+    errors = [getattr(known, "error", None) for _, _, known in _calibrated(circuit, device)]
+    return float(math.prod(0.0 if error is None else 1.0 - error for error in errors))
 
 
 def count_two_qubit_gates(circuit: QuantumCircuit) -> int:

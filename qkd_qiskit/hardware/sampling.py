@@ -70,30 +70,6 @@ def sample_probabilities(
     return _frequencies(bits.array.reshape(batch, shots, -1), num_bits=bits.num_bits)
 
 
-def ideal_probabilities(
-    circuit: QuantumCircuit, values: NDArray[np.float64], *, parameters: tuple[str, ...]
-) -> NDArray[np.float64]:
-    """Return exact probabilities (batch, 2**qubits) of a circuit without measurements.
-
-    Args:
-        circuit: unitary circuit in gates that Aer knows.
-        values: (batch, len(parameters)) in radians.
-        parameters: name of each column of `values`.
-    """
-    from qiskit_aer.library import SaveProbabilities
-
-    saved = circuit.copy()
-    saved.append(SaveProbabilities(circuit.num_qubits), range(circuit.num_qubits))
-    binds = {
-        parameter: values[:, parameters.index(parameter.name)] for parameter in saved.parameters
-    }
-    simulator = make_simulator(circuit.num_qubits)
-    result = simulator.run([saved], parameter_binds=[binds] if binds else None).result()
-    rows = np.empty((len(values), 2**circuit.num_qubits))
-    rows[:] = [result.data(index)["probabilities"] for index in range(len(result.results))]
-    return rows
-
-
 def _frequencies(packed: NDArray[np.uint8], *, num_bits: int) -> NDArray[np.float64]:
     # A BitArray packs each shot into bytes, the most significant byte first.
     batch, shots, num_bytes = packed.shape

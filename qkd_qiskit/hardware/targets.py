@@ -1,62 +1,21 @@
 """Where a circuit runs: backend, pass manager, noise model, shots and seed in one object.
 
-Three rooms behind one face, `Target`: `ExactTarget` (ideal probabilities), `AerTarget` (ideal,
+Three rooms lie behind one face, `Target`: `ExactTarget` (ideal probabilities), `AerTarget` (ideal,
 sampled) and `DeviceTarget` (a device's coupling, basis and noise, sampled). A circuit is compiled
 once and then run with batches of parameter values.
 
 Bit order: outcome index k of a probability row has bit i = logical qubit i (little-endian).
 """
 
-import hashlib
-import itertools
-import logging
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from qiskit import qasm3
-from qiskit.circuit import ClassicalRegister, QuantumCircuit
-from qiskit.transpiler import generate_preset_pass_manager
-from qiskit.transpiler.exceptions import TranspilerError
+from qiskit.circuit import QuantumCircuit
 
 from qkd_qiskit.errors import TargetError
-from qkd_qiskit.hardware import noise
-from qkd_qiskit.hardware.devices import fake_backend, list_targets, unknown_target
-from qkd_qiskit.hardware.sampling import ideal_probabilities, make_simulator, sample_probabilities
-
-__all__ = ["AerTarget", "CompiledCircuit", "DeviceTarget", "ExactTarget", "Target", "list_targets"]
-
-logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, eq=False)
-class CompiledCircuit:
-    """A circuit as a target runs it, and what it costs there."""
-
-    target: str
-    """Name of the target that compiled it, the only one that runs it."""
-    circuit: QuantumCircuit
-    """ISA circuit, unscheduled, classical bit i of register `meas` = logical qubit i."""
-    parameters: tuple[str, ...]
-    """Names of the circuit's parameters, sorted: the columns of `values`."""
-    num_qubits: int
-    """Logical qubits n; outcomes are 0 to 2**n - 1."""
-    layout: tuple[int, ...]
-    """Physical qubit that each logical qubit starts on."""
-    measured: tuple[int, ...]
-    """Physical qubit that each logical qubit is measured on."""
-    two_qubit_gates: int
-    """Gates on two or more qubits."""
-    depth: int
-    """Depth in gates, measurement included."""
-    duration_s: float | None
-    """Seconds from the first gate to the end of the measurement; None on a simulator."""
-    fidelity: float
-    """Product of 1 - error over gates and measurements; 1 without noise."""
-    program: Any = field(repr=False)
-    """What the target runs; its own affair."""
+from qkd_qiskit.hardware.compiled import CompiledCircuit, content_digest
 
 
 class Target(ABC):
@@ -93,6 +52,10 @@ class Target(ABC):
         Raises:
             TargetError: the name, shots or seed is not accepted.
         """
+        from qkd_qiskit.hardware.devices import DeviceTarget
+        from qkd_qiskit.hardware.simulators import AerTarget, ExactTarget
+        from qkd_qiskit.hardware.snapshots import fake_backend, unknown_target
+
         if name == "exact":
             return ExactTarget(seed=seed)
         if name == "aer":
@@ -113,6 +76,7 @@ class Target(ABC):
 
         Raises:
             TargetError: the circuit has measurements, or the target cannot run it.
+            CircuitError: the circuit has an instruction that is no unitary gate.
         """
         if circuit.num_clbits:
             raise TargetError(
@@ -121,7 +85,7 @@ class Target(ABC):
             )
         if not circuit.num_qubits:
             raise TargetError(f"circuit {circuit.name!r} has no qubits")
-        key = _digest(circuit)
+        key = content_digest(circuit)
         compiled = self._compiled.get(key)
         if compiled is None:
             compiled = self._compiled[key] = self._compile(circuit)
@@ -191,229 +155,3 @@ class Target(ABC):
     def _transpiler_seeds(self, count: int) -> list[int]:
         state = np.random.SeedSequence([self.seed, 1]).generate_state(count)
         return [int(word >> 2) for word in state]
-
-
-class ExactTarget(Target):
-    """Ideal probabilities of the circuit, without shots."""
-
-    sampled = False
-
-    def __init__(self, *, seed: int = 0):
-        super().__init__("exact", shots=None, seed=seed)
-
-    def _compile(self, circuit: QuantumCircuit) -> CompiledCircuit:
-        unrolled = _for_simulator(circuit)
-        return _logical(self.name, circuit, measured=_measure(unrolled), program=unrolled)
-
-    def _run(
-        self, compiled: CompiledCircuit, values: NDArray[np.float64], *, shots: int, seed: int
-    ) -> NDArray[np.float64]:
-        return ideal_probabilities(compiled.program, values, parameters=compiled.parameters)
-
-
-class AerTarget(Target):
-    """Shots of the ideal circuit."""
-
-    sampled = True
-
-    def __init__(self, *, shots: int = 4096, seed: int = 0):
-        super().__init__("aer", shots=shots, seed=seed)
-
-    def _compile(self, circuit: QuantumCircuit) -> CompiledCircuit:
-        measured = _measure(_for_simulator(circuit))
-        simulator = make_simulator(circuit.num_qubits)
-        return _logical(self.name, circuit, measured=measured, program=simulator)
-
-    def _run(
-        self, compiled: CompiledCircuit, values: NDArray[np.float64], *, shots: int, seed: int
-    ) -> NDArray[np.float64]:
-        return sample_probabilities(
-            compiled.circuit,
-            values,
-            parameters=compiled.parameters,
-            simulator=compiled.program,
-            shots=shots,
-            seed=seed,
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class DeviceProgram:
-    """What a `DeviceTarget` runs: a circuit, its noise model and the simulator that has both."""
-
-    noisy: noise.NoisyCircuit
-    """Circuit on the used qubits with its noise model."""
-    simulator: Any
-    """`AerSimulator` with that noise model."""
-
-
-class DeviceTarget(Target):
-    """A device's basis, coupling and noise, simulated: a best case, without crosstalk or drift.
-
-    The noise is that of `NoiseModel.from_backend`: depolarising and relaxation errors per gate,
-    relaxation while a qubit idles, readout errors.
-    """
-
-    sampled = True
-
-    def __init__(
-        self,
-        backend: Any,
-        *,
-        name: str | None = None,
-        shots: int = 4096,
-        seed: int = 0,
-        num_transpilations: int = 10,
-    ):
-        """Take a `BackendV2` with a calibrated `target`.
-
-        Args:
-            backend: a device snapshot, or any backend whose `target` has errors and durations.
-            name: name of the target; the backend's by default.
-            shots: shots per row of a batch.
-            seed: seed that transpiler and shot seeds derive from.
-            num_transpilations: transpiler seeds tried per circuit, the best is kept.
-        """
-        super().__init__(name or backend.name, shots=shots, seed=seed)
-        self.backend = backend
-        self.num_transpilations = num_transpilations
-        self.calibration_date = _calibration_date(backend)
-
-    def _compile(self, circuit: QuantumCircuit) -> CompiledCircuit:
-        device = self.backend.target
-        if circuit.num_qubits > device.num_qubits:
-            raise TargetError(
-                f"circuit {circuit.name!r} has {circuit.num_qubits} qubits, {self.name} has "
-                f"{device.num_qubits}; use a smaller circuit or a larger device"
-            )
-        candidates = self._transpile(_measure(circuit))
-        problems = [noise.find_uncalibrated(candidate, device) for candidate in candidates]
-        if all(problems):
-            raise TargetError(f"{self.name}: {problems[0]}")
-        best = min(
-            itertools.compress(candidates, [problem is None for problem in problems]),
-            key=lambda isa: (
-                noise.count_two_qubit_gates(isa),
-                isa.depth(),
-                -noise.estimate_fidelity(isa, device),
-            ),
-        )
-        noisy = noise.with_noise(best, device)
-        compiled = CompiledCircuit(
-            target=self.name,
-            circuit=best,
-            parameters=_names(circuit),
-            num_qubits=circuit.num_qubits,
-            layout=_initial_layout(best, circuit.num_qubits),
-            measured=_measured_qubits(best),
-            two_qubit_gates=noise.count_two_qubit_gates(best),
-            depth=best.depth(),
-            duration_s=noisy.duration_s,
-            fidelity=noise.estimate_fidelity(best, device),
-            program=DeviceProgram(
-                noisy=noisy,
-                simulator=make_simulator(len(noisy.qubits), noise_model=noisy.noise_model),
-            ),
-        )
-        logger.debug("%s: best of %d transpilations: %r", self.name, len(candidates), compiled)
-        return compiled
-
-    def _transpile(self, measured: QuantumCircuit) -> list[QuantumCircuit]:
-        try:
-            return [
-                generate_preset_pass_manager(
-                    optimization_level=3, backend=self.backend, seed_transpiler=seed
-                ).run(measured)
-                for seed in self._transpiler_seeds(self.num_transpilations)
-            ]
-        except TranspilerError as error:
-            raise TargetError(
-                f"circuit {measured.name!r} cannot be transpiled to {self.name}: "
-                f"{' '.join(str(error.message).split())}"
-            ) from error
-
-    def _run(
-        self, compiled: CompiledCircuit, values: NDArray[np.float64], *, shots: int, seed: int
-    ) -> NDArray[np.float64]:
-        program: DeviceProgram = compiled.program
-        return sample_probabilities(
-            program.noisy.circuit,
-            values,
-            parameters=compiled.parameters,
-            simulator=program.simulator,
-            shots=shots,
-            seed=seed,
-        )
-
-
-def _logical(
-    name: str, circuit: QuantumCircuit, *, measured: QuantumCircuit, program: Any
-) -> CompiledCircuit:
-    qubits = tuple(range(circuit.num_qubits))
-    return CompiledCircuit(
-        target=name,
-        circuit=measured,
-        parameters=_names(circuit),
-        num_qubits=circuit.num_qubits,
-        layout=qubits,
-        measured=qubits,
-        two_qubit_gates=noise.count_two_qubit_gates(measured),
-        depth=measured.depth(),
-        duration_s=None,
-        fidelity=1.0,
-        program=program,
-    )
-
-
-def _for_simulator(circuit: QuantumCircuit) -> QuantumCircuit:
-    backend = make_simulator(circuit.num_qubits)
-    return generate_preset_pass_manager(optimization_level=0, backend=backend).run(circuit)
-
-
-def _measure(circuit: QuantumCircuit) -> QuantumCircuit:
-    measured = circuit.copy_empty_like()
-    measured.compose(circuit, inplace=True)
-    register = ClassicalRegister(circuit.num_qubits, "meas")
-    measured.add_register(register)
-    # No barrier: the transpiler may then drop what a measurement does not see.
-    measured.measure(range(circuit.num_qubits), register)
-    return measured
-
-
-def _names(circuit: QuantumCircuit) -> tuple[str, ...]:
-    return tuple(sorted(parameter.name for parameter in circuit.parameters))
-
-
-def _initial_layout(isa: QuantumCircuit, num_qubits: int) -> tuple[int, ...]:
-    layout = isa.layout
-    if layout is None:
-        return tuple(range(num_qubits))
-    return tuple(layout.initial_index_layout(filter_ancillas=True))
-
-
-def _measured_qubits(isa: QuantumCircuit) -> tuple[int, ...]:
-    where = {
-        isa.find_bit(instruction.clbits[0]).index: isa.find_bit(instruction.qubits[0]).index
-        for instruction in isa.data
-        if instruction.operation.name == "measure"
-    }
-    return tuple(where[bit] for bit in range(len(where)))
-
-
-def _calibration_date(backend: Any) -> str | None:
-    properties = getattr(backend, "properties", None)
-    updated = getattr(properties() if callable(properties) else None, "last_update_date", None)
-    return None if updated is None else str(updated.date().isoformat())
-
-
-def _digest(circuit: QuantumCircuit) -> str:
-    # OpenQASM rather than QPY: QPY carries each parameter's identity, so that a circuit that is
-    # built a second time would look like another one.
-    try:
-        text = qasm3.dumps(circuit)
-    except qasm3.QASM3ExporterError as error:
-        raise TargetError(
-            f"circuit {circuit.name!r} is not made of unitary gates alone: "
-            f"{' '.join(str(error.message).split())}"
-        ) from error
-    return hashlib.sha256(text.encode()).hexdigest()

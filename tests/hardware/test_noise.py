@@ -12,7 +12,7 @@ from qiskit_aer.noise import NoiseModel
 
 from qkd_qiskit.errors import TargetError
 from qkd_qiskit.hardware import DeviceTarget, noise
-from qkd_qiskit.hardware.devices import fake_backend
+from qkd_qiskit.hardware.snapshots import fake_backend
 
 
 @cache
@@ -218,12 +218,34 @@ def test_a_qubit_without_relaxation_times_is_one_clear_error(name, unknown):
     assert noise.with_noise(spared, device).qubits == (1,)
 
 
-def test_an_uncalibrated_qubit_is_avoided_where_it_can_be():
-    device = noise.restrict_device(backend("fake_torino").target, range(133))
-    broken = {where for where, known in device["cz"].items() if known.error == 1}
-    assert broken
-    compiled = DeviceTarget(Calibrated(device)).compile(QuantumCircuit(2))
-    assert not set(compiled.measured) & {qubit for where in broken for qubit in where}
+def test_uncalibrated_gates_are_avoided_where_they_can_be(ring):
+    device = changed_manila()
+    for where, known in list(device["cx"].items()):
+        if set(where) != {1, 2}:
+            broken = InstructionProperties(known.duration, error=1.0)
+            device.update_instruction_properties("cx", where, broken)
+    target = DeviceTarget(Calibrated(device))
+    assert set(target.compile(ring(2)).measured) == {1, 2}
+    with pytest.raises(TargetError, match="cannot be transpiled to the calibrated part"):
+        target.compile(ring(3))
+
+
+def test_qubits_without_relaxation_times_are_avoided_where_they_can_be(ring):
+    device = changed_manila()
+    described = device.qubit_properties
+    for qubit in (0, 1, 4):
+        described[qubit].t1 = math.nan
+    device.qubit_properties = described
+    target = DeviceTarget(Calibrated(device))
+    assert set(target.compile(ring(2)).measured) == {2, 3}
+    with pytest.raises(TargetError, match="has 3 qubits, changed has 2 calibrated"):
+        target.compile(ring(3))
+
+
+def test_a_device_without_errors_is_one_clear_error(ring):
+    device = changed_manila(measure=InstructionProperties(duration=1e-6, error=None))
+    with pytest.raises(TargetError, match=r"measure on qubit \d has error None"):
+        DeviceTarget(Calibrated(device)).compile(ring(2))
 
 
 def test_fidelity_is_the_product_over_gates_and_readout():

@@ -8,7 +8,7 @@ from qiskit.quantum_info import Statevector
 
 from qkd_qiskit.errors import TargetError
 from qkd_qiskit.hardware import DeviceTarget, Target
-from qkd_qiskit.hardware.devices import fake_backend
+from qkd_qiskit.hardware.snapshots import fake_backend
 
 NAMES = ["exact", "aer", "fake_manila", "fake_torino"]
 
@@ -125,7 +125,7 @@ class TestCompile:
             Target.parse("fake_manila").compile(ring(6))
 
     @pytest.mark.parametrize("name", NAMES)
-    def test_a_circuit_with_a_reset_is_refused(self, name):
+    def test_a_circuit_that_is_not_unitary_is_refused(self, name):
         circuit = QuantumCircuit(2)
         circuit.initialize([0.6, 0.8], 0)
         with pytest.raises(TargetError, match="not made of unitary gates"):

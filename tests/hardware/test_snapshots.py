@@ -4,7 +4,7 @@ import pytest
 
 from qkd_qiskit.errors import TargetError
 from qkd_qiskit.hardware import list_targets
-from qkd_qiskit.hardware.devices import fake_backend
+from qkd_qiskit.hardware.snapshots import fake_backend
 
 
 def test_the_list_has_the_simulators_and_every_snapshot():
@@ -40,3 +40,8 @@ def test_an_unknown_snapshot_is_refused_with_near_names(given, near):
         fake_backend(given)
     assert "qkd targets list" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_snapshots_own_warning_goes_to_the_log(caplog):
+    assert fake_backend("fake_nighthawk").num_qubits == 120
+    assert "not intended to represent typical" in caplog.text

@@ -1,0 +1,92 @@
+"""The ideal targets: exact probabilities, and shots drawn from them by Aer."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from qiskit.circuit import QuantumCircuit
+from qiskit.transpiler import generate_preset_pass_manager
+
+from qkd_qiskit.hardware import noise
+from qkd_qiskit.hardware.compiled import CompiledCircuit, measure_all_qubits, parameter_names
+from qkd_qiskit.hardware.sampling import make_simulator, sample_probabilities
+from qkd_qiskit.hardware.targets import Target
+
+
+class ExactTarget(Target):
+    """Ideal probabilities of the circuit, without shots."""
+
+    sampled = False
+
+    def __init__(self, *, seed: int = 0):
+        super().__init__("exact", shots=None, seed=seed)
+
+    def _compile(self, circuit: QuantumCircuit) -> CompiledCircuit:
+        from qkd_qiskit.engine import Program
+
+        parameters = sorted(circuit.parameters, key=lambda parameter: str(parameter.name))
+        program = Program.from_circuit(circuit, input_params=parameters, weight_params=())
+        measured = measure_all_qubits(_for_simulator(circuit))
+        return _logical(self.name, circuit, measured=measured, program=program)
+
+    def _run(
+        self, compiled: CompiledCircuit, values: NDArray[np.float64], *, shots: int, seed: int
+    ) -> NDArray[np.float64]:
+        import torch
+
+        from qkd_qiskit.engine import probabilities
+
+        with torch.no_grad():
+            rows = probabilities(compiled.program, torch.from_numpy(values.copy()), None)
+        found: NDArray[np.float64] = rows.numpy()
+        return found
+
+
+class AerTarget(Target):
+    """Shots of the ideal circuit."""
+
+    sampled = True
+
+    def __init__(self, *, shots: int = 4096, seed: int = 0):
+        super().__init__("aer", shots=shots, seed=seed)
+
+    def _compile(self, circuit: QuantumCircuit) -> CompiledCircuit:
+        measured = measure_all_qubits(_for_simulator(circuit))
+        simulator = make_simulator(circuit.num_qubits)
+        return _logical(self.name, circuit, measured=measured, program=simulator)
+
+    def _run(
+        self, compiled: CompiledCircuit, values: NDArray[np.float64], *, shots: int, seed: int
+    ) -> NDArray[np.float64]:
+        return sample_probabilities(
+            compiled.circuit,
+            values,
+            parameters=compiled.parameters,
+            simulator=compiled.program,
+            shots=shots,
+            seed=seed,
+        )
+
+
+def _logical(
+    name: str, circuit: QuantumCircuit, *, measured: QuantumCircuit, program: Any
+) -> CompiledCircuit:
+    qubits = tuple(range(circuit.num_qubits))
+    return CompiledCircuit(
+        target=name,
+        circuit=measured,
+        parameters=parameter_names(circuit),
+        num_qubits=circuit.num_qubits,
+        layout=qubits,
+        measured=qubits,
+        two_qubit_gates=noise.count_two_qubit_gates(measured),
+        depth=measured.depth(),
+        duration_s=None,
+        fidelity=1.0,
+        program=program,
+    )
+
+
+def _for_simulator(circuit: QuantumCircuit) -> QuantumCircuit:
+    backend = make_simulator(circuit.num_qubits)
+    return generate_preset_pass_manager(optimization_level=0, backend=backend).run(circuit)
