@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import os
 import re
 import shlex
 import sys
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
-from qkd_qiskit.errors import InputError, QKDError
+from qkd_qiskit.errors import InputError, QKDError, StorageError
 from qkd_qiskit.recipe import (
     Recipe,
     dump_recipe,
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """Distil a classical teacher into a quantum circuit that runs on IBM hardware, and
 know whether it helped."""
+DEFAULT_RECIPE = "digits"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,8 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        parsed = _parser(words).parse_args(_bracket_lists(words))
-        return _COMMANDS[parsed.command](parsed[parsed.command], words)
+        parsed = _parse(words)
+        status = _COMMANDS[parsed.command](parsed[parsed.command], words)
+        sys.stdout.flush()
     except ArgumentError as error:
         return _fail(_argument_message(error, words), status=2)
     except InputError as error:
@@ -50,17 +54,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(str(error), status=1)
     except KeyboardInterrupt:
         return _fail("interrupted", status=130)
-    except BrokenPipeError:
-        sys.stderr.close()
+    except BrokenPipeError:  # the reader has seen enough, as `head` does
+        _discard_output()
         return 0
+    except OSError as error:
+        _discard_output()
+        where = f" {error.filename}" if error.filename else ""
+        return _fail(f"cannot read or write{where}: {error.strerror or error}", status=1)
+    return status
 
 
-def _parser(words: Sequence[str]) -> ArgumentParser:
-    parser = ArgumentParser(prog="qkd", description=DESCRIPTION, exit_on_error=False)
+def _parse(words: Sequence[str]) -> Namespace:
+    """The options; keys that are not given have the values of the recipe, wherever it is named."""
+    listed = _bracket_lists(words)
+    named = words[:1] == ["distill"] and len(words) > 1 and not words[1].startswith("-")
+    recipe = words[1] if named else DEFAULT_RECIPE
+    parsed = _parser(recipe if words[:1] == ["distill"] else None).parse_args(listed)
+    if parsed.command == "distill" and parsed.distill.recipe not in (None, recipe):
+        parsed = _parser(parsed.distill.recipe).parse_args(listed)
+    return parsed
+
+
+def _parser(recipe: str | None) -> ArgumentParser:
+    """The parser; the keys of `distill` have the values of the recipe."""
+    parser = ArgumentParser(
+        prog="qkd", description=DESCRIPTION, exit_on_error=False, allow_abbrev=False
+    )
     parser.add_argument("--version", action="version", version=f"qkd {_version()}")
     commands = parser.add_subcommands(dest="command", title="commands", metavar="COMMAND")
     commands.add_subcommand(
-        "distill", _distill_parser(words), help="train a student from a teacher, and compare"
+        "distill", _distill_parser(recipe), help="train a student from a teacher, and compare"
     )
     commands.add_subcommand(
         "evaluate", _evaluate_parser(), help="evaluate a trained run on another target"
@@ -76,7 +99,7 @@ def _parser(words: Sequence[str]) -> ArgumentParser:
     ):
         group = ArgumentParser(description=help_text, exit_on_error=False)
         commands.add_subcommand(name, group, help=f"{help_text}: {', '.join(actions)}")
-        nested = group.add_subcommands(dest="action", metavar="ACTION")
+        nested = group.add_subcommands(dest="action", metavar="ACTION", required=False)
         for action, arguments in actions.items():
             leaf = ArgumentParser(exit_on_error=False)
             for argument in arguments:
@@ -92,23 +115,28 @@ _ARGUMENT_HELP = {
 }
 
 
-def _distill_parser(words: Sequence[str]) -> ArgumentParser:
+def _distill_parser(recipe: str | None) -> ArgumentParser:
     parser = ArgumentParser(
+        usage="qkd distill [RECIPE] [--KEY VALUE ...] [--out DIR] [--quiet | --json]\n"
+        "       qkd distill --resume DIR [--quiet | --json]",
         description="Train a teacher, then students with and without it, over paired seeds; "
-        "evaluate them on the targets; write a run folder with a report.",
+        "evaluate them on the targets; write a run folder with a report. Every KEY of the recipe "
+        "can be given: --student.qubits 6 --targets exact,aer.",
         exit_on_error=False,
     )
     parser.add_argument(
-        "recipe", nargs="?", default="digits", help="a built-in recipe, or path of a YAML file"
+        "recipe",
+        nargs="?",
+        help="a built-in recipe (`qkd recipes` lists them), or path of a YAML file; "
+        f"without one: {DEFAULT_RECIPE}",
     )
-    parser.add_argument("--out", type=str, help="run folder; default: runs/RECIPE")
+    parser.add_argument("--out", type=str, help="new run folder; default: runs/RECIPE")
     parser.add_argument("--resume", type=str, help="run folder to continue, with its own recipe")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
     parser.add_argument("--json", action="store_true", help="print the result as JSON only")
     parser.add_class_arguments(Recipe)
-    if list(words[:1]) == ["distill"]:
-        named = words[1:2] and not words[1].startswith("-")
-        parser.set_defaults(flat_recipe(load_recipe(words[1] if named else "digits")))
+    if recipe is not None:
+        parser.set_defaults(flat_recipe(load_recipe(recipe)))
     return parser
 
 
@@ -127,33 +155,43 @@ def _evaluate_parser() -> ArgumentParser:
 
 
 def _distill(options: Namespace, words: Sequence[str]) -> int:
-    from qkd_qiskit.runs import RunFolder, new_folder
+    from qkd_qiskit.runs import RECIPE, RunFolder, new_folder
 
     if options.resume is None:
         recipe = recipe_from({key: options.as_dict()[key] for key in _nested_keys()})
-        return _run(RunFolder.create(options.out or new_folder(options.recipe), recipe), options)
-    own = [*_given(words, ["--out"]), *_given(words, [f"--{key}" for key in recipe_keys()])]
+        path = options.out or new_folder(options.recipe or DEFAULT_RECIPE)
+        folder = RunFolder.create(path, recipe)
+        try:
+            return _run(folder, options, command=["qkd", *words])
+        except InputError:
+            folder.discard()
+            raise
+    keys = [f"--{key}" for key in (*recipe_keys(), *_nested_keys())]
+    own = [*filter(None, [options.recipe]), *_given(words, ["--out", *keys])]
     if own:
         raise InputError(
             f"{own[0]} was given with --resume, which goes on with the recipe in "
             f"{options.resume}; leave it out, or start a new run"
         )
-    return _run(RunFolder.open(options.resume), options)
+    folder = RunFolder.open(options.resume)
+    # What repeats a run is its recipe: the command that started it is not known here.
+    return _run(folder, options, command=["qkd", "distill", str(folder.path / RECIPE)])
 
 
-def _run(folder: RunFolder, options: Namespace) -> int:
+def _run(folder: RunFolder, options: Namespace, *, command: Sequence[str]) -> int:
     from qkd_qiskit.report import write_report
     from qkd_qiskit.study import run
 
-    command = shlex.join(["qkd", *sys.argv[1:]])
-    with _terminal(options) as terminal:
-        try:
-            result = run(folder, observer=terminal, command=command)
-        except (KeyboardInterrupt, QKDError):
-            _say(options, f"to continue: qkd distill --resume {shlex.quote(str(folder.path))}")
-            raise
-        terminal.stage("report")
-        write_report(folder)
+    resume = f"to continue: qkd distill --resume {shlex.quote(str(folder.path))}"
+    try:
+        with _terminal(options) as terminal:
+            result = run(folder, observer=terminal, command=shlex.join(command))
+            terminal.stage("report")
+            write_report(folder)
+    except KeyboardInterrupt:
+        return _fail(f"interrupted; {resume}", status=130)
+    except StorageError as error:
+        return _fail(f"{error}; {resume}", status=1)
     return _show_result(folder, result, options)
 
 
@@ -196,11 +234,11 @@ def _targets(options: Namespace, words: Sequence[str]) -> int:
 
     rows = {"exact": "ideal probabilities, no shots", "aer": "ideal, sampled"}
     for target in list_targets():
-        rows.setdefault(
-            target.name,
-            f"{target.num_qubits:4d} qubits, {target.two_qubit_gate}, "
-            f"calibrated {target.calibration_date}",
-        )
+        if target.num_qubits is not None:
+            gate = target.two_qubit_gate or "no two-qubit gate"
+            rows[target.name] = (
+                f"{target.num_qubits:4d} qubits, {gate}, calibrated {target.calibration_date}"
+            )
     _print_columns(rows)
     return 0
 
@@ -223,7 +261,8 @@ def _show_result(folder: RunFolder, result: dict[str, Any], options: Namespace) 
     elif not options.quiet:
         console = _console()
         console.print(summary_table(result))
-        console.print(f"report: {folder.path / REPORT}", highlight=False, soft_wrap=True)
+        path = folder.path / REPORT
+        console.print(f"report: {path}", markup=False, highlight=False, soft_wrap=True)
     return 0
 
 
@@ -240,11 +279,6 @@ def _console() -> Console:
 
     # A pipe has no width: 80 columns would cut the table.
     return Console(width=None if sys.stdout.isatty() else 120)
-
-
-def _say(options: Namespace, text: str) -> None:
-    if not options.quiet:
-        print(text, file=sys.stderr)
 
 
 def _print_columns(rows: Mapping[str, str]) -> None:
@@ -269,7 +303,7 @@ def _bracket_lists(words: Sequence[str]) -> list[str]:
         if not equals and result and result[-1].startswith("--"):
             flag, value = result[-1], word
         kind = str(recipe_keys().get(flag.removeprefix("--"), ""))
-        only_list = kind.startswith("tuple") and not value.startswith("-")
+        only_list = kind.startswith("tuple") and not value.startswith("-") and value != "null"
         if value and "tuple" in kind and value[0] != "[" and ("," in value or only_list):
             value = f"[{value}]"
             if equals:
@@ -283,10 +317,20 @@ def _bracket_lists(words: Sequence[str]) -> list[str]:
 
 def _argument_message(error: Exception, words: Sequence[str]) -> str:
     text = " ".join(str(error).split())
+    if "but it was not provided" in text:
+        return f"a command is missing; give one of {', '.join(_COMMANDS)}: `qkd --help`"
+    missing = re.match(r"the following arguments are required: (.*)", text)
+    if missing:
+        names = [name.strip().rpartition(".")[2] for name in missing[1].split(",")]
+        command = " ".join(missing[1].partition(",")[0].split(".")[:-1])
+        return f"{' and '.join(names)} missing; see `qkd {command} --help`"
     unknown = re.match(r"unrecognized arguments: (\S+)", text)
     if unknown and unknown[1].startswith("--"):
         flag = unknown[1].partition("=")[0].removeprefix("--")
         return unknown_key(flag) if words[:1] == ["distill"] else f"--{flag} is not an option"
+    group = re.match(r'Parser key "(\w+)"', text)
+    if group and group[1] in _nested_keys() and group[1] not in recipe_keys():
+        return f"--{group[1]} cannot be read; give its keys one by one, see `qkd distill --help`"
     given = {}
     for word, following in zip(words, [*words[1:], ""], strict=True):
         flag, equals, value = word.partition("=")
@@ -295,8 +339,14 @@ def _argument_message(error: Exception, words: Sequence[str]) -> str:
 
 
 def _fail(message: str, *, status: int) -> int:
-    print(f"qkd: {message}", file=sys.stderr)
+    print(f"qkd: {' '.join(message.split())}", file=sys.stderr)
     return status
+
+
+def _discard_output() -> None:
+    # What is still buffered cannot be written either: Python would complain when it exits.
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _version() -> str:

@@ -93,7 +93,7 @@ def summary_table(result: Mapping[str, Any]) -> Table:
         note = f" ({len(failed)} failed)" if failed else ""
         table.add_row(arm.replace("_", " ") + note, *cells)
     for key, title in (("gain", "gain (points)"), ("gain_over_twin", "over the classical twin")):
-        if key in result:
+        if result[key]:
             table.add_section()
             table.add_row(title, *(gain_text(result[key][name]) for name in targets))
     return table

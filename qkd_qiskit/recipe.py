@@ -107,12 +107,12 @@ class TeacherSpec:
         train_per_class: Training images per class for the teacher; null = all.
     """
 
-    kind: TeacherKind = "mlp"
+    kind: TeacherKind = "softmax"
     module: str | None = None
     checkpoint: str | None = None
-    epochs: int = 10
+    epochs: int = 60
     batch_size: int = 128
-    lr: float = 1e-3
+    lr: float = 0.01
     weight_decay: float = 0.0
     train_per_class: int | None = None
 
@@ -156,8 +156,8 @@ class StudentSpec:
 
     kind: StudentKind = "hybrid"
     qubits: int = 4
-    encoding: Encoding = "angle"
-    ansatz: Ansatz = "ry_rz_ring"
+    encoding: Encoding = "amplitude"
+    ansatz: Ansatz = "real_amplitudes"
     layers: int = 2
     reduction: Reduction = "linear"
     readout: Readout = "probabilities"
@@ -215,7 +215,7 @@ class DistillSpec:
 
     epochs: int = 60
     batch_size: int = 32
-    lr: float = 0.01
+    lr: float = 0.03
     schedule: Literal["cosine", "constant"] = "cosine"
     weight_decay: float = 0.0
     temperature: float = 4.0
@@ -224,7 +224,7 @@ class DistillSpec:
     kd_weight: float = 0.5
     gradient: Literal["exact"] = "exact"
     train_target: Literal["exact"] = "exact"
-    selection: Literal["validation", "last"] = "validation"
+    selection: Literal["validation", "last"] = "last"
 
     def __post_init__(self) -> None:
         _at_least("distill.epochs", self.epochs, 1)
@@ -396,9 +396,9 @@ def unknown_key(key: str) -> str:
     """The line that says that a recipe has no such key, with the nearest one or its siblings."""
     near = difflib.get_close_matches(key, recipe_keys(), n=1, cutoff=0.6)
     group = key.partition(".")[0] + "."
-    siblings = [name for name in recipe_keys() if name.startswith(group)] or list(recipe_keys())
-    hint = f"did you mean {near[0]}?" if near else f"the keys are {', '.join(siblings)}"
-    return f"{key}: no such key in a recipe; {hint}"
+    siblings = [name for name in recipe_keys() if name.startswith(group)]
+    keys = f"the keys are {', '.join(siblings)}" if siblings else "see `qkd distill --help`"
+    return f"{key}: no such key in a recipe; {f'did you mean {near[0]}?' if near else keys}"
 
 
 def type_message(error: Exception, given: Mapping[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """The run folder: what a run has written, and how it goes on after a stop.
 
     runs/NAME/
-      recipe.yaml  teacher.safetensors  teacher.json  circuit.qasm  result.json  report.html
+      recipe.yaml  teacher.safetensors  circuit.qasm  result.json  report.html
       checkpoints/POPULATION.safetensors
       ARM/seed_N/  student.json  weights.safetensors  metrics.jsonl  evaluations.json
 
@@ -10,9 +10,11 @@ Every file is written whole or not at all. A finished piece is found again and n
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -46,14 +48,27 @@ class RunFolder:
             StorageError: The folder cannot be written.
         """
         path = Path(path)
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            what = "holds another run" if (path / RECIPE).exists() else "is not empty"
+        try:
+            found = [path] if path.is_file() else list(path.iterdir()) if path.exists() else []
+        except OSError as error:
+            raise StorageError(f"output folder {path}: {error.strerror or error}") from error
+        if path / RECIPE in found:
             raise CheckpointError(
-                f"output folder {path} {what}; give another --out, or continue it with "
-                f"--resume {path}"
+                f"output folder {path} holds another run; give another --out, or continue that "
+                f"run with --resume {path}"
             )
+        if found:
+            what = "is a file" if path.is_file() else f"holds other files ({found[0].name})"
+            raise CheckpointError(f"output folder {path} {what}; give a new or empty folder")
         write_text(path / RECIPE, dump_recipe(recipe))
         return cls(path, recipe)
+
+    def discard(self) -> None:
+        """Remove the folder again where it holds nothing but its recipe."""
+        with contextlib.suppress(OSError):
+            if [entry.name for entry in self.path.iterdir()] == [RECIPE]:
+                (self.path / RECIPE).unlink()
+                self.path.rmdir()
 
     @classmethod
     def open(cls, path: str | Path) -> RunFolder:
@@ -88,18 +103,23 @@ class RunFolder:
         """The figures of one student, epoch by epoch."""
         path = self.member(arm, seed) / "metrics.jsonl"
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        return [Epoch(**json.loads(line)) for line in lines if line.endswith("}")]
+        figures = (_parse_epoch(line) for line in lines)
+        return [epoch for epoch in figures if epoch is not None]
 
     def append_metrics(self, arm: str, seed: int, epoch: Epoch) -> None:
         """Write the figures of one more epoch, in place of what an interrupted run had after it."""
         path = self.member(arm, seed) / "metrics.jsonl"
-        written = path.read_text(encoding="utf-8").count("\n") if path.exists() else 0
-        line = json.dumps(asdict(epoch)) + "\n"
-        if written == epoch.epoch - 1:
-            append_line(path, line)
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        if text.count("\n") == epoch.epoch - 1 and (not text or text.endswith("\n")):
+            append_line(path, _epoch_line(epoch))
         else:
             kept = [figures for figures in self.metrics(arm, seed) if figures.epoch < epoch.epoch]
-            write_text(path, "".join(json.dumps(asdict(item)) + "\n" for item in kept) + line)
+            self.write_metrics(arm, seed, [*kept, epoch])
+
+    def write_metrics(self, arm: str, seed: int, history: Sequence[Epoch]) -> None:
+        """Write the figures of all epochs, in place of what is there."""
+        path = self.member(arm, seed) / "metrics.jsonl"
+        write_text(path, "".join(_epoch_line(epoch) for epoch in history))
 
     def evaluations(self, arm: str, seed: int) -> dict[str, Any]:
         """What has been evaluated of one student: target -> figures."""
@@ -124,6 +144,25 @@ def _candidates(path: Path) -> Iterator[Path]:
     while True:
         yield path.with_name(f"{path.name}-{number}")
         number += 1
+
+
+def _epoch_line(epoch: Epoch) -> str:
+    # JSON has no NaN: a loss that is not finite is null.
+    figures = {name: _finite_or_none(value) for name, value in asdict(epoch).items()}
+    return json.dumps(figures) + "\n"
+
+
+def _parse_epoch(line: str) -> Epoch | None:
+    """The figures in a line, or None for one that was cut short."""
+    try:
+        figures = json.loads(line)
+        return Epoch(**{key: math.nan if item is None else item for key, item in figures.items()})
+    except (ValueError, TypeError, AttributeError):
+        return None
+
+
+def _finite_or_none(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def append_line(path: Path, line: str) -> None:
