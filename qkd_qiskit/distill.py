@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.func import functional_call, vmap
 
 from qkd_qiskit.data import Data
-from qkd_qiskit.errors import CheckpointError, TrainingError
+from qkd_qiskit.errors import CheckpointError, InputError, TeacherError, TrainingError
 from qkd_qiskit.losses import distillation_loss, label_loss
 from qkd_qiskit.recipe import DistillSpec
 from qkd_qiskit.seeds import generator
@@ -92,7 +92,8 @@ class Trained:
     Attributes:
         member: Which one.
         state: Its chosen parameters by name.
-        chosen_epoch: The epoch they come from, counted from 1.
+        chosen_epoch: The epoch they come from, counted from 1; 0 = the start, where the first
+            epoch failed.
         history: Its figures, one entry for each epoch.
     """
 
@@ -103,7 +104,9 @@ class Trained:
 
     @property
     def validation_accuracy(self) -> float:
-        """Validation accuracy of the chosen parameters."""
+        """Validation accuracy of the chosen parameters; NaN where no epoch was chosen."""
+        if self.chosen_epoch == 0:
+            return math.nan
         return self.history[self.chosen_epoch - 1].validation_accuracy
 
 
@@ -118,6 +121,9 @@ def train_population(
     on_epoch: Callable[[list[Epoch]], None] | None = None,
 ) -> list[Trained]:
     """The members after `spec.epochs` epochs, trained together in every step.
+
+    A member whose parameters stop being finite keeps the weights chosen before; from then on its
+    losses are NaN in its history, and the other members go on.
 
     Args:
         student: The shape that the members share; its own parameters are left alone.
@@ -152,7 +158,7 @@ def train_population(
         )
         lr = _learning_rate(spec, epoch)
         sums = torch.zeros(len(members), len(TERMS))
-        for rows in order.split(spec.batch_size, dim=1):
+        for rows in torch.split(order, spec.batch_size, dim=1):
             batch = lessons.inputs[rows], lessons.labels[rows], lessons.teacher_logits[rows]
             terms = vmap(member_terms)(population.parameters, *batch)
             population.step((population.weights * terms).sum(), lr=lr)
@@ -208,12 +214,30 @@ def distill(
 def make_lessons(student: Student, teacher: Teacher, data: Data, *, draws: Tensor) -> Lessons:
     """The lessons of a population: inputs and teacher outputs, each computed once.
 
+    A reduction that depends on data (pca) and was not fitted yet is fitted to the pool.
+
     Args:
         student: Whose fixed preprocessing is applied.
         teacher: Who gives the logits for the pool.
         data: Images with a training pool and a validation split.
         draws: Rows of the pool for each member, `(members, images)`.
+
+    Raises:
+        InputError: The student takes other images or has another number of classes.
+        TeacherError: The teacher has another number of outputs.
     """
+    if (data.image_shape, data.num_classes) != (student.image_shape, student.num_classes):
+        raise InputError(
+            f"the data has images of shape {data.image_shape} in {data.num_classes} classes, the "
+            f"student takes {student.image_shape} and {student.num_classes}; build it with "
+            f"make_student(..., image_shape=data.image_shape, num_classes=data.num_classes)"
+        )
+    if teacher.num_classes != student.num_classes:
+        raise TeacherError(
+            f"the teacher has {teacher.num_classes} outputs, the student {student.num_classes}; "
+            f"give a teacher of the same classes"
+        )
+    student.fit(data.pool.images)
     return Lessons(
         inputs=student.features(data.pool.images),
         labels=data.pool.labels,
@@ -305,6 +329,7 @@ class _Population:
         )
         self.best = {name: value.detach().clone() for name, value in self.parameters.items()}
         self.best_epoch = torch.zeros(len(members), dtype=torch.int64)
+        self.failed = torch.zeros(len(members), dtype=torch.bool)
         self.history = torch.zeros(0, len(members), len(_FIGURES), dtype=torch.float64)
 
     @property
@@ -316,9 +341,17 @@ class _Population:
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.param_groups[0]["lr"] = lr
         self.optimizer.step()
+        values = [value.detach() for value in self.parameters.values()]
+        finite = [value.isfinite().flatten(1).all(dim=1) for value in values]
+        self.failed |= ~torch.stack(finite).all(dim=0)
+        if self.failed.any():
+            # Numbers that are not finite would stop the circuits of the whole population.
+            for name, value in self.parameters.items():
+                value.data[self.failed] = self.best[name][self.failed]
 
     def end_epoch(self, terms: Tensor, *, lessons: Lessons, lr: float) -> None:
         accuracy = self._accuracy(lessons.validation_inputs, lessons.validation_labels)
+        terms[self.failed] = math.nan
         loss = (self.weights * terms).sum(dim=1)
         rates = torch.full_like(loss, lr)
         row = torch.stack([loss, terms[:, 0], terms[:, 1], accuracy, rates], dim=1)
@@ -328,6 +361,7 @@ class _Population:
         chosen = accuracies[-1] >= accuracies.max(dim=0).values
         if self.spec.selection == "last":
             chosen = torch.ones_like(chosen)
+        chosen &= ~self.failed
         for name, value in self.parameters.items():
             self.best[name][chosen] = value.detach()[chosen]
         self.best_epoch[chosen] = self.epochs_done
@@ -335,11 +369,13 @@ class _Population:
     @torch.no_grad()
     def _accuracy(self, inputs: Tensor, labels: Tensor) -> Tensor:
         def logits(parameters: dict[str, Tensor], batch: Tensor) -> Tensor:
-            return functional_call(self.student, parameters, (batch,))
+            outputs: Tensor = functional_call(self.student, parameters, (batch,))
+            return outputs
 
         hits = torch.zeros(len(self.members))
-        batch_size = max(1, _EVALUATION_BATCH // len(self.members))
-        for batch, expected in zip(inputs.split(batch_size), labels.split(batch_size), strict=True):
+        size = max(1, _EVALUATION_BATCH // len(self.members))
+        batches = zip(torch.split(inputs, size), torch.split(labels, size), strict=True)
+        for batch, expected in batches:
             outputs = vmap(logits, in_dims=(0, None))(self.parameters, batch)
             hits += (outputs.argmax(dim=-1) == expected).sum(dim=1)
         return hits / len(labels)
@@ -374,6 +410,7 @@ class _Population:
                 f"wrote it, or delete it to start again"
             )
         self.history, self.best_epoch = tensors["history"], tensors["best_epoch"]
+        self.failed = self.history[-1, :, _FIGURES.index("loss")].isnan()
         for name, value in self.parameters.items():
             value.data.copy_(tensors[f"now/{name}"])
             self.best[name] = tensors[f"best/{name}"]
@@ -385,5 +422,9 @@ class _Population:
             }
 
     def _identity(self) -> str:
-        members = [asdict(member) for member in self.members]
-        return json.dumps({"members": members, "spec": asdict(self.spec)}, sort_keys=True)
+        content = {
+            "members": [asdict(member) for member in self.members],
+            "spec": asdict(self.spec),
+            "shapes": {name: list(value.shape) for name, value in self.parameters.items()},
+        }
+        return json.dumps(content, sort_keys=True)

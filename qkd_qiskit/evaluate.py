@@ -1,4 +1,4 @@
-"""What a trained student is worth on a target: accuracy, agreement with the teacher, calibration."""
+"""A trained student on a target: accuracy, agreement with the teacher, confidence."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Evaluation:
         exact_accuracy: Accuracy without noise and shots on the same images.
         agreement: Share of images where student and teacher choose the same class, or None.
         divergence: KL(teacher || student) at temperature 1, a mean in nats, or None.
-        calibration_error: Expected calibration error over 15 bins of equal width (arXiv 1706.04599).
+        calibration_error: Expected calibration error, 15 bins of equal width (arXiv 1706.04599).
         confusion: Counts, row = label, column = choice.
     """
 
@@ -72,7 +72,7 @@ def evaluate(
 
     Raises:
         TargetError: The target is unknown or cannot run the circuit.
-        InputError: The images are not those that the student takes.
+        InputError: Images, labels or logits are not those that the student takes.
     """
     target = Target.parse(target) if isinstance(target, str) else target
     if tuple(split.images.shape[1:]) != student.image_shape:
@@ -80,10 +80,20 @@ def evaluate(
             f"images of shape {tuple(split.images.shape[1:])} were given; this student takes "
             f"{student.image_shape} (channels, height, width)"
         )
+    if int(split.labels.max()) >= student.num_classes:
+        raise InputError(
+            f"labels up to {int(split.labels.max())} were given; this student has "
+            f"{student.num_classes} classes, numbered from 0"
+        )
+    expected = (len(split), student.num_classes)
+    if teacher_logits is not None and tuple(teacher_logits.shape) != expected:
+        raise InputError(
+            f"teacher_logits have shape {tuple(teacher_logits.shape)}; give {expected}, one row "
+            f"for each image of the split"
+        )
     exact = exact_logits(student, split.images)
-    sampled = target.sampled and isinstance(student, QuantumStudent)
-    if sampled:
-        shots = shots or target.shots
+    if target.sampled and isinstance(student, QuantumStudent):
+        shots = target.shots if shots is None else shots
         logits = target_logits(
             student, split.images, target=target, shots=shots, seed=seed, on_batch=on_batch
         )
@@ -115,7 +125,9 @@ def subset(split: Split, *, limit: int, seed: int = 0) -> tuple[Split, Tensor]:
 @torch.no_grad()
 def exact_logits(student: Student, images: Tensor) -> Tensor:
     """Logits `(images, num_classes)` without noise and shots."""
-    return torch.cat([student(student.features(batch)) for batch in images.split(_EXACT_BATCH)])
+    return torch.cat(
+        [student(student.features(batch)) for batch in torch.split(images, _EXACT_BATCH)]
+    )
 
 
 @torch.no_grad()
@@ -134,7 +146,7 @@ def target_logits(
     """
     compiled = target.compile(student.circuit)
     logits = []
-    for number, batch in enumerate(images.split(_SAMPLED_BATCH)):
+    for number, batch in enumerate(torch.split(images, _SAMPLED_BATCH)):
         values = parameter_values(student, batch, names=compiled.parameters)
         probabilities = target.probabilities(
             compiled, values, shots=shots, seed=derive_seed(seed, "shots", target.name, number)

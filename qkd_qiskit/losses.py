@@ -29,8 +29,8 @@ def distillation_loss(
     :math:`T_s^2 \, KL(softmax(t / T) \,\|\, softmax(s / T_s))`. With `student_temperature` None,
     :math:`T_s = T` (symmetric, theirs); with 1 only the teacher is softened. The factor is the
     student's temperature squared, since it is the student's 1/T_s that shrinks the gradient: in the
-    symmetric case that is their T^2. The quantum students of arXiv 2311.13810 use T = 3 and the mean
-    over batch *and* classes; here the classes are summed, as the divergence is defined.
+    symmetric case that is their T^2. The quantum students of arXiv 2311.13810 use T = 3 and the
+    mean over batch *and* classes; here the classes are summed, as the divergence is defined.
 
     Args:
         logits: Student's logits `(batch, num_classes)`.

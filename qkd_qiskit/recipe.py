@@ -97,8 +97,9 @@ class TeacherSpec:
 
     Attributes:
         kind: Architecture; module = your own, named by `module`.
-        module: For kind=module: import path `package.file:factory`; factory(image_shape, num_classes)
-            returns an nn.Module that maps images (batch, channels, height, width) to logits.
+        module: For kind=module: import path `package.file:factory`;
+            factory(image_shape, num_classes) returns an nn.Module that maps images
+            (batch, channels, height, width) to logits.
         checkpoint: Safetensors file with trained weights; the teacher is then not trained.
         epochs: Training epochs.
         batch_size: Training batch size.
@@ -204,8 +205,8 @@ class DistillSpec:
         schedule: Learning rate over the epochs.
         weight_decay: Decoupled weight decay (AdamW).
         temperature: T, softens the teacher's logits.
-        student_temperature: Temperature of the student; null = the teacher's (symmetric, as Hinton);
-            1 = soften the teacher only.
+        student_temperature: Temperature of the student; null = the teacher's (symmetric, as
+            Hinton); 1 = soften the teacher only.
         ce_weight: Weight of the cross-entropy with the labels in the distilled arm.
         kd_weight: Weight of the KL divergence from the teacher in the distilled arm.
         gradient: How gradients are taken.

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from qkd_qiskit.errors import CircuitError
 
 TRAINED = ("linear", "cnn")
+_SMALLEST_SPAN = 1e-6  # of the widest component
 
 
 class CenterCrop(nn.Module):
@@ -59,20 +60,45 @@ class PrincipalComponents(nn.Module):
         self.register_buffer("span", torch.ones(num_features))
 
     def fit(self, images: Tensor) -> None:
-        """Take mean, components and range from images `(batch, channels, height, width)`."""
+        """Take mean, components and range from images `(batch, channels, height, width)`.
+
+        Raises:
+            CircuitError: There are fewer images than components.
+        """
         from sklearn.decomposition import PCA
 
         pixels = images.flatten(1).double().numpy()
+        if len(pixels) < self.components.shape[1]:
+            raise CircuitError(
+                f"reduction pca: {self.components.shape[1]} components cannot be taken from "
+                f"{len(pixels)} images; use fewer qubits or more training images"
+            )
         model = PCA(n_components=self.components.shape[1], svd_solver="covariance_eigh")
         scores = torch.as_tensor(model.fit_transform(pixels))
         low, high = scores.min(dim=0).values, scores.max(dim=0).values
         self.mean.copy_(torch.as_tensor(model.mean_))
         self.components.copy_(torch.as_tensor(model.components_.T))
         self.low.copy_(low)
-        self.span.copy_((high - low).clamp_min(torch.finfo(torch.float32).tiny))
+        span = high - low
+        # A component that does not vary would be rounding noise, stretched to [0, 1].
+        self.span.copy_(torch.where(span > _SMALLEST_SPAN * span.max(), span, 1))
+
+    @property
+    def fitted(self) -> bool:
+        """Whether `fit` has been called, or fitted buffers have been loaded."""
+        return bool(self.components.any())
 
     def forward(self, images: Tensor) -> Tensor:
-        """Features `(batch, num_features)` in [0, 1] of images `(batch, ...)`."""
+        """Features `(batch, num_features)` in [0, 1] of images `(batch, ...)`.
+
+        Raises:
+            CircuitError: `fit` has not been called.
+        """
+        if not self.fitted:
+            raise CircuitError(
+                "reduction pca has not seen any images; call student.fit(images) with the "
+                "training images first"
+            )
         scores = (images.flatten(1) - self.mean) @ self.components
         return ((scores - self.low) / self.span).clamp(0, 1)
 

@@ -156,8 +156,9 @@ def _parse_epoch(line: str) -> Epoch | None:
     """The figures in a line, or None for one that was cut short."""
     try:
         figures = json.loads(line)
-        return Epoch(**{key: math.nan if item is None else item for key, item in figures.items()})
-    except (ValueError, TypeError, AttributeError):
+        known = {key: math.nan if item is None else item for key, item in figures.items()}
+        return Epoch(int(known.pop("epoch")), **known)
+    except (ValueError, TypeError, AttributeError, KeyError):
         return None
 
 

@@ -40,6 +40,8 @@ from qkd_qiskit.storage import load_tensors, save_tensors, write_text
 
 SMALLEST_PROBABILITY = 1e-6  # log p of an outcome that was never seen stays finite
 DEFAULT_SHARPNESS = 8.0
+FIRST_ANGLE = 0.3  # radians; circuits that start near the identity train better than random ones
+FIRST_FEATURE_SCALE = 0.1  # so that angles of a trained reduction do not start wrapped around
 CARD_FILE, WEIGHTS_FILE, CIRCUIT_FILE = "student.json", "weights.safetensors", "circuit.qasm"
 
 
@@ -68,9 +70,13 @@ class Student(nn.Module):
         return images if self.spec.reduction in TRAINED else self.reduction(images)
 
     def fit(self, images: Tensor) -> None:
-        """Fit a fixed reduction that depends on data (pca) to the training pool."""
+        """Fit a fixed reduction that depends on data (pca) to the training pool, once.
+
+        Raises:
+            CircuitError: There are fewer images than components.
+        """
         for module in self.reduction.modules():
-            if isinstance(module, PrincipalComponents):
+            if isinstance(module, PrincipalComponents) and not module.fitted:
                 module.fit(images)
 
     def reduce(self, inputs: Tensor) -> Tensor:
@@ -105,10 +111,11 @@ class Student(nn.Module):
             "foreign_circuit": self.foreign_circuit is not None,
         }
         write_text(folder / CARD_FILE, json.dumps(card, indent=2) + "\n")
-        save_tensors(folder / WEIGHTS_FILE, self.saved_tensors())
         circuit = self.circuit if isinstance(self, QuantumStudent) else self.foreign_circuit
         if circuit is not None:
             write_text(folder / CIRCUIT_FILE, dump_circuit(circuit))
+        # Last: where the weights are, the student is whole.
+        save_tensors(folder / WEIGHTS_FILE, self.saved_tensors())
 
     def saved_tensors(self) -> dict[str, Tensor]:
         """Parameters and fitted buffers by name, each once."""
@@ -151,7 +158,8 @@ class ClassicalStudent(Student):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Logits `(batch, num_classes)` of images or prepared features."""
-        return self.network(self.reduce(inputs))
+        logits: Tensor = self.network(self.reduce(inputs))
+        return logits
 
 
 class QuantumStudent(Student):
@@ -180,8 +188,9 @@ class QuantumStudent(Student):
             spec.reduction, image_shape=image_shape, num_features=_num_features(parts)
         )
         self.qnn = _make_qnn(parts, readout=spec.readout, num_classes=num_classes)
+        _shrink(self.reduction, parts)
         with _seeded(seed, "circuit"):
-            weights = torch.empty(len(parts.weight_params)).uniform_(-math.pi, math.pi)
+            weights = torch.empty(len(parts.weight_params)).uniform_(-FIRST_ANGLE, FIRST_ANGLE)
         self.connector = CompiledConnector(
             self.qnn, initial_weights=weights.numpy(), preparation=parts.preparation
         )
@@ -209,7 +218,8 @@ class QuantumStudent(Student):
     @property
     def weights(self) -> Tensor:
         """Circuit weights `(weights,)` in radians, in the order of their names."""
-        return self.connector.weight
+        weights: Tensor = self.connector.weight
+        return weights
 
     @property
     def input_names(self) -> list[str]:
@@ -261,7 +271,8 @@ class QuantumStudent(Student):
             return self.log_sharpness.exp() * log_p
         # Probabilities are of the order of 1 / outcomes; a linear layer expects numbers around 1.
         scale = 1 if self.spec.readout == "expectation" else readout.shape[-1]
-        return self.head(readout * scale)
+        logits: Tensor = self.head(readout * scale)
+        return logits
 
 
 def make_student(
@@ -319,7 +330,7 @@ def load_student(folder: str | Path) -> Student:
     try:
         card = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
         spec = parse_recipe({"student": card["student"]}).student
-        height_width = tuple(int(size) for size in card["image_shape"])
+        channels, height, width = (int(size) for size in card["image_shape"])
         num_classes, foreign = int(card["num_classes"]), bool(card["foreign_circuit"])
     except (OSError, KeyError, TypeError, ValueError) as error:
         reason = f"{type(error).__name__}: {error}"
@@ -329,7 +340,7 @@ def load_student(folder: str | Path) -> Student:
         ) from error
     student = make_student(
         replace(spec, circuit=None),
-        image_shape=height_width,
+        image_shape=(channels, height, width),
         num_classes=num_classes,
         circuit=load_circuit(folder / CIRCUIT_FILE).circuit if foreign else None,
     )
@@ -341,8 +352,8 @@ def load_student(folder: str | Path) -> Student:
     wrong += [n for n, tensor in tensors.items() if not bool(tensor.isfinite().all())]
     if wrong:
         raise CheckpointError(
-            f"{folder / WEIGHTS_FILE}: tensor {wrong[0]!r} is missing, unexpected, of another shape "
-            f"or not finite; the weights do not belong to {CARD_FILE} beside them"
+            f"{folder / WEIGHTS_FILE}: tensor {wrong[0]!r} is missing, unexpected, of another "
+            f"shape or not finite; the weights do not belong to {CARD_FILE} beside them"
         )
     with torch.no_grad():
         for name, tensor in expected.items():
@@ -352,6 +363,15 @@ def load_student(folder: str | Path) -> Student:
 
 def _num_features(parts: StudentCircuit) -> int:
     return len(parts.input_params) if parts.encoding is None else parts.encoding.num_features
+
+
+def _shrink(reduction: nn.Module, parts: StudentCircuit) -> None:
+    """Start the angles that a trained reduction gives near 0; amplitudes have no scale."""
+    if parts.encoding is None or not parts.encoding.prepares_state:
+        with torch.no_grad():
+            layers = [layer for layer in reduction.modules() if isinstance(layer, nn.Linear)]
+            for parameter in (p for layer in layers[-1:] for p in layer.parameters()):
+                parameter.mul_(FIRST_FEATURE_SCALE)
 
 
 def _make_qnn(parts: StudentCircuit, *, readout: str, num_classes: int) -> NeuralNetwork:
