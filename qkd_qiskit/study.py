@@ -21,7 +21,7 @@ from qkd_qiskit.errors import CheckpointError
 from qkd_qiskit.evaluate import evaluate, subset
 from qkd_qiskit.hardware import Target
 from qkd_qiskit.recipe import Recipe
-from qkd_qiskit.results import add_target, collect_result, evaluation_key
+from qkd_qiskit.results import add_target, collect_result, evaluation_key, keep_other_targets
 from qkd_qiskit.runs import CIRCUIT, RESULT, TEACHER, RunFolder, write_json
 from qkd_qiskit.seeds import derive_seed
 from qkd_qiskit.storage import write_text
@@ -104,11 +104,12 @@ def run(
         observer.stage("data")
         data = load_data(recipe.data, seed=recipe.seed)
         student = _shape(recipe, data, arm=_student_arm(recipe))
-        if isinstance(student, QuantumStudent):
-            write_text(folder.path / CIRCUIT, dump_circuit(student.circuit))
+        _check_before_training(recipe, data, student=student, targets=targets)
     with timing("teacher"):
         observer.stage("teacher")
         teacher = _teacher(folder, data, observer)
+    if isinstance(student, QuantumStudent):
+        write_text(folder.path / CIRCUIT, dump_circuit(student.circuit))
     for population in dict.fromkeys(ARMS[arm].population for arm in recipe.arms):
         arms = [arm for arm in recipe.arms if ARMS[arm].population == population]
         with timing(population):
@@ -128,6 +129,8 @@ def run(
         timing=timing.seconds,
         command=command,
     )
+    if folder.result is not None:
+        keep_other_targets(result, folder.result)
     write_json(folder.path / RESULT, result)
     return result
 
@@ -183,6 +186,16 @@ def _shape(recipe: Recipe, data: Data, *, arm: str, seed: int = 0) -> Student:
     return student
 
 
+def _check_before_training(
+    recipe: Recipe, data: Data, *, student: Student, targets: Sequence[Target]
+) -> None:
+    """Raise now what would otherwise be raised after the teacher or the students are trained."""
+    data.draw(recipe.data.train_per_class, draw=recipe.data.draw, seed=recipe.member_seeds[0])
+    for target in targets:
+        if target.sampled and isinstance(student, QuantumStudent):
+            target.compile(student.circuit)
+
+
 def _teacher(folder: RunFolder, data: Data, observer: Observer) -> Teacher:
     spec, path = folder.recipe.teacher, folder.path / TEACHER
     if path.exists():
@@ -232,6 +245,8 @@ def _train(
         on_epoch=on_epoch,
     )
     for one in trained:
+        # Whole, as a run that was killed between checkpoint and metrics lacks an epoch there.
+        folder.write_metrics(one.member.arm, one.member.seed, one.history)
         shape.load_parameters(one.state)
         shape.save(folder.member(one.member.arm, one.member.seed))
 
