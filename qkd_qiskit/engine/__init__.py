@@ -3,6 +3,6 @@
 from qkd_qiskit.engine.connector import CompiledConnector
 from qkd_qiskit.engine.gates import UnsupportedInstructionError
 from qkd_qiskit.engine.program import Program
-from qkd_qiskit.engine.statevector import probabilities
+from qkd_qiskit.engine.run import probabilities
 
 __all__ = ["CompiledConnector", "Program", "UnsupportedInstructionError", "probabilities"]

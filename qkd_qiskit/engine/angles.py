@@ -8,8 +8,8 @@ becomes a *feature*: a value computed from the parameters with torch, which ente
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -116,50 +116,71 @@ class AngleReader:
 class AngleMap:
     """All angles of one kind (shared by the batch, or one per sample) as an affine map.
 
+    Features are appended to the inputs or to the weights, whichever they depend on (`extend`).
+
     Attributes:
         constant: Radians ``(angles,)``.
-        inputs: Coefficients ``(angles, num_inputs)``, or None where no input enters.
-        weights: Coefficients ``(angles, num_weights)``, or None where no weight enters.
-        features: Coefficients ``(angles, num_features)``, or None where no feature enters.
+        inputs: Coefficients ``(angles, num_inputs + features of inputs)``, or None for none.
+        weights: Coefficients ``(angles, num_weights + features of weights)``, or None for none.
     """
 
     constant: Tensor
     inputs: Tensor | None
     weights: Tensor | None
-    features: Tensor | None
 
     @classmethod
-    def of(cls, angles: list[Angle], *, sizes: Mapping[str, int]) -> AngleMap:
-        """Return the map of some angles; sizes: how many inputs, weights and features there are."""
-        matrices: dict[str, Tensor | None] = {}
-        for kind, size in sizes.items():
-            matrix = torch.zeros(len(angles), size, dtype=torch.float64)
-            for row, angle in enumerate(angles):
-                for (source, column), coefficient in angle.terms:
-                    if source == kind:
-                        matrix[row, column] = coefficient
-            matrices[kind] = matrix if matrix.any() else None
-        constant = torch.tensor([angle.constant for angle in angles], dtype=torch.float64)
-        return cls(constant, matrices["input"], matrices["weight"], matrices["feature"])
+    def of(
+        cls, angles: list[Angle], *, num_inputs: int, num_weights: int, features: list[Feature]
+    ) -> AngleMap:
+        """Return the map of some angles."""
+        place: dict[Source, tuple[str, int]] = {}
+        sizes = {"input": num_inputs, "weight": num_weights}
+        for number, feature in enumerate(features):
+            kind = "input" if feature.per_sample else "weight"
+            place["feature", number] = (kind, sizes[kind])
+            sizes[kind] += 1
+        matrices = {
+            kind: torch.zeros(len(angles), size, dtype=torch.float64)
+            for kind, size in sizes.items()
+        }
+        for row, angle in enumerate(angles):
+            for source, coefficient in angle.terms:
+                kind, column = place.get(source, source)
+                matrices[kind][row, column] = coefficient
+        return cls(
+            torch.tensor([angle.constant for angle in angles], dtype=torch.float64),
+            matrices["input"] if matrices["input"].any() else None,
+            matrices["weight"] if matrices["weight"].any() else None,
+        )
 
     def to(self, like: Tensor) -> AngleMap:
         """Return the map with the dtype and device of a tensor."""
-        moved: dict[str, Any] = {
-            name: None if part is None else part.to(like) for name, part in vars(self).items()
-        }
-        return replace(self, **moved)
+        moved = (None if part is None else part.to(like) for part in (self.inputs, self.weights))
+        return AngleMap(self.constant.to(like), *moved)
 
-    def __call__(self, inputs: Tensor, weights: Tensor, features: Tensor | None) -> Tensor:
+    def __call__(self, inputs: Tensor, weights: Tensor) -> Tensor:
         """Return angles ``(angles,)``, or ``(batch, angles)`` where inputs enter."""
         total = self.constant
-        for matrix, values in (
-            (self.weights, weights),
-            (self.inputs, inputs),
-            (self.features, features),
-        ):
-            if matrix is not None and values is not None:
+        for matrix, values in ((self.weights, weights), (self.inputs, inputs)):
+            if matrix is not None:
                 total = total + values @ matrix.T
         return total
+
+
+def extend(features: Sequence[Feature], inputs: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Return inputs ``(batch, ...)`` and weights ``(...,)`` with their features appended."""
+    of_inputs, of_weights = [inputs], [weights]
+    for feature in features:
+        value = feature.value(inputs, weights)
+        if feature.per_sample:
+            of_inputs.append(value.expand(inputs.shape[0])[:, None])
+        else:
+            of_weights.append(value.reshape(1))
+    if len(of_inputs) > 1:
+        inputs = torch.cat(of_inputs, dim=1)
+    if len(of_weights) > 1:
+        weights = torch.cat(of_weights)
+    return inputs, weights
 
 
 def _real(value: Any) -> float:

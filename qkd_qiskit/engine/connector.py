@@ -16,10 +16,10 @@ from qiskit_machine_learning.connectors import TorchConnector
 from qiskit_machine_learning.neural_networks import EstimatorQNN, NeuralNetwork, SamplerQNN
 from torch import Tensor
 
-from qkd_qiskit.engine import statevector
 from qkd_qiskit.engine.gates import UnsupportedInstructionError
 from qkd_qiskit.engine.program import Program
 from qkd_qiskit.engine.readout import Readout, expectations, outcome_sums
+from qkd_qiskit.engine.run import evaluate
 from qkd_qiskit.errors import CircuitError, InputError
 
 logger = logging.getLogger(__name__)
@@ -34,6 +34,7 @@ class CompiledConnector(TorchConnector):  # type: ignore[misc]
         initial_weights: Any = None,
         *,
         preparation: int = 0,
+        kernel: bool = True,
     ) -> None:
         """Compile the network's circuit.
 
@@ -45,6 +46,7 @@ class CompiledConnector(TorchConnector):  # type: ignore[misc]
             initial_weights: As in the stock connector; default: uniform in [-1, 1].
             preparation: The first so many instructions of the circuit prepare the input state from
                 inputs alone; `from_states` runs only what follows.
+            kernel: Use the compiled CPU kernel where it can run; otherwise all runs in torch.
 
         Raises:
             CircuitError: If the preparation uses a weight or the circuit does not fit into memory.
@@ -52,6 +54,7 @@ class CompiledConnector(TorchConnector):  # type: ignore[misc]
         if isinstance(initial_weights, Tensor):  # the stock connector would warn about a tensor
             initial_weights = initial_weights.detach().cpu().numpy()
         super().__init__(neural_network, initial_weights)
+        self._kernel = kernel
         self._program: Program | None = None
         self._readout: Readout | None = None
         self._remainder: Program | None = None
@@ -121,8 +124,8 @@ class CompiledConnector(TorchConnector):  # type: ignore[misc]
         for length in leading:
             rows *= length
         flat = input_data.reshape(rows, num_inputs).to(self._weights)
-        state = statevector.final_state(self._program, flat, self._weights)
-        return self._shaped(statevector.measure(state, self._readout), leading)
+        values = evaluate(self._program, self._readout, flat, self._weights, kernel=self._kernel)
+        return self._shaped(values, leading)
 
     def from_states(self, amplitudes: Tensor) -> Tensor:
         """Return the network's output for given input states, ``(..., *output_shape)``.
@@ -157,10 +160,15 @@ class CompiledConnector(TorchConnector):  # type: ignore[misc]
             rows *= length
         flat = amplitudes.reshape(rows, size)
         precision = self._weights.dtype.to_complex() if flat.is_complex() else self._weights.dtype
-        flat = statevector.RequireFinite.apply(flat.to(self._weights.device, precision))
-        nothing = self._weights.new_zeros(rows, program.num_inputs)
-        state = statevector.final_state(program, nothing, self._weights, initial=flat)
-        return self._shaped(statevector.measure(state, self._readout), leading)
+        values = evaluate(
+            program,
+            self._readout,
+            self._weights.new_zeros(rows, program.num_inputs),
+            self._weights,
+            initial=flat.to(self._weights.device, precision),
+            kernel=self._kernel,
+        )
+        return self._shaped(values, leading)
 
     def _shaped(self, values: Tensor, leading: torch.Size) -> Tensor:
         output_shape = self._neural_network.output_shape

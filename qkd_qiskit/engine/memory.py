@@ -7,6 +7,8 @@ from pathlib import Path
 
 from qkd_qiskit.errors import CircuitError
 
+_SMALL = 2**28  # bytes that are not worth asking the system about
+
 
 def available_bytes() -> int | None:
     """Return the bytes of memory that can be had now, or None where the system does not say."""
@@ -28,8 +30,8 @@ def require_memory(num_qubits: int, *, copies: int, what: str, bytes_each: int =
     Raises:
         CircuitError: If they do not.
     """
-    free = available_bytes()
     needed = copies * bytes_each * 2**num_qubits
+    free = available_bytes() if needed > _SMALL else None
     if free is not None and needed > free:
         raise CircuitError(
             f"{what} on {num_qubits} qubits needs about {needed / 2**30:.1f} GiB and "

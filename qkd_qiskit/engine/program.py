@@ -164,20 +164,20 @@ class Program:
     @cached_property
     def shared_angles(self) -> AngleMap:
         """The angles that do not depend on an input."""
-        return AngleMap.of(list(self.angles[: self.shared]), sizes=self._sizes)
+        return self._map(self.angles[: self.shared])
 
     @cached_property
     def sample_angles(self) -> AngleMap:
         """The angles that depend on an input."""
-        return AngleMap.of(list(self.angles[self.shared :]), sizes=self._sizes)
+        return self._map(self.angles[self.shared :])
 
-    @property
-    def _sizes(self) -> dict[str, int]:
-        return {
-            "input": self.num_inputs,
-            "weight": self.num_weights,
-            "feature": len(self.features),
-        }
+    def _map(self, angles: tuple[Angle, ...]) -> AngleMap:
+        return AngleMap.of(
+            list(angles),
+            num_inputs=self.num_inputs,
+            num_weights=self.num_weights,
+            features=list(self.features),
+        )
 
     @cached_property
     def outcome_index(self) -> Index:

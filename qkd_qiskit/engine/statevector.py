@@ -18,26 +18,7 @@ from qkd_qiskit.engine.readout import Readout
 from qkd_qiskit.errors import InputError
 
 
-def probabilities(program: Program, inputs: Tensor | None, weights: Tensor | None) -> Tensor:
-    """Return outcome probabilities ``(batch, 2**bits)``, little-endian in the measured bits.
-
-    Args:
-        program: The compiled circuit.
-        inputs: ``(batch, num_inputs)``; None where there are none (the batch is then 1).
-        weights: ``(num_weights,)``; None where there are none. Its dtype is the computation's.
-    """
-    like = weights if weights is not None else inputs
-    dtype = torch.float32 if like is None else like.dtype
-    if inputs is None:
-        inputs = torch.zeros(1, 0, dtype=dtype, device=None if like is None else like.device)
-    if weights is None:
-        weights = inputs.new_zeros(0)
-    state = final_state(program, inputs.to(dtype), weights)
-    index = torch.as_tensor(program.outcome_index, device=state.device)
-    return _sum_by(_squared(state), index, program.num_outcomes)
-
-
-def final_state(
+def evolve(
     program: Program, inputs: Tensor, weights: Tensor, *, initial: Tensor | None = None
 ) -> Tensor:
     """Return the state at the end ``(batch, 2**num_qubits)``, up to a global phase.
@@ -46,8 +27,8 @@ def final_state(
 
     Args:
         program: The compiled circuit.
-        inputs: ``(batch, num_inputs)``.
-        weights: ``(num_weights,)``.
+        inputs: ``(batch, num_inputs)``, with the features that depend on inputs (`extend`).
+        weights: ``(num_weights,)``, with the features that depend on weights.
         initial: States to start from ``(batch, 2**num_qubits)``; default: all qubits in 0.
     """
     require_memory(
@@ -101,26 +82,13 @@ def measure(state: Tensor, readout: Readout) -> Tensor:
 
 
 def angle_values(program: Program, inputs: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Return shared angles ``(angles,)`` and per-sample angles ``(batch, angles)`` in radians.
-
-    Raises:
-        InputError: If an input is not a finite number.
-    """
-    if program.num_inputs:
-        inputs = RequireFinite.apply(inputs)
-    features = None
-    if program.features:
-        values = [feature.value(inputs, weights) for feature in program.features]
-        rows = [value.expand(inputs.shape[0]) for value in values]
-        features = torch.stack(rows, dim=-1)
+    """Return shared angles ``(angles,)`` and per-sample angles ``(batch, angles)`` in radians."""
     maps = program.cached(
         ("angles", weights.dtype, weights.device),
         lambda: (program.shared_angles.to(weights), program.sample_angles.to(weights)),
     )
-    shared = maps[0](inputs, weights, features)
-    if shared.dim() == 2:  # a feature of the weights alone is the same in every row
-        shared = shared[0]
-    return shared, maps[1](inputs, weights, features).expand(inputs.shape[0], -1)
+    per_sample = maps[1](inputs, weights)
+    return maps[0](inputs, weights), per_sample.expand(inputs.shape[0], -1)
 
 
 class RequireFinite(torch.autograd.Function):

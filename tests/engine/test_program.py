@@ -53,6 +53,14 @@ def exact(circuit: QuantumCircuit, values: dict) -> np.ndarray:
     return Statevector(circuit.assign_parameters(values)).probabilities()
 
 
+def angle_of(form: str, number: float, first: Parameter, second: Parameter):
+    if form == "product":
+        return (np.pi - first) * (1 - second)
+    if form == "sine":
+        return first.sin() * number
+    return {"number": number, "plain": first, "affine": number * first + second / 3}[form]
+
+
 @st.composite
 def circuits(draw):
     """A circuit of 1..8 qubits over all gates, with shared parameters and expressions."""
@@ -69,19 +77,9 @@ def circuits(draw):
         angles = []
         for _ in range(count):
             first, second = draw(st.sampled_from(pool)), draw(st.sampled_from(pool))
-            number = draw(st.floats(-3, 3))
-            angle = draw(
-                st.sampled_from(
-                    [
-                        number,
-                        first,
-                        number * first + second / 3,
-                        (np.pi - first) * (1 - second),
-                        first.sin() * number,
-                    ]
-                )
-            )
-            angles.append(angle)
+            number = draw(st.integers(-12, 12)) / 4
+            form = draw(st.sampled_from(["number", "plain", "affine", "product", "sine"]))
+            angles.append(angle_of(form, number, first, second))
         gate = kind(*angles)
         qubits = draw(st.permutations(range(num_qubits)))[: gate.num_qubits]
         circuit.append(gate, qubits)

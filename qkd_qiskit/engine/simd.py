@@ -1,0 +1,349 @@
+"""One row of a tile at a time: vector instructions for the Numba kernel, as LLVM IR.
+
+A row holds one real component of one amplitude for a tile of samples, and fills one 64-byte vector:
+16 samples in float32, 8 in float64. LLVM splits it where a processor's vectors are shorter. Loops
+over rows stay in Numba; the bodies are written here because LLVM cannot prove that rows do not
+overlap and would not vectorise them.
+
+All positions are offsets in elements into flat arrays. A rotation's coefficients are three rows:
+cosine, sine and tangent of half the angle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+ROW_BYTES = 64
+_FLAGS = ("contract", "nsz")  # a * b + c in one instruction where the processor has one
+
+
+class Row:
+    """A vector value with arithmetic."""
+
+    def __init__(self, builder: Any, value: Any) -> None:
+        self.builder, self.value = builder, value
+
+    def __add__(self, other: Row) -> Row:
+        return Row(self.builder, self.builder.fadd(self.value, other.value, flags=_FLAGS))
+
+    def __sub__(self, other: Row) -> Row:
+        return Row(self.builder, self.builder.fsub(self.value, other.value, flags=_FLAGS))
+
+    def __mul__(self, other: Row) -> Row:
+        return Row(self.builder, self.builder.fmul(self.value, other.value, flags=_FLAGS))
+
+
+class Emitter:
+    """Loads, stores and scalars of one intrinsic's body; arguments are taken by position."""
+
+    def __init__(self, context: Any, builder: Any, signature: Any, arguments: Any) -> None:
+        self.context, self.builder = context, builder
+        self.types, self.arguments = signature.args, arguments
+        element = self.types[0].dtype
+        self.bytes = element.bitwidth // 8
+        self.lanes = ROW_BYTES // self.bytes
+        self.vector = ir.VectorType(context.get_data_type(element), self.lanes)
+        self._bases: dict[int, Any] = {}
+
+    def __getitem__(self, position: int) -> Any:
+        return self.arguments[position]
+
+    def _pointer(self, array: int, offset: Any) -> Any:
+        if array not in self._bases:
+            made = self.context.make_array(self.types[array])
+            self._bases[array] = made(self.context, self.builder, self.arguments[array]).data
+        place = self.builder.gep(self._bases[array], [offset])
+        return self.builder.bitcast(place, self.vector.as_pointer())
+
+    def load(self, array: int, offset: Any, *, skip: int = 0) -> Row:
+        """Return the row at an offset, or so many rows after it."""
+        if skip:
+            offset = self.builder.add(offset, offset.type(skip * self.lanes))
+        pointer = self._pointer(array, offset)
+        return Row(self.builder, self.builder.load(pointer, align=self.bytes))
+
+    def store(self, array: int, offset: Any, row: Row) -> None:
+        """Write a row."""
+        self.builder.store(row.value, self._pointer(array, offset), align=self.bytes)
+
+    def splat(self, scalar: Any) -> Row:
+        """Return a row with one scalar, which may be of higher precision, in every lane."""
+        if scalar.type != self.vector.element:
+            scalar = self.builder.fptrunc(scalar, self.vector.element)
+        undefined = ir.Constant(self.vector, ir.Undefined)
+        zero = ir.IntType(32)(0)
+        first = self.builder.insert_element(undefined, scalar, zero)
+        mask = ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), [0] * self.lanes)
+        return Row(self.builder, self.builder.shuffle_vector(first, undefined, mask))
+
+    def corners(self, base: Any, strides: list[Any]) -> list[Any]:
+        """Return the offsets of a block of rows: base plus every subset of the strides."""
+        offsets = [base]
+        for stride in strides:
+            offsets += [self.builder.add(offset, stride) for offset in offsets]
+        return offsets
+
+
+def _body(emit: Callable[[Emitter], None]) -> Callable[..., Any]:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit(Emitter(context, builder, signature, arguments))
+        return context.get_dummy_value()
+
+    return generate
+
+
+def _pairs(size: int, qubit: int) -> list[tuple[int, int]]:
+    return [(row, row | 1 << qubit) for row in range(size) if not row >> qubit & 1]
+
+
+def _rotation(num_qubits: int, *, by_tangent: bool) -> Any:
+    """Return an intrinsic that applies Y rotations on 1 to 3 qubits to a block of rows.
+
+    By tangent, ``(a, b) -> (a - t b, b + t a)`` leaves the factor of a cosine per rotation to the
+    caller and takes one multiply-add per row instead of two.
+    """
+
+    def emit(e: Emitter) -> None:
+        offsets = e.corners(e[1], [e[2], e[3], e[4]][:num_qubits])
+        rows = [e.load(0, offset) for offset in offsets]
+        for qubit in range(num_qubits):
+            if by_tangent:
+                tangent = e.load(5, e[6 + qubit], skip=2)
+                for low, high in _pairs(len(rows), qubit):
+                    zero, one = rows[low], rows[high]
+                    rows[low], rows[high] = zero - tangent * one, one + tangent * zero
+            else:
+                cosine, sine = e.load(5, e[6 + qubit]), e.load(5, e[6 + qubit], skip=1)
+                for low, high in _pairs(len(rows), qubit):
+                    zero, one = rows[low], rows[high]
+                    rows[low] = cosine * zero - sine * one
+                    rows[high] = cosine * one + sine * zero
+        for offset, row in zip(offsets, rows, strict=True):
+            e.store(0, offset, row)
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def rotate(
+        _context: Any,
+        state: Any, at: Any, stride0: Any, stride1: Any, stride2: Any,
+        coefficients: Any, first: Any, second: Any, third: Any,
+    ) -> Any:  # fmt: skip
+        arguments = (state, at, stride0, stride1, stride2, coefficients, first, second, third)
+        return types.void(*arguments), _body(emit)
+
+    return rotate
+
+
+def _rotation_back(num_qubits: int, *, by_tangent: bool) -> Any:
+    """Return an intrinsic that undoes `_rotation` on state and costate and sums gradients.
+
+    Per rotation ``sum(costate_1 state_0 - costate_0 state_1)`` is added to a row of `sums`.
+    """
+
+    def emit(e: Emitter) -> None:
+        offsets = e.corners(e[2], [e[3], e[4], e[5]][:num_qubits])
+        state = [e.load(0, offset) for offset in offsets]
+        costate = [e.load(1, offset) for offset in offsets]
+        for qubit in reversed(range(num_qubits)):
+            total, spare = e.load(10, e[11 + qubit]), None
+            for low, high in _pairs(len(state), qubit):
+                total = total + costate[high] * state[low]
+                term = costate[low] * state[high]
+                spare = term if spare is None else spare + term
+            assert spare is not None
+            e.store(10, e[11 + qubit], total - spare)
+            if by_tangent:
+                tangent = e.load(6, e[7 + qubit], skip=2)
+                for rows in (state, costate):
+                    for low, high in _pairs(len(rows), qubit):
+                        zero, one = rows[low], rows[high]
+                        rows[low], rows[high] = zero + tangent * one, one - tangent * zero
+            else:
+                cosine, sine = e.load(6, e[7 + qubit]), e.load(6, e[7 + qubit], skip=1)
+                for rows in (state, costate):
+                    for low, high in _pairs(len(rows), qubit):
+                        zero, one = rows[low], rows[high]
+                        rows[low] = cosine * zero + sine * one
+                        rows[high] = cosine * one - sine * zero
+        for array, rows in ((0, state), (1, costate)):
+            for offset, row in zip(offsets, rows, strict=True):
+                e.store(array, offset, row)
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def rotate_back(
+        _context: Any,
+        state: Any, costate: Any, at: Any, stride0: Any, stride1: Any, stride2: Any,
+        coefficients: Any, first: Any, second: Any, third: Any,
+        sums: Any, sum0: Any, sum1: Any, sum2: Any,
+    ) -> Any:  # fmt: skip
+        arguments = (
+            state, costate, at, stride0, stride1, stride2,
+            coefficients, first, second, third, sums, sum0, sum1, sum2,
+        )  # fmt: skip
+        return types.void(*arguments), _body(emit)
+
+    return rotate_back
+
+
+rotate1 = _rotation(1, by_tangent=False)
+rotate2 = _rotation(2, by_tangent=False)
+rotate3 = _rotation(3, by_tangent=False)
+tangent1 = _rotation(1, by_tangent=True)
+tangent2 = _rotation(2, by_tangent=True)
+tangent3 = _rotation(3, by_tangent=True)
+rotate_back1 = _rotation_back(1, by_tangent=False)
+rotate_back2 = _rotation_back(2, by_tangent=False)
+rotate_back3 = _rotation_back(3, by_tangent=False)
+tangent_back1 = _rotation_back(1, by_tangent=True)
+tangent_back2 = _rotation_back(2, by_tangent=True)
+tangent_back3 = _rotation_back(3, by_tangent=True)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def split(_context: Any, state: Any, low: Any, high: Any, table: Any, at: Any) -> Any:
+    """state[high] = sin * state[low]; state[low] *= cos."""
+
+    def emit(e: Emitter) -> None:
+        row = e.load(0, e[1])
+        e.store(0, e[1], e.load(3, e[4]) * row)
+        e.store(0, e[2], e.load(3, e[4], skip=1) * row)
+
+    return types.void(state, low, high, table, at), _body(emit)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def split_back(
+    _context: Any, state: Any, costate: Any, low: Any, high: Any,
+    table: Any, at: Any, sums: Any, total: Any,
+) -> Any:  # fmt: skip
+    """Undo `split` on state and costate, and add to the rotation's gradient."""
+
+    def emit(e: Emitter) -> None:
+        cosine, sine = e.load(4, e[5]), e.load(4, e[5], skip=1)
+        state0, state1 = e.load(0, e[2]), e.load(0, e[3])
+        costate0, costate1 = e.load(1, e[2]), e.load(1, e[3])
+        e.store(6, e[7], e.load(6, e[7]) + costate1 * state0 - costate0 * state1)
+        e.store(0, e[2], cosine * state0 + sine * state1)
+        e.store(1, e[2], cosine * costate0 + sine * costate1)
+
+    return types.void(state, costate, low, high, table, at, sums, total), _body(emit)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def copy_row(_context: Any, target: Any, to: Any, source: Any, at: Any) -> Any:
+    """target[to] = source[at]."""
+
+    def emit(e: Emitter) -> None:
+        e.store(0, e[1], e.load(2, e[3]))
+
+    return types.void(target, to, source, at), _body(emit)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def phase_row(
+    _context: Any, target: Any, to: Any, to_imag: Any, source: Any, at: Any, at_imag: Any,
+    real: Any, imag: Any,
+) -> Any:  # fmt: skip
+    """target[to] = (real + i imag) * source[at] on complex rows."""
+
+    def emit(e: Emitter) -> None:
+        factor_real, factor_imag = e.splat(e[6]), e.splat(e[7])
+        row_real, row_imag = e.load(3, e[4]), e.load(3, e[5])
+        e.store(0, e[1], factor_real * row_real - factor_imag * row_imag)
+        e.store(0, e[2], factor_real * row_imag + factor_imag * row_real)
+
+    return types.void(target, to, to_imag, source, at, at_imag, real, imag), _body(emit)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def phase_row_of_real(
+    _context: Any, target: Any, to: Any, to_imag: Any, source: Any, at: Any, real: Any, imag: Any
+) -> Any:
+    """target[to] = (real + i imag) * source[at], the source being real."""
+
+    def emit(e: Emitter) -> None:
+        row = e.load(3, e[4])
+        e.store(0, e[1], e.splat(e[5]) * row)
+        e.store(0, e[2], e.splat(e[6]) * row)
+
+    return types.void(target, to, to_imag, source, at, real, imag), _body(emit)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def real_of_phase_row(
+    _context: Any, target: Any, to: Any, source: Any, at: Any, at_imag: Any, real: Any, imag: Any
+) -> Any:
+    """target[to] = the real part of (real + i imag) * source[at]."""
+
+    def emit(e: Emitter) -> None:
+        row_real, row_imag = e.load(2, e[3]), e.load(2, e[4])
+        e.store(0, e[1], e.splat(e[5]) * row_real - e.splat(e[6]) * row_imag)
+
+    return types.void(target, to, source, at, at_imag, real, imag), _body(emit)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def lane_phase_row(
+    _context: Any, state: Any, at: Any, at_imag: Any, table: Any, row: Any, sign: Any
+) -> Any:
+    """state[at] *= cos - i sign sin, with one angle per lane."""
+
+    def emit(e: Emitter) -> None:
+        cosine, sine = e.load(3, e[4]), e.splat(e[5]) * e.load(3, e[4], skip=1)
+        real, imag = e.load(0, e[1]), e.load(0, e[2])
+        e.store(0, e[1], cosine * real + sine * imag)
+        e.store(0, e[2], cosine * imag - sine * real)
+
+    return types.void(state, at, at_imag, table, row, sign), _body(emit)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def phase_gradient_row(
+    _context: Any, sums: Any, total: Any, state: Any, costate: Any, at: Any, at_imag: Any, sign: Any
+) -> Any:
+    """sums[total] += sign * Im(conj(costate) state) at one row."""
+
+    def emit(e: Emitter) -> None:
+        state_real, state_imag = e.load(2, e[4]), e.load(2, e[5])
+        costate_real, costate_imag = e.load(3, e[4]), e.load(3, e[5])
+        value = costate_real * state_imag - costate_imag * state_real
+        e.store(0, e[1], e.load(0, e[1]) + e.splat(e[6]) * value)
+
+    return types.void(sums, total, state, costate, at, at_imag, sign), _body(emit)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def add_probability(_context: Any, sums: Any, total: Any, state: Any, at: Any, factor: Any) -> Any:
+    """sums[total] += factor * state[at]**2."""
+
+    def emit(e: Emitter) -> None:
+        row = e.load(2, e[3])
+        e.store(0, e[1], e.load(0, e[1]) + e.splat(e[4]) * row * row)
+
+    return types.void(sums, total, state, at, factor), _body(emit)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def add_scaled(_context: Any, sums: Any, total: Any, source: Any, at: Any, factor: Any) -> Any:
+    """sums[total] += factor * source[at]."""
+
+    def emit(e: Emitter) -> None:
+        e.store(0, e[1], e.load(0, e[1]) + e.splat(e[4]) * e.load(2, e[3]))
+
+    return types.void(sums, total, source, at, factor), _body(emit)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def multiply_rows(
+    _context: Any, target: Any, to: Any, left: Any, left_at: Any, right: Any, right_at: Any
+) -> Any:
+    """target[to] = left[left_at] * right[right_at]."""
+
+    def emit(e: Emitter) -> None:
+        e.store(0, e[1], e.load(2, e[3]) * e.load(4, e[5]))
+
+    return types.void(target, to, left, left_at, right, right_at), _body(emit)
