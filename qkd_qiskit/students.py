@@ -17,7 +17,6 @@ from pathlib import Path
 
 import torch
 from qiskit import QuantumCircuit
-from qiskit.primitives import StatevectorEstimator, StatevectorSampler
 from qiskit_machine_learning.neural_networks import EstimatorQNN, NeuralNetwork, SamplerQNN
 from torch import Tensor, nn
 
@@ -375,6 +374,7 @@ def _shrink(reduction: nn.Module, parts: StudentCircuit) -> None:
 
 
 def _make_qnn(parts: StudentCircuit, *, readout: str, num_classes: int) -> NeuralNetwork:
+    # Without a primitive of its own a network is exact, so that a stock connector around it is too.
     qubits = parts.circuit.num_qubits
     common = {
         "circuit": parts.circuit,
@@ -383,13 +383,11 @@ def _make_qnn(parts: StudentCircuit, *, readout: str, num_classes: int) -> Neura
         "input_gradients": True,
     }
     if readout == "expectation":
-        estimator = StatevectorEstimator()
-        return EstimatorQNN(**common, observables=observables(qubits), estimator=estimator)
+        return EstimatorQNN(**common, observables=observables(qubits))
     return SamplerQNN(
         **common,
         interpret=interpret(readout, qubits=qubits, num_classes=num_classes),
         output_shape=output_shape(readout, qubits=qubits, num_classes=num_classes),
-        sampler=StatevectorSampler(),
     )
 
 
