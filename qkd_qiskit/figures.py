@@ -1,0 +1,321 @@
+"""The figures of a report: numbers in, one SVG element out.
+
+Each is drawn small, so that a row of them wraps on a phone instead of shrinking, and its colours
+are style-sheet variables of the page, so that it follows light and dark. Text stays text.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, SOFT, RULE, PAPER = "#1d1f21", "#62676c", "#dddfe1", "#ffffff"
+ARM_COLOURS = {"label_only": "#d55e00", "distilled": "#0072b2", "classical_twin": "#7c7f83"}
+OTHER_COLOUR = "#009e73"
+INPUT_COLOUR, TRAINED_COLOUR = "#00795a", "#5b4b9a"
+VARIABLES = {
+    INK: "ink",
+    SOFT: "soft",
+    RULE: "rule",
+    PAPER: "paper",
+    OTHER_COLOUR: "other",
+    INPUT_COLOUR: "input",
+    TRAINED_COLOUR: "trained",
+    **{colour: arm.replace("_", "-") for arm, colour in ARM_COLOURS.items()},
+}
+LINES = {"label_only": (0, (4, 1.5)), "distilled": "-", "classical_twin": (0, (1, 1.2))}
+MARKERS = {"label_only": "s", "distilled": "o", "classical_twin": "^"}
+MOST_POINTS = 120  # of one line: what a panel of 300 pixels can show
+
+_SETTINGS: dict[str, Any] = {
+    "font.size": 9,
+    "text.color": INK,
+    "text.parse_math": False,  # a class may be called $x$
+    "axes.edgecolor": SOFT,
+    "axes.labelcolor": SOFT,
+    "axes.linewidth": 0.7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.facecolor": "none",
+    "axes.unicode_minus": True,
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
+    "xtick.major.width": 0.7,
+    "ytick.major.width": 0.7,
+    "grid.color": RULE,
+    "grid.linewidth": 0.7,
+    "figure.facecolor": "none",
+    "svg.fonttype": "none",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class GainRow:
+    """One line of a gain figure.
+
+    Attributes:
+        label: What it is called.
+        differences: Gain of each pair, in points.
+        mean: Their mean in points; None without pairs.
+        interval: 95 % interval in points; None below two pairs.
+    """
+
+    label: str
+    differences: Sequence[float]
+    mean: float | None
+    interval: tuple[float, float] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curves:
+    """What one arm draws in a training figure.
+
+    Attributes:
+        arm: Its name.
+        lines: One line for each seed: a value for each epoch.
+        kept: Which lines count for the mean and the range of the axis.
+    """
+
+    arm: str
+    lines: Sequence[Sequence[float]]
+    kept: Sequence[bool]
+
+
+def gain_figure(
+    rows: Sequence[GainRow], *, name: str, label: str, limits: tuple[float, float]
+) -> str:
+    """Paired gains: a dot for each seed, mean and interval above them, one row for each target.
+
+    Args:
+        rows: From top to bottom.
+        name: Prefix of the identifiers inside; unique on a page.
+        label: Title of the axis.
+        limits: Range of the axis in points, so that two figures can share it.
+    """
+    with _canvas(4.95, 0.75 + 0.55 * len(rows)) as (figure, axes):
+        colour = ARM_COLOURS["distilled"]
+        axes.axvline(0, color=INK, linewidth=0.9, zorder=1)
+        for height, row in enumerate(reversed(rows)):
+            if row.interval is not None:
+                axes.plot(row.interval, [height + 0.1] * 2, color=colour, linewidth=2.4)
+                for end in row.interval:
+                    axes.plot([end] * 2, [height, height + 0.2], color=colour, linewidth=1.2)
+            if row.mean is not None:
+                axes.plot(row.mean, height + 0.1, marker="D", markersize=7, color=colour)
+            else:
+                axes.text(0, height, "  no pair is left", va="center", color=SOFT)
+            axes.plot(
+                row.differences,
+                [height - 0.22] * len(row.differences),
+                linestyle="none",
+                marker="o",
+                markersize=5.5,
+                markerfacecolor=colour,
+                markeredgecolor="none",
+                alpha=0.45,
+            )
+        axes.set(xlim=limits, ylim=(-0.6, len(rows) - 0.4), xlabel=label)
+        axes.set_yticks(range(len(rows)), [row.label for row in reversed(rows)])
+        axes.tick_params(axis="y", length=0, labelcolor=INK)
+        axes.spines["left"].set_visible(False)
+        axes.grid(axis="x")
+        axes.set_axisbelow(True)
+        axes.xaxis.set_major_formatter(
+            lambda value, _: f"{value:+g}".replace("-", "−") if value else "0"
+        )
+        return _svg(figure, name=name, title=label)
+
+
+def curves_figure(
+    arms: Sequence[Curves], *, name: str, title: str, unit: str = "", share: bool = False
+) -> str:
+    """One figure of training over epochs: each seed thin, their mean bold.
+
+    Args:
+        arms: What is drawn.
+        name: Prefix of the identifiers inside; unique on a page.
+        title: What is drawn, for readers who cannot see it.
+        unit: Label of the vertical axis.
+        share: Whether values are shares, shown in percent.
+    """
+    with _canvas(3.25, 2.45) as (figure, axes):
+        shown: list[float] = []
+        for arm in arms:
+            style: dict[str, Any] = {"color": arm_colour(arm.arm)}
+            for line in arm.lines:
+                axes.plot(*_thinned(line), linewidth=0.8, alpha=0.5, **style)
+            kept = [line for line, keep in zip(arm.lines, arm.kept, strict=True) if keep and line]
+            shown += [value for line in kept for value in line if np.isfinite(value)]
+            if kept:
+                epochs = min(map(len, kept))
+                mean = np.mean([line[:epochs] for line in kept], axis=0)
+                style |= {"linestyle": LINES.get(arm.arm, "-"), "linewidth": 2}
+                axes.plot(*_thinned(mean), marker="o" if epochs == 1 else "", **style)
+        if shown:
+            low, high = min(shown), max(shown)
+            margin = 0.05 * (high - low) or 0.05
+            axes.set_ylim(low - margin, high + margin)
+        _label_epochs(axes)
+        axes.set_ylabel(unit)
+        axes.grid(axis="y")
+        if share:
+            axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
+        return _svg(figure, name=name, title=f"{title} over epochs")
+
+
+def confusion_figure(
+    counts: Sequence[Sequence[int]], classes: Sequence[str], *, name: str, arm: str, title: str
+) -> str:
+    """Confusion in percent of each row (row = label, column = choice).
+
+    Args:
+        counts: Images, row = label, column = choice.
+        classes: Names in the order of the rows.
+        name: Prefix of the identifiers inside; unique on a page.
+        arm: Whose colour it takes.
+        title: What it is, for readers who cannot see it.
+    """
+    from matplotlib.patches import Rectangle
+
+    matrix = np.asarray(counts, dtype=float)
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    long = max(map(len, classes)) > 3
+    with _canvas(3.25, 3.25) as (figure, axes):
+        for (row, column), value in np.ndenumerate(shares):
+            axes.add_patch(
+                Rectangle(
+                    (column - 0.47, row - 0.47),
+                    0.94,
+                    0.94,
+                    facecolor=arm_colour(arm),
+                    alpha=0.04 + 0.96 * value,
+                    linewidth=0,
+                )
+            )
+            if value >= 0.005:
+                axes.text(
+                    column,
+                    row,
+                    f"{100 * value:.0f}",
+                    ha="center",
+                    va="center",
+                    fontsize=7.5,
+                    color=PAPER if value > 0.55 else INK,
+                )
+        size = len(classes)
+        axes.set(xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5), aspect="equal")
+        names = [_shortened(one) for one in classes]
+        axes.set_xticks(range(size), names, rotation=90 if long else 0)
+        axes.set_yticks(range(size), names)
+        axes.tick_params(length=0, labelsize=8)
+        axes.spines[:].set_visible(False)
+        axes.set(xlabel="chosen", ylabel="label")
+        return _svg(figure, name=name, title=title)
+
+
+def paired_figure(
+    arms: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, name: str, target: str
+) -> str:
+    """Accuracy without and with noise on the same images: a line for each seed, the mean bold.
+
+    Args:
+        arms: Exact and sampled accuracies as shares, one for each seed, by arm.
+        name: Prefix of the identifiers inside; unique on a page.
+        target: Where it was sampled.
+    """
+    with _canvas(1.1 + 1.15 * len(arms), 2.6) as (figure, axes):
+        ticks: list[float] = []
+        for number, (arm, (exact, sampled)) in enumerate(arms.items()):
+            ends = [2.0 * number, 2.0 * number + 1]
+            ticks += ends
+            style: dict[str, Any] = {"color": arm_colour(arm), "marker": MARKERS.get(arm, "D")}
+            for pair in zip(exact, sampled, strict=True):
+                axes.plot(ends, pair, linewidth=0.9, markersize=3.5, alpha=0.45, **style)
+            means = [float(np.mean(exact)), float(np.mean(sampled))]
+            axes.plot(ends, means, linewidth=2.4, markersize=6, **style)
+        axes.set_xlim(-0.45, ticks[-1] + 0.45)
+        axes.set_xticks(ticks, ["exact", "sampled"] * len(arms))
+        axes.margins(y=0.08)
+        axes.grid(axis="y")
+        axes.tick_params(axis="x", length=0)
+        axes.set_ylabel("test accuracy")
+        axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
+        return _svg(figure, name=name, title=f"Accuracy exact and on {target}, the same images")
+
+
+def arm_colour(arm: str) -> str:
+    """The colour of an arm in every figure."""
+    return ARM_COLOURS.get(arm, OTHER_COLOUR)
+
+
+def inline_svg(text: str, *, name: str, title: str) -> str:
+    """An SVG file as an element that can stand in a page beside others.
+
+    Colours of `VARIABLES` become variables of the page's style sheet, identifiers get a prefix or
+    go where nothing refers to them, and what only a file needs (namespaces, styles) goes as well.
+    """
+    text = text[text.index("<svg") :]
+    text = re.sub(
+        r"<metadata>.*?</metadata>|<defs>\s*<style.*?</style>\s*</defs>", "", text, flags=re.S
+    )
+    text = re.sub(r'\s+(xmlns(:xlink)?|version)="[^"]*"', "", text).replace("xlink:href", "href")
+    used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', text))
+    text = re.sub(
+        r'\s+id="([^"]*)"', lambda m: f' id="{name}-{m[1]}"' if m[1] in used else "", text
+    )
+    text = re.sub(r'(url\(#|href="#)', rf"\g<1>{name}-", text)
+    for colour, variable in VARIABLES.items():
+        text = text.replace(colour, f"var(--{variable})")
+    # A hundredth of a point is enough for a position; scales, which are below 1, keep all digits.
+    text = re.sub(r"\b([1-9]\d*\.\d\d)\d+", r"\1", text)
+    text = re.sub(r"\n\s*", "\n", text)
+    return text.replace("<svg", f'<svg role="img" aria-label="{escape(title)}"', 1)
+
+
+@contextmanager
+def _canvas(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context(_SETTINGS):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        yield figure, figure.subplots()
+
+
+def _svg(figure: Figure, *, name: str, title: str) -> str:
+    from matplotlib import rc_context
+
+    text = io.StringIO()
+    with rc_context({"svg.hashsalt": name}):
+        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    return inline_svg(text.getvalue(), name=name, title=title)
+
+
+def _thinned(line: Sequence[float]) -> tuple[Any, Any]:
+    """Epochs (from 1) and values of a line, at most MOST_POINTS of them; gaps where not finite."""
+    chosen = np.unique(np.linspace(0, len(line) - 1, min(len(line), MOST_POINTS)).round())
+    rows = chosen.astype(int)
+    values = np.asarray(line, dtype=float)[rows]
+    return rows + 1, np.where(np.isfinite(values), values, np.nan)
+
+
+def _label_epochs(axes: Axes) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+
+
+def _shortened(name: str, most: int = 11) -> str:
+    return name if len(name) <= most else name[: most - 1] + "…"

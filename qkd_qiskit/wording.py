@@ -1,0 +1,188 @@
+"""What a report says in words: numbers with their units, and the answer that an interval gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from qkd_qiskit.recipe import Recipe
+from qkd_qiskit.results import BASELINE, TREATMENT, TWIN
+
+FEW_SEEDS = 5  # below this many pairs the t interval is wide, and the reader is told
+HELPED, HARMED, UNDECIDED = "up", "down", "open"
+
+ARM_NAMES = {BASELINE: "label only", TREATMENT: "distilled", TWIN: "classical twin"}
+TEACHER_NAMES = {
+    "softmax": "softmax regression",
+    "mlp": "a multilayer perceptron",
+    "small_cnn": "a small convolutional network",
+    "lenet5": "LeNet-5",
+    "alexnet": "AlexNet",
+    "ensemble": "an ensemble",
+    "module": "a network of your own",
+}
+
+
+def percent(share: float) -> str:
+    """A share in percent: `61.5 %`."""
+    return f"{100 * share:.1f}\u202f%"
+
+
+def points(value: float) -> str:
+    """A signed number of points; more digits where one would hide the sign: `−3.4`."""
+    digits = 1 if abs(value) >= 0.05 or value == 0 else 2
+    return f"{round(value, digits) + 0.0:+.{digits}f}".replace("-", "−")
+
+
+def count(number: int, noun: str = "") -> str:
+    """A whole number with thousands set apart, and a noun in its number: `1 297 images`."""
+    text = f"{number:,}".replace(",", "\u202f")
+    return f"{text} {noun}{'s' * (number != 1)}" if noun else text
+
+
+def arm_name(arm: str) -> str:
+    """An arm as a reader calls it."""
+    return ARM_NAMES.get(arm, arm.replace("_", " "))
+
+
+def subject(recipe: Recipe, result: Mapping[str, Any]) -> tuple[str, str]:
+    """What was distilled into what: a title, and a paragraph with the sizes."""
+    teacher = TEACHER_NAMES.get(result["teacher"]["kind"], result["teacher"]["kind"])
+    student, classes = result["student"], len(result["classes"]) if "classes" in result else None
+    if "qubits" in student:
+        title = f"{teacher} distilled into a {student['qubits']}-qubit circuit"
+        what = (
+            f"a {recipe.student.kind} student: a circuit of {count(student['qubits'], 'qubit')} "
+            f"with {count(student['weights'], 'trained angle')}, among "
+            f"{count(student['parameters'], 'trained parameter')} in all"
+        )
+    else:
+        title = f"{teacher} distilled into a classical student"
+        what = (
+            f"a classical student with {count(student['parameters'], 'trained parameter')} and no "
+            "circuit"
+        )
+    images = recipe.data.train_per_class
+    labels = "all labelled images" if images is None else f"{count(images, 'labelled image')}"
+    paragraph = (
+        f"{_capital(teacher)}, right on {percent(result['teacher']['accuracy'])} of the test "
+        f"images of {recipe.data.name}{f' ({classes} classes)' if classes else ''}, taught {what}. "
+        f"Each student learned from {labels}{'' if images is None else ' per class'}."
+    )
+    return _capital(title), paragraph
+
+
+def verdict(gain: Mapping[str, Any]) -> str:
+    """HELPED, HARMED, or UNDECIDED where the interval holds zero or there is none."""
+    low, high = gain["ci95"] or (0, 0)
+    return HELPED if low > 0 else HARMED if high < 0 else UNDECIDED
+
+
+def distillation_answer(gain: Mapping[str, Any]) -> str:
+    """Whether distillation helped, in one sentence."""
+    if gain["mean"] is None:
+        return (
+            "No pair of trained students is left: this run cannot say whether distillation helped."
+        )
+    verb = "gained" if gain["mean"] > 0 else "changed test accuracy by"
+    unit = "points of test accuracy" if gain["mean"] > 0 else "points"
+    start = f"Distillation {verb} {points(gain['mean'])} {unit}"
+    if gain["ci95"] is None:
+        return f"{start} with one seed: no interval, so no conclusion."
+    ends = {HELPED: "it helped", HARMED: "it harmed", UNDECIDED: "not distinguishable from zero"}
+    return f"{start} ({interval(gain)}): {ends[verdict(gain)]}."
+
+
+def twin_answer(gain: Mapping[str, Any]) -> str:
+    """How the distilled student stands against its classical twin, in one sentence."""
+    if gain["mean"] is None:
+        return "Against the classical twin: no pair of trained students is left."
+    start = f"Against its classical twin, the distilled student: {points(gain['mean'])} points"
+    if gain["ci95"] is None:
+        return f"{start} with one seed: no interval, so no conclusion."
+    ends = {
+        HELPED: "the student is ahead",
+        HARMED: "the twin is ahead",
+        UNDECIDED: "not distinguishable from zero",
+    }
+    return f"{start} ({interval(gain)}): {ends[verdict(gain)]}."
+
+
+def interval(gain: Mapping[str, Any]) -> str:
+    """The interval of a gain, and how many pairs it comes from."""
+    low, high = gain["ci95"]
+    pairs = f"{gain['seeds']} paired seeds"
+    return f"95\u202f% interval {points(low)} to {points(high)}, {pairs}"
+
+
+def reminders(recipe: Recipe, result: Mapping[str, Any]) -> list[str]:
+    """What has to be known to read the answer rightly, a sentence or two each."""
+    said = []
+    gains = [gain for gain in result["gain"].values() if gain["ci95"] is not None]
+    if gains and gains[0]["seeds"] < FEW_SEEDS:
+        low, high = gains[0]["ci95"]
+        said.append(
+            f"{gains[0]['seeds']} seeds are few: with their spread, only a gain beyond "
+            f"±{points((high - low) / 2)[1:]} points would have been told from zero here. "
+            "More seeds narrow the interval (--seeds 10)."
+        )
+    if gains:
+        said.append(
+            "The interval covers what differs between seeds (draw of images, their order, "
+            "initialisation, shots). Teacher, validation split and test images are the same in "
+            "all. Each target has its own interval; none is corrected for their number."
+        )
+    if recipe.student.kind != "classical" and TWIN not in result["arms"]:
+        said.append(
+            "No classical twin was trained, so this run cannot say whether the circuit is needed "
+            "(--arms label_only,distilled,classical_twin)."
+        )
+    return said
+
+
+def missing_answer(arms: Sequence[str]) -> str:
+    """Why there is no answer in a run that lacks an arm."""
+    missing = " and ".join(arm_name(arm) for arm in (BASELINE, TREATMENT) if arm not in arms)
+    return f"This run has no arm `{missing}`: it cannot say whether distillation helped."
+
+
+def conditions(result: Mapping[str, Any], target: str) -> str:
+    """Images, shots and noise of a target, in short."""
+    described = result["targets"][target]
+    figures = next(iter(result["arms"].values()), {}).get(target, {})
+    parts = [count(images, "image") for images in figures.get("images", [])[:1]]
+    if described["shots"] is None:
+        return ", ".join([*parts, "exact probabilities"])
+    parts.append(count(described["shots"], "shot"))
+    if is_noisy(result, target):
+        parts.append(f"noise calibrated {described['calibration_date']}")
+    else:
+        parts.append("no noise")
+    return ", ".join(parts)
+
+
+def is_noisy(result: Mapping[str, Any], target: str) -> bool:
+    """Whether a target has a device's noise."""
+    return "calibration_date" in result["targets"][target]
+
+
+def best_case(result: Mapping[str, Any]) -> str:
+    """What has to be said wherever a figure comes from a noise model; empty without one."""
+    names = [name for name in result["targets"] if is_noisy(result, name)]
+    if not names:
+        return ""
+    return (
+        f"The noise of {', '.join(names)} is a best case: a model from calibration data, without "
+        "crosstalk and drift."
+    )
+
+
+def seeds_text(result: Mapping[str, Any]) -> str:
+    """How many seeds, and which where they are few: `3 seeds (0, 1, 2)`."""
+    seeds = result["seeds"]
+    which = f" ({', '.join(map(str, seeds))})" if len(seeds) <= 6 else ""
+    return count(len(seeds), "seed") + which
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
