@@ -6,11 +6,7 @@ Canonical shapes have a leading members dimension of S, or of 1 where all member
 
 from __future__ import annotations
 
-import functools
-import itertools
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,209 +14,144 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from qkd_qiskit.engine.plan import Plan
-from qkd_qiskit.engine.sweep import Array, Sweep
+from qkd_qiskit.engine.call import Call
+from qkd_qiskit.engine.sweep import Sweep
 from qkd_qiskit.errors import InputError
 
-_ROW_BYTES = 64
-_THREAD_WORK = 3_000_000  # row updates below which one thread is faster than several
+Tensors = tuple[Tensor, Tensor, Tensor | None]
 
 
-@dataclass
-class _Arrays:
-    """One call's arrays in NumPy: angles, their cosines and sines, given states."""
+def run(sweep: Sweep, inputs: Tensor, weights: Tensor, states: Tensor | None = None) -> Tensor:
+    """Return output values ``(batch, outputs)``.
 
-    plan: Plan
-    fields: tuple[Any, ...]
-    shared: Array
-    cosines: Array
-    sines: Array
-    given: Array
-    given_imag: Array
-    members: int
-    batch: int
-
-    @property
-    def lanes(self) -> int:
-        return _ROW_BYTES // self.shared.itemsize
-
-    @property
-    def tiles(self) -> int:
-        return -(-self.batch // self.lanes)
-
-    @classmethod
-    def of(cls, sweep: Sweep, inputs: Tensor, weights: Tensor, states: Tensor | None) -> _Arrays:
-        kind = "ground" if states is None else "complex" if states.is_complex() else "real"
-        plan, fields = sweep.plan(kind)
-        features, weight = inputs.detach().numpy(), weights.detach().numpy()
-        shared_map, sample_map = sweep.maps(weights.dtype)
-        shared = np.ascontiguousarray(shared_map.forward(features, weight, sampled=False))
-        with np.errstate(invalid="ignore"):  # the kernel reports numbers that are not finite
-            half = 0.5 * sample_map.forward(features, weight, sampled=True)
-            cosines, sines = np.cos(half), np.sin(half)
-        if states is None:
-            given = given_imag = np.zeros((1, 0, 0), dtype=weight.dtype)
-        elif kind == "real":
-            given = np.ascontiguousarray(states.detach().numpy())
-            given_imag = np.zeros((1, 0, 0), dtype=weight.dtype)
-        else:
-            whole = states.detach().resolve_conj().numpy()
-            given, given_imag = (np.ascontiguousarray(part) for part in (whole.real, whole.imag))
-        members = max(len(features), len(weight), len(given))
-        batch = inputs.shape[1]
-        return cls(plan, fields, shared, cosines, sines, given, given_imag, members, batch)
-
-    def scratch(self) -> tuple[Array, Array, Array]:
-        """Return phase tables, coefficient rows, and two tiles' states."""
-        kind = torch.float32 if self.shared.itemsize == 4 else torch.float64
-        states = 1 << self.plan.num_qubits
-        tables = empty(max(1, len(self.plan.fixed)), 2, states, dtype=kind)
-        rows = empty(max(1, 3 * len(self.plan.slots) * self.lanes), dtype=kind)
-        return tables, rows, empty(4, 2 * states * self.lanes, dtype=kind)
+    Args:
+        sweep: The program and what is read out of it.
+        inputs: ``(batch, inputs and features of inputs)``.
+        weights: ``(weights and features of weights,)``, float32 or float64, on the CPU.
+        states: States to start from ``(batch, 2**num_qubits)``; default: all qubits in 0.
+    """
+    given = None if states is None else states[None]
+    return _values(sweep, torch.is_grad_enabled(), (inputs[None], weights[None], given))[0]
 
 
-def empty(*shape: int, dtype: torch.dtype) -> Array:
-    """Return an array that begins at a cache line, which NumPy does not promise."""
-    found: Array = torch.empty(*shape, dtype=dtype).numpy()
-    return found
+def _transforms_active() -> bool:
+    """Return whether a torch.func transform is running, or may be."""
+    known = getattr(torch._C, "_are_functorch_transforms_active", None)
+    return known is None or bool(known())
+
+
+def _values(sweep: Sweep, keep: bool, tensors: Sequence[Tensor | None]) -> Tensor:
+    """Return output values ``(members, batch, outputs)`` of inputs, weights and given states."""
+    function = _Run if _transforms_active() else _RunPlainly
+    values: Tensor = function.apply(sweep, keep, *tensors)
+    return values
+
+
+def _forward(sweep: Sweep, keep: bool, tensors: Tensors) -> tuple[Call, Tensor]:
+    call = Call.of(sweep, *tensors)
+    values = torch.from_numpy(call.values(keep=keep))
+    if not call.finite:
+        for name, given in (("circuit inputs", tensors[0]), ("amplitudes", tensors[2])):
+            bad = 0 if given is None else int((~torch.isfinite(given)).sum())
+            if given is not None and bad:
+                raise InputError(
+                    f"{bad} of {given.numel()} {name} are NaN or infinite; give finite numbers"
+                )
+    return call, values
+
+
+def _backward(
+    call: Call, wanted: tuple[bool, bool], gradient: Tensor, tensors: Tensors
+) -> tuple[Tensor | None, Tensor, Tensor | None]:
+    """Return gradients of inputs, weights and given states."""
+    incoming = np.ascontiguousarray(gradient.detach().numpy())
+    of_shared, of_samples, of_states = call.gradients(incoming, of_states=wanted[1])
+    shared_map, sample_map = call.sweep.maps(tensors[1].dtype)
+    to_weights = np.zeros(tensors[1].shape, dtype=of_shared.dtype)
+    to_inputs = np.zeros(tensors[0].shape, dtype=of_shared.dtype) if wanted[0] else None
+    shared_map.backward(of_shared, None, to_weights)
+    sample_map.backward(of_samples, to_inputs, to_weights)
+    to_states = None
+    if wanted[1]:
+        whole = torch.from_numpy(of_states)
+        to_states = torch.view_as_complex(whole) if whole.shape[-1] == 2 else whole[..., 0]
+    found = None if to_inputs is None else torch.from_numpy(to_inputs)
+    return found, torch.from_numpy(to_weights), to_states
+
+
+class _RunPlainly(torch.autograd.Function):
+    """Output values, outside of torch.func transforms: what `_Run` does at half the overhead."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, sweep: Sweep, keep: bool, inputs: Tensor, weights: Tensor, states: Tensor | None
+    ) -> Tensor:
+        ctx.sweep = sweep
+        ctx.call, values = _forward(sweep, keep, (inputs, weights, states))
+        ctx.save_for_backward(inputs, weights, states)
+        return values
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        tensors = ctx.saved_tensors
+        wanted = (ctx.needs_input_grad[2], ctx.needs_input_grad[4])
+        if torch.is_grad_enabled():  # a second derivative will be asked for
+            return None, None, *_differentiable_backward(ctx.sweep, wanted, gradients[0], tensors)
+        return None, None, *_backward(ctx.call, wanted, gradients[0], tensors)
+
+
+def _differentiable_backward(
+    sweep: Sweep, wanted: tuple[bool, bool], gradient: Tensor, tensors: Tensors
+) -> tuple[Tensor | None, Tensor, Tensor | None]:
+    to_inputs, to_weights, to_states = _RunBack.apply(sweep, wanted, *tensors, gradient)
+    return to_inputs if wanted[0] else None, to_weights, to_states if wanted[1] else None
 
 
 class _Run(torch.autograd.Function):
-    """Values and final states; gradients by the adjoint sweep."""
+    """Output values, under torch.func transforms."""
 
     @staticmethod
     def forward(
         sweep: Sweep, keep: bool, inputs: Tensor, weights: Tensor, states: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        from qkd_qiskit.engine import kernels
-
-        call = _Arrays.of(sweep, inputs, weights, states)
-        values = torch.empty(call.members, call.batch, call.plan.size, dtype=weights.dtype)
-        length = (1 + call.plan.final_complex) * (call.lanes << call.plan.num_qubits)
-        kept = (call.members, call.tiles, length) if keep else (call.members, 0, length)
-        saved = torch.empty(kept, dtype=weights.dtype)
-
-        def work(members: tuple[int, int], tiles: tuple[int, int]) -> bool:
-            tables, rows, states_ = call.scratch()
-            sums = empty((call.plan.size + 1) * call.lanes, dtype=weights.dtype)
-            return bool(
-                kernels.forward(
-                    call.fields,
-                    call.shared,
-                    call.cosines,
-                    call.sines,
-                    call.given,
-                    call.given_imag,
-                    tables,
-                    rows,
-                    states_[0],
-                    states_[1],
-                    sums,
-                    values.numpy(),
-                    saved.numpy(),
-                    keep,
-                    members,
-                    tiles,
-                )
-            )
-
-        if not all(_in_threads(work, call)):
-            _refuse_not_finite(inputs, states)
-        return values, saved
+    ) -> Tensor:
+        return _forward(sweep, keep, (inputs, weights, states))[1]
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         ctx.sweep, _, features, weights, states = inputs
-        saved = output[1]
-        ctx.mark_non_differentiable(saved)
-        ctx.save_for_backward(features, weights, states, saved)
+        ctx.save_for_backward(features, weights, states)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
-        features, weights, states, saved = ctx.saved_tensors
         wanted = (ctx.needs_input_grad[2], ctx.needs_input_grad[4])
-        found = _RunBack.apply(ctx.sweep, wanted, features, weights, states, saved, gradients[0])
-        to_inputs, to_weights, to_states = found
-        return (
-            None,
-            None,
-            to_inputs if wanted[0] else None,
-            to_weights,
-            to_states if wanted[1] else None,
-        )
+        tensors = ctx.saved_tensors
+        return None, None, *_differentiable_backward(ctx.sweep, wanted, gradients[0], tensors)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> Any:
         sweep, keep, *tensors = arguments
         stacked, inner = _stack(info.batch_size, in_dims[2:], tensors, share=True)
-        values, saved = _Run.apply(sweep, keep, *stacked)
-        shape = (info.batch_size, inner)
-        return (values.reshape(*shape, *values.shape[1:]), saved.unflatten(0, shape)), (0, 0)
+        values = _values(sweep, keep, stacked)
+        return values.reshape(info.batch_size, inner, *values.shape[1:]), 0
 
 
 class _RunBack(torch.autograd.Function):
-    """Gradients of inputs, weights and given states."""
+    """Gradients of inputs, weights and given states; empty where they are not wanted."""
 
     @staticmethod
     def forward(
         sweep: Sweep, wanted: tuple[bool, bool], inputs: Tensor, weights: Tensor,
-        states: Tensor | None, saved: Tensor, gradient: Tensor,
+        states: Tensor | None, gradient: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-        from qkd_qiskit.engine import adjoint
-
-        call = _Arrays.of(sweep, inputs, weights, states)
-        kind = weights.dtype
-        if saved.shape[1] != call.tiles:  # the forward pass ran without gradients
-            saved = _Run.forward(sweep, True, inputs, weights, states)[1]
-        incoming = gradient.detach().contiguous().numpy()
-        keep_states = wanted[1]
-        parts = 0 if not keep_states or states is None else 1 + states.is_complex()
-        amplitudes = call.given.shape[2] if parts else 0
-        shapes = (
-            call.shared.shape,
-            call.cosines.shape,
-            (*call.given.shape[:2], amplitudes, parts),
-        )
-        totals = [np.zeros(shape, dtype=call.shared.dtype) for shape in shapes]
-
-        def work(members: tuple[int, int], tiles: tuple[int, int]) -> list[Array]:
-            whole = members == (0, call.members) and tiles == (0, call.tiles)
-            own = totals if whole else [np.zeros_like(total) for total in totals]
-            tables, rows, states_ = call.scratch()
-            slots = max(1, len(call.plan.slots))
-            sums = empty(slots * call.lanes, dtype=kind)
-            phase_sums = empty(tables.shape[0] * tables.shape[2] * call.lanes, dtype=kind)
-            outputs = empty((call.plan.size + 1) * call.lanes, dtype=kind)
-            adjoint.backward(
-                call.fields, call.shared, call.cosines, call.sines, tables, rows, states_, sums,
-                phase_sums, outputs, saved.numpy(), incoming, keep_states, *own, members, tiles,
-            )  # fmt: skip
-            return own
-
-        for own in _in_threads(work, call):
-            if own is not totals:
-                for total, part in zip(totals, own, strict=True):
-                    total += part
-        shared_map, sample_map = sweep.maps(kind)
-        to_weights = np.zeros(weights.shape, dtype=totals[0].dtype)
-        to_inputs = np.zeros(inputs.shape, dtype=totals[0].dtype) if wanted[0] else None
-        shared_map.backward(totals[0], None, to_weights)
-        sample_map.backward(totals[1], to_inputs, to_weights)
-        to_states = torch.from_numpy(totals[2])
-        if parts == 2:
-            to_states = torch.view_as_complex(to_states)
-        elif parts == 1:
-            to_states = to_states[..., 0]
-        nothing = torch.empty(0, dtype=kind)
-        return (
-            nothing if to_inputs is None else torch.from_numpy(to_inputs),
-            torch.from_numpy(to_weights),
-            to_states if parts else nothing.clone(),
-        )
+        tensors = (inputs, weights, states)
+        call = Call.of(sweep, *tensors)
+        found = _backward(call, wanted, gradient, tensors)
+        first, middle, last = (weights.new_empty(0) if part is None else part for part in found)
+        return first, middle, last
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        ctx.sweep, ctx.wanted, features, weights, states, _, gradient = inputs
+        ctx.sweep, _, features, weights, states, gradient = inputs
         ctx.save_for_backward(features, weights, states, gradient)
 
     @staticmethod
@@ -251,7 +182,7 @@ class _RunBack(torch.autograd.Function):
             )
         by_leaf = iter(second)
         result = [None if leaf is None else next(by_leaf) for leaf in leaves]
-        return None, None, result[0], result[1], result[2], None, result[3]
+        return None, None, *result
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> Any:
@@ -286,48 +217,3 @@ def _stack(
         whole = whole.expand(size, inner, *whole.shape[2:])
         stacked.append(whole.reshape(size * inner, *whole.shape[2:]))
     return stacked, inner
-
-
-def _in_threads(work: Callable[..., Any], call: _Arrays) -> list[Any]:
-    """Run the kernel over all members and tiles, in as many threads as torch may use."""
-    threads = torch.get_num_threads()
-    cost = (call.members * call.tiles << call.plan.num_qubits) * (4 + len(call.plan.slots))
-    if threads == 1 or cost < _THREAD_WORK:
-        return [work((0, call.members), (0, call.tiles))]
-    by_member = call.members >= threads
-    length = call.members if by_member else call.tiles
-    edges = np.linspace(0, length, min(threads, length) + 1).astype(int).tolist()
-    parts = [
-        (part, (0, call.tiles)) if by_member else ((0, call.members), part)
-        for part in itertools.pairwise(edges)
-    ]
-    return list(_pool(threads).map(lambda part: work(*part), parts))
-
-
-@functools.cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="qkd-engine")
-
-
-def _refuse_not_finite(inputs: Tensor, states: Tensor | None) -> None:
-    for name, given in (("circuit inputs", inputs), ("amplitudes", states)):
-        bad = 0 if given is None else int((~torch.isfinite(given)).sum())
-        if given is not None and bad:
-            raise InputError(
-                f"{bad} of {given.numel()} {name} are NaN or infinite; give finite numbers"
-            )
-
-
-def run(sweep: Sweep, inputs: Tensor, weights: Tensor, states: Tensor | None = None) -> Tensor:
-    """Return output values ``(batch, outputs)``.
-
-    Args:
-        sweep: The program and what is read out of it.
-        inputs: ``(batch, inputs and features of inputs)``.
-        weights: ``(weights and features of weights,)``, float32 or float64, on the CPU.
-        states: States to start from ``(batch, 2**num_qubits)``; default: all qubits in 0.
-    """
-    given = None if states is None else states[None]
-    values, _ = _Run.apply(sweep, torch.is_grad_enabled(), inputs[None], weights[None], given)
-    result: Tensor = values[0]
-    return result
