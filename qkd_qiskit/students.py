@@ -31,7 +31,7 @@ from qkd_qiskit.circuits import (
 )
 from qkd_qiskit.circuits.openqasm import dump_circuit, load_circuit
 from qkd_qiskit.engine import CompiledConnector
-from qkd_qiskit.errors import CheckpointError
+from qkd_qiskit.errors import CheckpointError, CircuitError
 from qkd_qiskit.recipe import StudentSpec, parse_recipe
 from qkd_qiskit.reductions import TRAINED, PrincipalComponents, make_reduction
 from qkd_qiskit.seeds import derive_seed
@@ -295,6 +295,11 @@ def make_student(
     Raises:
         CircuitError: Features, qubits, classes and read-out do not fit together.
     """
+    if num_classes < 2 or min(image_shape) < 1:
+        raise CircuitError(
+            f"a student of {num_classes} classes for images of shape {image_shape} was asked for; "
+            f"give at least 2 classes and 1 pixel"
+        )
     if circuit is not None:
         parts = adopt_circuit(circuit)
     elif spec.circuit is not None:
