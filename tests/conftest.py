@@ -1,5 +1,18 @@
 import pytest
 
+TINY = """
+data: {classes: [3, 5], train_per_class: 12, test_per_class: 20}
+teacher: {kind: softmax, epochs: 3, lr: 0.05}
+student: {kind: hybrid, qubits: 2, encoding: angle, layers: 1, reduction: linear,
+          readout: probabilities, head: linear}
+distill: {epochs: 3, batch_size: 8, lr: 0.05, selection: validation}
+arms: [label_only, distilled, classical_twin]
+targets: [exact, fake_manila]
+shots: 50
+test_limit: 10
+seeds: 2
+"""
+
 
 @pytest.fixture(autouse=True, scope="session")
 def _own_cache(tmp_path_factory):
@@ -7,3 +20,24 @@ def _own_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("QKD_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """Path of a recipe that runs in a second: two digits, two qubits, three epochs, two seeds."""
+    path = tmp_path_factory.mktemp("recipes") / "tiny.yaml"
+    path.write_text(TINY)
+    return path
+
+
+@pytest.fixture(scope="session")
+def finished(tiny, tmp_path_factory):
+    """The folder of a finished run of the tiny recipe, to be read; copy it to change it."""
+    from qkd_qiskit.recipe import load_recipe
+    from qkd_qiskit.runs import RunFolder
+    from qkd_qiskit.study import run
+
+    path = tmp_path_factory.mktemp("finished") / "run"
+    folder = RunFolder.create(path, load_recipe(tiny))
+    run(folder, command="qkd distill tiny.yaml")
+    return folder
