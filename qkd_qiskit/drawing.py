@@ -96,6 +96,8 @@ def _marked(circuit: QuantumCircuit, *, preparation: int = 0) -> QuantumCircuit:
         drawn.append(box, range(circuit.num_qubits))
         part = _INPUT
     for instruction in circuit.data[preparation:]:
+        if instruction.operation.name == "barrier":
+            continue
         own = _part(instruction)
         if own is not None and part is not None and (own != part or entangled):
             drawn.barrier()
@@ -135,9 +137,11 @@ def _svg(circuit: QuantumCircuit) -> str:
         return figure, axes
 
     # The drawer fits the axes it is given: drawings on any tell first how large they have to be.
-    columns = math.ceil(drawn(9, 9, fold=-1)[1].get_xlim()[1])
-    fold = math.ceil(columns / math.ceil(columns / MOST_COLUMNS))
-    _, axes = drawn(9, 9, fold=fold)
+    fold, (_, axes) = -1, drawn(9, 9, fold=-1)
+    columns = math.ceil(axes.get_xlim()[1])
+    if columns > MOST_COLUMNS:
+        fold = math.ceil(columns / math.ceil(columns / MOST_COLUMNS))
+        _, axes = drawn(9, 9, fold=fold)
     width, height = (SCALE * abs(high - low) for low, high in (axes.get_xlim(), axes.get_ylim()))
     text = io.StringIO()
     with rc_context({"svg.hashsalt": "circuit", "svg.fonttype": "path"}):

@@ -201,6 +201,7 @@ def confusion_figure(
                     facecolor=arm_colour(arm),
                     alpha=0.04 + 0.96 * value,
                     linewidth=0,
+                    in_layout=False,
                 )
             )
             if value >= 0.005:
@@ -212,6 +213,7 @@ def confusion_figure(
                     va="center",
                     fontsize=7.5,
                     color=PAPER if value > 0.55 else INK,
+                    in_layout=False,  # measuring a hundred of them takes most of the time
                 )
         size = len(classes)
         axes.set(xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5), aspect="equal")

@@ -49,13 +49,13 @@ def table(
         for group in groups
         if len(group) > 0
     ]
-    whole = element(
-        "table",
-        element("caption", caption),
-        element("thead", element("tr", *head)),
-        *bodies,
+    whole = element("table", element("thead", element("tr", *head)), *bodies)
+    # Not a <caption>: that would scroll with the table.
+    return element(
+        "figure",
+        element("div", whole, class_="wide", tabindex="0"),
+        element("figcaption", caption),
     )
-    return element("div", whole, class_="wide")
 
 
 def panel(title: object, svg: str) -> Markup:

@@ -164,8 +164,8 @@ def _figures_section(result: Mapping[str, Any]) -> Markup:
         table(
             ["", *heads],
             [[[f"teacher ({result['teacher']['kind']})", *teacher]], arms, gains],
-            caption=f"Mean and, below it, lowest to highest of {seeds_text(result)}. Gains: mean of the "
-            "paired differences in points and its 95\u202f% interval (paired t). "
+            caption=f"Mean and, below it, lowest to highest of {seeds_text(result)}. Gains: mean "
+            "of the paired differences in points and its 95\u202f% interval (paired t). "
             f"The teacher is measured on all test images. {best_case(result)}",
         ),
         _detail_table(result),
@@ -194,9 +194,9 @@ def _detail_table(result: Mapping[str, Any]) -> Markup:
         ["", *(title for title, _ in columns.values())],
         groups,
         caption=f"Mean and lowest to highest of {seeds_text(result)}. Agreement: share of images "
-        "on which student and teacher choose the same class. KL: divergence from the teacher's class "
-        "probabilities at temperature 1, mean over images. Calibration error: expected calibration "
-        f"error, 15 bins of equal width. {best_case(result)}",
+        "on which student and teacher choose the same class. KL: divergence from the teacher's "
+        "class probabilities at temperature 1, mean over images. Calibration error: expected "
+        f"calibration error, 15 bins of equal width. {best_case(result)}",
     )
 
 
@@ -297,10 +297,11 @@ def _training_section(folder: RunFolder, result: Mapping[str, Any]) -> Markup:
                 )
                 for key, title, unit in drawn
             ),
-            caption=f"Each seed thin, the mean bold, {seeds_text(result)}; both losses are means over "
-            f"the training images of an epoch. Distilled students minimise {spec.ce_weight:g} × "
-            f"cross-entropy + {spec.kd_weight:g} × divergence (temperature {spec.temperature:g}), "
-            f"label-only students the cross-entropy alone. The weights {kept} are kept.",
+            caption=f"Each seed thin, the mean bold, {seeds_text(result)}; both losses are means "
+            "over the training images of an epoch. Distilled students minimise "
+            f"{spec.ce_weight:g} × cross-entropy + {spec.kd_weight:g} × divergence (temperature "
+            f"{spec.temperature:g}), label-only students the cross-entropy alone. "
+            f"The weights {kept} are kept.",
         ),
     )
 

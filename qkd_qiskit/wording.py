@@ -155,7 +155,8 @@ def conditions(result: Mapping[str, Any], target: str) -> str:
         return ", ".join([*parts, "exact probabilities"])
     parts.append(count(described["shots"], "shot"))
     if is_noisy(result, target):
-        parts.append(f"noise calibrated {described['calibration_date']}")
+        date = described["calibration_date"].replace("-", "\u2011")  # keeps it on one line
+        parts.append(f"noise calibrated {date}")
     else:
         parts.append("no noise")
     return ", ".join(parts)
