@@ -14,6 +14,7 @@ import numpy as np
 from qkd_qiskit.engine import simd
 from qkd_qiskit.engine.kernels import (
     compiled,
+    gather_rows,
     phase_table,
     plan_scales,
     row_sum,
@@ -150,7 +151,7 @@ def backward(
 ) -> None:  # fmt: skip
     """Add gradients to `shared_gradient`, `sample_gradient` and, if kept, `state_gradient`."""
     (num_qubits, steps, slots, shared_slots, product, fixed, has_fixed, term_start, term_mask,
-     term_angle, targets, final_complex, index, _, matrix) = plan  # fmt: skip
+     term_angle, targets, final_complex, index, matrix) = plan  # fmt: skip
     lanes = simd.ROW_BYTES // rows.itemsize
     states = 1 << num_qubits
     plane = states * lanes
@@ -187,10 +188,7 @@ def backward(
             sums[shared_slots * lanes :] = 0.0
             length = (1 + final_complex) * plane
             state[:length] = saved[member, tile, :length]
-            for output in range(outputs):
-                for lane in range(lanes):
-                    value = gradients[member, sample + lane, output] if lane < inside else 0.0
-                    incoming[output * lanes + lane] = value
+            gather_rows(gradients[member], sample, incoming, 0, lanes)
             _costate(state, costate, plane, final_complex, index, matrix, incoming, outputs, lanes)
             for place in range(steps.shape[0]):
                 number = steps.shape[0] - 1 - place

@@ -43,7 +43,7 @@ class Call:
         members: Number of members.
         batch: Number of samples.
         saved: Final states ``(members, tiles, rows)``, once they are kept.
-        finite: Whether all per-sample angles and given amplitudes were finite, once it ran.
+        finite: Whether all output values were finite, once it ran.
     """
 
     sweep: Sweep

@@ -65,9 +65,8 @@ def shared_rows(slots: Any, shared_slots: int, angles: Any, rows: Any, lanes: in
 @compiled
 def sample_rows(
     slots: Any, shared_slots: int, cosines: Any, sines: Any, first: int, rows: Any, lanes: int
-) -> float:
-    """Fill the rows of every slot with an angle per sample; return a sum that is NaN if one is."""
-    check = 0.0
+) -> None:
+    """Fill the rows of every slot with an angle per sample of a tile."""
     for slot in range(shared_slots, slots.size):
         at = 3 * slot * lanes
         angle = slots[slot]
@@ -77,8 +76,6 @@ def sample_rows(
                 cosine, sine = cosines[first + lane, angle], sines[first + lane, angle]
             rows[at + lane] = cosine
             rows[at + lanes + lane] = sine
-            check += cosine
-    return check
 
 
 @compiled
@@ -167,16 +164,39 @@ def sign(bits: int) -> float:
 
 
 @compiled
-def _load_states(given: Any, first: int, state: Any, plane: int, lanes: int) -> float:
-    """Write given amplitudes into rows, zeros past the batch; return NaN if one is not finite."""
-    check = 0.0
-    for lane in range(lanes):
-        inside = first + lane < given.shape[0]
-        for index in range(given.shape[1]):
-            value = given[first + lane, index] if inside else 0.0
-            state[plane + index * lanes + lane] = value
-            check += value * 0.0
-    return check
+def gather_rows(samples: Any, first: int, rows: Any, at: int, lanes: int) -> None:
+    """Write a tile of samples ``(batch, length)`` as rows, zeros past the batch."""
+    batch, length = samples.shape
+    begin = 0
+    if first + lanes <= batch:
+        flat = samples.reshape(batch * length)
+        begin = length - length % lanes
+        for index in range(0, begin, lanes):
+            simd.transpose(rows, at + index * lanes, lanes, flat, first * length + index, length)
+    for index in range(begin, length):
+        for lane in range(lanes):
+            value = samples[first + lane, index] if first + lane < batch else 0.0
+            rows[at + index * lanes + lane] = value
+
+
+@compiled
+def scatter_rows(rows: Any, samples: Any, first: int, lanes: int) -> float:
+    """Write rows as a tile of samples ``(batch, length)``; return a sum that shows NaN."""
+    batch, length = samples.shape
+    begin = 0
+    if first + lanes <= batch:
+        flat = samples.reshape(batch * length)
+        begin = length - length % lanes
+        for index in range(0, begin, lanes):
+            simd.transpose(flat, first * length + index, length, rows, index * lanes, lanes)
+    for lane in range(min(lanes, batch - first)):
+        for index in range(begin, length):
+            samples[first + lane, index] = rows[index * lanes + lane]
+    spare = length * lanes
+    set_row(rows, spare, lanes, 0.0)
+    for index in range(length):
+        simd.add_scaled(rows, spare, rows, index * lanes, 1.0)
+    return row_sum(rows, spare, lanes)
 
 
 @compiled
@@ -262,10 +282,10 @@ def forward(
 ) -> bool:  # fmt: skip
     """Fill `values` (members, batch, outputs), and `saved` with final states if they are kept.
 
-    Returns whether every per-sample angle and given amplitude is finite.
+    Returns whether every value is finite.
     """
     (num_qubits, steps, slots, shared_slots, product, fixed, has_fixed, term_start, term_mask,
-     term_angle, targets, final_complex, index, distinct, matrix) = plan  # fmt: skip
+     term_angle, targets, final_complex, index, matrix) = plan  # fmt: skip
     lanes = simd.ROW_BYTES // state.itemsize
     states = 1 << num_qubits
     plane = states * lanes
@@ -288,16 +308,13 @@ def forward(
         start = member if given.shape[0] > 1 else 0
         for tile in range(tiles[0], tiles[1]):
             sample = tile * lanes
-            check = sample_rows(
-                slots, shared_slots, cosines[here], sines[here], sample, rows, lanes
-            )
+            sample_rows(slots, shared_slots, cosines[here], sines[here], sample, rows, lanes)
             if given.shape[2] > 0:
-                check += _load_states(given[start], sample, state, 0, lanes)
+                gather_rows(given[start], sample, state, 0, lanes)
                 if given_imag.shape[2] > 0:
-                    check += _load_states(given_imag[start], sample, state, plane, lanes)
+                    gather_rows(given_imag[start], sample, state, plane, lanes)
             else:
                 _product_state(product, rows, state, lanes)
-            finite = finite and math.isfinite(check)
             for number in range(steps.shape[0]):
                 step = steps[number]
                 if step[0] == ROTATE:
@@ -318,12 +335,11 @@ def forward(
                         state[plane : 2 * plane] = 0.0
                     _lane_phase(state, step[1], rows, 3 * step[5] * lanes, 1.0, states, lanes)
             _read(
-                state, plane, final_complex, scale * scale, index, distinct, matrix, sums,
+                state, plane, final_complex, scale * scale, index, matrix, sums,
                 outputs, lanes,
             )  # fmt: skip
-            for lane in range(min(lanes, values.shape[1] - sample)):
-                for output in range(outputs):
-                    values[member, sample + lane, output] = sums[output * lanes + lane]
+            check = scatter_rows(sums, values[member], sample, lanes)
+            finite = finite and math.isfinite(check)
             if keep:
                 length = (1 + final_complex) * plane
                 saved[member, tile, :length] = state[:length]
@@ -332,8 +348,8 @@ def forward(
 
 @compiled
 def _read(
-    state: Any, plane: int, is_complex: bool, factor: float, index: Any, distinct: bool,
-    matrix: Any, sums: Any, outputs: int, lanes: int,
+    state: Any, plane: int, is_complex: bool, factor: float, index: Any, matrix: Any,
+    sums: Any, outputs: int, lanes: int,
 ) -> None:  # fmt: skip
     """Sum probabilities into rows of outputs."""
     states = plane // lanes
@@ -343,9 +359,11 @@ def _read(
         to = index[row] * lanes if index.size else spare
         if not index.size:
             set_row(sums, spare, lanes, 0.0)
-        simd.add_probability(sums, to, state, row * lanes, factor)
+        at = row * lanes
         if is_complex:
-            simd.add_probability(sums, to, state, row * lanes + plane, factor)
+            simd.add_probability(sums, to, state, at, at + plane, factor)
+        else:
+            simd.add_square(sums, to, state, at, factor)
         if not index.size:
             for output in range(outputs):
                 weight = matrix[row, output]

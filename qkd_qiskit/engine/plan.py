@@ -45,7 +45,6 @@ class Plan:
         targets: Where each row goes ``(permutations, 2**num_qubits)``.
         final_complex: Whether the state is complex at the end.
         index: Output per basis state, or an empty array.
-        distinct: Whether every output belongs to exactly one basis state.
         matrix: Output weights ``(2**num_qubits, outputs)`` where index is empty.
         size: Number of outputs.
     """
@@ -63,7 +62,6 @@ class Plan:
     targets: Index
     final_complex: bool
     index: Index
-    distinct: bool
     matrix: NDArray[np.float64]
     size: int
 
@@ -184,7 +182,6 @@ class _Planner:
             targets=targets,
             final_complex=self.complex,
             index=index,
-            distinct=len(index) == readout.size and len(np.unique(index)) == len(index),
             matrix=matrix,
             size=readout.size,
         )

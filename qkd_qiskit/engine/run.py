@@ -80,10 +80,11 @@ def evaluate(
 
 @functools.cache
 def kernel_works() -> bool:
-    """Return whether Numba can be imported; the torch path serves where it cannot."""
+    """Return whether the compiled kernel can be used; the torch path serves where it cannot."""
+    logger.info("loading the compiled kernel; its first use on a machine takes about 20 s")
     try:
-        import numba  # noqa: F401
-    except Exception as error:  # a broken llvmlite raises more than ImportError
+        from qkd_qiskit.engine import call  # noqa: F401
+    except Exception as error:  # a broken llvmlite or an unusable cache raise many kinds
         logger.warning("the compiled kernel is not available, torch is used: %s", error)
         return False
     return True

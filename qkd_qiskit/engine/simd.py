@@ -317,12 +317,25 @@ def phase_gradient_row(
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def add_probability(_context: Any, sums: Any, total: Any, state: Any, at: Any, factor: Any) -> Any:
+def add_probability(
+    _context: Any, sums: Any, total: Any, state: Any, at: Any, at_imag: Any, factor: Any
+) -> Any:
+    """sums[total] += factor * |state[at]|**2."""
+
+    def emit(e: Emitter) -> None:
+        real, imag = e.load(2, e[3]), e.load(2, e[4])
+        e.store(0, e[1], e.load(0, e[1]) + e.splat(e[5]) * (real * real + imag * imag))
+
+    return types.void(sums, total, state, at, at_imag, factor), _body(emit)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def add_square(_context: Any, sums: Any, total: Any, state: Any, at: Any, factor: Any) -> Any:
     """sums[total] += factor * state[at]**2."""
 
     def emit(e: Emitter) -> None:
         row = e.load(2, e[3])
-        e.store(0, e[1], e.load(0, e[1]) + e.splat(e[4]) * row * row)
+        e.store(0, e[1], e.load(0, e[1]) + e.splat(e[4]) * (row * row))
 
     return types.void(sums, total, state, at, factor), _body(emit)
 
@@ -347,3 +360,36 @@ def multiply_rows(
         e.store(0, e[1], e.load(2, e[3]) * e.load(4, e[5]))
 
     return types.void(target, to, left, left_at, right, right_at), _body(emit)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def transpose(
+    _context: Any, target: Any, to: Any, target_stride: Any, source: Any, at: Any,
+    source_stride: Any,
+) -> Any:  # fmt: skip
+    """Write a square block of `source` rows, a stride apart, transposed into `target`."""
+
+    def emit(e: Emitter) -> None:
+        rows = []
+        place = e[4]
+        for _ in range(e.lanes):
+            rows.append(e.load(3, place).value)
+            place = e.builder.add(place, e[5])
+        half = 1
+        while half < e.lanes:  # exchange the off-diagonal halves of ever larger blocks
+            low = [lane if not lane & half else e.lanes + lane - half for lane in range(e.lanes)]
+            high = [lane + half if not lane & half else e.lanes + lane for lane in range(e.lanes)]
+            kind = ir.VectorType(ir.IntType(32), e.lanes)
+            for row in range(e.lanes):
+                if not row & half:
+                    pair = rows[row], rows[row | half]
+                    for chosen, lanes in ((row, low), (row | half, high)):
+                        mask = ir.Constant(kind, lanes)
+                        rows[chosen] = e.builder.shuffle_vector(*pair, mask)
+            half *= 2
+        place = e[1]
+        for row in rows:
+            e.store(0, place, Row(e.builder, row))
+            place = e.builder.add(place, e[2])
+
+    return types.void(target, to, target_stride, source, at, source_stride), _body(emit)

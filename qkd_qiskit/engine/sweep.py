@@ -95,7 +95,7 @@ class Sweep:
             arrays = (
                 plan.num_qubits, plan.steps, plan.slots, plan.shared_slots, plan.product,
                 plan.fixed, plan.has_fixed, plan.term_start, plan.term_mask, plan.term_angle,
-                plan.targets, plan.final_complex, plan.index, plan.distinct, plan.matrix,
+                plan.targets, plan.final_complex, plan.index, plan.matrix,
             )  # fmt: skip
             self._plans[given] = (plan, arrays)
         return self._plans[given]
