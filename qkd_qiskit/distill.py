@@ -342,7 +342,7 @@ class _Population:
         self.optimizer.param_groups[0]["lr"] = lr
         self.optimizer.step()
         values = [value.detach() for value in self.parameters.values()]
-        finite = [value.isfinite().flatten(1).all(dim=1) for value in values]
+        finite = [value.isfinite().reshape(len(value), -1).all(dim=1) for value in values]
         self.failed |= ~torch.stack(finite).all(dim=0)
         if self.failed.any():
             # Numbers that are not finite would stop the circuits of the whole population.
