@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from qkd_qiskit.circuits.openqasm import load_circuit
@@ -19,11 +19,12 @@ from qkd_qiskit.figures import (
     gain_figure,
     paired_figure,
 )
-from qkd_qiskit.page import Markup, document, element, join, panel, panels, section, table
+from qkd_qiskit.page import Markup, document, element, join, panel, panels, section
 from qkd_qiskit.recipe import dump_recipe
 from qkd_qiskit.results import BASELINE, TREATMENT, TWIN, kept_rows
 from qkd_qiskit.runs import CIRCUIT, RECIPE, REPORT, RESULT, RunFolder
 from qkd_qiskit.storage import write_text
+from qkd_qiskit.tables import Pairs, accuracy_table, cost_table, noise_table, teacher_table
 from qkd_qiskit.wording import (
     UNDECIDED,
     arm_name,
@@ -32,8 +33,6 @@ from qkd_qiskit.wording import (
     count,
     distillation_answer,
     missing_answer,
-    percent,
-    points,
     reminders,
     seeds_text,
     subject,
@@ -70,7 +69,7 @@ def write_report(folder: RunFolder) -> Path:
     title, what = subject(folder.recipe, result)
     content = (
         _headline(folder, result, title=title, what=what),
-        _figures_section(result),
+        section("Test accuracy", accuracy_table(result), teacher_table(result)),
         _gain_section(result),
         _training_section(folder, result),
         _confusion_section(result),
@@ -136,68 +135,6 @@ def _failures(result: Mapping[str, Any]) -> Markup:
         "out their whole pair."
     )
     return element("div", element("p", text), element("ul", *lines), class_="failed")
-
-
-def _figures_section(result: Mapping[str, Any]) -> Markup:
-    targets = list(result["targets"])
-    heads = [join([name, _small(conditions(result, name))]) for name in targets]
-    teacher = [
-        percent(result["teacher"]["accuracy"])
-        if result["targets"][name]["shots"] is None
-        else _NONE
-        for name in targets
-    ]
-    arms = [
-        [_arm_heading(result, arm), *(_spread(result, arm, name, "accuracy") for name in targets)]
-        for arm in result["arms"]
-    ]
-    gains = [
-        [heading, *(_gain_cell(result[key][name]) for name in targets)]
-        for key, heading in (
-            ("gain", "gain of distillation, points"),
-            ("gain_over_twin", "distilled − classical twin, points"),
-        )
-        if result[key]
-    ]
-    return section(
-        "Test accuracy",
-        table(
-            ["", *heads],
-            [[[f"teacher ({result['teacher']['kind']})", *teacher]], arms, gains],
-            caption=f"Mean and, below it, lowest to highest of {seeds_text(result)}. Gains: mean "
-            "of the paired differences in points and its 95\u202f% interval (paired t). "
-            f"The teacher is measured on all test images. {best_case(result)}",
-        ),
-        _detail_table(result),
-    )
-
-
-def _detail_table(result: Mapping[str, Any]) -> Markup:
-    columns: dict[str, tuple[str, Callable[[float], str]]] = {
-        "agreement": ("agreement with teacher", percent),
-        "divergence": ("KL to teacher, nats", "{:.3f}".format),
-        "calibration_error": ("calibration error", "{:.3f}".format),
-    }
-    groups = []
-    for name in result["targets"]:
-        heading = join([name, _small(conditions(result, name))])
-        group: list[list[object]] = [[heading]]
-        group += [
-            [
-                _arm_heading(result, arm),
-                *(_spread(result, arm, name, key, form) for key, (_, form) in columns.items()),
-            ]
-            for arm in result["arms"]
-        ]
-        groups.append(group)
-    return table(
-        ["", *(title for title, _ in columns.values())],
-        groups,
-        caption=f"Mean and lowest to highest of {seeds_text(result)}. Agreement: share of images "
-        "on which student and teacher choose the same class. KL: divergence from the teacher's "
-        "class probabilities at temperature 1, mean over images. Calibration error: expected "
-        f"calibration error, 15 bins of equal width. {best_case(result)}",
-    )
 
 
 def _gain_section(result: Mapping[str, Any]) -> Markup:
@@ -280,6 +217,7 @@ def _training_section(folder: RunFolder, result: Mapping[str, Any]) -> Markup:
         ]
 
     spec = folder.recipe.distill
+    softened = spec.temperature if spec.student_temperature is None else spec.student_temperature
     kept = "of the last epoch" if spec.selection == "last" else "of the best validation accuracy"
     drawn = (
         ("validation_accuracy", "Validation accuracy", ""),
@@ -299,9 +237,10 @@ def _training_section(folder: RunFolder, result: Mapping[str, Any]) -> Markup:
             ),
             caption=f"Each seed thin, the mean bold, {seeds_text(result)}; both losses are means "
             "over the training images of an epoch. Distilled students minimise "
-            f"{spec.ce_weight:g} × cross-entropy + {spec.kd_weight:g} × divergence (temperature "
-            f"{spec.temperature:g}), label-only students the cross-entropy alone. "
-            f"The weights {kept} are kept.",
+            f"{spec.ce_weight:g} × cross-entropy + {spec.kd_weight:g} × divergence, label-only "
+            f"students the cross-entropy alone. The divergence is {softened:g}² × KL(teacher ‖ "
+            f"student), the teacher softened by {spec.temperature:g}, the student by "
+            f"{softened:g}. The weights {kept} are kept.",
         ),
     )
 
@@ -357,7 +296,7 @@ def _circuit_section(folder: RunFolder, result: Mapping[str, Any]) -> Markup:
         "two-qubit gates": f"{count(size['two_qubit_gates'])} before transpiling",
         "depth": f"{count(size['depth'])} before transpiling",
     }
-    return section("Circuit", _halves(facts), _drawing(folder), _costs(result))
+    return section("Circuit", _halves(facts), _drawing(folder), cost_table(result))
 
 
 def _drawing(folder: RunFolder) -> Markup:
@@ -378,92 +317,37 @@ def _drawing(folder: RunFolder) -> Markup:
     return element("figure", legend, figure, element("figcaption", caption))
 
 
-def _costs(result: Mapping[str, Any]) -> Markup:
-    costs = {
-        name: described["circuit"]
-        for name, described in result["targets"].items()
-        if "circuit" in described
-    }
-    if not costs:
-        return Markup()
-    rows = [
-        [
-            join([name, _small(conditions(result, name))]),
-            count(cost["two_qubit_gates"]),
-            count(cost["depth"]),
-            _NONE if cost["duration_s"] is None else f"{1e6 * cost['duration_s']:.2f}",
-            f"{cost['fidelity']:.3f}",
-            ", ".join(map(str, cost["layout"])),
-        ]
-        for name, cost in costs.items()
-    ]
-    header = ["", "two-qubit gates", "depth", "duration, µs", "fidelity", "layout"]
-    return table(
-        header,
-        [rows],
-        caption="The circuit as it runs, measurement included. Fidelity: estimate, the product of "
-        "1 − error over gates and measurements. Layout: physical qubit of each logical qubit. "
-        f"{best_case(result)}",
-    )
-
-
 def _noise_section(result: Mapping[str, Any]) -> Markup:
-    shown, groups = [], []
-    for number, (target, described) in enumerate(result["targets"].items()):
-        pairs = _exact_and_sampled(result, target)
-        if described["shots"] is None or not pairs:
-            continue
-        shown.append(panel(target, paired_figure(pairs, name=f"paired{number}", target=target)))
-        heading = join([target, _small(conditions(result, target))])
-        rows: list[list[object]] = [[heading]]
-        for arm, (exact, sampled) in pairs.items():
-            change = [100 * (after - before) for before, after in zip(exact, sampled, strict=True)]
-            rows.append(
-                [
-                    _arm_heading(result, arm),
-                    percent(fmean(exact)),
-                    percent(fmean(sampled)),
-                    _with_range(change, points),
-                ]
-            )
-        groups.append(rows)
-    title = "What shots and noise cost"
-    if not shown:
+    title, pairs = "What shots and noise cost", _exact_and_sampled(result)
+    if not pairs:
         return section(title, element("p", "No circuit was evaluated on a sampled target."))
-    numbers = table(
-        ["", "exact", "sampled", "change, points"],
-        groups,
-        caption=f"Means of {seeds_text(result)}; below the change, its lowest to highest. "
-        "The classical twin has no circuit: nothing changes.",
-    )
+    figures = [
+        panel(target, paired_figure(arms, name=f"paired{number}", target=target))
+        for number, (target, arms) in enumerate(pairs.items())
+    ]
     caption = (
         "Each line is one student on the same images with exact probabilities and on the target; "
         f"the bold line is the mean of {seeds_text(result)}. {best_case(result)}"
     )
+    shown = dict.fromkeys(arm for arms in pairs.values() for arm in arms)
     return section(
         title,
-        _legend([arm for arm in result["arms"] if _has_circuit(result, arm)]),
-        panels(*shown, numbers, caption=caption),
+        _legend(list(shown)),
+        panels(*figures, noise_table(result, pairs), caption=caption),
     )
 
 
-def _exact_and_sampled(
-    result: Mapping[str, Any], target: str
-) -> dict[str, tuple[list[float], list[float]]]:
-    pairs = {}
-    for arm, figures in result["arms"].items():
-        rows = kept_rows(result, arm)
-        if rows and figures[target]["shots"][0] is not None:
+def _exact_and_sampled(result: Mapping[str, Any]) -> Pairs:
+    """Accuracies of the students whose circuit was sampled, by target and arm."""
+    pairs: Pairs = {}
+    for target, arm in itertools.product(result["targets"], result["arms"]):
+        figures, rows = result["arms"][arm][target], kept_rows(result, arm)
+        if rows and figures["shots"][0] is not None:
             exact, sampled = (
-                [figures[target][key][row] for row in rows]
-                for key in ("exact_accuracy", "accuracy")
+                [figures[key][row] for row in rows] for key in ("exact_accuracy", "accuracy")
             )
-            pairs[arm] = exact, sampled
+            pairs.setdefault(target, {})[arm] = exact, sampled
     return pairs
-
-
-def _has_circuit(result: Mapping[str, Any], arm: str) -> bool:
-    return any(figures["shots"][0] is not None for figures in result["arms"][arm].values())
 
 
 def _repeat_section(folder: RunFolder, result: Mapping[str, Any]) -> Markup:
@@ -491,44 +375,6 @@ def _repeat_section(folder: RunFolder, result: Mapping[str, Any]) -> Markup:
         element("h3", "Files"),
         _definitions(contents),
     )
-
-
-def _arm_heading(result: Mapping[str, Any], arm: str) -> Markup:
-    failed = len(result["failed"].get(arm, {}))
-    return join(
-        [arm_name(arm), *([_small(f"{failed} of {len(result['seeds'])} failed")] if failed else [])]
-    )
-
-
-def _spread(
-    result: Mapping[str, Any],
-    arm: str,
-    target: str,
-    key: str,
-    form: Callable[[float], str] = percent,
-) -> object:
-    values = [result["arms"][arm][target][key][row] for row in kept_rows(result, arm)]
-    if not values:
-        return "all failed"
-    return _NONE if None in values else _with_range(values, form)
-
-
-def _with_range(values: Sequence[float], form: Callable[[float], str]) -> Markup:
-    spread = _small(f"{form(min(values))} to {form(max(values))}")
-    return join([form(fmean(values)), *([spread] if len(values) > 1 else [])])
-
-
-def _gain_cell(gain: Mapping[str, Any]) -> object:
-    if gain["mean"] is None:
-        return "no pair"
-    if gain["ci95"] is None:
-        return join([points(gain["mean"]), _small("one pair, no interval")])
-    low, high = gain["ci95"]
-    return join([points(gain["mean"]), _small(f"{points(low)} to {points(high)}")])
-
-
-def _small(text: str) -> Markup:
-    return element("span", text, class_="small")
 
 
 def _legend(arms: Sequence[str]) -> Markup:

@@ -88,7 +88,7 @@ def distillation_answer(gain: Mapping[str, Any]) -> str:
     unit = "points of test accuracy" if gain["mean"] > 0 else "points"
     start = f"Distillation {verb} {points(gain['mean'])} {unit}"
     if gain["ci95"] is None:
-        return f"{start} with one seed: no interval, so no conclusion."
+        return f"{start} with one paired seed: no interval, so no conclusion."
     ends = {HELPED: "it helped", HARMED: "it harmed", UNDECIDED: "not distinguishable from zero"}
     return f"{start} ({interval(gain)}): {ends[verdict(gain)]}."
 
@@ -99,7 +99,7 @@ def twin_answer(gain: Mapping[str, Any]) -> str:
         return "Against the classical twin: no pair of trained students is left."
     start = f"Against its classical twin, the distilled student: {points(gain['mean'])} points"
     if gain["ci95"] is None:
-        return f"{start} with one seed: no interval, so no conclusion."
+        return f"{start} with one paired seed: no interval, so no conclusion."
     ends = {
         HELPED: "the student is ahead",
         HARMED: "the twin is ahead",
@@ -149,8 +149,8 @@ def missing_answer(arms: Sequence[str]) -> str:
 def conditions(result: Mapping[str, Any], target: str) -> str:
     """Images, shots and noise of a target, in short."""
     described = result["targets"][target]
-    figures = next(iter(result["arms"].values()), {}).get(target, {})
-    parts = [count(images, "image") for images in figures.get("images", [])[:1]]
+    figures = next(iter(result["arms"].values()))[target]
+    parts = [count(figures["images"][0], "image")]
     if described["shots"] is None:
         return ", ".join([*parts, "exact probabilities"])
     parts.append(count(described["shots"], "shot"))
@@ -169,7 +169,8 @@ def is_noisy(result: Mapping[str, Any], target: str) -> bool:
 
 def best_case(result: Mapping[str, Any]) -> str:
     """What has to be said wherever a figure comes from a noise model; empty without one."""
-    names = [name for name in result["targets"] if is_noisy(result, name)]
+    noisy = [name.partition("@")[0] for name in result["targets"] if is_noisy(result, name)]
+    names = list(dict.fromkeys(noisy))
     if not names:
         return ""
     return (

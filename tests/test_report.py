@@ -246,7 +246,7 @@ def test_recipe_commands_and_files_are_given(usual):
 
 def test_one_seed_has_no_interval(tmp_path):
     _, page = report_of(make_run(tmp_path / "run", seeds=1))
-    assert "with one seed: no interval, so no conclusion" in page.words
+    assert "with one paired seed: no interval, so no conclusion" in page.words
     assert "1 seed (0)" in page.words
 
 

@@ -1,0 +1,174 @@
+"""The tables of a report: an arm, or what was gained, in every row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from qkd_qiskit.page import Markup, element, join, table
+from qkd_qiskit.results import kept_rows
+from qkd_qiskit.wording import (
+    arm_name,
+    best_case,
+    conditions,
+    count,
+    percent,
+    points,
+    seeds_text,
+)
+
+Pairs = dict[str, dict[str, tuple[list[float], list[float]]]]
+"""Exact and sampled accuracies, one for each seed: target -> arm -> both."""
+
+_NONE = "–"
+
+
+def accuracy_table(result: Mapping[str, Any]) -> Markup:
+    """Test accuracy and gains: an arm a row, a target a column."""
+    targets = list(result["targets"])
+    heads = [_target_heading(result, name) for name in targets]
+    teacher = [
+        percent(result["teacher"]["accuracy"])
+        if result["targets"][name]["shots"] is None
+        else _NONE
+        for name in targets
+    ]
+    arms = [
+        [_arm_heading(result, arm), *(_spread(result, arm, name, "accuracy") for name in targets)]
+        for arm in result["arms"]
+    ]
+    gains = [
+        [heading, *(_gain_cell(result[key][name]) for name in targets)]
+        for key, heading in (
+            ("gain", "gain of distillation, points"),
+            ("gain_over_twin", "distilled − classical twin, points"),
+        )
+        if result[key]
+    ]
+    return table(
+        ["", *heads],
+        [[[f"teacher ({result['teacher']['kind']})", *teacher]], arms, gains],
+        caption=f"Mean and, below it, lowest to highest of {seeds_text(result)}. Gains: mean "
+        "of the paired differences in points and its 95\u202f% interval (paired t). "
+        f"The teacher is measured on all test images. {best_case(result)}",
+    )
+
+
+def teacher_table(result: Mapping[str, Any]) -> Markup:
+    """How near the students are to the teacher, and their calibration: a target a group."""
+    columns: dict[str, tuple[str, Callable[[float], str]]] = {
+        "agreement": ("agreement with teacher", percent),
+        "divergence": ("KL to teacher, nats", "{:.3f}".format),
+        "calibration_error": ("calibration error", "{:.3f}".format),
+    }
+    groups = []
+    for name in result["targets"]:
+        heading = _target_heading(result, name)
+        group: list[list[object]] = [[heading]]
+        group += [
+            [
+                _arm_heading(result, arm),
+                *(_spread(result, arm, name, key, form) for key, (_, form) in columns.items()),
+            ]
+            for arm in result["arms"]
+        ]
+        groups.append(group)
+    return table(
+        ["", *(title for title, _ in columns.values())],
+        groups,
+        caption=f"Mean and lowest to highest of {seeds_text(result)}. Agreement: share of images "
+        "on which student and teacher choose the same class. KL: divergence from the teacher's "
+        "class probabilities at temperature 1, mean over images. Calibration error: expected "
+        f"calibration error, 15 bins of equal width. {best_case(result)}",
+    )
+
+
+def cost_table(result: Mapping[str, Any]) -> Markup:
+    """What the circuit costs on each target; nothing where none compiled it."""
+    costs = {
+        name: described["circuit"]
+        for name, described in result["targets"].items()
+        if "circuit" in described
+    }
+    if not costs:
+        return Markup()
+    rows = [
+        [
+            _target_heading(result, name),
+            count(cost["two_qubit_gates"]),
+            count(cost["depth"]),
+            _NONE if cost["duration_s"] is None else f"{1e6 * cost['duration_s']:.2f}",
+            f"{cost['fidelity']:.3f}",
+            ", ".join(map(str, cost["layout"])),
+        ]
+        for name, cost in costs.items()
+    ]
+    header = ["", "two-qubit gates", "depth", "duration, µs", "fidelity", "layout"]
+    return table(
+        header,
+        [rows],
+        caption="The circuit as it runs, measurement included. Fidelity: estimate, the product of "
+        "1 − error over gates and measurements. Layout: physical qubit of each logical qubit. "
+        f"{best_case(result)}",
+    )
+
+
+def noise_table(result: Mapping[str, Any], pairs: Pairs) -> Markup:
+    """Accuracy without and with noise on the same images: a target a group."""
+    groups = []
+    for target, arms in pairs.items():
+        rows: list[list[object]] = [[_target_heading(result, target)]]
+        for arm, (exact, sampled) in arms.items():
+            change = [100 * (after - before) for before, after in zip(exact, sampled, strict=True)]
+            means = percent(fmean(exact)), percent(fmean(sampled))
+            rows.append([_arm_heading(result, arm), *means, _with_range(change, points)])
+        groups.append(rows)
+    return table(
+        ["", "exact", "sampled", "change, points"],
+        groups,
+        caption=f"Means of {seeds_text(result)}; below the change, its lowest to highest. "
+        "The classical twin has no circuit: nothing changes.",
+    )
+
+
+def _target_heading(result: Mapping[str, Any], target: str) -> Markup:
+    return join([target, _small(conditions(result, target))])
+
+
+def _arm_heading(result: Mapping[str, Any], arm: str) -> Markup:
+    failed = len(result["failed"].get(arm, {}))
+    return join(
+        [arm_name(arm), *([_small(f"{failed} of {len(result['seeds'])} failed")] if failed else [])]
+    )
+
+
+def _spread(
+    result: Mapping[str, Any],
+    arm: str,
+    target: str,
+    key: str,
+    form: Callable[[float], str] = percent,
+) -> object:
+    values = [result["arms"][arm][target][key][row] for row in kept_rows(result, arm)]
+    if not values:
+        return "all failed"
+    return _NONE if None in values else _with_range(values, form)
+
+
+def _with_range(values: Sequence[float], form: Callable[[float], str]) -> Markup:
+    spread = _small(f"{form(min(values))} to {form(max(values))}")
+    return join([form(fmean(values)), *([spread] if len(values) > 1 else [])])
+
+
+def _gain_cell(gain: Mapping[str, Any]) -> object:
+    if gain["mean"] is None:
+        return "no pair"
+    if gain["ci95"] is None:
+        return join([points(gain["mean"]), _small("one pair, no interval")])
+    low, high = gain["ci95"]
+    return join([points(gain["mean"]), _small(f"{points(low)} to {points(high)}")])
+
+
+def _small(text: str) -> Markup:
+    return element("span", text, class_="small")
