@@ -1,4 +1,10 @@
-import pytest
+import os
+
+# One thread for each worker and what it starts: more only wait for each other. Set before torch is
+# imported, which reads it once.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest  # noqa: E402
 
 TINY = """
 data: {classes: [3, 5], train_per_class: 12, test_per_class: 20}
