@@ -4,8 +4,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from qkd_qiskit.drawing import draw_student
-from qkd_qiskit.figures import (
+from qkd_qiskit.report.drawing import draw_student
+from qkd_qiskit.report.figures import (
     ARM_COLOURS,
     MOST_POINTS,
     Curves,

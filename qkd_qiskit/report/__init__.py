@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from qkd_qiskit.circuits.openqasm import load_circuit
-from qkd_qiskit.drawing import draw_student
+from qkd_qiskit.report.drawing import draw_student
 from qkd_qiskit.errors import CheckpointError, CircuitError
-from qkd_qiskit.figures import (
+from qkd_qiskit.report.figures import (
     Curves,
     GainRow,
     confusion_figure,
@@ -19,13 +19,13 @@ from qkd_qiskit.figures import (
     gain_figure,
     paired_figure,
 )
-from qkd_qiskit.page import Markup, document, element, join, panel, panels, section
+from qkd_qiskit.report.page import Markup, document, element, join, panel, panels, section
 from qkd_qiskit.recipe import dump_recipe
 from qkd_qiskit.results import BASELINE, TREATMENT, TWIN, kept_rows
 from qkd_qiskit.runs import CIRCUIT, RECIPE, REPORT, RESULT, RunFolder
 from qkd_qiskit.storage import write_text
-from qkd_qiskit.tables import Pairs, accuracy_table, cost_table, noise_table, teacher_table
-from qkd_qiskit.wording import (
+from qkd_qiskit.report.tables import Pairs, accuracy_table, cost_table, noise_table, teacher_table
+from qkd_qiskit.report.wording import (
     UNDECIDED,
     arm_name,
     best_case,

@@ -13,7 +13,7 @@ from qkd_qiskit.recipe import parse_recipe
 from qkd_qiskit.report import write_report
 from qkd_qiskit.results import kept_rows, paired_gain
 from qkd_qiskit.runs import RunFolder, append_line, write_json
-from qkd_qiskit.wording import (
+from qkd_qiskit.report.wording import (
     HARMED,
     HELPED,
     UNDECIDED,

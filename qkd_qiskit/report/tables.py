@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from qkd_qiskit.page import Markup, element, join, table
+from qkd_qiskit.report.page import Markup, element, join, table
 from qkd_qiskit.results import kept_rows
-from qkd_qiskit.wording import (
+from qkd_qiskit.report.wording import (
     arm_name,
     best_case,
     conditions,

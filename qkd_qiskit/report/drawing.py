@@ -14,7 +14,7 @@ from qiskit import QuantumCircuit
 from qiskit.circuit import CircuitInstruction, Gate
 
 from qkd_qiskit.circuits import StudentCircuit, build_circuit
-from qkd_qiskit.figures import INK, INPUT_COLOUR, PAPER, RULE, TRAINED_COLOUR, inline_svg
+from qkd_qiskit.report.figures import INK, INPUT_COLOUR, PAPER, RULE, TRAINED_COLOUR, inline_svg
 from qkd_qiskit.recipe import StudentSpec
 
 MOST_LAYERS, FEW_LAYERS = 3, 2
