@@ -64,7 +64,7 @@ def cached(cache, what):
 def test_teachers_learn_digits(digits, cache, kind):
     spec = TeacherSpec(kind=kind, epochs=25, lr=5e-3, batch_size=64)
     teacher = make_teacher(spec, digits, cache=cache)
-    assert teacher.accuracy > 0.93
+    assert teacher.accuracy > 0.92
     logits = teacher.logits(digits.test.images, cache=cache)
     assert logits.shape == (len(digits.test), 10)
     right = (logits.argmax(1) == digits.test.labels).double().mean().item()
@@ -106,6 +106,20 @@ def test_one_step_is_adamw_on_cross_entropy(blobs):
     # Adam's first step is lr times the gradient's sign; the decay is decoupled from it.
     expected = start * (1 - spec.lr * spec.weight_decay) - spec.lr * gradient.sign()
     torch.testing.assert_close(linear.weight, expected, atol=1e-5, rtol=0)
+
+
+def test_learning_rate_is_constant_and_then_falls_to_zero(blobs, monkeypatch):
+    rates = []
+    original = torch.optim.AdamW.step
+
+    def step(self, *args, **kwargs):
+        rates.append(self.param_groups[0]["lr"])
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    spec = TeacherSpec(kind="softmax", epochs=10, lr=0.5, batch_size=90)
+    make_teacher(spec, blobs, cache=False)  # 180 images: 2 batches, 20 steps
+    assert rates == pytest.approx([0.5] * 17 + [0.375, 0.25, 0.125])
 
 
 def test_training_sees_only_the_draw(blobs):
@@ -396,10 +410,12 @@ def test_logits_that_are_not_finite_are_refused(blobs):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize(("name", "least"), [("mnist", 0.988), ("fashion_mnist", 0.89)])
 def test_lenet5_reaches_the_published_range(name, least):
     folder = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}[name]
     if not Path(os.environ.get("QKD_DATA") or "/nonexistent", folder, "raw").is_dir():
         pytest.skip(f"QKD_DATA does not hold {folder}/raw")
     data = load_data(DataSpec(name=name))
-    assert make_teacher(TeacherSpec(kind="lenet5"), data, cache=False).accuracy >= least
+    spec = TeacherSpec(kind="lenet5", epochs=25, lr=3e-3)
+    assert make_teacher(spec, data, cache=False).accuracy >= least
