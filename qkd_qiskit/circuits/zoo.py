@@ -55,19 +55,19 @@ class ZooEntry:
 REFERENCES: dict[str, ZooEntry] = {
     "amplitude_4": ZooEntry(
         description="16 features as amplitudes; about the most that exact preparation can carry",
-        student=StudentSpec(qubits=4, encoding="amplitude", layers=2),
+        student=StudentSpec(qubits=4, encoding="amplitude", ansatz="ry_rz_ring", layers=2),
     ),
     "angle_4": ZooEntry(
         description="4 features as angles, entered once",
-        student=StudentSpec(qubits=4, encoding="angle", layers=2),
+        student=StudentSpec(qubits=4, encoding="angle", ansatz="ry_rz_ring", layers=2),
     ),
     "reuploading_4": ZooEntry(
         description="4 features as angles, entered again in front of every layer",
-        student=StudentSpec(qubits=4, encoding="reuploading", layers=3),
+        student=StudentSpec(qubits=4, encoding="reuploading", ansatz="ry_rz_ring", layers=3),
     ),
     "qubit_4": ZooEntry(
         description="a 4x4 image, one row of four rotations per qubit",
-        student=StudentSpec(qubits=4, encoding="qubit", layers=2),
+        student=StudentSpec(qubits=4, encoding="qubit", ansatz="ry_rz_ring", layers=2),
     ),
     "real_amplitudes_4": ZooEntry(
         description="real gates only and a CX chain: the fewest two-qubit gates",
