@@ -157,6 +157,7 @@ def target_logits(
     return torch.cat(logits)
 
 
+@torch.no_grad()
 def parameter_values(
     student: QuantumStudent, images: Tensor, *, names: tuple[str, ...]
 ) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
