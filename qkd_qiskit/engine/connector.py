@@ -12,13 +12,23 @@ import warnings
 from typing import Any
 
 import torch
+from qiskit.circuit import Parameter, QuantumCircuit
 from qiskit_machine_learning.connectors import TorchConnector
 from qiskit_machine_learning.neural_networks import EstimatorQNN, NeuralNetwork, SamplerQNN
 from torch import Tensor
 
+from qkd_qiskit.engine.channels import Channels
+from qkd_qiskit.engine.density import DensityProgram
 from qkd_qiskit.engine.gates import UnsupportedInstructionError
+from qkd_qiskit.engine.noisy import noisy_values
 from qkd_qiskit.engine.program import Program
-from qkd_qiskit.engine.readout import Readout, expectations, outcome_sums
+from qkd_qiskit.engine.readout import (
+    Readout,
+    diagonal_matrix,
+    expectations,
+    outcome_matrix,
+    outcome_sums,
+)
 from qkd_qiskit.engine.run import evaluate
 from qkd_qiskit.errors import CircuitError, InputError
 
@@ -35,6 +45,8 @@ class CompiledConnector(TorchConnector):  # type: ignore[misc]
         *,
         preparation: int = 0,
         kernel: bool = True,
+        channels: Channels | None = None,
+        circuit: QuantumCircuit | None = None,
     ) -> None:
         """Compile the network's circuit.
 
@@ -47,6 +59,10 @@ class CompiledConnector(TorchConnector):  # type: ignore[misc]
             preparation: The first so many instructions of the circuit prepare the input state from
                 inputs alone; `from_states` runs only what follows.
             kernel: Use the compiled CPU kernel where it can run; otherwise all runs in torch.
+            channels: A device's noise; the circuit then runs as a density matrix under it.
+            circuit: What runs in place of the network's circuit: the same circuit transpiled to the
+                device, with the same parameter names, measured. Needed with channels unless the
+                network's own circuit is already transpiled.
 
         Raises:
             CircuitError: If the preparation uses a weight or the circuit does not fit into memory.
@@ -56,49 +72,82 @@ class CompiledConnector(TorchConnector):  # type: ignore[misc]
         super().__init__(neural_network, initial_weights)
         self._kernel = kernel
         self._program: Program | None = None
+        self._noisy: DensityProgram | None = None
         self._readout: Readout | None = None
         self._remainder: Program | None = None
         try:
-            self._compile(preparation)
+            if channels is None:
+                self._compile(circuit, preparation)
+            else:
+                self._compile_noisy(circuit, channels)
         except UnsupportedInstructionError as error:
+            if channels is not None:
+                raise  # the stock connector would run without the noise
             warnings.warn(
                 f"CompiledConnector falls back to the stock TorchConnector: {error}",
                 UserWarning,
                 stacklevel=2,
             )
 
-    def _compile(self, preparation: int) -> None:
-        network = self._neural_network
-        if not isinstance(network, SamplerQNN | EstimatorQNN) or self._sparse:
-            kind = "sparse output" if self._sparse else type(network).__name__
-            raise UnsupportedInstructionError(
-                f"{kind} is not compiled; accepted are dense SamplerQNN and EstimatorQNN"
-            )
-        circuit = network.circuit
-        weights = set(network.weight_params)
+    def _compile(self, circuit: QuantumCircuit | None, preparation: int) -> None:
+        network = self._checked_network()
+        circuit, inputs, weights = self._circuit(circuit)
         for instruction in circuit.data[:preparation]:
             parameters = circuit.copy_empty_like()
             parameters.append(instruction)
-            if weights & set(parameters.parameters):
+            if set(weights) & set(parameters.parameters):
                 raise CircuitError(
                     f"preparation={preparation} includes gate {instruction.operation.name!r}, "
                     "which uses a weight; the preparation may use inputs only"
                 )
-        named = {"input_params": network.input_params, "weight_params": network.weight_params}
-        program = Program.from_circuit(circuit, **named)
+        program = Program.from_circuit(circuit, input_params=inputs, weight_params=weights)
         if isinstance(network, SamplerQNN):
             readout = outcome_sums(
                 program, interpret=network.interpret, output_shape=network.output_shape
             )
         else:
             readout = expectations(program, network.observables)
-        remainder = Program.from_circuit(circuit, **named, start=preparation)
+        remainder = Program.from_circuit(
+            circuit, input_params=inputs, weight_params=weights, start=preparation
+        )
         self._program, self._readout, self._remainder = program, readout, remainder
+
+    def _checked_network(self) -> SamplerQNN | EstimatorQNN:
+        network = self._neural_network
+        if not isinstance(network, SamplerQNN | EstimatorQNN) or self._sparse:
+            kind = "sparse output" if self._sparse else type(network).__name__
+            raise UnsupportedInstructionError(
+                f"{kind} is not compiled; accepted are dense SamplerQNN and EstimatorQNN"
+            )
+        return network
+
+    def _circuit(
+        self, given: QuantumCircuit | None
+    ) -> tuple[QuantumCircuit, list[Parameter], list[Parameter]]:
+        """Return what runs, and its inputs and weights in the network's order."""
+        network = self._neural_network
+        circuit = network.circuit if given is None else given
+        by_name = {parameter.name: parameter for parameter in circuit.parameters}
+        inputs = [by_name.get(known.name, known) for known in network.input_params]
+        weights = [by_name.get(known.name, known) for known in network.weight_params]
+        return circuit, inputs, weights
+
+    def _compile_noisy(self, circuit: QuantumCircuit | None, channels: Channels) -> None:
+        network = self._checked_network()
+        circuit, inputs, weights = self._circuit(circuit)
+        program = DensityProgram.from_circuit(
+            circuit, channels, input_params=inputs, weight_params=weights
+        )
+        if isinstance(network, SamplerQNN):
+            matrix = outcome_matrix(program.num_outcomes, network.interpret, network.output_shape)
+        else:
+            matrix = diagonal_matrix(program.num_outcomes, network.observables)
+        self._noisy, self._outputs = program, torch.from_numpy(matrix)
 
     @property
     def compiled(self) -> bool:
         """Whether the circuit was compiled; otherwise this is the stock connector."""
-        return self._program is not None
+        return self._program is not None or self._noisy is not None
 
     def forward(self, input_data: Tensor | None = None) -> Tensor:
         """Return the network's output ``(..., *output_shape)`` in the weights' dtype.
@@ -109,10 +158,11 @@ class CompiledConnector(TorchConnector):  # type: ignore[misc]
         Raises:
             InputError: If the inputs have another length or are not finite numbers.
         """
-        if self._program is None or self._readout is None:
+        program = self._noisy or self._program
+        if program is None:
             stock: Tensor = super().forward(input_data)
             return stock
-        num_inputs = self._program.num_inputs
+        num_inputs = program.num_inputs
         if input_data is None:
             input_data = self._weights.new_zeros(0)
         if input_data.dim() == 0 or input_data.shape[-1] != num_inputs:
@@ -124,7 +174,11 @@ class CompiledConnector(TorchConnector):  # type: ignore[misc]
         for length in leading:
             rows *= length
         flat = input_data.reshape(rows, num_inputs).to(self._weights)
-        values = evaluate(self._program, self._readout, flat, self._weights, kernel=self._kernel)
+        if isinstance(program, DensityProgram):
+            values = noisy_values(program, flat, self._weights, outputs=self._outputs)
+        else:
+            assert self._readout is not None
+            values = evaluate(program, self._readout, flat, self._weights, kernel=self._kernel)
         return self._shaped(values, leading)
 
     def from_states(self, amplitudes: Tensor) -> Tensor:
@@ -140,7 +194,10 @@ class CompiledConnector(TorchConnector):  # type: ignore[misc]
             CircuitError: If the network could not be compiled.
         """
         if self._remainder is None or self._readout is None:
-            raise CircuitError("this network is not compiled, so it cannot start from given states")
+            raise CircuitError(
+                "this connector cannot start from given states: its network is "
+                + ("run with noise" if self._noisy is not None else "not compiled")
+            )
         program = self._remainder
         size = 2**program.num_qubits
         if amplitudes.dim() == 0 or amplitudes.shape[-1] != size:

@@ -24,13 +24,15 @@ def available_bytes() -> int | None:
         return None
 
 
-def require_memory(num_qubits: int, *, copies: int, what: str, bytes_each: int = 16) -> None:
-    """Check that so many copies of a state fit into memory.
+def require_memory(
+    num_qubits: int, *, copies: int, what: str, bytes_each: int = 16, base: int = 2
+) -> None:
+    """Check that so many copies of a state of ``base**num_qubits`` numbers fit into memory.
 
     Raises:
         CircuitError: If they do not.
     """
-    needed = copies * bytes_each * 2**num_qubits
+    needed = copies * bytes_each * base**num_qubits
     free = available_bytes() if needed > _SMALL else None
     if free is not None and needed > free:
         raise CircuitError(

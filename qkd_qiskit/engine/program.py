@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 from qiskit.circuit import Parameter, QuantumCircuit
 
-from qkd_qiskit.engine.angles import Angle, AngleMap, AngleReader, Feature
+from qkd_qiskit.engine.angles import Angle, AngleMap, AngleReader, Feature, Source
 from qkd_qiskit.engine.gates import (
     Complex,
     Elementary,
@@ -127,18 +127,10 @@ class Program:
             UnsupportedInstructionError: If an instruction is not a unitary gate.
             CircuitError: If a parameter is neither an input nor a weight, or memory is short.
         """
-        names = sorted(circuit.parameters, key=lambda parameter: parameter.name)
-        if input_params is None:
-            input_params = [name for name in names if name.name.startswith("x_")]
-        if weight_params is None:
-            taken = set(input_params)
-            weight_params = [name for name in names if name not in taken]
-        sources = {parameter: ("input", i) for i, parameter in enumerate(input_params)}
-        sources |= {parameter: ("weight", i) for i, parameter in enumerate(weight_params)}
+        sources, sizes = parameter_sources(circuit, input_params, weight_params)
         reader = AngleReader(sources)
-
-        measured = _final_measurements(circuit)
-        qubits = _used_qubits(circuit, measured)
+        measured = final_measurements(circuit)
+        qubits = used_qubits(circuit, measured)
         position = {qubit: index for index, qubit in enumerate(qubits)}
         require_memory(len(qubits), copies=8, what="the compiled circuit")
         layers = _Layers(len(qubits))
@@ -151,8 +143,8 @@ class Program:
         operations, angles, shared = layers.finish(reader.features)
         return cls(
             num_qubits=len(qubits),
-            num_inputs=len(input_params),
-            num_weights=len(weight_params),
+            num_inputs=sizes[0],
+            num_weights=sizes[1],
             operations=operations,
             angles=angles,
             shared=shared,
@@ -210,7 +202,26 @@ class Program:
         return replace(self, operations=tuple(operations)), end
 
 
-def _final_measurements(circuit: QuantumCircuit) -> list[tuple[int, int]]:
+def parameter_sources(
+    circuit: QuantumCircuit,
+    input_params: Sequence[Parameter] | None,
+    weight_params: Sequence[Parameter] | None,
+) -> tuple[dict[Parameter, Source], tuple[int, int]]:
+    """Return where each parameter's value comes from, and how many inputs and weights there are."""
+    names = sorted(circuit.parameters, key=lambda parameter: str(parameter.name))
+    if input_params is None:
+        input_params = [name for name in names if name.name.startswith("x_")]
+    if weight_params is None:
+        taken = set(input_params)
+        weight_params = [name for name in names if name not in taken]
+    sources: dict[Parameter, Source] = {
+        parameter: ("input", number) for number, parameter in enumerate(input_params)
+    }
+    sources |= {parameter: ("weight", number) for number, parameter in enumerate(weight_params)}
+    return sources, (len(input_params), len(weight_params))
+
+
+def final_measurements(circuit: QuantumCircuit) -> list[tuple[int, int]]:
     """Return ``(qubit, outcome bit)`` pairs.
 
     Raises:
@@ -236,7 +247,12 @@ def _final_measurements(circuit: QuantumCircuit) -> list[tuple[int, int]]:
     return [(qubit, qubit) for qubit in range(circuit.num_qubits)]
 
 
-def _used_qubits(circuit: QuantumCircuit, measured: list[tuple[int, int]]) -> tuple[int, ...]:
+def used_qubits(circuit: QuantumCircuit, measured: list[tuple[int, int]]) -> tuple[int, ...]:
+    """Return the qubits that are measured or on which a gate acts, in ascending order.
+
+    Raises:
+        CircuitError: If there are none.
+    """
     used = {qubit for qubit, _ in measured}
     for instruction in circuit.data:
         if instruction.operation.name not in ("barrier", "delay", "measure"):

@@ -7,6 +7,7 @@ and Z-diagonal observables have the single group ``flip = 0``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from qiskit.quantum_info import SparsePauliOp
 
-from qkd_qiskit.engine.gates import Index
+from qkd_qiskit.engine.gates import Index, UnsupportedInstructionError
 from qkd_qiskit.engine.program import Program
 from qkd_qiskit.errors import CircuitError
 
@@ -79,23 +80,65 @@ def outcome_sums(
         CircuitError: If an outcome's position lies outside the output.
     """
     shape = output_shape or (program.num_outcomes,)
-    outcomes = np.arange(program.num_outcomes)
-    if interpret is not None:
-        positions = [interpret(int(outcome)) for outcome in outcomes]
-        try:
-            columns = np.asarray(positions, dtype=np.int64).reshape(len(outcomes), -1).T
-            outcomes = np.ravel_multi_index(tuple(columns), shape)
-        except (TypeError, ValueError) as error:
+    positions = _positions(program.num_outcomes, interpret, shape)
+    return Readout(math.prod(shape), positions[program.outcome_index])
+
+
+def outcome_matrix(
+    num_outcomes: int,
+    interpret: Callable[[int], int | tuple[int, ...]] | None,
+    output_shape: tuple[int, ...],
+) -> NDArray[np.float64]:
+    """Return the matrix ``(outcomes, outputs)`` that sums outcomes as `outcome_sums` does.
+
+    Raises:
+        CircuitError: If an outcome's position lies outside the output.
+    """
+    positions = _positions(num_outcomes, interpret, output_shape)
+    return np.eye(math.prod(output_shape))[positions]
+
+
+def diagonal_matrix(num_outcomes: int, observables: Sequence[SparsePauliOp]) -> NDArray[np.float64]:
+    """Return the matrix ``(outcomes, observables)`` of observables made of Z on measured bits.
+
+    Raises:
+        UnsupportedInstructionError: If an observable holds X or Y, which needs another circuit.
+    """
+    outcomes = np.arange(num_outcomes)
+    matrix = np.zeros((num_outcomes, len(observables)))
+    for column, observable in enumerate(observables):
+        for label, bits, coefficient in SparsePauliOp(observable).to_sparse_list():
+            if set(label) - {"Z"}:
+                raise UnsupportedInstructionError(
+                    f"observable {label!r} is not diagonal; under noise only I and Z are read out"
+                )
+            ones = sum(outcomes >> bit & 1 for bit in bits)
+            matrix[:, column] += np.real(coefficient) * (1 - 2 * (ones & 1))
+    return matrix
+
+
+def _positions(
+    num_outcomes: int,
+    interpret: Callable[[int], int | tuple[int, ...]] | None,
+    shape: tuple[int, ...],
+) -> Index:
+    """Return the flat output position of every outcome."""
+    outcomes = np.arange(num_outcomes)
+    if interpret is None:
+        if num_outcomes > math.prod(shape):
             raise CircuitError(
-                f"interpret gives positions that do not fit output_shape {shape}: {error}"
-            ) from error
-    elif len(outcomes) > int(np.prod(shape)):
+                f"the circuit measures {num_outcomes} outcomes and output_shape is {shape}; "
+                "give interpret, or measure fewer bits"
+            )
+        return outcomes
+    try:
+        found = [interpret(int(outcome)) for outcome in outcomes]
+        columns = np.asarray(found, dtype=np.int64).reshape(num_outcomes, -1).T
+        return np.asarray(np.ravel_multi_index(tuple(columns), shape), dtype=np.int64)
+    except (TypeError, ValueError) as error:
         raise CircuitError(
-            f"the circuit measures {len(outcomes)} outcomes and output_shape is {shape}; "
-            "give interpret, or measure fewer bits"
-        )
-    index = outcomes[program.outcome_index].astype(np.int64)
-    return Readout(int(np.prod(shape)), index)
+            f"interpret gives positions that do not fit output_shape {shape}: {error}"
+        ) from error
 
 
 def expectations(program: Program, observables: Sequence[SparsePauliOp]) -> Readout:
