@@ -15,14 +15,8 @@ if TYPE_CHECKING:
     from qkd_qiskit.errors import QKDError
     from qkd_qiskit.evaluate import Evaluation, evaluate, subset
     from qkd_qiskit.hardware import Target
-    from qkd_qiskit.recipe import (
-        DataSpec,
-        DistillSpec,
-        Recipe,
-        StudentSpec,
-        TeacherSpec,
-        load_recipe,
-    )
+    from qkd_qiskit.recipe import DataSpec, DistillSpec, Recipe, StudentSpec, TeacherSpec
+    from qkd_qiskit.recipes import load_recipe
     from qkd_qiskit.students import Student, load_student, make_student
     from qkd_qiskit.teachers import Teacher, make_teacher
 
@@ -43,7 +37,7 @@ _HOMES = {
     "distill": "distill",
     "evaluate": "evaluate",
     "load_data": "data",
-    "load_recipe": "recipe",
+    "load_recipe": "recipes",
     "load_student": "students",
     "make_student": "students",
     "make_teacher": "teachers",

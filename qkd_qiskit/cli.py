@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from qkd_qiskit.errors import InputError, QKDError, StorageError
-from qkd_qiskit.recipe import (
-    Recipe,
+from qkd_qiskit.recipe import Recipe
+from qkd_qiskit.recipes import (
     dump_recipe,
     flat_recipe,
     list_recipes,

@@ -7,10 +7,9 @@ its figures do not depend on its companions.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -18,34 +17,16 @@ from torch import Tensor
 from torch.func import functional_call, vmap
 
 from qkd_qiskit.data import Data
-from qkd_qiskit.errors import CheckpointError, InputError, TeacherError, TrainingError
+from qkd_qiskit.errors import InputError, TeacherError, TrainingError
 from qkd_qiskit.losses import distillation_loss, label_loss
+from qkd_qiskit.population import Epoch, Member, Population, Trained
 from qkd_qiskit.recipe import DistillSpec
 from qkd_qiskit.seeds import generator
-from qkd_qiskit.storage import load_tensors, save_tensors
 from qkd_qiskit.students import Student
 from qkd_qiskit.teachers import Teacher
 
 TERMS = ("ce", "kd")
-_EVALUATION_BATCH = 4096  # images x members at a time
 _DEAD = 1e-9  # a gradient that is nowhere larger than this comes from rounding
-
-
-@dataclass(frozen=True, kw_only=True)
-class Member:
-    """One student of a population.
-
-    Attributes:
-        arm: Name of what distinguishes it, for example `distilled`.
-        seed: Seed of its initialisation, data draw and data order.
-        ce_weight: Weight of the cross-entropy with the labels.
-        kd_weight: Weight of the divergence from the teacher.
-    """
-
-    arm: str
-    seed: int
-    ce_weight: float
-    kd_weight: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,47 +48,6 @@ class Lessons:
     draws: Tensor
     validation_inputs: Tensor
     validation_labels: Tensor
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """One member's figures after one epoch (losses are means over the epoch's steps, in nats)."""
-
-    epoch: int
-    loss: float
-    ce: float
-    kd: float
-    validation_accuracy: float
-    lr: float
-
-
-_FIGURES = [field.name for field in fields(Epoch)][1:]
-_ACCURACY = _FIGURES.index("validation_accuracy")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trained:
-    """One member after training.
-
-    Attributes:
-        member: Which one.
-        state: Its chosen parameters by name.
-        chosen_epoch: The epoch they come from, counted from 1; 0 = the start, where the first
-            epoch failed.
-        history: Its figures, one entry for each epoch.
-    """
-
-    member: Member
-    state: dict[str, Tensor]
-    chosen_epoch: int
-    history: list[Epoch]
-
-    @property
-    def validation_accuracy(self) -> float:
-        """Validation accuracy of the chosen parameters; NaN where no epoch was chosen."""
-        if self.chosen_epoch == 0:
-            return math.nan
-        return self.history[self.chosen_epoch - 1].validation_accuracy
 
 
 def train_population(
@@ -140,7 +80,7 @@ def train_population(
         CheckpointError: The checkpoint belongs to another population.
         StorageError: The checkpoint could not be written; the one before it is still there.
     """
-    population = _Population(student, members, starts=starts, spec=spec)
+    population = Population(student, members, starts=starts, spec=spec)
     if checkpoint is not None and checkpoint.exists():
         population.load(checkpoint)
     else:
@@ -163,7 +103,12 @@ def train_population(
             terms = vmap(member_terms)(population.parameters, *batch)
             population.step((population.weights * terms).sum(), lr=lr)
             sums += terms.detach() * rows.shape[1]
-        population.end_epoch(sums / order.shape[1], lessons=lessons, lr=lr)
+        population.end_epoch(
+            sums / order.shape[1],
+            validation_inputs=lessons.validation_inputs,
+            validation_labels=lessons.validation_labels,
+            lr=lr,
+        )
         if checkpoint is not None:
             population.save(checkpoint)
         if on_epoch is not None:
@@ -305,126 +250,3 @@ def _learning_rate(spec: DistillSpec, epoch: int) -> float:
     if spec.schedule == "constant":
         return spec.lr
     return spec.lr * 0.5 * (1 + math.cos(math.pi * epoch / spec.epochs))
-
-
-class _Population:
-    """Stacked parameters `(members, ...)`, their optimizer, the best weights and the history."""
-
-    def __init__(
-        self,
-        student: Student,
-        members: Sequence[Member],
-        *,
-        starts: Sequence[Mapping[str, Tensor]],
-        spec: DistillSpec,
-    ) -> None:
-        self.student, self.members, self.spec = student, members, spec
-        self.weights = torch.tensor([[member.ce_weight, member.kd_weight] for member in members])
-        self.parameters = {
-            name: torch.stack([start[name].detach() for start in starts]).requires_grad_()
-            for name in starts[0]
-        }
-        self.optimizer = torch.optim.AdamW(
-            list(self.parameters.values()), lr=spec.lr, weight_decay=spec.weight_decay
-        )
-        self.best = {name: value.detach().clone() for name, value in self.parameters.items()}
-        self.best_epoch = torch.zeros(len(members), dtype=torch.int64)
-        self.failed = torch.zeros(len(members), dtype=torch.bool)
-        self.history = torch.zeros(0, len(members), len(_FIGURES), dtype=torch.float64)
-
-    @property
-    def epochs_done(self) -> int:
-        return len(self.history)
-
-    def step(self, loss: Tensor, *, lr: float) -> None:
-        self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.param_groups[0]["lr"] = lr
-        self.optimizer.step()
-        values = [value.detach() for value in self.parameters.values()]
-        finite = [value.isfinite().reshape(len(value), -1).all(dim=1) for value in values]
-        self.failed |= ~torch.stack(finite).all(dim=0)
-        if self.failed.any():
-            # Numbers that are not finite would stop the circuits of the whole population.
-            for name, value in self.parameters.items():
-                value.data[self.failed] = self.best[name][self.failed]
-
-    def end_epoch(self, terms: Tensor, *, lessons: Lessons, lr: float) -> None:
-        accuracy = self._accuracy(lessons.validation_inputs, lessons.validation_labels)
-        terms[self.failed] = math.nan
-        loss = (self.weights * terms).sum(dim=1)
-        rates = torch.full_like(loss, lr)
-        row = torch.stack([loss, terms[:, 0], terms[:, 1], accuracy, rates], dim=1)
-        self.history = torch.cat([self.history, row[None].double()])
-        accuracies = self.history[:, :, _ACCURACY]
-        # Of equally good epochs the later one: the learning rate has fallen further.
-        chosen = accuracies[-1] >= accuracies.max(dim=0).values
-        if self.spec.selection == "last":
-            chosen = torch.ones_like(chosen)
-        chosen &= ~self.failed
-        for name, value in self.parameters.items():
-            self.best[name][chosen] = value.detach()[chosen]
-        self.best_epoch[chosen] = self.epochs_done
-
-    @torch.no_grad()
-    def _accuracy(self, inputs: Tensor, labels: Tensor) -> Tensor:
-        def logits(parameters: dict[str, Tensor], batch: Tensor) -> Tensor:
-            outputs: Tensor = functional_call(self.student, parameters, (batch,))
-            return outputs
-
-        hits = torch.zeros(len(self.members))
-        size = max(1, _EVALUATION_BATCH // len(self.members))
-        batches = zip(torch.split(inputs, size), torch.split(labels, size), strict=True)
-        for batch, expected in batches:
-            outputs = vmap(logits, in_dims=(0, None))(self.parameters, batch)
-            hits += (outputs.argmax(dim=-1) == expected).sum(dim=1)
-        return hits / len(labels)
-
-    def figures(self, epoch: int) -> list[Epoch]:
-        return [Epoch(epoch + 1, *row.tolist()) for row in self.history[epoch]]
-
-    def trained(self) -> list[Trained]:
-        return [
-            Trained(
-                member=member,
-                state={name: value[index].clone() for name, value in self.best.items()},
-                chosen_epoch=int(self.best_epoch[index]),
-                history=[self.figures(epoch)[index] for epoch in range(self.epochs_done)],
-            )
-            for index, member in enumerate(self.members)
-        ]
-
-    def save(self, path: Path) -> None:
-        tensors = {"history": self.history, "best_epoch": self.best_epoch}
-        for name, value in self.parameters.items():
-            tensors |= {f"now/{name}": value.detach(), f"best/{name}": self.best[name]}
-            state = self.optimizer.state[value]
-            tensors |= {f"adam/{name}/{key}": item for key, item in state.items()}
-        save_tensors(path, tensors, metadata={"members": self._identity()})
-
-    def load(self, path: Path) -> None:
-        tensors, metadata = load_tensors(path)
-        if metadata.get("members") != self._identity():
-            raise CheckpointError(
-                f"{path} belongs to another recipe or population; resume with the recipe that "
-                f"wrote it, or delete it to start again"
-            )
-        self.history, self.best_epoch = tensors["history"], tensors["best_epoch"]
-        self.failed = self.history[-1, :, _FIGURES.index("loss")].isnan()
-        for name, value in self.parameters.items():
-            value.data.copy_(tensors[f"now/{name}"])
-            self.best[name] = tensors[f"best/{name}"]
-            prefix = f"adam/{name}/"
-            self.optimizer.state[value] = {
-                key.removeprefix(prefix): item
-                for key, item in tensors.items()
-                if key.startswith(prefix)
-            }
-
-    def _identity(self) -> str:
-        content = {
-            "members": [asdict(member) for member in self.members],
-            "spec": asdict(self.spec),
-            "shapes": {name: list(value.shape) for name, value in self.parameters.items()},
-        }
-        return json.dumps(content, sort_keys=True)

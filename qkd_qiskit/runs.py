@@ -19,9 +19,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from qkd_qiskit.distill import Epoch
 from qkd_qiskit.errors import CheckpointError, StorageError
-from qkd_qiskit.recipe import Recipe, dump_recipe, load_recipe
+from qkd_qiskit.population import Epoch
+from qkd_qiskit.recipe import Recipe
+from qkd_qiskit.recipes import dump_recipe, load_recipe
 from qkd_qiskit.storage import write_text
 
 RECIPE, RESULT, REPORT = "recipe.yaml", "result.json", "report.html"

@@ -32,7 +32,8 @@ from qkd_qiskit.circuits import (
 from qkd_qiskit.circuits.openqasm import dump_circuit, load_circuit
 from qkd_qiskit.engine import CompiledConnector
 from qkd_qiskit.errors import CheckpointError, CircuitError
-from qkd_qiskit.recipe import StudentSpec, parse_recipe
+from qkd_qiskit.recipe import StudentSpec
+from qkd_qiskit.recipes import parse_recipe
 from qkd_qiskit.reductions import TRAINED, PrincipalComponents, make_reduction
 from qkd_qiskit.seeds import derive_seed
 from qkd_qiskit.storage import load_tensors, save_tensors, write_text

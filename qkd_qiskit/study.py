@@ -16,10 +16,11 @@ import torch
 
 from qkd_qiskit.circuits.openqasm import dump_circuit
 from qkd_qiskit.data import Data, load_data
-from qkd_qiskit.distill import Epoch, Member, make_lessons, train_population
+from qkd_qiskit.distill import make_lessons, train_population
 from qkd_qiskit.errors import CheckpointError
 from qkd_qiskit.evaluate import evaluate, subset
 from qkd_qiskit.hardware import Target
+from qkd_qiskit.population import Epoch, Member
 from qkd_qiskit.recipe import Recipe
 from qkd_qiskit.results import add_target, collect_result, evaluation_key, keep_other_targets
 from qkd_qiskit.runs import CIRCUIT, RESULT, TEACHER, RunFolder, write_json

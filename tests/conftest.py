@@ -4,7 +4,7 @@ import os
 # imported, which reads it once.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import pytest  # noqa: E402
+import pytest
 
 TINY = """
 data: {classes: [3, 5], train_per_class: 12, test_per_class: 20}
@@ -39,7 +39,7 @@ def tiny(tmp_path_factory):
 @pytest.fixture(scope="session")
 def finished(tiny, tmp_path_factory):
     """The folder of a finished run of the tiny recipe, to be read; copy it to change it."""
-    from qkd_qiskit.recipe import load_recipe
+    from qkd_qiskit.recipes import load_recipe
     from qkd_qiskit.runs import RunFolder
     from qkd_qiskit.study import run
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from qkd_qiskit.cli import main
-from qkd_qiskit.recipe import flat_recipe, load_recipe, recipe_keys
+from qkd_qiskit.recipes import flat_recipe, load_recipe, recipe_keys
 from qkd_qiskit.runs import RunFolder
 
 study = import_module("qkd_qiskit.study")

@@ -5,7 +5,7 @@ import io
 from rich.console import Console
 
 from qkd_qiskit.console import Terminal, gain_text, summary_table
-from qkd_qiskit.distill import Epoch
+from qkd_qiskit.population import Epoch
 
 
 def shown(renderable, *, width=120):

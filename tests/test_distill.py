@@ -17,6 +17,7 @@ from qkd_qiskit.errors import (
     TeacherError,
     TrainingError,
 )
+from qkd_qiskit.population import Member
 from qkd_qiskit.recipe import DistillSpec, StudentSpec, TeacherSpec
 from qkd_qiskit.storage import load_tensors
 from qkd_qiskit.students import QuantumStudent, make_student
@@ -24,7 +25,7 @@ from qkd_qiskit.teachers import make_teacher
 
 # `import qkd_qiskit.distill` gives the function of that name, so the module is asked for.
 loop = import_module("qkd_qiskit.distill")
-Member, train_population = loop.Member, loop.train_population
+train_population = loop.train_population
 
 SPEC = DistillSpec(epochs=3, batch_size=8, lr=0.05)
 STUDENT = StudentSpec(qubits=2, layers=1)
@@ -249,7 +250,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(data, teacher, tmp_path, monkeyp
 
 
 def test_selection_keeps_the_best_or_the_last_epoch(data, teacher):
-    spec = replace(SPEC, epochs=6, lr=0.3, schedule="constant")
+    spec = replace(SPEC, epochs=6, lr=0.3, schedule="constant", selection="validation")
     best = train(data, teacher, spec=spec)
     last = train(data, teacher, spec=replace(spec, selection="last"))
     for chosen, final in zip(best, last, strict=True):

@@ -31,7 +31,7 @@ def test_public_names_are_sorted_and_have_a_home():
 def test_names_stay_functions_when_modules_of_the_same_name_are_imported():
     done = in_new_python(
         "import qkd_qiskit.distill, qkd_qiskit.evaluate\n"
-        "from qkd_qiskit.distill import Member\n"
+        "from qkd_qiskit.distill import Lessons\n"
         "from qkd_qiskit import distill, evaluate\n"
         "assert distill.__module__ == 'qkd_qiskit.distill' and callable(distill)\n"
         "assert callable(evaluate) and qkd_qiskit.evaluate is evaluate\n"

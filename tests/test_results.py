@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_1samp
 
-from qkd_qiskit.distill import Epoch
 from qkd_qiskit.errors import CheckpointError
+from qkd_qiskit.population import Epoch
 from qkd_qiskit.recipe import DistillSpec, Recipe
 from qkd_qiskit.results import failures, paired_gain
 from qkd_qiskit.runs import RunFolder

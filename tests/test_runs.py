@@ -5,9 +5,10 @@ import math
 
 import pytest
 
-from qkd_qiskit.distill import Epoch
 from qkd_qiskit.errors import CheckpointError, RecipeError, StorageError
-from qkd_qiskit.recipe import Recipe, load_recipe
+from qkd_qiskit.population import Epoch
+from qkd_qiskit.recipe import Recipe
+from qkd_qiskit.recipes import load_recipe
 from qkd_qiskit.runs import RunFolder, append_line, new_folder, read_json, write_json
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from qkd_qiskit.errors import CheckpointError, CircuitError, DataError, TargetError, TeacherError
-from qkd_qiskit.recipe import load_recipe
+from qkd_qiskit.recipes import load_recipe
 from qkd_qiskit.runs import RunFolder
 from qkd_qiskit.storage import load_tensors
 from qkd_qiskit.students import load_student

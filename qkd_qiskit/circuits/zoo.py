@@ -19,7 +19,8 @@ from qiskit import QuantumCircuit
 from qkd_qiskit.circuits.composition import StudentCircuit, build_circuit
 from qkd_qiskit.circuits.openqasm import dump_circuit, load_circuit, parse_circuit
 from qkd_qiskit.errors import CircuitError
-from qkd_qiskit.recipe import StudentSpec, list_recipes, load_recipe
+from qkd_qiskit.recipe import StudentSpec
+from qkd_qiskit.recipes import list_recipes, load_recipe
 from qkd_qiskit.storage import write_text
 
 __all__ = [

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from qkd_qiskit.circuits.openqasm import load_circuit
-from qkd_qiskit.report.drawing import draw_student
 from qkd_qiskit.errors import CheckpointError, CircuitError
+from qkd_qiskit.recipes import dump_recipe
+from qkd_qiskit.report.drawing import draw_student
 from qkd_qiskit.report.figures import (
     Curves,
     GainRow,
@@ -20,10 +21,6 @@ from qkd_qiskit.report.figures import (
     paired_figure,
 )
 from qkd_qiskit.report.page import Markup, document, element, join, panel, panels, section
-from qkd_qiskit.recipe import dump_recipe
-from qkd_qiskit.results import BASELINE, TREATMENT, TWIN, kept_rows
-from qkd_qiskit.runs import CIRCUIT, RECIPE, REPORT, RESULT, RunFolder
-from qkd_qiskit.storage import write_text
 from qkd_qiskit.report.tables import Pairs, accuracy_table, cost_table, noise_table, teacher_table
 from qkd_qiskit.report.wording import (
     UNDECIDED,
@@ -39,6 +36,9 @@ from qkd_qiskit.report.wording import (
     twin_answer,
     verdict,
 )
+from qkd_qiskit.results import BASELINE, TREATMENT, TWIN, kept_rows
+from qkd_qiskit.runs import CIRCUIT, RECIPE, REPORT, RESULT, RunFolder
+from qkd_qiskit.storage import write_text
 
 _NONE = "–"
 _CONTENTS = {

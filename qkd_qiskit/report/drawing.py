@@ -14,8 +14,8 @@ from qiskit import QuantumCircuit
 from qiskit.circuit import CircuitInstruction, Gate
 
 from qkd_qiskit.circuits import StudentCircuit, build_circuit
-from qkd_qiskit.report.figures import INK, INPUT_COLOUR, PAPER, RULE, TRAINED_COLOUR, inline_svg
 from qkd_qiskit.recipe import StudentSpec
+from qkd_qiskit.report.figures import INK, INPUT_COLOUR, PAPER, RULE, TRAINED_COLOUR, inline_svg
 
 MOST_LAYERS, FEW_LAYERS = 3, 2
 MOST_DEPTH = 40  # of a circuit that has no layers: one of your own

@@ -7,7 +7,6 @@ from statistics import fmean
 from typing import Any
 
 from qkd_qiskit.report.page import Markup, element, join, table
-from qkd_qiskit.results import kept_rows
 from qkd_qiskit.report.wording import (
     arm_name,
     best_case,
@@ -17,6 +16,7 @@ from qkd_qiskit.report.wording import (
     points,
     seeds_text,
 )
+from qkd_qiskit.results import kept_rows
 
 Pairs = dict[str, dict[str, tuple[list[float], list[float]]]]
 """Exact and sampled accuracies, one for each seed: target -> arm -> both."""

@@ -132,7 +132,11 @@ def reminders(recipe: Recipe, result: Mapping[str, Any]) -> list[str]:
             "initialisation, shots). Teacher, validation split and test images are the same in "
             "all. Each target has its own interval; none is corrected for their number."
         )
-    if recipe.student.kind != "classical" and TWIN not in result["arms"]:
+    if TWIN in result["arms"]:
+        said.append(
+            "The classical twin is trained with the student's settings; with its own it may be better."
+        )
+    elif recipe.student.kind != "classical":
         said.append(
             "No classical twin was trained, so this run cannot say whether the circuit is needed "
             "(--arms label_only,distilled,classical_twin)."

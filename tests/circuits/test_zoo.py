@@ -13,7 +13,8 @@ from qkd_qiskit.circuits.zoo import (
     zoo_circuit,
 )
 from qkd_qiskit.errors import CircuitError, StorageError
-from qkd_qiskit.recipe import StudentSpec, list_recipes
+from qkd_qiskit.recipe import StudentSpec
+from qkd_qiskit.recipes import list_recipes
 
 CIRCUITS = Path(__file__).parents[2] / "circuits"
 EXPORT = "run: python -c \"from qkd_qiskit.circuits.zoo import export_zoo; export_zoo('circuits')\""

@@ -4,6 +4,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from qkd_qiskit.recipe import StudentSpec
 from qkd_qiskit.report.drawing import draw_student
 from qkd_qiskit.report.figures import (
     ARM_COLOURS,
@@ -15,7 +16,6 @@ from qkd_qiskit.report.figures import (
     gain_figure,
     paired_figure,
 )
-from qkd_qiskit.recipe import StudentSpec
 
 
 def texts(svg):

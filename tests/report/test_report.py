@@ -7,12 +7,10 @@ import pytest
 
 from qkd_qiskit.circuits import build_circuit
 from qkd_qiskit.circuits.openqasm import dump_circuit
-from qkd_qiskit.distill import Epoch
 from qkd_qiskit.errors import CheckpointError
-from qkd_qiskit.recipe import parse_recipe
+from qkd_qiskit.population import Epoch
+from qkd_qiskit.recipes import parse_recipe
 from qkd_qiskit.report import write_report
-from qkd_qiskit.results import kept_rows, paired_gain
-from qkd_qiskit.runs import RunFolder, append_line, write_json
 from qkd_qiskit.report.wording import (
     HARMED,
     HELPED,
@@ -24,6 +22,8 @@ from qkd_qiskit.report.wording import (
     twin_answer,
     verdict,
 )
+from qkd_qiskit.results import kept_rows, paired_gain
+from qkd_qiskit.runs import RunFolder, append_line, write_json
 
 ALL_ARMS = ("label_only", "distilled", "classical_twin")
 SECTIONS = [
