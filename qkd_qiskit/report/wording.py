@@ -134,7 +134,8 @@ def reminders(recipe: Recipe, result: Mapping[str, Any]) -> list[str]:
         )
     if TWIN in result["arms"]:
         said.append(
-            "The classical twin is trained with the student's settings; with its own it may be better."
+            "The classical twin is trained with the student's settings; it may be better with "
+            "settings of its own."
         )
     elif recipe.student.kind != "classical":
         said.append(

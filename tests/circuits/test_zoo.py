@@ -48,7 +48,9 @@ def test_an_export_is_repeatable_byte_by_byte(tmp_path):
 
 
 def test_a_deep_circuit_is_drawn_by_its_first_layers(tmp_path, monkeypatch):
-    deep = ZooEntry(description="deep", student=StudentSpec(qubits=2, layers=30))
+    deep = ZooEntry(
+        description="deep", student=StudentSpec(qubits=2, ansatz="ry_rz_ring", layers=30)
+    )
     monkeypatch.setattr("qkd_qiskit.circuits.zoo.REFERENCES", {"deep": deep})
     export_zoo(tmp_path, names=["deep"], backends=[])
     assert "(first 2 of 30 layers)" in (tmp_path / "README.md").read_text()
