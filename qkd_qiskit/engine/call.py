@@ -61,10 +61,13 @@ class Call:
 
     @classmethod
     def of(cls, sweep: Sweep, inputs: Tensor, weights: Tensor, states: Tensor | None) -> Call:
-        """Return the call for canonical tensors."""
+        """Return the call for tensors that all have a members dimension, or none of them."""
         kind = "ground" if states is None else "complex" if states.is_complex() else "real"
         plan, fields = sweep.plan(kind)
         features, weight = inputs.detach().numpy(), weights.detach().numpy()
+        single = weight.ndim == 1
+        if single:
+            features, weight = features[None], weight[None]
         shared_map, sample_map = sweep.maps(weights.dtype)
         shared = np.array(shared_map.forward(features, weight, sampled=False), order="C")
         with np.errstate(invalid="ignore"):  # the kernel reports numbers that are not finite
@@ -73,11 +76,12 @@ class Call:
         given = given_imag = np.empty((1, 0, 0), dtype=weight.dtype)
         if states is not None:
             whole = states.detach().resolve_conj().numpy()
+            whole = whole[None] if single else whole
             given = np.ascontiguousarray(whole.real)
             if kind == "complex":
                 given_imag = np.ascontiguousarray(whole.imag)
         members = max(len(features), len(weight), len(given))
-        batch = inputs.shape[1]
+        batch = features.shape[1]
         return cls(sweep, plan, fields, shared, cosines, sines, given, given_imag, members, batch)
 
     @property

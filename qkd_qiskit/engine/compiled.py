@@ -1,7 +1,7 @@
 """The compiled kernel as a differentiable torch function, for a population in one call.
 
-Canonical shapes have a leading members dimension of S, or of 1 where all members share a tensor.
-``vmap`` stacks into that dimension. Second derivatives go through the torch path.
+``vmap`` stacks into a leading members dimension of all tensors, of length S, or of 1 where all
+members share a tensor. Second derivatives go through the torch path.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from qkd_qiskit.engine.sweep import Sweep
 from qkd_qiskit.errors import InputError
 
 Tensors = tuple[Tensor, Tensor, Tensor | None]
+_RANKS = (2, 1, 2, 2)  # of inputs, weights, given states and output values, without members
 
 
 def run(sweep: Sweep, inputs: Tensor, weights: Tensor, states: Tensor | None = None) -> Tensor:
@@ -30,8 +31,7 @@ def run(sweep: Sweep, inputs: Tensor, weights: Tensor, states: Tensor | None = N
         weights: ``(weights and features of weights,)``, float32 or float64, on the CPU.
         states: States to start from ``(batch, 2**num_qubits)``; default: all qubits in 0.
     """
-    given = None if states is None else states[None]
-    return _values(sweep, torch.is_grad_enabled(), (inputs[None], weights[None], given))[0]
+    return _values(sweep, torch.is_grad_enabled(), (inputs, weights, states))
 
 
 def _transforms_active() -> bool:
@@ -41,7 +41,7 @@ def _transforms_active() -> bool:
 
 
 def _values(sweep: Sweep, keep: bool, tensors: Sequence[Tensor | None]) -> Tensor:
-    """Return output values ``(members, batch, outputs)`` of inputs, weights and given states."""
+    """Return output values of inputs, weights and given states, all with members or none."""
     function = _Run if _transforms_active() else _RunPlainly
     values: Tensor = function.apply(sweep, keep, *tensors)
     return values
@@ -50,6 +50,8 @@ def _values(sweep: Sweep, keep: bool, tensors: Sequence[Tensor | None]) -> Tenso
 def _forward(sweep: Sweep, keep: bool, tensors: Tensors) -> tuple[Call, Tensor]:
     call = Call.of(sweep, *tensors)
     values = torch.from_numpy(call.values(keep=keep))
+    if tensors[1].dim() == 1:
+        values = values[0]
     if not call.finite:
         for name, given in (("circuit inputs", tensors[0]), ("amplitudes", tensors[2])):
             bad = 0 if given is None else int((~torch.isfinite(given)).sum())
@@ -65,18 +67,25 @@ def _backward(
 ) -> tuple[Tensor | None, Tensor, Tensor | None]:
     """Return gradients of inputs, weights and given states."""
     incoming = np.ascontiguousarray(gradient.detach().numpy())
+    single = tensors[1].dim() == 1
+    if single:
+        incoming = incoming[None]
     of_shared, of_samples, of_states = call.gradients(incoming, of_states=wanted[1])
     shared_map, sample_map = call.sweep.maps(tensors[1].dtype)
-    to_weights = np.zeros(tensors[1].shape, dtype=of_shared.dtype)
-    to_inputs = np.zeros(tensors[0].shape, dtype=of_shared.dtype) if wanted[0] else None
+    kind = of_shared.dtype
+    shapes = [(1, *part.shape) if single else tuple(part.shape) for part in tensors[:2]]
+    to_inputs = np.zeros(shapes[0], dtype=kind) if wanted[0] else None
+    to_weights = np.zeros(shapes[1], dtype=kind)
     shared_map.backward(of_shared, None, to_weights)
     sample_map.backward(of_samples, to_inputs, to_weights)
-    to_states = None
-    if wanted[1]:
-        whole = torch.from_numpy(of_states)
-        to_states = torch.view_as_complex(whole) if whole.shape[-1] == 2 else whole[..., 0]
-    found = None if to_inputs is None else torch.from_numpy(to_inputs)
-    return found, torch.from_numpy(to_weights), to_states
+    found = [to_inputs, to_weights, of_states if wanted[1] else None]
+    first, middle, last = (
+        None if part is None else torch.from_numpy(part[0] if single else part) for part in found
+    )
+    assert middle is not None
+    if last is not None:
+        last = torch.view_as_complex(last) if last.shape[-1] == 2 else last[..., 0]
+    return first, middle, last
 
 
 class _RunPlainly(torch.autograd.Function):
@@ -130,9 +139,9 @@ class _Run(torch.autograd.Function):
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> Any:
         sweep, keep, *tensors = arguments
-        stacked, inner = _stack(info.batch_size, in_dims[2:], tensors, share=True)
+        stacked, shape = _stack(info.batch_size, in_dims[2:], tensors, share=True)
         values = _values(sweep, keep, stacked)
-        return values.reshape(info.batch_size, inner, *values.shape[1:]), 0
+        return values.reshape(*shape, *values.shape[1:]), 0
 
 
 class _RunBack(torch.autograd.Function):
@@ -187,33 +196,45 @@ class _RunBack(torch.autograd.Function):
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> Any:
         sweep, wanted, *tensors = arguments
-        stacked, inner = _stack(info.batch_size, in_dims[2:], tensors, share=False)
+        stacked, shape = _stack(info.batch_size, in_dims[2:], tensors, share=False)
         found = _RunBack.apply(sweep, wanted, *stacked)
-        shape = (info.batch_size, inner)
-        return tuple(part.unflatten(0, shape) if part.numel() else part for part in found), tuple(
-            0 if part.numel() else None for part in found
+        empty = [part.dim() == 1 for part in found]  # not wanted
+        parts = tuple(
+            part if none else part.reshape(*shape, *part.shape[1:])
+            for part, none in zip(found, empty, strict=True)
         )
+        return parts, tuple(None if none else 0 for none in empty)
 
 
 def _stack(
     size: int, dims: tuple[int | None, ...], tensors: list[Tensor | None], *, share: bool
-) -> tuple[list[Tensor | None], int]:
-    """Fold a vmapped dimension into the members dimension; return also the members inside it."""
+) -> tuple[list[Tensor | None], tuple[int, ...]]:
+    """Fold a vmapped dimension into the members dimension.
 
-    def members(tensor: Tensor, dim: int | None) -> int:
-        return int(tensor.movedim(dim, 0).shape[1] if dim is not None else tensor.shape[0])
-
-    inner = max(
-        members(tensor, dim)
-        for tensor, dim in zip(tensors, dims, strict=True)
-        if tensor is not None
-    )
-    stacked: list[Tensor | None] = []
-    for tensor, dim in zip(tensors, dims, strict=True):
-        if tensor is None or (share and dim is None and tensor.shape[0] == 1):
-            stacked.append(tensor)
+    Return the tensors and the shape to unfold the members dimension into.
+    """
+    single = False
+    moved: list[tuple[Tensor, bool] | None] = []
+    for tensor, dim, rank in zip(tensors, dims, _RANKS, strict=False):
+        if tensor is None:
+            moved.append(None)
             continue
-        whole = tensor.movedim(dim, 0) if dim is not None else tensor.expand(size, *tensor.shape)
-        whole = whole.expand(size, inner, *whole.shape[2:])
-        stacked.append(whole.reshape(size * inner, *whole.shape[2:]))
-    return stacked, inner
+        mapped = dim is not None
+        whole = tensor.movedim(dim, 0) if dim is not None else tensor
+        if whole.dim() == rank + mapped:
+            single = True
+            whole = whole.unsqueeze(int(mapped))
+        moved.append((whole, mapped))
+    inner = max(part[0].shape[int(part[1])] for part in moved if part is not None)
+    stacked: list[Tensor | None] = []
+    for part in moved:
+        if part is None:
+            stacked.append(None)
+            continue
+        whole, mapped = part
+        if not (share and not mapped and whole.shape[0] == 1):
+            whole = whole if mapped else whole.expand(size, *whole.shape)
+            whole = whole.expand(size, inner, *whole.shape[2:])
+            whole = whole.reshape(size * inner, *whole.shape[2:])
+        stacked.append(whole)
+    return stacked, (size,) if single else (size, inner)

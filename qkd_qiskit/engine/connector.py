@@ -8,6 +8,7 @@ primitive call per sample and parameter shift. The network's own primitive is no
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from typing import Any
 
@@ -169,17 +170,14 @@ class CompiledConnector(TorchConnector):  # type: ignore[misc]
             raise InputError(
                 f"inputs have shape {tuple(input_data.shape)}; give (batch, {num_inputs})"
             )
-        leading = input_data.shape[:-1]
-        rows = 1
-        for length in leading:
-            rows *= length
-        flat = input_data.reshape(rows, num_inputs).to(self._weights)
+        weights = self._weights
+        flat = _flattened(input_data).to(weights)
         if isinstance(program, DensityProgram):
-            values = noisy_values(program, flat, self._weights, outputs=self._outputs)
+            values = noisy_values(program, flat, weights, outputs=self._outputs)
         else:
             assert self._readout is not None
-            values = evaluate(program, self._readout, flat, self._weights, kernel=self._kernel)
-        return self._shaped(values, leading)
+            values = evaluate(program, self._readout, flat, weights, kernel=self._kernel)
+        return self._shaped(values, input_data)
 
     def from_states(self, amplitudes: Tensor) -> Tensor:
         """Return the network's output for given input states, ``(..., *output_shape)``.
@@ -204,29 +202,31 @@ class CompiledConnector(TorchConnector):  # type: ignore[misc]
             raise InputError(
                 f"states have shape {tuple(amplitudes.shape)}; give (batch, {size}) amplitudes"
             )
-        if any(kind == "input" for angle in program.angles for (kind, _), _ in angle.terms) or any(
-            feature.per_sample for feature in program.features
-        ):
+        if program.shared < len(program.angles):
             raise InputError(
                 "the circuit uses inputs after its preparation; call the connector with inputs, "
                 "or count all instructions with inputs in preparation"
             )
-        leading = amplitudes.shape[:-1]
-        rows = 1
-        for length in leading:
-            rows *= length
-        flat = amplitudes.reshape(rows, size)
-        precision = self._weights.dtype.to_complex() if flat.is_complex() else self._weights.dtype
+        weights = self._weights
+        flat = _flattened(amplitudes)
+        precision = weights.dtype.to_complex() if flat.is_complex() else weights.dtype
         values = evaluate(
             program,
             self._readout,
-            self._weights.new_zeros(rows, program.num_inputs),
-            self._weights,
-            initial=flat.to(self._weights.device, precision),
+            torch.empty(flat.shape[0], program.num_inputs, dtype=weights.dtype).to(weights.device),
+            weights,
+            initial=flat.to(weights.device, precision),
             kernel=self._kernel,
         )
-        return self._shaped(values, leading)
+        return self._shaped(values, amplitudes)
 
-    def _shaped(self, values: Tensor, leading: torch.Size) -> Tensor:
-        output_shape = self._neural_network.output_shape
-        return values.reshape(*leading, *output_shape)
+    def _shaped(self, values: Tensor, given: Tensor) -> Tensor:
+        shape = (*given.shape[:-1], *self._neural_network.output_shape)
+        return values if values.shape == shape else values.reshape(shape)
+
+
+def _flattened(given: Tensor) -> Tensor:
+    """Return ``(batch, length)`` of ``(..., length)``, which may be empty."""
+    if given.dim() == 2:
+        return given
+    return given.reshape(math.prod(given.shape[:-1]), given.shape[-1])

@@ -70,7 +70,7 @@ def evaluate(
         )
         sweep = program.cached(("sweep", id(readout)), lambda: Sweep(program, readout))
         return compiled.run(sweep, *extend(program.features, inputs, weights), initial)
-    if program.num_inputs:
+    if program.num_inputs and initial is None:
         inputs = RequireFinite.apply(inputs)
     if initial is not None:
         initial = RequireFinite.apply(initial)

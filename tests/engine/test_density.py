@@ -247,7 +247,7 @@ def test_bad_channels_are_refused():
     circuit = QuantumCircuit(1)
     circuit.h(0)
     circuit.delay(100, 0, unit="dt")
-    with pytest.raises(CircuitError, match="set Channels.dt"):
+    with pytest.raises(CircuitError, match=r"set Channels\.dt"):
         DensityProgram.from_circuit(circuit, Channels(relaxation={0: (1e-4, 1e-4)}))
 
 
