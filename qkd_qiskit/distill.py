@@ -87,7 +87,7 @@ def train_population(
         check_terms(student, members, starts=starts, lessons=lessons, spec=spec)
 
     def member_terms(parameters: dict[str, Tensor], *batch: Tensor) -> Tensor:
-        return _terms(student, parameters, batch, spec)
+        return torch.stack(_terms(student, parameters, batch, spec))
 
     for epoch in range(population.epochs_done, spec.epochs):
         order = torch.stack(
@@ -206,7 +206,7 @@ def check_terms(
     Two published codes train with a term that never reaches the student; here that is an error.
 
     Raises:
-        TrainingError: The term has no gradient to the student.
+        TrainingError: The term has no gradient to the student, or one that is not finite.
     """
     for number, term in enumerate(TERMS):
         for member, start, draw in zip(members, starts, lessons.draws, strict=True):
@@ -221,7 +221,14 @@ def check_terms(
                 if loss.requires_grad
                 else ()
             )
-            if not any(g is not None and bool(g.abs().max() > _DEAD) for g in gradients):
+            flat = torch.cat([torch.zeros(1), *(g.flatten() for g in gradients if g is not None)])
+            if not bool(flat.isfinite().all()):
+                raise TrainingError(
+                    f"loss term {term!r} of arm {member.arm!r} gives the student a gradient that "
+                    f"is not finite: check the temperature, which is {spec.temperature}, and the "
+                    f"teacher's logits"
+                )
+            if not bool(flat.abs().max() > _DEAD):
                 raise TrainingError(
                     f"loss term {term!r} of arm {member.arm!r} gives the student no gradient; "
                     f"it would train nothing: mend the term or set its weight to 0"
@@ -233,8 +240,8 @@ def _terms(
     parameters: Mapping[str, Tensor],
     batch: tuple[Tensor, ...],
     spec: DistillSpec,
-) -> Tensor:
-    """The loss terms `(len(TERMS),)` of one member on one batch."""
+) -> list[Tensor]:
+    """The loss terms of one member on one batch, in the order of `TERMS`."""
     inputs, labels, teacher_logits = batch
     logits = functional_call(student, dict(parameters), (inputs,))
     kd = distillation_loss(
@@ -243,7 +250,7 @@ def _terms(
         temperature=spec.temperature,
         student_temperature=spec.student_temperature,
     )
-    return torch.stack([label_loss(logits, labels), kd])
+    return [label_loss(logits, labels), kd]
 
 
 def _learning_rate(spec: DistillSpec, epoch: int) -> float:

@@ -170,6 +170,11 @@ def test_a_dead_term_is_named_before_anything_is_trained(dead, data, teacher, mo
     assert train(data, teacher, members()[:2])
 
 
+def test_a_term_that_overflows_is_named(data, teacher):
+    with pytest.raises(TrainingError, match=r"'kd' of arm 'distilled'.*not finite.*1e\+20"):
+        train(data, teacher, spec=replace(SPEC, temperature=1e20))
+
+
 @pytest.mark.parametrize("selection", ["validation", "last"])
 def test_a_resumed_training_ends_with_the_same_bits(selection, data, teacher, tmp_path):
     spec = replace(SPEC, epochs=5, selection=selection)
