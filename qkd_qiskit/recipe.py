@@ -22,6 +22,9 @@ Head = Literal["none", "linear"]
 Arm = Literal["label_only", "distilled", "classical_twin"]
 
 
+MAX_LR = 1000  # steps of Adam; far beyond it numbers overflow
+
+
 def _require(condition: bool, key: str, given: object, accepted: str) -> None:
     if not condition:
         raise RecipeError(f"{key}: {given!r} is not accepted; give {accepted}")
@@ -29,6 +32,10 @@ def _require(condition: bool, key: str, given: object, accepted: str) -> None:
 
 def _positive(key: str, value: float) -> None:
     _require(math.isfinite(value) and value > 0, key, value, "a number above 0")
+
+
+def _learning_rate(key: str, value: float) -> None:
+    _require(0 < value <= MAX_LR, key, value, f"a number above 0, at most {MAX_LR}")
 
 
 def _at_least(key: str, value: int, least: int) -> None:
@@ -115,7 +122,7 @@ class TeacherSpec:
         )
         _at_least("teacher.epochs", self.epochs, 1)
         _at_least("teacher.batch_size", self.batch_size, 1)
-        _positive("teacher.lr", self.lr)
+        _learning_rate("teacher.lr", self.lr)
         _require(self.weight_decay >= 0, "teacher.weight_decay", self.weight_decay, "0 or more")
         if self.train_per_class is not None:
             _at_least("teacher.train_per_class", self.train_per_class, 1)
@@ -219,7 +226,7 @@ class DistillSpec:
     def __post_init__(self) -> None:
         _at_least("distill.epochs", self.epochs, 1)
         _at_least("distill.batch_size", self.batch_size, 1)
-        _positive("distill.lr", self.lr)
+        _learning_rate("distill.lr", self.lr)
         _positive("distill.temperature", self.temperature)
         if self.student_temperature is not None:
             _positive("distill.student_temperature", self.student_temperature)

@@ -6,6 +6,8 @@ from importlib import import_module
 
 import pytest
 import torch
+from qiskit import QuantumCircuit
+from qiskit.circuit import Parameter
 
 import qkd_qiskit
 from qkd_qiskit.data import Data
@@ -20,7 +22,7 @@ from qkd_qiskit.errors import (
 from qkd_qiskit.population import Member
 from qkd_qiskit.recipe import DistillSpec, StudentSpec, TeacherSpec
 from qkd_qiskit.storage import load_tensors
-from qkd_qiskit.students import QuantumStudent, make_student
+from qkd_qiskit.students import QuantumStudent, load_student, make_student
 from qkd_qiskit.teachers import make_teacher
 
 # `import qkd_qiskit.distill` gives the function of that name, so the module is asked for.
@@ -334,6 +336,18 @@ def test_distill_trains_every_kind_of_student_in_place(which, data, teacher):
     images = data.validation.images
     hits = model(images).argmax(dim=1) == data.validation.labels
     assert hits.float().mean().item() == pytest.approx(trained.validation_accuracy)
+
+
+def test_a_circuit_without_weights_is_trained_around(data, teacher, tmp_path):
+    circuit = QuantumCircuit(2)
+    circuit.ry(Parameter("x_000"), 0)
+    circuit.ry(Parameter("x_001"), 1)
+    model = make_student(STUDENT, image_shape=(1, 4, 4), num_classes=3, circuit=circuit)
+    trained = qkd_qiskit.distill(model, teacher, data, spec=SPEC)
+    assert trained.history[-1].loss < trained.history[0].loss
+    model.save(tmp_path)
+    images = data.test.images
+    assert torch.equal(load_student(tmp_path)(images), model(images))
 
 
 def test_what_does_not_belong_together_is_refused(data, teacher):
