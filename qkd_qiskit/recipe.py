@@ -22,7 +22,7 @@ Head = Literal["none", "linear"]
 Arm = Literal["label_only", "distilled", "classical_twin"]
 
 
-MAX_LR = 1000  # steps of Adam; far beyond it numbers overflow
+MAX_LR = 1e30  # what comes near the largest 32-bit number overflows in the optimizer
 
 
 def _require(condition: bool, key: str, given: object, accepted: str) -> None:
