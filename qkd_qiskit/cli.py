@@ -261,6 +261,10 @@ def _show_result(folder: RunFolder, result: dict[str, Any], options: Namespace) 
     elif not options.quiet:
         console = _console()
         console.print(summary_table(result))
+        for arm, failed in result["failed"].items():
+            for seed, reason in failed.items():
+                text = f"failed, left out: {arm}, seed {seed}: {reason}"
+                console.print(text, markup=False, highlight=False, soft_wrap=True)
         path = folder.path / REPORT
         console.print(f"report: {path}", markup=False, highlight=False, soft_wrap=True)
     return 0

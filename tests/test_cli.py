@@ -286,6 +286,14 @@ def test_a_run_without_a_pair_ends_with_a_table(tiny, capsys):
     assert "label only" in capsys.readouterr().out
 
 
+def test_students_that_failed_are_named(tiny, capsys):
+    assert main(["distill", str(tiny), *SMALL, "--distill.lr", "1e30"]) == 0
+    output = capsys.readouterr().out
+    for arm in ("label_only", "distilled"):
+        assert f"failed, left out: {arm}, seed 0: the loss is not finite" in output
+    assert "no pair" in output
+
+
 def test_evaluate_adds_a_target(finished, capsys, tmp_path):
     shutil.copytree(finished.path, tmp_path / "run")
     words = ["evaluate", "run", "--target", "fake_manila", "--shots", "16"]
