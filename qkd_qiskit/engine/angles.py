@@ -155,8 +155,11 @@ class AngleMap:
 
     def to(self, like: Tensor) -> AngleMap:
         """Return the map with the dtype and device of a tensor."""
-        moved = (None if part is None else part.to(like) for part in (self.inputs, self.weights))
-        return AngleMap(self.constant.to(like), *moved)
+        moved = (
+            None if part is None else part.to(like.device, like.dtype)
+            for part in (self.inputs, self.weights)
+        )
+        return AngleMap(self.constant.to(like.device, like.dtype), *moved)
 
     def __call__(self, inputs: Tensor, weights: Tensor) -> Tensor:
         """Return angles ``(angles,)``, or ``(batch, angles)`` where inputs enter."""

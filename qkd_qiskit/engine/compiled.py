@@ -166,32 +166,28 @@ class _RunBack(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Any) -> Any:
-        given = ctx.saved_tensors
-        with torch.enable_grad():
-            leaves: list[Any] = [
-                None if part is None else part.detach().requires_grad_() for part in given
-            ]
-            features, weights, states, gradient = leaves
-            values = ctx.sweep.reference(features, weights, states)
-            first = [features, weights] + ([] if states is None else [states])
-            found = torch.autograd.grad(
-                values, first, gradient, create_graph=True, allow_unused=True
-            )
-            pairs = [
-                (part, change)
-                for part, change in zip(found, gradients, strict=False)
-                if part is not None and part.requires_grad and change.shape == part.shape
-            ]
-            present = [leaf for leaf in leaves if leaf is not None]
-            second = torch.autograd.grad(
-                [part for part, _ in pairs],
-                present,
-                [change for _, change in pairs],
-                allow_unused=True,
-            )
-        by_leaf = iter(second)
-        result = [None if leaf is None else next(by_leaf) for leaf in leaves]
-        return None, None, *result
+        features, weights, states, gradient = ctx.saved_tensors
+        given = [part for part in (features, weights, states) if part is not None]
+
+        def first(*tensors: Tensor) -> tuple[Tensor, ...]:
+            def values(*parts: Tensor) -> Tensor:
+                initial = parts[2] if len(parts) == 3 else None
+                found: Tensor = ctx.sweep.reference(parts[0], parts[1], initial)
+                return found
+
+            back: Any = torch.func.vjp(values, *tensors[:-1])[1]
+            return tuple(back(tensors[-1]))
+
+        derived: Any = torch.func.vjp(first, *given, gradient)
+        found, second = derived
+        changes = tuple(
+            change if change is not None and change.shape == part.shape else torch.zeros_like(part)
+            for part, change in zip(found, gradients, strict=False)
+        )
+        results = list(second(changes))
+        if states is None:
+            results.insert(2, None)
+        return None, None, *results
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> Any:

@@ -7,9 +7,9 @@ the chains before it, so the state will be touched once per two-qubit gate (see 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from qiskit.circuit import Parameter, QuantumCircuit
@@ -25,8 +25,8 @@ from qkd_qiskit.engine.gates import (
 )
 from qkd_qiskit.engine.memory import require_memory
 from qkd_qiskit.engine.program import final_measurements, parameter_sources, used_qubits
+from qkd_qiskit.engine.tables import Tables
 
-T = TypeVar("T")
 _HALF_X = np.array([[1, -1j], [-1j, 1]]) / np.sqrt(2)  # RX(pi/2): turns RZ into RY
 _CX = np.array([[1, 0, 0, 0], [0, 0, 0, 1], [0, 0, 1, 0], [0, 1, 0, 0]])  # control is qubit 0
 
@@ -84,6 +84,7 @@ class DensityProgram:
         outcome_bits: ``(qubit, bit)``: the outcome's bit ``bit`` is read from ``qubit``.
         confusion: Readout matrix ``A[true, measured]`` per simulated qubit.
         qubits: The circuit's qubit per simulated qubit.
+        tables: Constant tensors made from it so far.
     """
 
     num_qubits: int
@@ -97,14 +98,7 @@ class DensityProgram:
     outcome_bits: tuple[tuple[int, int], ...]
     confusion: tuple[Real, ...]
     qubits: tuple[int, ...]
-    _cache: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
-
-    def cached(self, key: Hashable, make: Callable[[], T]) -> T:
-        """Return what was made for this key before, or make it now."""
-        if key not in self._cache:
-            self._cache[key] = make()
-        found: T = self._cache[key]
-        return found
+    tables: Tables = field(default_factory=Tables, init=False, repr=False)
 
     @classmethod
     def from_circuit(

@@ -69,10 +69,10 @@ def noisy_values(
     if program.num_inputs:
         inputs = RequireFinite.apply(inputs)
     key = (weights.dtype, weights.device)
-    tables: _Tables = program.cached(key, lambda: _tables(program, weights))
-    vector = _evolve(program, tables, *extend(program.features, inputs, weights))
-    readout = tables.readout if outputs is None else outputs.T.to(vector) @ tables.readout
-    return (vector @ readout.T).expand(inputs.shape[0], -1)
+    tables: _Tables = program.tables.get(key, lambda: _tables(program, weights))
+    readout = tables.readout if outputs is None else outputs.T.to(tables.readout) @ tables.readout
+    extended = extend(program.features, inputs, weights)
+    return _values(program, tables, *extended, readout).expand(inputs.shape[0], -1)
 
 
 @dataclass(frozen=True)
@@ -86,81 +86,126 @@ class _Group:
 
 @dataclass(frozen=True)
 class _Tables:
+    """A program's constants as tensors.
+
+    Rows of a block list count the shared chains, the identity, then the per-sample chains; every
+    qubit's first chain is the identity there, since the first state contains it.
+    """
+
     shared: _Group
     sampled: _Group
     angles: AngleMap
     shared_blocks: list[int]
     sampled_blocks: list[int]
+    shared_rows: tuple[Tensor, Tensor]
+    sampled_rows: tuple[Tensor, Tensor]
     shared_matrices: Tensor
     sampled_matrices: Tensor
+    first_shared_block: int | None  # from here on nothing differs between samples
     readout: Tensor
 
 
-def _evolve(program: DensityProgram, tables: _Tables, inputs: Tensor, weights: Tensor) -> Tensor:
-    """Return the components on strings of I and Z ``(batch, 2**num_qubits)``."""
-    angles = tables.angles(inputs, weights)
-    angles = torch.nn.functional.pad(angles, (0, 1))
+def _values(
+    program: DensityProgram, tables: _Tables, inputs: Tensor, weights: Tensor, readout: Tensor
+) -> Tensor:
+    """Return ``readout (outputs, 2**num_qubits)`` times the components on strings of I and Z.
+
+    States go forward through the operations that differ between samples. What is the same for all
+    of them acts on the outputs instead, backwards, where these are fewer than the samples.
+    """
+    angles = torch.nn.functional.pad(tables.angles(inputs, weights), (0, 1))
     per_sample = angles if angles.dim() == 2 else angles[None]
     sampled = _chain_matrices(tables.sampled, per_sample)  # (chains, 4, 4, batch)
     shared = _chain_matrices(tables.shared, per_sample[:1])[..., 0]
+    blocks = _block_matrices(tables, shared, sampled)
+    count = program.num_qubits
+    state, order = _first_state(tables, shared, sampled, count), list(reversed(range(count)))
+    first = tables.first_shared_block
+    backwards = first is not None and readout.shape[0] < state.shape[0]
+    for number, block in enumerate(program.blocks[:first] if backwards else program.blocks):
+        state, order = _apply(state, order, block.qubits, blocks[number].mT)
+    if not backwards:
+        for qubit in range(count):  # of the end only I and Z are read
+            state, order = _to_end(state, order, (qubit,))
+            rows = _last_matrix(program, tables, shared, sampled, qubit)[..., 0:4:3, :]
+            state = (state.flatten(1, -2) @ rows.mT).reshape(*state.shape[:-1], 2)
+        return _in_order(state, order).flatten(1) @ readout.T
+    outputs = readout.reshape(-1, *[2] * count)
+    back = list(reversed(range(count)))
+    for qubit in range(count):
+        outputs, back = _to_end(outputs, back, (qubit,))
+        outputs = outputs @ _last_matrix(program, tables, shared, sampled, qubit)[0:4:3]
+    for number in reversed(range(first or 0, len(program.blocks))):
+        outputs, back = _apply(outputs, back, program.blocks[number].qubits, blocks[number])
+    return _in_order(state, order).flatten(1) @ _in_order(outputs, back).flatten(1).T
+
+
+def _to_end(vectors: Tensor, order: list[int], qubits: tuple[int, ...]) -> tuple[Tensor, list[int]]:
+    """Move some qubits' axes to the end; `order` is the qubit of each axis after the first."""
+    vectors = vectors.movedim(
+        [1 + order.index(qubit) for qubit in qubits], list(range(-len(qubits), 0))
+    )
+    return vectors, [qubit for qubit in order if qubit not in qubits] + list(qubits)
+
+
+def _in_order(vectors: Tensor, order: list[int]) -> Tensor:
+    """Return vectors with the highest qubit's axis first."""
+    return vectors.permute(0, *[1 + order.index(qubit) for qubit in sorted(order, reverse=True)])
+
+
+def _apply(
+    vectors: Tensor, order: list[int], qubits: tuple[int, int], matrix: Tensor
+) -> tuple[Tensor, list[int]]:
+    """Multiply two qubits' components by a matrix from the right."""
+    moved, order = _to_end(vectors, order, (qubits[1], qubits[0]))
+    flat = moved.reshape(moved.shape[0], -1, 16) @ matrix
+    return flat.reshape(-1, *moved.shape[1:]), order
+
+
+def _first_state(tables: _Tables, shared: Tensor, sampled: Tensor, num_qubits: int) -> Tensor:
+    """Return the product state after every qubit's first chain ``(batch or 1, 4, ..., 4)``."""
+    state = shared.new_ones(1, 1)
+    for qubit in range(num_qubits):
+        if qubit in tables.shared.place:
+            matrix = shared[tables.shared.place[qubit], :, :, None]
+        else:
+            matrix = sampled[tables.sampled.place[qubit]]
+        vector = (matrix[:, 0] + matrix[:, _Z]).T  # the ground state is (1, 0, 0, 1)
+        state = (vector[:, :, None] * state[:, None]).flatten(1)
+    return state.reshape(-1, *[4] * num_qubits)
+
+
+def _last_matrix(
+    program: DensityProgram, tables: _Tables, shared: Tensor, sampled: Tensor, qubit: int
+) -> Tensor:
+    """Return the last chain of a qubit ``(4, 4)``, or ``(batch, 4, 4)`` where samples differ."""
+    chain = program.last[qubit]
+    if chain < program.num_qubits:  # it is in the first state
+        return torch.eye(4, dtype=shared.dtype, device=shared.device)
+    if chain in tables.shared.place:
+        return shared[tables.shared.place[chain]]
+    return sampled[tables.sampled.place[chain]].movedim(-1, 0)
+
+
+def _block_matrices(tables: _Tables, shared: Tensor, sampled: Tensor) -> dict[int, Tensor]:
+    """Return each block's ``(16, 16)``, or ``(batch, 16, 16)`` where samples differ."""
     blocks: dict[int, Tensor] = {}
+    identity = torch.eye(4, dtype=shared.dtype, device=shared.device)[None]
     if tables.shared_blocks:
-        low, high = (
-            shared[[tables.shared.place[program.blocks[b].chains[k]] for b in tables.shared_blocks]]
-            for k in (0, 1)
-        )
-        pairs = torch.einsum("cij,ckl->cikjl", high, low).reshape(-1, 16, 16)
+        everything = torch.cat((shared, identity))
+        low, high = (everything[rows] for rows in tables.shared_rows)
+        pairs = (high[:, :, None, :, None] * low[:, None, :, None, :]).reshape(-1, 16, 16)
         made = tables.shared_matrices @ pairs
         blocks |= dict(zip(tables.shared_blocks, made.unbind(0), strict=True))
     if tables.sampled_blocks:
-        everything = _joined(tables, shared, sampled)
-        low, high = (
-            everything[[program.blocks[b].chains[k] for b in tables.sampled_blocks]] for k in (0, 1)
-        )
-        pairs = torch.einsum("cbij,cbkl->cbikjl", high, low).flatten(2, 3).flatten(3, 4)
-        made = tables.sampled_matrices[:, None] @ pairs
+        batch = sampled.shape[-1]
+        parts = (torch.cat((shared, identity))[:, None].expand(-1, batch, -1, -1),)
+        everything = torch.cat((*parts, sampled.movedim(-1, 1)))
+        low, high = (everything[rows] for rows in tables.sampled_rows)
+        pairs = high[..., :, None, :, None] * low[..., None, :, None, :]
+        made = tables.sampled_matrices[:, None] @ pairs.flatten(-4, -3).flatten(-2)
         blocks |= dict(zip(tables.sampled_blocks, made.unbind(0), strict=True))
-
-    batch = per_sample.shape[0]
-    state = _ground(program.num_qubits, like=per_sample).expand(batch, -1)
-    state = state.reshape(batch, *[4] * program.num_qubits)
-    order = list(reversed(range(program.num_qubits)))  # qubit per axis
-    for number, block in enumerate(program.blocks):
-        low_qubit, high_qubit = block.qubits
-        axes = (1 + order.index(high_qubit), 1 + order.index(low_qubit))
-        state = state.movedim(axes, (-2, -1))
-        order = [q for q in order if q not in block.qubits] + [high_qubit, low_qubit]
-        flat = state.reshape(batch, -1, 16) @ blocks[number].mT
-        state = flat.reshape(batch, *[4] * program.num_qubits)
-    for qubit, chain in enumerate(program.last):  # of the end only I and Z are read
-        state = state.movedim(1 + order.index(qubit), -1)
-        order = [q for q in order if q != qubit] + [qubit]
-        if chain in tables.shared.place:
-            matrix = shared[tables.shared.place[chain]]
-        else:
-            matrix = sampled[tables.sampled.place[chain]].movedim(-1, 0)
-            matrix = matrix.reshape(batch, *[1] * (program.num_qubits - 2), 4, 4)
-        state = _apply_last(state, matrix)
-    return state.movedim(
-        [1 + order.index(qubit) for qubit in reversed(range(program.num_qubits))],
-        list(range(1, program.num_qubits + 1)),
-    ).reshape(batch, -1)
-
-
-def _apply_last(state: Tensor, matrix: Tensor) -> Tensor:
-    rows = matrix[..., 0:4:3, :]
-    if rows.dim() == 2:
-        return state @ rows.T
-    return (state.unsqueeze(-2) @ rows.mT).squeeze(-2) if state.dim() == 2 else state @ rows.mT
-
-
-def _joined(tables: _Tables, shared: Tensor, sampled: Tensor) -> Tensor:
-    """Return all chains' matrices ``(chains, batch, 4, 4)`` in the program's order."""
-    batch = sampled.shape[-1]
-    both = torch.cat((shared[:, None].expand(-1, batch, -1, -1), sampled.movedim(-1, 1)), dim=0)
-    count = len(tables.shared.place)
-    place = tables.shared.place | {k: count + v for k, v in tables.sampled.place.items()}
-    return both[[place[chain] for chain in range(len(place))]]
+    return blocks
 
 
 def _chain_matrices(group: _Group, angles: Tensor) -> Tensor:
@@ -180,13 +225,6 @@ def _chain_matrices(group: _Group, angles: Tensor) -> Tensor:
         after = group.constants[:, step + 1] @ stacked.reshape(count, 4, 4 * batch)
         matrices = after.reshape(count, 4, 4, batch)
     return matrices
-
-
-def _ground(num_qubits: int, *, like: Tensor) -> Tensor:
-    vector = like.new_ones(1)
-    for _ in range(num_qubits):
-        vector = torch.kron(like.new_tensor([1.0, 0.0, 0.0, 1.0]), vector)
-    return vector
 
 
 def _tables(program: DensityProgram, like: Tensor) -> _Tables:
@@ -210,8 +248,25 @@ def _tables(program: DensityProgram, like: Tensor) -> _Tables:
         place = {number: row for row, number in enumerate(chosen)}
         return _Group(place, _tensor(constants, like), torch.from_numpy(angles).to(like.device))
 
-    kinds = [any(varies[chain] for chain in block.chains) for block in program.blocks]
+    groups = group(False), group(True)
+    identity = len(groups[0].place)
+    row = groups[0].place | {chain: identity + 1 + k for chain, k in groups[1].place.items()}
+    row |= dict.fromkeys(range(program.num_qubits), identity)
+    late = [flag and chain >= program.num_qubits for chain, flag in enumerate(varies)]
+    kinds = [any(late[chain] for chain in block.chains) for block in program.blocks]
     numbers = [[b for b, flag in enumerate(kinds) if flag == wanted] for wanted in (False, True)]
+    rows = [
+        tuple(
+            torch.tensor(
+                [row[program.blocks[b].chains[k]] for b in part],
+                dtype=torch.int64,
+                device=like.device,
+            )
+            for k in (0, 1)
+        )
+        for part in numbers
+    ]
+    split = None if any(late[chain] for chain in program.last) else 1 + max(numbers[1], default=-1)
     matrices = [
         _tensor(np.array([program.blocks[b].matrix for b in part]).reshape(-1, 16, 16), like)
         for part in numbers
@@ -224,10 +279,19 @@ def _tables(program: DensityProgram, like: Tensor) -> _Tables:
     )
     readout = _tensor(program.readout_matrix(), like)
     return _Tables(
-        group(False), group(True), angles.to(like), numbers[0], numbers[1], matrices[0],
-        matrices[1], readout,
-    )  # fmt: skip
+        shared=groups[0],
+        sampled=groups[1],
+        angles=angles.to(like),
+        shared_blocks=numbers[0],
+        sampled_blocks=numbers[1],
+        shared_rows=(rows[0][0], rows[0][1]),
+        sampled_rows=(rows[1][0], rows[1][1]),
+        shared_matrices=matrices[0],
+        sampled_matrices=matrices[1],
+        first_shared_block=split,
+        readout=readout,
+    )
 
 
 def _tensor(array: NDArray[Any], like: Tensor) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array)).to(like)
+    return torch.from_numpy(np.ascontiguousarray(array)).to(like.device, like.dtype)

@@ -7,10 +7,9 @@ ring of CX one permutation, and RY(x) RY(w) on one qubit a single rotation by x 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, TypeVar
 
 import numpy as np
 from qiskit.circuit import Parameter, QuantumCircuit
@@ -30,6 +29,7 @@ from qkd_qiskit.engine.gates import (
     lower,
 )
 from qkd_qiskit.engine.memory import require_memory
+from qkd_qiskit.engine.tables import Tables
 from qkd_qiskit.errors import CircuitError
 
 
@@ -65,7 +65,6 @@ class Permutation:
     source: Index
 
 
-T = TypeVar("T")
 Operation = Rotations | Phases | Permutation
 
 
@@ -83,6 +82,7 @@ class Program:
         features: Values that enter angles and are not affine in the parameters.
         outcome_bits: ``(qubit, bit)``: the outcome's bit ``bit`` is the value of ``qubit``.
         qubits: The circuit's qubit per simulated qubit.
+        tables: Constant tensors made from it so far.
     """
 
     num_qubits: int
@@ -94,14 +94,7 @@ class Program:
     features: tuple[Feature, ...]
     outcome_bits: tuple[tuple[int, int], ...]
     qubits: tuple[int, ...]
-    _cache: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
-
-    def cached(self, key: Hashable, make: Callable[[], T]) -> T:
-        """Return what was made for this key before, or make it now."""
-        if key not in self._cache:
-            self._cache[key] = make()
-        found: T = self._cache[key]
-        return found
+    tables: Tables = field(default_factory=Tables, init=False, repr=False)
 
     @classmethod
     def from_circuit(

@@ -31,7 +31,7 @@ def probabilities(program: Program, inputs: Tensor | None, weights: Tensor | Non
         inputs = torch.zeros(1, 0, dtype=dtype, device=None if like is None else like.device)
     if weights is None:
         weights = inputs.new_zeros(0)
-    readout = program.cached("outcomes", lambda: outcome_sums(program))
+    readout = program.tables.get("outcomes", lambda: outcome_sums(program))
     return evaluate(program, readout, inputs.to(dtype), weights)
 
 
@@ -68,7 +68,7 @@ def evaluate(
             bytes_each=2 * weights.element_size(),
             what=f"a batch of {inputs.shape[0]} states",
         )
-        sweep = program.cached(("sweep", id(readout)), lambda: Sweep(program, readout))
+        sweep = program.tables.get(("sweep", id(readout)), lambda: Sweep(program, readout))
         return compiled.run(sweep, *extend(program.features, inputs, weights), initial)
     if program.num_inputs and initial is None:
         inputs = RequireFinite.apply(inputs)

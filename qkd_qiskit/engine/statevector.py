@@ -83,7 +83,7 @@ def measure(state: Tensor, readout: Readout) -> Tensor:
 
 def angle_values(program: Program, inputs: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     """Return shared angles ``(angles,)`` and per-sample angles ``(batch, angles)`` in radians."""
-    maps = program.cached(
+    maps = program.tables.get(
         ("angles", weights.dtype, weights.device),
         lambda: (program.shared_angles.to(weights), program.sample_angles.to(weights)),
     )
@@ -157,7 +157,7 @@ def _phase_factors(
 
 def _tables(program: Program, like: Tensor) -> list[dict[str, Tensor]]:
     """Return the constant tensors of each operation, for one dtype and device."""
-    return program.cached(
+    return program.tables.get(
         ("tables", like.dtype, like.device),
         lambda: [_table(program, operation, like) for operation in program.operations],
     )
@@ -180,7 +180,7 @@ def _table(program: Program, operation: Any, like: Tensor) -> dict[str, Tensor]:
                 columns = [angle - offset for _, angle in chosen]
                 table[name] = torch.tensor(columns, device=like.device)
                 rows = [parity(mask, num_qubits=program.num_qubits) for mask, _ in chosen]
-                table[f"{name}_parity"] = torch.stack(rows).to(like)
+                table[f"{name}_parity"] = torch.stack(rows).to(like.device, like.dtype)
     return table
 
 

@@ -1,0 +1,32 @@
+"""Constant tensors that a program keeps per dtype and device."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import torch
+
+T = TypeVar("T")
+
+
+@dataclass(eq=False)
+class Tables:
+    """What was made once for a key."""
+
+    _made: dict[Hashable, Any] = field(default_factory=dict)
+
+    def get(self, key: Hashable, make: Callable[[], T]) -> T:
+        """Return what was made for this key before, or make it now.
+
+        Inside of a torch.func transform every new tensor belongs to the transform and must not be
+        kept; what is made here is made outside of it.
+        """
+        if key not in self._made:
+            outside = getattr(torch._C, "_DisableFuncTorch", contextlib.nullcontext)
+            with outside(), torch.no_grad():
+                self._made[key] = make()
+        found: T = self._made[key]
+        return found
