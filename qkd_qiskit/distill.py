@@ -8,7 +8,8 @@ its figures do not depend on its companions.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from qkd_qiskit.students import Student
 from qkd_qiskit.teachers import Teacher
 
 TERMS = ("ce", "kd")
+_LARGE_STEP = 2**24  # parameters x images, of all members
 _DEAD = 1e-9  # a gradient that is nowhere larger than this comes from rounding
 
 
@@ -89,30 +91,33 @@ def train_population(
     def member_terms(parameters: dict[str, Tensor], *batch: Tensor) -> Tensor:
         return torch.stack(_terms(student, parameters, batch, spec))
 
-    for epoch in range(population.epochs_done, spec.epochs):
-        order = torch.stack(
-            [
-                draw[torch.randperm(len(draw), generator=generator(member.seed, "order", epoch))]
-                for member, draw in zip(members, lessons.draws, strict=True)
-            ]
-        )
-        lr = _learning_rate(spec, epoch)
-        sums = torch.zeros(len(members), len(TERMS))
-        for rows in torch.split(order, spec.batch_size, dim=1):
-            batch = lessons.inputs[rows], lessons.labels[rows], lessons.teacher_logits[rows]
-            terms = vmap(member_terms)(population.parameters, *batch)
-            population.step((population.weights * terms).sum(), lr=lr)
-            sums += terms.detach() * rows.shape[1]
-        population.end_epoch(
-            sums / order.shape[1],
-            validation_inputs=lessons.validation_inputs,
-            validation_labels=lessons.validation_labels,
-            lr=lr,
-        )
-        if checkpoint is not None:
-            population.save(checkpoint)
-        if on_epoch is not None:
-            on_epoch(population.figures(epoch))
+    with _threads_for(population):
+        for epoch in range(population.epochs_done, spec.epochs):
+            order = torch.stack(
+                [
+                    draw[
+                        torch.randperm(len(draw), generator=generator(member.seed, "order", epoch))
+                    ]
+                    for member, draw in zip(members, lessons.draws, strict=True)
+                ]
+            )
+            lr = _learning_rate(spec, epoch)
+            sums = torch.zeros(len(members), len(TERMS))
+            for rows in torch.split(order, spec.batch_size, dim=1):
+                batch = lessons.inputs[rows], lessons.labels[rows], lessons.teacher_logits[rows]
+                terms = vmap(member_terms)(population.parameters, *batch)
+                population.step((population.weights * terms).sum(), lr=lr)
+                sums += terms.detach() * rows.shape[1]
+            population.end_epoch(
+                sums / order.shape[1],
+                validation_inputs=lessons.validation_inputs,
+                validation_labels=lessons.validation_labels,
+                lr=lr,
+            )
+            if checkpoint is not None:
+                population.save(checkpoint)
+            if on_epoch is not None:
+                on_epoch(population.figures(epoch))
     return population.trained()
 
 
@@ -251,6 +256,21 @@ def _terms(
         student_temperature=spec.student_temperature,
     )
     return [label_loss(logits, labels), kd]
+
+
+@contextmanager
+def _threads_for(population: Population) -> Iterator[None]:
+    """One torch thread while a step is small.
+
+    A second one brings nothing there, and on a busy machine it costs many times the step.
+    """
+    threads = torch.get_num_threads()
+    if population.size * population.spec.batch_size < _LARGE_STEP:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _learning_rate(spec: DistillSpec, epoch: int) -> float:

@@ -112,6 +112,11 @@ class Population:
         """Epochs in the history."""
         return len(self.history)
 
+    @property
+    def size(self) -> int:
+        """Parameters of all members."""
+        return sum(value.numel() for value in self.parameters.values())
+
     def step(self, loss: Tensor, *, lr: float) -> None:
         """One step of the optimizer on the sum of the members' losses."""
         self.optimizer.zero_grad()

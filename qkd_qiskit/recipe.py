@@ -227,9 +227,10 @@ class DistillSpec:
         _at_least("distill.epochs", self.epochs, 1)
         _at_least("distill.batch_size", self.batch_size, 1)
         _learning_rate("distill.lr", self.lr)
-        _positive("distill.temperature", self.temperature)
-        if self.student_temperature is not None:
-            _positive("distill.student_temperature", self.student_temperature)
+        for key in ("temperature", "student_temperature"):
+            value = getattr(self, key)
+            accepted = "a number above 0, at most 1000"
+            _require(value is None or 0 < value <= 1000, f"distill.{key}", value, accepted)
         for key in ("ce_weight", "kd_weight", "weight_decay"):
             value = getattr(self, key)
             accepted = "a finite number, 0 or more"

@@ -15,7 +15,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: str | Path, recipe: Recipe) -> RunFolder:
-        """A new folder that holds the recipe.
+        """A new folder that holds the recipe, its paths made absolute.
 
         Raises:
             CheckpointError: The folder holds something already.
@@ -61,6 +61,7 @@ class RunFolder:
         if found:
             what = "is a file" if path.is_file() else f"holds other files ({found[0].name})"
             raise CheckpointError(f"output folder {path} {what}; give a new or empty folder")
+        recipe = _with_absolute_paths(recipe)
         write_text(path / RECIPE, dump_recipe(recipe))
         return cls(path, recipe)
 
@@ -131,6 +132,20 @@ class RunFolder:
         """Keep the figures of one student on one target."""
         evaluations = self.evaluations(arm, seed) | {key: dict(figures)}
         write_json(self.member(arm, seed) / "evaluations.json", evaluations)
+
+
+def _with_absolute_paths(recipe: Recipe) -> Recipe:
+    """The recipe as it is understood from any working directory."""
+
+    def absolute(path: str | None) -> str | None:
+        return None if path is None else str(Path(path).absolute())
+
+    return replace(
+        recipe,
+        data=replace(recipe.data, root=absolute(recipe.data.root)),
+        teacher=replace(recipe.teacher, checkpoint=absolute(recipe.teacher.checkpoint)),
+        student=replace(recipe.student, circuit=absolute(recipe.student.circuit)),
+    )
 
 
 def new_folder(recipe_name: str, *, parent: Path = Path("runs")) -> Path:
