@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from qkd_qiskit.engine.angles import Angle, AngleMap, extend
+from qkd_qiskit.engine.channels import Real
 from qkd_qiskit.engine.density import DensityProgram
 from qkd_qiskit.engine.memory import require_memory
 from qkd_qiskit.engine.statevector import RequireFinite
 
 _X, _Y, _Z = 1, 2, 3
+_SEGMENT = 3  # rotations whose products are expanded
 
 
 def noisy_probabilities(
@@ -77,11 +79,21 @@ def noisy_values(
 
 @dataclass(frozen=True)
 class _Group:
-    """The chains of one kind (shared by the batch, or one per sample), as stacked tensors."""
+    """The chains of one kind (shared by the batch, or one per sample), as stacked tensors.
+
+    A chain is cut into segments of at most three rotations. A rotation's matrix is linear in
+    (1, cos, sin), so a segment's is linear in the products of these: one matrix product makes all
+    segments of all chains.
+
+    Attributes:
+        place: Row per chain.
+        expansion: ``(chains, segments, 16, 3**length)``.
+        angles: ``(chains, segments, length)``, the last angle being zero.
+    """
 
     place: dict[int, int]
-    constants: Tensor  # (chains, length + 1, 4, 4)
-    angles: Tensor  # (chains, length), the last angle being zero
+    expansion: Tensor
+    angles: Tensor
 
 
 @dataclass(frozen=True)
@@ -210,21 +222,28 @@ def _block_matrices(tables: _Tables, shared: Tensor, sampled: Tensor) -> dict[in
 
 def _chain_matrices(group: _Group, angles: Tensor) -> Tensor:
     """Return transfer matrices of chains ``(chains, 4, 4, batch)``."""
-    batch = angles.shape[0]
-    count = group.constants.shape[0]
-    matrices = group.constants[:, 0, :, :, None].expand(-1, -1, -1, batch)
-    if not count:
-        return matrices
-    chosen = angles.T[group.angles]  # (chains, length, batch)
-    cosine, sine = torch.cos(chosen), torch.sin(chosen)
-    for step in range(group.angles.shape[1]):
-        c, s = cosine[:, step, None], sine[:, step, None]
-        x, y = matrices[:, _X], matrices[:, _Y]
-        turned = (matrices[:, 0], c * x - s * y, s * x + c * y, matrices[:, _Z])
-        stacked = torch.stack(turned, dim=1)
-        after = group.constants[:, step + 1] @ stacked.reshape(count, 4, 4 * batch)
-        matrices = after.reshape(count, 4, 4, batch)
+    count, segments = group.expansion.shape[:2]
+    chosen = angles.T[group.angles]  # (chains, segments, length, batch)
+    factors = torch.stack((torch.ones_like(chosen), torch.cos(chosen), torch.sin(chosen)), dim=3)
+    products = factors.new_ones(count, segments, 1, angles.shape[0])
+    for step in range(group.angles.shape[2]):
+        products = (factors[:, :, step, :, None] * products[:, :, None]).flatten(2, 3)
+    parts = (group.expansion @ products).reshape(count, segments, 4, 4, -1)
+    matrices: Tensor = parts[:, 0]
+    for segment in range(1, segments):
+        matrices = torch.einsum("cijb,cjkb->cikb", parts[:, segment], matrices)
     return matrices
+
+
+def _expansion(constants: Real) -> Real:
+    """Return what turns products of (1, cos, sin) into a segment ``(16, 3**length)``."""
+    parts = np.zeros((3, 4, 4))  # RZ is the sum of these times 1, cos, sin
+    parts[0, 0, 0] = parts[0, _Z, _Z] = parts[1, _X, _X] = parts[1, _Y, _Y] = parts[2, _Y, _X] = 1
+    parts[2, _X, _Y] = -1
+    found = constants[0][None]
+    for constant in constants[1:]:
+        found = (constant @ parts[:, None] @ found[None]).reshape(-1, 4, 4)
+    return np.asarray(found.reshape(-1, 16).T)
 
 
 def _tables(program: DensityProgram, like: Tensor) -> _Tables:
@@ -239,14 +258,23 @@ def _tables(program: DensityProgram, like: Tensor) -> _Tables:
     def group(wanted: bool) -> _Group:
         chosen = [number for number, flag in enumerate(varies) if flag == wanted]
         chains = [program.chains[number] for number in chosen]
-        length = max((len(chain.angles) for chain in chains), default=0)
-        constants = np.tile(np.eye(4), (len(chains), length + 1, 1, 1))
-        angles = np.full((len(chains), length), len(program.angles), dtype=np.int64)
+        longest = max((len(chain.angles) for chain in chains), default=0)
+        length = min(longest, _SEGMENT)
+        segments = max(1, -(-longest // max(length, 1)))
+        expansion = np.zeros((len(chains), segments, 16, 3**length))
+        angles = np.full((len(chains), segments * length), len(program.angles), dtype=np.int64)
         for row, chain in enumerate(chains):
-            constants[row, : len(chain.constants)] = chain.constants
             angles[row, : len(chain.angles)] = chain.angles
+            constants = np.tile(np.eye(4), (segments * length + 1, 1, 1))
+            constants[: len(chain.constants)] = chain.constants
+            for segment in range(segments):
+                part = constants[segment * length : (segment + 1) * length + 1].copy()
+                if segment:
+                    part[0] = np.eye(4)  # it ended the segment before
+                expansion[row, segment] = _expansion(part)
+        numbers = torch.from_numpy(angles.reshape(len(chains), segments, length))
         place = {number: row for row, number in enumerate(chosen)}
-        return _Group(place, _tensor(constants, like), torch.from_numpy(angles).to(like.device))
+        return _Group(place, _tensor(expansion, like), numbers.to(like.device))
 
     groups = group(False), group(True)
     identity = len(groups[0].place)
