@@ -8,15 +8,19 @@ circuit is scheduled first, because idle qubits relax only in the delays that sc
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from qiskit.circuit import QuantumCircuit
 from qiskit.providers import BackendV2, Options
 from qiskit.transpiler import Target as DeviceTarget
 from qiskit.transpiler import generate_preset_pass_manager
 
 from qkd_qiskit.errors import TargetError
+
+if TYPE_CHECKING:
+    from qkd_qiskit.engine import Channels
 
 _NO_ERROR = frozenset({"barrier", "delay"})
 
@@ -33,6 +37,10 @@ class NoisyCircuit:
     """Physical qubit behind each qubit of `circuit`, ascending."""
     duration_s: float
     """Seconds from the first gate to the end of the measurement."""
+    device: DeviceTarget
+    """The device's description of these qubits, renumbered as in `circuit`."""
+    programs: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
+    """The engine's programs that were made of it (see exact.py)."""
 
 
 def with_noise(circuit: QuantumCircuit, device: DeviceTarget) -> NoisyCircuit:
@@ -62,6 +70,39 @@ def with_noise(circuit: QuantumCircuit, device: DeviceTarget) -> NoisyCircuit:
         noise_model=NoiseModel.from_backend(_Described(restricted)),
         qubits=qubits,
         duration_s=float(reduced.estimate_duration(restricted, unit="s")),
+        device=restricted,
+    )
+
+
+def channels(noisy: NoisyCircuit) -> "Channels":
+    """Return the noise of a circuit's gates, delays and measurements as the engine takes it.
+
+    Gate and readout errors are read from the noise model itself; relaxation in delays from the
+    description that the model was made of, with T2 cut to 2 T1 as Aer does.
+    """
+    from qkd_qiskit.engine import Channels
+
+    used = {
+        (instruction.operation.name, _where(noisy.circuit, instruction))
+        for instruction in noisy.circuit.data
+    }
+    # Aer has no public access to a model's errors; the bounds on its version are in pyproject.
+    errors = noisy.noise_model._local_quantum_errors
+    return Channels(
+        gates={
+            (name, where): errors[name][where].to_quantumchannel().data
+            for name, where in used
+            if where in errors.get(name, {})
+        },
+        readout={
+            where[0]: np.asarray(error.probabilities, dtype=float)
+            for where, error in noisy.noise_model._local_readout_errors.items()
+        },
+        relaxation={
+            qubit: (known.t1, min(known.t2, 2 * known.t1))
+            for qubit, known in enumerate(noisy.device.qubit_properties)
+        },
+        dt=noisy.device.dt,
     )
 
 
@@ -191,8 +232,12 @@ def _calibrated(
     for instruction in circuit.data:
         name = instruction.operation.name
         if name not in _NO_ERROR:
-            where = tuple(circuit.find_bit(qubit).index for qubit in instruction.qubits)
+            where = _where(circuit, instruction)
             yield name, where, tables[name].get(where)
+
+
+def _where(circuit: QuantumCircuit, instruction: Any) -> tuple[int, ...]:
+    return tuple(circuit.find_bit(qubit).index for qubit in instruction.qubits)
 
 
 def _positive(value: float | None) -> bool:

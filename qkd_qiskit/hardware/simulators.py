@@ -1,6 +1,7 @@
 """The ideal targets: exact probabilities, and shots drawn from them by Aer."""
 
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,24 +23,32 @@ class ExactTarget(Target):
         super().__init__("exact", shots=None, seed=seed)
 
     def _compile(self, circuit: QuantumCircuit) -> CompiledCircuit:
-        from qkd_qiskit.engine import Program
-
-        parameters = sorted(circuit.parameters, key=lambda parameter: str(parameter.name))
-        program = Program.from_circuit(circuit, input_params=parameters, weight_params=())
         measured = measure_all_qubits(_for_simulator(circuit))
-        return _logical(self.name, circuit, measured=measured, program=program)
+        return _logical(self.name, circuit, measured=measured, program=_ideal_program(circuit))
 
     def _run(
         self, compiled: CompiledCircuit, values: NDArray[np.float64], *, shots: int, seed: int
     ) -> NDArray[np.float64]:
-        import torch
+        return self._run_exactly(compiled, values)
 
-        from qkd_qiskit.engine import probabilities
+    def _run_exactly(
+        self, compiled: CompiledCircuit, values: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        return _ideal_rows(compiled.program, values)
 
-        with torch.no_grad():
-            rows = probabilities(compiled.program, torch.from_numpy(values.copy()), None)
-        found: NDArray[np.float64] = rows.numpy()
-        return found
+
+if TYPE_CHECKING:
+    from qkd_qiskit.engine import Program
+
+
+@dataclass(frozen=True, eq=False)
+class AerProgram:
+    """What an `AerTarget` runs."""
+
+    simulator: Any
+    """`AerSimulator` without noise."""
+    circuit: QuantumCircuit
+    """The circuit that was given, without measurements."""
 
 
 class AerTarget(Target):
@@ -53,7 +62,8 @@ class AerTarget(Target):
     def _compile(self, circuit: QuantumCircuit) -> CompiledCircuit:
         measured = measure_all_qubits(_for_simulator(circuit))
         simulator = make_simulator(circuit.num_qubits)
-        return _logical(self.name, circuit, measured=measured, program=simulator)
+        program = AerProgram(simulator=simulator, circuit=circuit)
+        return _logical(self.name, circuit, measured=measured, program=program)
 
     def _run(
         self, compiled: CompiledCircuit, values: NDArray[np.float64], *, shots: int, seed: int
@@ -62,10 +72,33 @@ class AerTarget(Target):
             compiled.circuit,
             values,
             parameters=compiled.parameters,
-            simulator=compiled.program,
+            simulator=compiled.program.simulator,
             shots=shots,
             seed=seed,
         )
+
+    def _run_exactly(
+        self, compiled: CompiledCircuit, values: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        return _ideal_rows(_ideal_program(compiled.program.circuit), values)
+
+
+def _ideal_program(circuit: QuantumCircuit) -> "Program":
+    from qkd_qiskit.engine import Program
+
+    parameters = sorted(circuit.parameters, key=lambda parameter: str(parameter.name))
+    return Program.from_circuit(circuit, input_params=parameters, weight_params=())
+
+
+def _ideal_rows(program: "Program", values: NDArray[np.float64]) -> NDArray[np.float64]:
+    import torch
+
+    from qkd_qiskit.engine import probabilities
+
+    with torch.no_grad():
+        rows = probabilities(program, torch.from_numpy(values.copy()), None)
+    found: NDArray[np.float64] = rows.numpy()
+    return found
 
 
 def _logical(

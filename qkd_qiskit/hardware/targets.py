@@ -115,6 +115,35 @@ class Target(ABC):
         Raises:
             TargetError: `compiled` is another target's, or values or shots are not accepted.
         """
+        rows = self._checked(compiled, values)
+        if shots is not None and shots < 1:
+            raise TargetError(f"shots is {shots}; accepted are whole numbers from 1")
+        if not len(rows):
+            return np.empty((0, 2**compiled.num_qubits))
+        return self._run(
+            compiled, rows, shots=shots or self.shots or 1, seed=self._shot_seed(seed or 0)
+        )
+
+    def exact_probabilities(
+        self, compiled: CompiledCircuit, values: ArrayLike
+    ) -> NDArray[np.float64]:
+        """Return what `probabilities` tends to with ever more shots (batch, 2**num_qubits).
+
+        On a device these are the probabilities under its noise, readout errors included.
+
+        Args:
+            compiled: what `compile` of this target returned.
+            values: as for `probabilities`.
+
+        Raises:
+            TargetError: as `probabilities`; or a noisy circuit uses more than 8 qubits.
+        """
+        rows = self._checked(compiled, values)
+        if not len(rows):
+            return np.empty((0, 2**compiled.num_qubits))
+        return self._run_exactly(compiled, rows)
+
+    def _checked(self, compiled: CompiledCircuit, values: ArrayLike) -> NDArray[np.float64]:
         if compiled.target != self.name:
             raise TargetError(
                 f"circuit was compiled for {compiled.target}, not for {self.name}; compile it "
@@ -130,13 +159,7 @@ class Target(ABC):
         if not np.isfinite(rows).all():
             row = int(np.flatnonzero(~np.isfinite(rows).all(axis=1))[0])
             raise TargetError(f"values of row {row} are not finite; accepted are angles in radians")
-        if shots is not None and shots < 1:
-            raise TargetError(f"shots is {shots}; accepted are whole numbers from 1")
-        if not len(rows):
-            return np.empty((0, 2**compiled.num_qubits))
-        return self._run(
-            compiled, rows, shots=shots or self.shots or 1, seed=self._shot_seed(seed or 0)
-        )
+        return rows
 
     @abstractmethod
     def _compile(self, circuit: QuantumCircuit) -> CompiledCircuit: ...
@@ -144,6 +167,11 @@ class Target(ABC):
     @abstractmethod
     def _run(
         self, compiled: CompiledCircuit, values: NDArray[np.float64], *, shots: int, seed: int
+    ) -> NDArray[np.float64]: ...
+
+    @abstractmethod
+    def _run_exactly(
+        self, compiled: CompiledCircuit, values: NDArray[np.float64]
     ) -> NDArray[np.float64]: ...
 
     def _shot_seed(self, call: int) -> int:
