@@ -19,7 +19,6 @@ from qkd_qiskit.engine.kernels import (
     plan_scales,
     row_sum,
     sample_rows,
-    set_row,
     shared_rows,
     sign,
 )
@@ -102,11 +101,7 @@ def _costate(
         if index.size:
             at = index[row] * lanes
         else:
-            set_row(incoming, spare, lanes, 0.0)
-            for output in range(outputs):
-                weight = matrix[row, output]
-                if weight != 0.0:
-                    simd.add_scaled(incoming, spare, incoming, output * lanes, weight)
+            simd.combine_rows(incoming, spare, incoming, matrix, row * outputs, outputs)
         place = row * lanes
         simd.multiply_rows(costate, place, state, place, incoming, at)
         if is_complex:

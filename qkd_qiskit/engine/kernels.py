@@ -365,7 +365,4 @@ def _read(
         else:
             simd.add_square(sums, to, state, at, factor)
         if not index.size:
-            for output in range(outputs):
-                weight = matrix[row, output]
-                if weight != 0.0:
-                    simd.add_scaled(sums, output * lanes, sums, spare, weight)
+            simd.spread_row(sums, sums, spare, matrix, row * outputs, outputs)

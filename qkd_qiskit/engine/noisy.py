@@ -8,6 +8,7 @@ under ``torch.func.vmap``, twice differentiable.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ from qkd_qiskit.engine.angles import Angle, AngleMap, extend
 from qkd_qiskit.engine.channels import Real
 from qkd_qiskit.engine.density import DensityProgram
 from qkd_qiskit.engine.memory import require_memory
+from qkd_qiskit.engine.run import kernel_works
 from qkd_qiskit.engine.statevector import RequireFinite
 
 _X, _Y, _Z = 1, 2, 3
@@ -48,7 +50,12 @@ def noisy_probabilities(
 
 
 def noisy_values(
-    program: DensityProgram, inputs: Tensor, weights: Tensor, *, outputs: Tensor | None = None
+    program: DensityProgram,
+    inputs: Tensor,
+    weights: Tensor,
+    *,
+    outputs: Tensor | None = None,
+    kernel: bool = True,
 ) -> Tensor:
     """Return output values ``(batch, size)``: outcome probabilities times a matrix.
 
@@ -57,6 +64,7 @@ def noisy_values(
         inputs: ``(batch, num_inputs)``.
         weights: ``(num_weights,)``.
         outputs: Weight of each outcome in each output ``(outcomes, size)``; default: identity.
+        kernel: Use the compiled CPU kernel where it can run; otherwise all runs in torch.
 
     Raises:
         InputError: If an input is not a finite number.
@@ -74,7 +82,8 @@ def noisy_values(
     tables: _Tables = program.tables.get(key, lambda: _tables(program, weights))
     readout = tables.readout if outputs is None else outputs.T.to(tables.readout) @ tables.readout
     extended = extend(program.features, inputs, weights)
-    return _values(program, tables, *extended, readout).expand(inputs.shape[0], -1)
+    values = _values(program, tables, *extended, readout=readout, kernel=kernel)
+    return values.expand(inputs.shape[0], -1)
 
 
 @dataclass(frozen=True)
@@ -118,7 +127,13 @@ class _Tables:
 
 
 def _values(
-    program: DensityProgram, tables: _Tables, inputs: Tensor, weights: Tensor, readout: Tensor
+    program: DensityProgram,
+    tables: _Tables,
+    inputs: Tensor,
+    weights: Tensor,
+    *,
+    readout: Tensor,
+    kernel: bool,
 ) -> Tensor:
     """Return ``readout (outputs, 2**num_qubits)`` times the components on strings of I and Z.
 
@@ -135,7 +150,7 @@ def _values(
     first = tables.first_shared_block
     backwards = first is not None and readout.shape[0] < state.shape[0]
     for number, block in enumerate(program.blocks[:first] if backwards else program.blocks):
-        state, order = _apply(state, order, block.qubits, blocks[number].mT)
+        state, order = _apply(state, order, block.qubits, blocks(number).mT)
     if not backwards:
         for qubit in range(count):  # of the end only I and Z are read
             state, order = _to_end(state, order, (qubit,))
@@ -147,9 +162,38 @@ def _values(
     for qubit in range(count):
         outputs, back = _to_end(outputs, back, (qubit,))
         outputs = outputs @ _last_matrix(program, tables, shared, sampled, qubit)[0:4:3]
-    for number in reversed(range(first or 0, len(program.blocks))):
-        outputs, back = _apply(outputs, back, program.blocks[number].qubits, blocks[number])
-    return _in_order(state, order).flatten(1) @ _in_order(outputs, back).flatten(1).T
+    late = list(reversed(range(first or 0, len(program.blocks))))
+    qubits = [program.blocks[number].qubits for number in late]
+    vectors = _in_order(outputs, back).flatten(1)
+    if late and kernel and _kernel_suits(vectors):
+        from qkd_qiskit.engine.effects import move_back
+
+        matrices = blocks.shared[len(blocks.shared) - len(late) :].flip(0)
+        vectors = move_back(
+            vectors,
+            matrices,
+            qubits=np.array(qubits, dtype=np.int64),
+            reference=functools.partial(_move_back, qubits=qubits),
+        )
+    elif late:
+        vectors = _move_back(vectors, torch.stack([blocks(number) for number in late]), qubits)
+    return _in_order(state, order).flatten(1) @ vectors.T
+
+
+def _kernel_suits(vectors: Tensor) -> bool:
+    """Return whether the compiled kernel can take these vectors."""
+    known = vectors.device.type == "cpu" and vectors.dtype in (torch.float32, torch.float64)
+    return known and kernel_works()
+
+
+def _move_back(vectors: Tensor, matrices: Tensor, qubits: list[tuple[int, int]]) -> Tensor:
+    """Return vectors ``(outputs, 4**num_qubits)`` times two-qubit matrices, one by one."""
+    count = (vectors.shape[1].bit_length() - 1) // 2
+    order = list(reversed(range(count)))
+    outputs = vectors.reshape(-1, *[4] * count)
+    for number, pair in enumerate(qubits):
+        outputs, order = _apply(outputs, order, pair, matrices[number])
+    return _in_order(outputs, order).flatten(1)
 
 
 def _to_end(vectors: Tensor, order: list[int], qubits: tuple[int, ...]) -> tuple[Tensor, list[int]]:
@@ -199,25 +243,35 @@ def _last_matrix(
     return sampled[tables.sampled.place[chain]].movedim(-1, 0)
 
 
-def _block_matrices(tables: _Tables, shared: Tensor, sampled: Tensor) -> dict[int, Tensor]:
-    """Return each block's ``(16, 16)``, or ``(batch, 16, 16)`` where samples differ."""
-    blocks: dict[int, Tensor] = {}
+@dataclass(frozen=True)
+class _Blocks:
+    """Matrices of the blocks that all samples share, and of those that differ."""
+
+    tables: _Tables
+    shared: Tensor  # (blocks, 16, 16)
+    sampled: Tensor | None  # (blocks, batch, 16, 16)
+
+    def __call__(self, number: int) -> Tensor:
+        """Return one block's ``(16, 16)``, or ``(batch, 16, 16)`` where samples differ."""
+        if self.sampled is not None and number in self.tables.sampled_blocks:
+            return self.sampled[self.tables.sampled_blocks.index(number)]
+        return self.shared[self.tables.shared_blocks.index(number)]
+
+
+def _block_matrices(tables: _Tables, shared: Tensor, sampled: Tensor) -> _Blocks:
+    """Return all blocks' matrices: the chains on both qubits, then gate and noise."""
     identity = torch.eye(4, dtype=shared.dtype, device=shared.device)[None]
-    if tables.shared_blocks:
-        everything = torch.cat((shared, identity))
-        low, high = (everything[rows] for rows in tables.shared_rows)
-        pairs = (high[:, :, None, :, None] * low[:, None, :, None, :]).reshape(-1, 16, 16)
-        made = tables.shared_matrices @ pairs
-        blocks |= dict(zip(tables.shared_blocks, made.unbind(0), strict=True))
+    common = torch.cat((shared, identity))
+    low, high = (common[rows] for rows in tables.shared_rows)
+    pairs = (high[:, :, None, :, None] * low[:, None, :, None, :]).reshape(-1, 16, 16)
+    differing = None
     if tables.sampled_blocks:
-        batch = sampled.shape[-1]
-        parts = (torch.cat((shared, identity))[:, None].expand(-1, batch, -1, -1),)
-        everything = torch.cat((*parts, sampled.movedim(-1, 1)))
-        low, high = (everything[rows] for rows in tables.sampled_rows)
-        pairs = high[..., :, None, :, None] * low[..., None, :, None, :]
-        made = tables.sampled_matrices[:, None] @ pairs.flatten(-4, -3).flatten(-2)
-        blocks |= dict(zip(tables.sampled_blocks, made.unbind(0), strict=True))
-    return blocks
+        per_sample = common[:, None].expand(-1, sampled.shape[-1], -1, -1)
+        everything = torch.cat((per_sample, sampled.movedim(-1, 1)))
+        lower, higher = (everything[rows] for rows in tables.sampled_rows)
+        each = higher[..., :, None, :, None] * lower[..., None, :, None, :]
+        differing = tables.sampled_matrices[:, None] @ each.flatten(-4, -3).flatten(-2)
+    return _Blocks(tables, tables.shared_matrices @ pairs, differing)
 
 
 def _chain_matrices(group: _Group, angles: Tensor) -> Tensor:
@@ -228,7 +282,7 @@ def _chain_matrices(group: _Group, angles: Tensor) -> Tensor:
     products = factors.new_ones(count, segments, 1, angles.shape[0])
     for step in range(group.angles.shape[2]):
         products = (factors[:, :, step, :, None] * products[:, :, None]).flatten(2, 3)
-    parts = (group.expansion @ products).reshape(count, segments, 4, 4, -1)
+    parts = (group.expansion @ products).reshape(count, segments, 4, 4, angles.shape[0])
     matrices: Tensor = parts[:, 0]
     for segment in range(1, segments):
         matrices = torch.einsum("cijb,cjkb->cikb", parts[:, segment], matrices)

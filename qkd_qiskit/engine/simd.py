@@ -16,6 +16,7 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 ROW_BYTES = 64
@@ -48,15 +49,16 @@ class Emitter:
         self.bytes = element.bitwidth // 8
         self.lanes = ROW_BYTES // self.bytes
         self.vector = ir.VectorType(context.get_data_type(element), self.lanes)
-        self._bases: dict[int, Any] = {}
+        self._bases = {
+            position: context.make_array(kind)(context, builder, arguments[position]).data
+            for position, kind in enumerate(self.types)
+            if isinstance(kind, types.Array)
+        }
 
     def __getitem__(self, position: int) -> Any:
         return self.arguments[position]
 
     def _pointer(self, array: int, offset: Any) -> Any:
-        if array not in self._bases:
-            made = self.context.make_array(self.types[array])
-            self._bases[array] = made(self.context, self.builder, self.arguments[array]).data
         place = self.builder.gep(self._bases[array], [offset])
         return self.builder.bitcast(place, self.vector.as_pointer())
 
@@ -87,6 +89,23 @@ class Emitter:
         for stride in strides:
             offsets += [self.builder.add(offset, stride) for offset in offsets]
         return offsets
+
+    def scalar(self, array: int, offset: Any) -> Any:
+        """Return one element."""
+        return self.builder.load(self.builder.gep(self._bases[array], [offset]))
+
+    def times(self, value: Any, factor: int) -> Any:
+        """Return an integer times a constant."""
+        return self.builder.mul(value, value.type(factor))
+
+    def sixteen(self, base: Any, low: Any, high: Any) -> list[Any]:
+        """Return the offsets of two qubits' components, the low qubit's changing fastest."""
+        return [
+            self.builder.add(
+                base, self.builder.add(self.times(low, place % 4), self.times(high, place // 4))
+            )
+            for place in range(16)
+        ]
 
 
 def _body(emit: Callable[[Emitter], None]) -> Callable[..., Any]:
@@ -393,3 +412,83 @@ def transpose(
             place = e.builder.add(place, e[2])
 
     return types.void(target, to, target_stride, source, at, source_stride), _body(emit)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def mix_sixteen(
+    _context: Any, target: Any, source: Any, at: Any, low: Any, high: Any,
+    matrix: Any, entry: Any, step: Any, turn: Any,
+) -> Any:  # fmt: skip
+    """target[i] = sum_j matrix[entry + i step + j turn] source[j] on two qubits' 16 components.
+
+    Component ``i`` lies at ``at + (i % 4) low + (i // 4) high`` in both arrays.
+    """
+
+    def emit(e: Emitter) -> None:
+        offsets = e.sixteen(e[2], e[3], e[4])
+        rows = [e.load(1, offset) for offset in offsets]
+        for number, offset in enumerate(offsets):
+            place = e.builder.add(e[6], e.times(e[7], number))
+            total = None
+            for other, row in enumerate(rows):
+                entry_at = e.builder.add(place, e.times(e[8], other))
+                term = e.splat(e.scalar(5, entry_at)) * row
+                total = term if total is None else total + term
+            assert total is not None
+            e.store(0, offset, total)
+
+    arguments = (target, source, at, low, high, matrix, entry, step, turn)
+    return types.void(*arguments), _body(emit)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def add_products(
+    _context: Any, sums: Any, left: Any, right: Any, at: Any, low: Any, high: Any
+) -> Any:
+    """sums[16 j + i] += left[j] right[i] over two qubits' 16 components, one row per pair."""
+
+    def emit(e: Emitter) -> None:
+        offsets = e.sixteen(e[3], e[4], e[5])
+        rows = [e.load(1, offset) for offset in offsets]
+        for number, offset in enumerate(offsets):
+            other = e.load(2, offset)
+            for place, row in enumerate(rows):
+                to = e[3].type((16 * place + number) * e.lanes)
+                e.store(0, to, e.load(0, to) + row * other)
+
+    return types.void(sums, left, right, at, low, high), _body(emit)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def combine_rows(
+    _context: Any, target: Any, to: Any, source: Any, matrix: Any, entry: Any, count: Any
+) -> Any:
+    """target[to] = sum_k matrix[entry + k] source[k] over the first `count` rows."""
+
+    def emit(e: Emitter) -> None:
+        total = cgutils.alloca_once(e.builder, e.vector)
+        e.builder.store(ir.Constant(e.vector, None), total)
+        with cgutils.for_range(e.builder, e[5]) as loop:
+            weight = e.splat(e.scalar(3, e.builder.add(e[4], loop.index)))
+            row = e.load(2, e.times(loop.index, e.lanes))
+            so_far = Row(e.builder, e.builder.load(total))
+            e.builder.store((so_far + weight * row).value, total)
+        e.store(0, e[1], Row(e.builder, e.builder.load(total)))
+
+    return types.void(target, to, source, matrix, entry, count), _body(emit)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def spread_row(
+    _context: Any, sums: Any, source: Any, at: Any, matrix: Any, entry: Any, count: Any
+) -> Any:
+    """sums[k] += matrix[entry + k] source[at] for the first `count` rows."""
+
+    def emit(e: Emitter) -> None:
+        row = e.load(1, e[2])
+        with cgutils.for_range(e.builder, e[5]) as loop:
+            weight = e.splat(e.scalar(3, e.builder.add(e[4], loop.index)))
+            to = e.times(loop.index, e.lanes)
+            e.store(0, to, e.load(0, to) + weight * row)
+
+    return types.void(sums, source, at, matrix, entry, count), _body(emit)

@@ -15,7 +15,7 @@ from qiskit_aer.noise import (
 )
 from qiskit_ibm_runtime.fake_provider import FakeManilaV2
 from qiskit_machine_learning.neural_networks import EstimatorQNN, SamplerQNN
-from torch.func import functional_call, vmap
+from torch.func import functional_call, grad, vmap
 
 from qkd_qiskit.engine import (
     Channels,
@@ -27,6 +27,7 @@ from qkd_qiskit.engine import (
     probabilities,
 )
 from qkd_qiskit.engine.channels import of_superoperator, of_unitary
+from qkd_qiskit.engine.noisy import noisy_values
 from qkd_qiskit.errors import CircuitError
 
 
@@ -185,6 +186,67 @@ def test_second_derivatives(device):
 
     assert torch.autograd.gradcheck(run, (inputs, weights))
     assert torch.autograd.gradgradcheck(run, (inputs, weights))
+
+
+def random_device(num_qubits, seed):
+    """A circuit of many two-qubit gates whose first rotations alone use inputs, and noise."""
+    random = np.random.default_rng(seed)
+    circuit = QuantumCircuit(num_qubits)
+    for qubit in range(num_qubits):
+        circuit.ry(Parameter(f"x_{qubit:03d}"), qubit)
+    gates = {}
+    for number in range(8):
+        low, high = (int(q) for q in random.permutation(num_qubits)[:2])
+        circuit.rx(Parameter(f"w_{number:03d}"), low)
+        circuit.cz(low, high)
+        error = amplitude_damping_error(0.1).tensor(depolarizing_error(0.1, 1))
+        gates["cz", (low, high)] = error.to_quantumchannel().data
+    return DensityProgram.from_circuit(circuit, Channels(gates=gates))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("num_qubits", "batch"), [(2, 9), (3, 40), (4, 40), (5, 40)])
+def test_the_kernel_is_the_torch_path(num_qubits, batch, dtype):
+    program = random_device(num_qubits, seed=num_qubits)
+    inputs = torch.randn(batch, num_qubits, dtype=dtype, requires_grad=True)
+    weights = torch.randn(8, dtype=dtype, requires_grad=True)
+    mix = torch.randn(batch, 2**num_qubits, dtype=dtype)
+    found = []
+    for kernel in (True, False):
+        values = noisy_values(program, inputs, weights, kernel=kernel)
+        found.append((values, *torch.autograd.grad((values * mix).sum(), (inputs, weights))))
+    tolerance = 1e-4 if dtype == torch.float32 else 1e-11
+    for mine, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(mine, theirs, atol=tolerance, rtol=tolerance)
+
+
+def test_the_kernel_under_transforms():
+    program = random_device(2, seed=0)
+    inputs = torch.randn(3, 9, 2, dtype=torch.float64)
+    weights = torch.randn(3, 8, dtype=torch.float64)
+
+    def value(kernel):
+        return lambda weight, features: noisy_values(program, features, weight, kernel=kernel)
+
+    def loss(kernel):
+        return lambda weight, features: value(kernel)(weight, features)[:, 1].square().sum()
+
+    for transform in (
+        lambda kernel: vmap(value(kernel))(weights, inputs),
+        lambda kernel: vmap(value(kernel), in_dims=(None, 0))(weights[0], inputs),
+        lambda kernel: vmap(vmap(value(kernel), (None, 0)), (0, None))(weights, inputs),
+        lambda kernel: vmap(grad(loss(kernel)))(weights, inputs),
+        lambda kernel: grad(lambda w: grad(loss(kernel))(w, inputs[0]).sum())(weights[0]),
+    ):
+        torch.testing.assert_close(transform(True), transform(False))
+    leaves = [inputs[0].requires_grad_(), weights[0].requires_grad_()]
+    assert torch.autograd.gradgradcheck(lambda i, w: value(True)(w, i), leaves)
+    population = weights.detach().requires_grad_()
+    gradients = []
+    for kernel in (True, False):
+        values = vmap(value(kernel))(population, inputs.detach())
+        gradients.append(torch.autograd.grad(values.square().sum(), population)[0])
+    torch.testing.assert_close(*gradients)
 
 
 def networks():
