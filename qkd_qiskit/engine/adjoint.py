@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from qkd_qiskit.engine import simd
+from qkd_qiskit.engine import rotations, simd
 from qkd_qiskit.engine.kernels import (
     compiled,
     gather_rows,
@@ -44,21 +44,27 @@ def _rotate_back(
         base = base * lanes + plane
         if by_tangent:
             if count == 3:
-                simd.tangent_back3(
+                rotations.tangent_back3(
                     state, costate, base, s0, s1, s2, rows, c0, c1, c2, sums, t0, t1, t2
                 )
             elif count == 2:
-                simd.tangent_back2(
+                rotations.tangent_back2(
                     state, costate, base, s0, s1, 0, rows, c0, c1, 0, sums, t0, t1, 0
                 )
             else:
-                simd.tangent_back1(state, costate, base, s0, 0, 0, rows, c0, 0, 0, sums, t0, 0, 0)
+                rotations.tangent_back1(
+                    state, costate, base, s0, 0, 0, rows, c0, 0, 0, sums, t0, 0, 0
+                )
         elif count == 3:
-            simd.rotate_back3(state, costate, base, s0, s1, s2, rows, c0, c1, c2, sums, t0, t1, t2)
+            rotations.rotate_back3(
+                state, costate, base, s0, s1, s2, rows, c0, c1, c2, sums, t0, t1, t2
+            )
         elif count == 2:
-            simd.rotate_back2(state, costate, base, s0, s1, 0, rows, c0, c1, 0, sums, t0, t1, 0)
+            rotations.rotate_back2(
+                state, costate, base, s0, s1, 0, rows, c0, c1, 0, sums, t0, t1, 0
+            )
         else:
-            simd.rotate_back1(state, costate, base, s0, 0, 0, rows, c0, 0, 0, sums, t0, 0, 0)
+            rotations.rotate_back1(state, costate, base, s0, 0, 0, rows, c0, 0, 0, sums, t0, 0, 0)
 
 
 @compiled

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numba import njit
 
-from qkd_qiskit.engine import simd
+from qkd_qiskit.engine import rotations, simd
 from qkd_qiskit.engine.plan import MIX, ROTATE
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -228,17 +228,17 @@ def _rotate(
         base = base * lanes + plane
         if by_tangent:
             if count == 3:
-                simd.tangent3(state, base, stride0, stride1, stride2, rows, c0, c1, c2)
+                rotations.tangent3(state, base, stride0, stride1, stride2, rows, c0, c1, c2)
             elif count == 2:
-                simd.tangent2(state, base, stride0, stride1, 0, rows, c0, c1, 0)
+                rotations.tangent2(state, base, stride0, stride1, 0, rows, c0, c1, 0)
             else:
-                simd.tangent1(state, base, stride0, 0, 0, rows, c0, 0, 0)
+                rotations.tangent1(state, base, stride0, 0, 0, rows, c0, 0, 0)
         elif count == 3:
-            simd.rotate3(state, base, stride0, stride1, stride2, rows, c0, c1, c2)
+            rotations.rotate3(state, base, stride0, stride1, stride2, rows, c0, c1, c2)
         elif count == 2:
-            simd.rotate2(state, base, stride0, stride1, 0, rows, c0, c1, 0)
+            rotations.rotate2(state, base, stride0, stride1, 0, rows, c0, c1, 0)
         else:
-            simd.rotate1(state, base, stride0, 0, 0, rows, c0, 0, 0)
+            rotations.rotate1(state, base, stride0, 0, 0, rows, c0, 0, 0)
 
 
 @compiled

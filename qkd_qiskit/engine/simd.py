@@ -108,118 +108,14 @@ class Emitter:
         ]
 
 
-def _body(emit: Callable[[Emitter], None]) -> Callable[..., Any]:
+def body(emit: Callable[[Emitter], None]) -> Callable[..., Any]:
+    """Return an intrinsic's code generator."""
+
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         emit(Emitter(context, builder, signature, arguments))
         return context.get_dummy_value()
 
     return generate
-
-
-def _pairs(size: int, qubit: int) -> list[tuple[int, int]]:
-    return [(row, row | 1 << qubit) for row in range(size) if not row >> qubit & 1]
-
-
-def _rotation(num_qubits: int, *, by_tangent: bool) -> Any:
-    """Return an intrinsic that applies Y rotations on 1 to 3 qubits to a block of rows.
-
-    By tangent, ``(a, b) -> (a - t b, b + t a)`` leaves the factor of a cosine per rotation to the
-    caller and takes one multiply-add per row instead of two.
-    """
-
-    def emit(e: Emitter) -> None:
-        offsets = e.corners(e[1], [e[2], e[3], e[4]][:num_qubits])
-        rows = [e.load(0, offset) for offset in offsets]
-        for qubit in range(num_qubits):
-            if by_tangent:
-                tangent = e.load(5, e[6 + qubit], skip=2)
-                for low, high in _pairs(len(rows), qubit):
-                    zero, one = rows[low], rows[high]
-                    rows[low], rows[high] = zero - tangent * one, one + tangent * zero
-            else:
-                cosine, sine = e.load(5, e[6 + qubit]), e.load(5, e[6 + qubit], skip=1)
-                for low, high in _pairs(len(rows), qubit):
-                    zero, one = rows[low], rows[high]
-                    rows[low] = cosine * zero - sine * one
-                    rows[high] = cosine * one + sine * zero
-        for offset, row in zip(offsets, rows, strict=True):
-            e.store(0, offset, row)
-
-    @intrinsic  # type: ignore[untyped-decorator]
-    def rotate(
-        _context: Any,
-        state: Any, at: Any, stride0: Any, stride1: Any, stride2: Any,
-        coefficients: Any, first: Any, second: Any, third: Any,
-    ) -> Any:  # fmt: skip
-        arguments = (state, at, stride0, stride1, stride2, coefficients, first, second, third)
-        return types.void(*arguments), _body(emit)
-
-    return rotate
-
-
-def _rotation_back(num_qubits: int, *, by_tangent: bool) -> Any:
-    """Return an intrinsic that undoes `_rotation` on state and costate and sums gradients.
-
-    Per rotation ``sum(costate_1 state_0 - costate_0 state_1)`` is added to a row of `sums`.
-    """
-
-    def emit(e: Emitter) -> None:
-        offsets = e.corners(e[2], [e[3], e[4], e[5]][:num_qubits])
-        state = [e.load(0, offset) for offset in offsets]
-        costate = [e.load(1, offset) for offset in offsets]
-        for qubit in reversed(range(num_qubits)):
-            total, spare = e.load(10, e[11 + qubit]), None
-            for low, high in _pairs(len(state), qubit):
-                total = total + costate[high] * state[low]
-                term = costate[low] * state[high]
-                spare = term if spare is None else spare + term
-            assert spare is not None
-            e.store(10, e[11 + qubit], total - spare)
-            if by_tangent:
-                tangent = e.load(6, e[7 + qubit], skip=2)
-                for rows in (state, costate):
-                    for low, high in _pairs(len(rows), qubit):
-                        zero, one = rows[low], rows[high]
-                        rows[low], rows[high] = zero + tangent * one, one - tangent * zero
-            else:
-                cosine, sine = e.load(6, e[7 + qubit]), e.load(6, e[7 + qubit], skip=1)
-                for rows in (state, costate):
-                    for low, high in _pairs(len(rows), qubit):
-                        zero, one = rows[low], rows[high]
-                        rows[low] = cosine * zero + sine * one
-                        rows[high] = cosine * one - sine * zero
-        for array, rows in ((0, state), (1, costate)):
-            for offset, row in zip(offsets, rows, strict=True):
-                e.store(array, offset, row)
-
-    @intrinsic  # type: ignore[untyped-decorator]
-    def rotate_back(
-        _context: Any,
-        state: Any, costate: Any, at: Any, stride0: Any, stride1: Any, stride2: Any,
-        coefficients: Any, first: Any, second: Any, third: Any,
-        sums: Any, sum0: Any, sum1: Any, sum2: Any,
-    ) -> Any:  # fmt: skip
-        arguments = (
-            state, costate, at, stride0, stride1, stride2,
-            coefficients, first, second, third, sums, sum0, sum1, sum2,
-        )  # fmt: skip
-        return types.void(*arguments), _body(emit)
-
-    return rotate_back
-
-
-rotate1 = _rotation(1, by_tangent=False)
-rotate2 = _rotation(2, by_tangent=False)
-rotate3 = _rotation(3, by_tangent=False)
-tangent1 = _rotation(1, by_tangent=True)
-tangent2 = _rotation(2, by_tangent=True)
-tangent3 = _rotation(3, by_tangent=True)
-rotate_back1 = _rotation_back(1, by_tangent=False)
-rotate_back2 = _rotation_back(2, by_tangent=False)
-rotate_back3 = _rotation_back(3, by_tangent=False)
-tangent_back1 = _rotation_back(1, by_tangent=True)
-tangent_back2 = _rotation_back(2, by_tangent=True)
-tangent_back3 = _rotation_back(3, by_tangent=True)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -231,7 +127,7 @@ def split(_context: Any, state: Any, low: Any, high: Any, table: Any, at: Any) -
         e.store(0, e[1], e.load(3, e[4]) * row)
         e.store(0, e[2], e.load(3, e[4], skip=1) * row)
 
-    return types.void(state, low, high, table, at), _body(emit)
+    return types.void(state, low, high, table, at), body(emit)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -249,7 +145,7 @@ def split_back(
         e.store(0, e[2], cosine * state0 + sine * state1)
         e.store(1, e[2], cosine * costate0 + sine * costate1)
 
-    return types.void(state, costate, low, high, table, at, sums, total), _body(emit)
+    return types.void(state, costate, low, high, table, at, sums, total), body(emit)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -259,7 +155,7 @@ def copy_row(_context: Any, target: Any, to: Any, source: Any, at: Any) -> Any:
     def emit(e: Emitter) -> None:
         e.store(0, e[1], e.load(2, e[3]))
 
-    return types.void(target, to, source, at), _body(emit)
+    return types.void(target, to, source, at), body(emit)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -275,7 +171,7 @@ def phase_row(
         e.store(0, e[1], factor_real * row_real - factor_imag * row_imag)
         e.store(0, e[2], factor_real * row_imag + factor_imag * row_real)
 
-    return types.void(target, to, to_imag, source, at, at_imag, real, imag), _body(emit)
+    return types.void(target, to, to_imag, source, at, at_imag, real, imag), body(emit)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -289,7 +185,7 @@ def phase_row_of_real(
         e.store(0, e[1], e.splat(e[5]) * row)
         e.store(0, e[2], e.splat(e[6]) * row)
 
-    return types.void(target, to, to_imag, source, at, real, imag), _body(emit)
+    return types.void(target, to, to_imag, source, at, real, imag), body(emit)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -302,7 +198,7 @@ def real_of_phase_row(
         row_real, row_imag = e.load(2, e[3]), e.load(2, e[4])
         e.store(0, e[1], e.splat(e[5]) * row_real - e.splat(e[6]) * row_imag)
 
-    return types.void(target, to, source, at, at_imag, real, imag), _body(emit)
+    return types.void(target, to, source, at, at_imag, real, imag), body(emit)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -317,7 +213,7 @@ def lane_phase_row(
         e.store(0, e[1], cosine * real + sine * imag)
         e.store(0, e[2], cosine * imag - sine * real)
 
-    return types.void(state, at, at_imag, table, row, sign), _body(emit)
+    return types.void(state, at, at_imag, table, row, sign), body(emit)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -332,7 +228,7 @@ def phase_gradient_row(
         value = costate_real * state_imag - costate_imag * state_real
         e.store(0, e[1], e.load(0, e[1]) + e.splat(e[6]) * value)
 
-    return types.void(sums, total, state, costate, at, at_imag, sign), _body(emit)
+    return types.void(sums, total, state, costate, at, at_imag, sign), body(emit)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -345,7 +241,7 @@ def add_probability(
         real, imag = e.load(2, e[3]), e.load(2, e[4])
         e.store(0, e[1], e.load(0, e[1]) + e.splat(e[5]) * (real * real + imag * imag))
 
-    return types.void(sums, total, state, at, at_imag, factor), _body(emit)
+    return types.void(sums, total, state, at, at_imag, factor), body(emit)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -356,7 +252,7 @@ def add_square(_context: Any, sums: Any, total: Any, state: Any, at: Any, factor
         row = e.load(2, e[3])
         e.store(0, e[1], e.load(0, e[1]) + e.splat(e[4]) * (row * row))
 
-    return types.void(sums, total, state, at, factor), _body(emit)
+    return types.void(sums, total, state, at, factor), body(emit)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -366,7 +262,7 @@ def add_scaled(_context: Any, sums: Any, total: Any, source: Any, at: Any, facto
     def emit(e: Emitter) -> None:
         e.store(0, e[1], e.load(0, e[1]) + e.splat(e[4]) * e.load(2, e[3]))
 
-    return types.void(sums, total, source, at, factor), _body(emit)
+    return types.void(sums, total, source, at, factor), body(emit)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -378,7 +274,7 @@ def multiply_rows(
     def emit(e: Emitter) -> None:
         e.store(0, e[1], e.load(2, e[3]) * e.load(4, e[5]))
 
-    return types.void(target, to, left, left_at, right, right_at), _body(emit)
+    return types.void(target, to, left, left_at, right, right_at), body(emit)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -411,7 +307,7 @@ def transpose(
             e.store(0, place, Row(e.builder, row))
             place = e.builder.add(place, e[2])
 
-    return types.void(target, to, target_stride, source, at, source_stride), _body(emit)
+    return types.void(target, to, target_stride, source, at, source_stride), body(emit)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -438,7 +334,7 @@ def mix_sixteen(
             e.store(0, offset, total)
 
     arguments = (target, source, at, low, high, matrix, entry, step, turn)
-    return types.void(*arguments), _body(emit)
+    return types.void(*arguments), body(emit)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -456,7 +352,7 @@ def add_products(
                 to = e[3].type((16 * place + number) * e.lanes)
                 e.store(0, to, e.load(0, to) + row * other)
 
-    return types.void(sums, left, right, at, low, high), _body(emit)
+    return types.void(sums, left, right, at, low, high), body(emit)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -475,7 +371,7 @@ def combine_rows(
             e.builder.store((so_far + weight * row).value, total)
         e.store(0, e[1], Row(e.builder, e.builder.load(total)))
 
-    return types.void(target, to, source, matrix, entry, count), _body(emit)
+    return types.void(target, to, source, matrix, entry, count), body(emit)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -491,4 +387,4 @@ def spread_row(
             to = e.times(loop.index, e.lanes)
             e.store(0, to, e.load(0, to) + weight * row)
 
-    return types.void(sums, source, at, matrix, entry, count), _body(emit)
+    return types.void(sums, source, at, matrix, entry, count), body(emit)
