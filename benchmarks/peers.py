@@ -1,0 +1,664 @@
+"""Time one distillation step against other differentiable simulators, on one core.
+
+    pip install -e ".[peers]"
+    python benchmarks/peers.py [--grid quick|full] [--peers tensorcircuit,pennylane,torch,qiskit]
+
+A step is the circuit's forward pass, the loss CE + T^2 KL, its gradient and Adam, in float32. The
+student has n qubits, amplitude or angle (RY) encoding, L layers of RY and RZ on every qubit and a
+ring of CX; its outcome probabilities are summed into 10 classes, or <Z> per qubit is the output.
+Contenders of a case run in turns in one process, after their losses and gradients were found to
+agree to 1e-5. Times are CPU time of the process, medians over turns; a ratio is the median of the
+turns' ratios.
+
+Writes peers.csv, peers_population.csv, peers_noisy.csv and peers.png under benchmarks/results/.
+"""
+
+# ruff: noqa: E402  (the number of threads is set before torch and jax are imported)
+from __future__ import annotations
+
+import argparse
+import csv
+import itertools
+import os
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ[_name] = "1"
+os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import numpy as np
+import torch
+from qiskit import QuantumCircuit
+from qiskit.circuit import Parameter
+from qiskit.quantum_info import SparsePauliOp
+from qiskit_machine_learning.neural_networks import EstimatorQNN, SamplerQNN
+from torch.func import functional_call, vmap
+from torch.nn import functional
+
+from qkd_qiskit.engine import Channels, CompiledConnector
+
+RESULTS = Path(__file__).parent / "results"
+TEMPERATURE = 4.0
+CLASSES = 10
+LEARNING_RATE = 0.01
+
+
+@dataclass(frozen=True)
+class Case:
+    """One student and batch."""
+
+    qubits: int
+    layers: int
+    batch: int
+    encoding: str
+    output: str
+
+    @property
+    def outputs(self) -> int:
+        """Number of outputs, and of classes."""
+        return CLASSES if self.output == "probabilities" else self.qubits
+
+    @property
+    def num_weights(self) -> int:
+        """Number of trainable angles."""
+        return 2 * self.qubits * self.layers
+
+    def flops(self) -> float:
+        """Return the least arithmetic of an adjoint sweep.
+
+        Per amplitude: a Y rotation takes 6 forward, 12 back (state and costate) and 4 for its
+        gradient; a diagonal 6, 12 and 4. The first layer acts on a real state (half) or, with
+        angle encoding, makes a product state (nothing); the last diagonal has no effect.
+        """
+        rotations = self.qubits * (self.layers - (0.5 if self.encoding == "amplitude" else 1))
+        return self.batch * 2**self.qubits * 22.0 * (rotations + self.layers - 1)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A case's numbers, the same for every contender."""
+
+    features: np.ndarray
+    weights: np.ndarray
+    labels: np.ndarray
+    teacher: np.ndarray  # softened probabilities (batch, outputs)
+
+
+def make_task(case: Case, *, members: int = 0) -> Task:
+    random = np.random.default_rng(7)
+    lead = (members,) if members else ()
+    length = 2**case.qubits if case.encoding == "amplitude" else case.qubits
+    features = random.normal(size=(*lead, case.batch, length)).astype(np.float32)
+    if case.encoding == "amplitude":
+        features /= np.linalg.norm(features, axis=-1, keepdims=True)
+    weights = random.uniform(-1, 1, size=(*lead, case.num_weights)).astype(np.float32)
+    labels = random.integers(0, case.outputs, size=(*lead, case.batch))
+    logits = random.normal(size=(*lead, case.batch, case.outputs)) * 3 / TEMPERATURE
+    teacher = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
+    return Task(features, weights, labels, teacher.astype(np.float32))
+
+
+def class_matrix(case: Case) -> np.ndarray:
+    """Return what turns probabilities into outputs ``(2**qubits, outputs)``."""
+    states = np.arange(2**case.qubits)
+    if case.output == "probabilities":
+        return np.eye(CLASSES, dtype=np.float32)[states * CLASSES >> case.qubits]
+    bits = states[:, None] >> np.arange(case.qubits) & 1
+    return (1 - 2 * bits).astype(np.float32)
+
+
+def network(case: Case) -> SamplerQNN | EstimatorQNN:
+    """Return the student as Qiskit Machine Learning writes it."""
+    circuit = QuantumCircuit(case.qubits)
+    inputs = []
+    if case.encoding == "angle":
+        inputs = [Parameter(f"x_{i:03d}") for i in range(case.qubits)]
+        for qubit, parameter in enumerate(inputs):
+            circuit.ry(parameter, qubit)
+    weights = [Parameter(f"w_{i:03d}") for i in range(case.num_weights)]
+    remaining = iter(weights)
+    for _ in range(case.layers):
+        for qubit in range(case.qubits):
+            circuit.ry(next(remaining), qubit)
+            circuit.rz(next(remaining), qubit)
+        for qubit in range(case.qubits):
+            circuit.cx(qubit, (qubit + 1) % case.qubits)
+    options: dict[str, Any] = {"circuit": circuit, "weight_params": weights}
+    if inputs:
+        options["input_params"] = inputs
+    if case.output == "probabilities":
+        return SamplerQNN(
+            **options,
+            interpret=lambda outcome: outcome * CLASSES >> case.qubits,
+            output_shape=CLASSES,
+        )
+    observables = [
+        SparsePauliOp.from_sparse_list([("Z", [qubit], 1.0)], num_qubits=case.qubits)
+        for qubit in range(case.qubits)
+    ]
+    return EstimatorQNN(**options, observables=observables)
+
+
+# One step per contender: a function that makes one and returns its loss before the update.
+
+Step = Callable[[], Any]
+
+
+class TorchLoss:
+    """CE + T^2 KL, the mean over the batch, summed over members if there are any.
+
+    Classes come first: over a short last dimension torch's log_softmax takes 20 times as long.
+    """
+
+    def __init__(self, case: Case, task: Task) -> None:
+        self.log = case.output == "probabilities"
+        hard = np.eye(case.outputs, dtype=np.float32)[task.labels]
+        soft = TEMPERATURE**2 * task.teacher
+        self.hard, self.soft = (
+            torch.from_numpy(part / case.batch).movedim(-1, -2).contiguous().flatten()
+            for part in (hard, soft)
+        )
+        self.constant = float((soft * np.log(task.teacher)).sum() / case.batch)
+
+    def __call__(self, values: torch.Tensor) -> torch.Tensor:  # noqa: D102
+        logits = values.movedim(-1, -2).contiguous()
+        if self.log:
+            logits = torch.log(logits + 1e-9)
+        plain = functional.log_softmax(logits, dim=-2)
+        softened = functional.log_softmax(logits / TEMPERATURE, dim=-2)
+        return (
+            self.constant
+            - torch.dot(self.hard, plain.flatten())
+            - torch.dot(self.soft, softened.flatten())
+        )
+
+
+class Adam:
+    """Adam for one tensor; torch.optim's takes longer than a small student's whole step."""
+
+    def __init__(self, weights: torch.Tensor) -> None:
+        self.weights, self.count = weights, 0
+        self.first, self.second = torch.zeros_like(weights), torch.zeros_like(weights)
+
+    @torch.no_grad()
+    def step(self) -> None:  # noqa: D102
+        gradient = self.weights.grad
+        self.count += 1
+        self.first.lerp_(gradient, 0.1)
+        self.second.lerp_(gradient.square(), 0.001)
+        root = (self.second / (1 - 0.999**self.count)).sqrt_().add_(1e-8)
+        rate = LEARNING_RATE / (1 - 0.9**self.count)
+        self.weights.addcdiv_(self.first, root, value=-rate)
+        self.weights.grad = None
+
+
+def ours(case: Case, task: Task) -> Step:
+    connector = CompiledConnector(network(case), task.weights)
+    return torch_step(
+        case,
+        task,
+        connector.weight,
+        connector.from_states if case.encoding == "amplitude" else connector,
+    )
+
+
+def torch_step(
+    case: Case, task: Task, weights: torch.Tensor, run: Callable[[torch.Tensor], torch.Tensor]
+) -> Step:
+    features, loss_of = torch.from_numpy(task.features), TorchLoss(case, task)
+    optimizer = Adam(weights)
+
+    def step() -> float:
+        loss = loss_of(run(features))
+        loss.backward()
+        optimizer.step()
+        return float(loss.detach())
+
+    return step
+
+
+def ours_population(case: Case, task: Task) -> Step:
+    connector = CompiledConnector(network(case))
+    amplitude = case.encoding == "amplitude"
+    module = _FromStates(connector) if amplitude else connector
+    names = [f"connector.{name}" if amplitude else name for name in ("weight", "_weights")]
+    weights = torch.from_numpy(task.weights.copy()).requires_grad_()
+
+    def member(weight: torch.Tensor, samples: torch.Tensor) -> torch.Tensor:
+        return functional_call(module, dict.fromkeys(names, weight), (samples,))
+
+    population = vmap(member)
+    return torch_step(case, task, weights, lambda features: population(weights, features))
+
+
+class _FromStates(torch.nn.Module):
+    def __init__(self, connector: CompiledConnector) -> None:
+        super().__init__()
+        self.connector = connector
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        return self.connector.from_states(states)
+
+
+def jax_step(
+    case: Case, task: Task, probabilities: Callable[[Any, Any], Any], *, population: bool = False
+) -> Step:
+    """Return a jitted step around ``probabilities(features, weights)`` of one sample."""
+    import jax
+    import jax.numpy as jnp
+
+    matrix = jnp.asarray(class_matrix(case))
+    batched = jax.vmap(probabilities, in_axes=(0, None))
+
+    def loss_of(weights: Any, features: Any, labels: Any, teacher: Any) -> Any:
+        values = batched(features, weights) @ matrix
+        logits = jnp.log(values + 1e-9) if case.output == "probabilities" else values
+        soft = jax.nn.log_softmax(logits / TEMPERATURE)
+        distilled = (teacher * (jnp.log(teacher) - soft)).sum(-1) * TEMPERATURE**2
+        hard = -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=1)[:, 0]
+        return (hard + distilled).mean()
+
+    def update(state: Any, features: Any, labels: Any, teacher: Any) -> Any:
+        weights, first, second, count = state
+        loss, gradient = jax.value_and_grad(loss_of)(weights, features, labels, teacher)
+        count = count + 1
+        first = 0.9 * first + 0.1 * gradient
+        second = 0.999 * second + 0.001 * gradient**2
+        scale = first / (1 - 0.9**count) / (jnp.sqrt(second / (1 - 0.999**count)) + 1e-8)
+        return (weights - LEARNING_RATE * scale, first, second, count), loss
+
+    if population:
+        update = jax.vmap(update, in_axes=((0, 0, 0, None), 0, 0, 0), out_axes=((0, 0, 0, None), 0))
+    compiled = jax.jit(update)
+    given = [jnp.asarray(part) for part in (task.features, task.labels, task.teacher)]
+    weights = jnp.asarray(task.weights)
+    state = (weights, jnp.zeros_like(weights), jnp.zeros_like(weights), jnp.float32(0))
+
+    def step() -> float:
+        nonlocal state
+        state, loss = compiled(state, *given)
+        return float(loss.sum())
+
+    return step
+
+
+def tensorcircuit(case: Case, task: Task, *, population: bool = False) -> Step:
+    import tensorcircuit as tc
+
+    backend = tc.set_backend("jax")
+    last = case.qubits - 1  # its first qubit is the most significant bit
+
+    def probabilities(features: Any, weights: Any) -> Any:
+        if case.encoding == "amplitude":
+            circuit = tc.Circuit(case.qubits, inputs=features)
+        else:
+            circuit = tc.Circuit(case.qubits)
+            for qubit in range(case.qubits):
+                circuit.ry(last - qubit, theta=features[qubit])
+        for layer in range(case.layers):
+            for qubit in range(case.qubits):
+                number = 2 * (layer * case.qubits + qubit)
+                circuit.ry(last - qubit, theta=weights[number])
+                circuit.rz(last - qubit, theta=weights[number + 1])
+            for qubit in range(case.qubits):
+                circuit.cx(last - qubit, last - (qubit + 1) % case.qubits)
+        state = circuit.state()
+        return backend.real(state) ** 2 + backend.imag(state) ** 2
+
+    return jax_step(case, task, probabilities, population=population)
+
+
+def _pennylane_circuit(case: Case, features: Any, weights: Any) -> Any:
+    import pennylane as qml
+
+    last = case.qubits - 1
+    if case.encoding == "amplitude":
+        qml.StatePrep(features, wires=range(case.qubits), validate_norm=False)
+    else:
+        for qubit in range(case.qubits):
+            qml.RY(features[..., qubit], wires=last - qubit)
+    for layer in range(case.layers):
+        for qubit in range(case.qubits):
+            number = 2 * (layer * case.qubits + qubit)
+            qml.RY(weights[number], wires=last - qubit)
+            qml.RZ(weights[number + 1], wires=last - qubit)
+        for qubit in range(case.qubits):
+            qml.CNOT(wires=[last - qubit, last - (qubit + 1) % case.qubits])
+    return qml.probs(wires=range(case.qubits))
+
+
+def pennylane(case: Case, task: Task, *, population: bool = False) -> Step:
+    import pennylane as qml
+
+    device = qml.device("default.qubit", wires=case.qubits)
+
+    @qml.qnode(device, interface="jax", diff_method="backprop")
+    def probabilities(features: Any, weights: Any) -> Any:
+        return _pennylane_circuit(case, features, weights)
+
+    return jax_step(case, task, probabilities, population=population)
+
+
+def pennylane_torch(case: Case, task: Task) -> Step:
+    import pennylane as qml
+
+    device = qml.device("default.qubit", wires=case.qubits)
+
+    @qml.qnode(device, interface="torch", diff_method="backprop")
+    def probabilities(features: Any, weights: Any) -> Any:
+        return _pennylane_circuit(case, features, weights)
+
+    weights = torch.from_numpy(task.weights.copy()).requires_grad_()
+    matrix = torch.from_numpy(class_matrix(case))
+    return torch_step(
+        case, task, weights, lambda features: probabilities(features, weights).float() @ matrix
+    )
+
+
+# Under noise: a depolarising channel on every qubit after every gate that acts on it.
+
+ONE_QUBIT_ERROR, TWO_QUBIT_ERROR = 0.001, 0.01
+
+
+def ours_noisy(case: Case, task: Task) -> Step:
+    from qiskit_aer.noise import depolarizing_error
+
+    one, two = (depolarizing_error(p, 1) for p in (ONE_QUBIT_ERROR, TWO_QUBIT_ERROR))
+    pair = two.tensor(two)
+    gates: dict[tuple[str, tuple[int, ...]], Any] = {}
+    for qubit in range(case.qubits):
+        for name in ("ry", "rz"):
+            gates[name, (qubit,)] = one.to_quantumchannel().data
+        gates["cx", (qubit, (qubit + 1) % case.qubits)] = pair.to_quantumchannel().data
+    connector = CompiledConnector(network(case), task.weights, channels=Channels(gates=gates))
+    return torch_step(case, task, connector.weight, connector)
+
+
+def pennylane_noisy(case: Case, task: Task) -> Step:
+    import pennylane as qml
+
+    device = qml.device("default.mixed", wires=case.qubits)
+    last = case.qubits - 1
+
+    def noise(error: float, *wires: int) -> None:
+        for wire in wires:  # Qiskit's depolarising parameter is 4/3 of PennyLane's
+            qml.DepolarizingChannel(0.75 * error, wires=wire)
+
+    @qml.qnode(device, interface="jax", diff_method="backprop")
+    def probabilities(features: Any, weights: Any) -> Any:
+        for qubit in range(case.qubits):
+            qml.RY(features[qubit], wires=last - qubit)
+            noise(ONE_QUBIT_ERROR, last - qubit)
+        for layer in range(case.layers):
+            for qubit in range(case.qubits):
+                number = 2 * (layer * case.qubits + qubit)
+                qml.RY(weights[number], wires=last - qubit)
+                noise(ONE_QUBIT_ERROR, last - qubit)
+                qml.RZ(weights[number + 1], wires=last - qubit)
+                noise(ONE_QUBIT_ERROR, last - qubit)
+            for qubit in range(case.qubits):
+                wires = (last - qubit, last - (qubit + 1) % case.qubits)
+                qml.CNOT(wires=wires)
+                noise(TWO_QUBIT_ERROR, *wires)
+        return qml.probs(wires=range(case.qubits))
+
+    return jax_step(case, task, probabilities)
+
+
+def run_noisy(case: Case) -> dict[str, Any]:
+    task = make_task(case)
+    steps = {"ours": ours_noisy(case, task), "pennylane": pennylane_noisy(case, task)}
+    first = check_agreement(steps)
+    times = seconds_in_turns(steps, turns=9, least=0.05)
+    pairs = zip(times["pennylane"], times["ours"], strict=True)
+    return {
+        **asdict(case),
+        "ours_ms": 1e3 * statistics.median(times["ours"]),
+        "pennylane_mixed_ms": 1e3 * statistics.median(times["pennylane"]),
+        "pennylane_mixed_first_s": first["pennylane"],
+        "speedup": statistics.median(theirs / mine for theirs, mine in pairs),
+    }
+
+
+def qiskit_one_sample(case: Case) -> float:
+    """Return the seconds of forward and backward for one sample in the stock connector."""
+    from qiskit_machine_learning.connectors import TorchConnector
+
+    connector = TorchConnector(network(case))
+    features = torch.zeros(1, case.qubits if case.encoding == "angle" else 0)
+    begin = time.process_time()
+    connector(features).sum().backward()
+    return time.process_time() - begin
+
+
+PEERS: dict[str, Callable[..., Step]] = {
+    "tensorcircuit": tensorcircuit,
+    "pennylane": pennylane,
+    "torch": pennylane_torch,
+}
+
+
+def matrix_product() -> Step:
+    left, right = torch.rand(512, 512), torch.rand(512, 512)
+    return lambda: left @ right
+
+
+def seconds_in_turns(steps: dict[str, Step], *, turns: int, least: float) -> dict[str, list[float]]:
+    """Return seconds per step of every contender in every turn.
+
+    Args:
+        steps: The contenders, already compiled.
+        turns: How often each has its turn.
+        least: Seconds that a turn lasts at least; quick steps are repeated.
+    """
+    repeats = {}
+    for name, step in steps.items():
+        begin = time.process_time()
+        step()
+        repeats[name] = max(1, round(least / (time.process_time() - begin)))
+    found: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(turns):
+        for name, step in steps.items():
+            begin = time.process_time()
+            for _ in range(repeats[name]):
+                step()
+            found[name].append((time.process_time() - begin) / repeats[name])
+    return found
+
+
+def check_agreement(steps: dict[str, Step]) -> dict[str, float]:
+    """Return the seconds of every contender's first step; three losses must agree to 1e-5.
+
+    The second and third loss depend on the gradients through Adam.
+    """
+    losses, first = {}, {}
+    for name, step in steps.items():
+        begin = time.process_time()
+        values = [step()]
+        first[name] = time.process_time() - begin
+        losses[name] = [*values, step(), step()]
+    reference = losses["ours"]
+    for name, values in losses.items():
+        np.testing.assert_allclose(values, reference, rtol=1e-5, atol=1e-5, err_msg=name)
+    return first
+
+
+def run_case(case: Case, peers: list[str]) -> dict[str, Any]:
+    task = make_task(case)
+    steps: dict[str, Step] = {"ours": ours(case, task)}
+    for name in peers:
+        if name in PEERS:
+            steps[name] = PEERS[name](case, task)
+    first = check_agreement(steps)
+    steps["gemm"] = matrix_product()
+    times = seconds_in_turns(steps, turns=9, least=0.05)
+    row: dict[str, Any] = asdict(case)
+    for name in ("ours", *peers):
+        if name in times:
+            row[f"{name}_ms"] = 1e3 * statistics.median(times[name])
+            row[f"{name}_first_s"] = first[name]
+    rivals = [name for name in peers if name in times]
+    if rivals:
+        fastest = min(rivals, key=lambda name: row[f"{name}_ms"])
+        pairs = zip(times[fastest], times["ours"], strict=True)
+        row["fastest_peer"] = fastest
+        row["speedup"] = statistics.median(theirs / mine for theirs, mine in pairs)
+    rate = 2 * 512**3 / min(times["gemm"])
+    row["gemm_gflops"] = rate / 1e9
+    row["share_of_limit"] = case.flops() / rate / statistics.median(times["ours"])
+    if "qiskit" in peers and case.encoding == "angle":
+        row["qiskit_extrapolated_ms"] = 1e3 * case.batch * qiskit_one_sample(case)
+        row["qiskit_speedup"] = row["qiskit_extrapolated_ms"] / row["ours_ms"]
+    return row
+
+
+def run_population(case: Case, peers: list[str], *, members: int = 40) -> dict[str, Any]:
+    task = make_task(case, members=members)
+    steps: dict[str, Step] = {"ours": ours_population(case, task)}
+    for name in peers:
+        if name in ("tensorcircuit", "pennylane"):
+            steps[name] = PEERS[name](case, task, population=True)
+    check_agreement(steps)
+    times = seconds_in_turns(steps, turns=9, least=0.05)
+    row: dict[str, Any] = {"members": members, **asdict(case)}
+    for name, values in times.items():
+        row[f"{name}_ms_per_student"] = 1e3 * statistics.median(values) / members
+    rivals = [name for name in times if name != "ours"]
+    if rivals:
+        fastest = min(rivals, key=lambda name: row[f"{name}_ms_per_student"])
+        pairs = zip(times[fastest], times["ours"], strict=True)
+        row["fastest_peer"] = fastest
+        row["speedup"] = statistics.median(theirs / mine for theirs, mine in pairs)
+    return row
+
+
+def cases(grid: str) -> Iterator[Case]:
+    if grid == "full":
+        for values in itertools.product(
+            (4, 6, 8, 10), (2, 4, 8), (32, 256, 1024), ("amplitude", "angle"),
+            ("probabilities", "expectation"),
+        ):  # fmt: skip
+            yield Case(*values)
+        return
+    for qubits, batch in itertools.product((4, 6, 8, 10), (32, 256, 1024)):
+        yield Case(qubits, 4, batch, "amplitude", "probabilities")
+    for layers in (2, 8):
+        yield Case(8, layers, 256, "amplitude", "probabilities")
+    for qubits, batch in itertools.product((4, 6, 8), (32, 256)):
+        yield Case(qubits, 2, batch, "angle", "expectation")
+    yield Case(10, 2, 256, "angle", "expectation")
+    yield Case(8, 4, 1024, "angle", "expectation")
+    yield Case(6, 8, 256, "amplitude", "probabilities")
+    yield Case(10, 8, 1024, "amplitude", "probabilities")
+
+
+def peak_memory() -> float:
+    """Return MiB of resident memory that a step at n=10, L=8, B=1024 takes above the state."""
+
+    def resident(field: str) -> float:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(field))
+
+    small = Case(10, 8, 16, "amplitude", "probabilities")
+    large = Case(10, 8, 1024, "amplitude", "probabilities")
+    ours(small, make_task(small))()
+    step = ours(large, make_task(large))
+    before = resident("VmRSS:")
+    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
+    for _ in range(3):
+        step()
+    return resident("VmHWM:") - before - 8.0  # the state: 1024 * 1024 complex numbers of 8 bytes
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, names)
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({k: f"{v:.4g}" if isinstance(v, float) else v for k, v in row.items()})
+
+
+def draw(rows: list[dict[str, Any]], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    styles = {
+        "ours": ("this package", "#0b6e4f", "o"),
+        "tensorcircuit": ("TensorCircuit-NG, jax.jit", "#c8553d", "s"),
+        "pennylane": ("PennyLane, jax.jit", "#28587b", "^"),
+        "torch": ("PennyLane, torch", "#8d6a9f", "D"),
+    }
+    figure, axes = plt.subplots(1, 3, figsize=(11, 3.8), sharey=True, layout="constrained")
+    for axis, batch in zip(axes, (32, 256, 1024), strict=True):
+        chosen = [
+            row
+            for row in rows
+            if row["batch"] == batch and row["encoding"] == "amplitude" and row["layers"] == 4
+        ]
+        for name, (label, color, marker) in styles.items():
+            points = [(row["qubits"], row[f"{name}_ms"]) for row in chosen if f"{name}_ms" in row]
+            if points:
+                axis.plot(*zip(*points, strict=True), marker=marker, color=color, label=label)
+        axis.set(yscale="log", xticks=(4, 6, 8, 10), xlabel="qubits", title=f"batch {batch}")
+        axis.grid(True, which="major", alpha=0.3)
+    axes[0].set_ylabel("one distillation step, ms")
+    axes[0].legend(frameon=False, fontsize=8)
+    figure.suptitle("Four layers, amplitude encoding, one CPU core, float32 (lower is better)")
+    figure.savefig(path, dpi=150)
+
+
+def show(row: dict[str, Any]) -> None:
+    print({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}, flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--grid", choices=("quick", "full"), default="quick")
+    parser.add_argument("--peers", default="tensorcircuit,pennylane,torch,qiskit")
+    parser.add_argument("--parts", default="memory,cases,population,noisy")
+    options = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    torch.set_num_threads(1)
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    peers = [name for name in options.peers.split(",") if name]
+    parts = options.parts.split(",")
+    if "memory" in parts:  # first: the peers' memory must not count
+        print(f"memory above the state at n=10, L=8, B=1024: {peak_memory():.1f} MiB", flush=True)
+    rows: list[dict[str, Any]] = []
+    for case in cases(options.grid) if "cases" in parts else ():
+        # these take minutes to compile and were never the fastest at this size
+        slow = (
+            ("pennylane", "torch") if case.qubits >= 8 and case.batch * case.layers > 1024 else ()
+        )
+        rows.append(run_case(case, [name for name in peers if name not in slow]))
+        show(rows[-1])
+        write(RESULTS / "peers.csv", rows)
+        draw(rows, RESULTS / "peers.png")
+    rows = []
+    for values in (
+        itertools.product((4, 6), ("angle", "amplitude")) if "population" in parts else ()
+    ):
+        rows.append(run_population(Case(values[0], 2, 32, values[1], "probabilities"), peers))
+        show(rows[-1])
+        write(RESULTS / "peers_population.csv", rows)
+    rows = []
+    for qubits in (4, 6) if "noisy" in parts else ():
+        rows.append(run_noisy(Case(qubits, 2, 32, "angle", "probabilities")))
+        show(rows[-1])
+        write(RESULTS / "peers_noisy.csv", rows)
+
+
+if __name__ == "__main__":
+    main()
