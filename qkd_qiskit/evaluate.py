@@ -92,7 +92,7 @@ def evaluate(
             f"for each image of the split"
         )
     exact = exact_logits(student, split.images)
-    if target.sampled and isinstance(student, QuantumStudent):
+    if not target.ideal and isinstance(student, QuantumStudent):
         shots = target.shots if shots is None else shots
         logits = target_logits(
             student, split.images, target=target, shots=shots, seed=seed, on_batch=on_batch

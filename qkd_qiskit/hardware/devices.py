@@ -36,14 +36,12 @@ class DeviceTarget(Target):
     relaxation while a qubit idles, readout errors.
     """
 
-    sampled = True
-
     def __init__(
         self,
         backend: Any,
         *,
         name: str | None = None,
-        shots: int = 4096,
+        shots: int | None = 4096,
         seed: int = 0,
         num_transpilations: int = 10,
     ):
@@ -52,7 +50,8 @@ class DeviceTarget(Target):
         Args:
             backend: a device snapshot, or any backend whose `target` has errors and durations.
             name: name of the target; the backend's by default.
-            shots: shots per row of a batch.
+            shots: shots per row of a batch; None for exact probabilities under the noise, on at
+                most 8 used qubits.
             seed: seed that transpiler and shot seeds derive from.
             num_transpilations: transpiler seeds tried per circuit, the best is kept.
         """
@@ -127,6 +126,8 @@ class DeviceTarget(Target):
         self, compiled: CompiledCircuit, values: NDArray[np.float64], *, shots: int, seed: int
     ) -> NDArray[np.float64]:
         program: DeviceProgram = compiled.program
+        if not self.sampled:
+            return self._run_exactly(compiled, values)
         return sample_probabilities(
             program.noisy.circuit,
             values,

@@ -17,10 +17,13 @@ from qkd_qiskit.hardware.targets import Target
 class ExactTarget(Target):
     """Ideal probabilities of the circuit, without shots."""
 
-    sampled = False
-
     def __init__(self, *, seed: int = 0):
         super().__init__("exact", shots=None, seed=seed)
+
+    @property
+    def ideal(self) -> bool:
+        """Whether probabilities are those of the ideal circuit: they are."""
+        return True
 
     def _compile(self, circuit: QuantumCircuit) -> CompiledCircuit:
         measured = measure_all_qubits(_for_simulator(circuit))
@@ -53,8 +56,6 @@ class AerProgram:
 
 class AerTarget(Target):
     """Shots of the ideal circuit."""
-
-    sampled = True
 
     def __init__(self, *, shots: int = 4096, seed: int = 0):
         super().__init__("aer", shots=shots, seed=seed)

@@ -8,7 +8,6 @@ Bit order: outcome index k of a probability row has bit i = logical qubit i (lit
 """
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,9 +19,6 @@ from qkd_qiskit.hardware.compiled import CompiledCircuit, content_digest
 
 class Target(ABC):
     """A place to evaluate circuits: `compile` once, then `probabilities` for each batch."""
-
-    sampled: ClassVar[bool]
-    """Whether probabilities are measured frequencies."""
 
     def __init__(self, name: str, *, shots: int | None, seed: int):
         if shots is not None and shots < 1:
@@ -38,6 +34,16 @@ class Target(ABC):
         self.calibration_date: str | None = None
         """ISO date of the calibration that the noise is taken from; None without noise."""
         self._compiled: dict[str, CompiledCircuit] = {}
+
+    @property
+    def sampled(self) -> bool:
+        """Whether probabilities are measured frequencies."""
+        return self.shots is not None
+
+    @property
+    def ideal(self) -> bool:
+        """Whether probabilities are those of the ideal circuit: neither shots nor noise."""
+        return False
 
     @staticmethod
     def parse(name: str, *, shots: int = 4096, seed: int = 0) -> "Target":

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from aer_reference import aer_probabilities, without_negligible_terms
 from qiskit.circuit import Parameter, QuantumCircuit
-from qiskit_aer.noise import NoiseModel
+from qiskit_aer.noise.device import basic_device_readout_errors
 
 from qkd_qiskit.errors import TargetError
 from qkd_qiskit.hardware import DeviceTarget, Target
@@ -62,8 +62,11 @@ def test_exact_is_aers_density_matrix(name):
     compiled = device.compile(layered(3, entangler=DEVICES[name]))
     assert compiled.circuit.count_ops()[DEVICES[name]] >= 2
     values = angles(compiled, 3)
-    whole = NoiseModel.from_backend(fake_backend(name))
-    readout = [whole._local_readout_errors[(q,)].probabilities for q in compiled.measured]
+    whole = {
+        qubits[0]: error.probabilities
+        for qubits, error in basic_device_readout_errors(target=fake_backend(name).target)
+    }
+    readout = [whole[qubit] for qubit in compiled.measured]
     found = device.exact_probabilities(compiled, values)
     np.testing.assert_allclose(found.sum(axis=1), 1, rtol=0, atol=1e-12)
     expected = aer_probabilities(compiled, values, readout=readout)
@@ -188,3 +191,15 @@ def test_inputs_are_told_from_weights_by_name_or_by_list(ring):
         split_parameters(compiled, ["w_9"])
     with pytest.raises(TargetError, match="named twice"):
         split_parameters(compiled, ["w_000", "w_000"])
+
+
+def test_a_device_without_shots_is_exact(ring):
+    device = DeviceTarget(fake_backend("fake_manila"), shots=None)
+    compiled = device.compile(ring(2))
+    values = angles(compiled, 3)
+    assert not device.sampled
+    assert not device.ideal
+    assert Target.parse("exact").ideal
+    np.testing.assert_array_equal(
+        device.probabilities(compiled, values), device.exact_probabilities(compiled, values)
+    )
