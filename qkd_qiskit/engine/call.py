@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -195,3 +196,7 @@ class Call:
 @functools.cache
 def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="qkd-engine")
+
+
+if hasattr(os, "register_at_fork"):  # threads do not survive a fork; a kept pool would wait forever
+    os.register_at_fork(after_in_child=_pool.cache_clear)

@@ -1,5 +1,6 @@
 """The compiled kernel against the torch path, and what only the kernel has to get right."""
 
+import os
 import subprocess
 import sys
 
@@ -234,6 +235,27 @@ def test_threads_change_nothing(monkeypatch):
                 torch.set_num_threads(threads)
         for alone, together in zip(*results, strict=True):
             np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_process_does_not_wait_for_its_parents_threads():
+    code = """
+import os, torch
+from qiskit.circuit.library import real_amplitudes
+from qkd_qiskit.engine import Program, probabilities
+from qkd_qiskit.engine import call
+call._THREAD_WORK = 0
+torch.set_num_threads(2)
+program = Program.from_circuit(real_amplitudes(3))
+inputs, weights = torch.zeros(64, 0), torch.zeros(12)
+probabilities(program, inputs, weights)
+child = os.fork()
+if child == 0:
+    probabilities(program, inputs, weights)
+    os._exit(7)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=100).returncode == 0
 
 
 def test_importing_the_package_does_not_load_numba():

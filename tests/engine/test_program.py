@@ -13,6 +13,7 @@ from qiskit.circuit import library as gates
 from qiskit.circuit.library import efficient_su2, real_amplitudes, zz_feature_map
 from qiskit.quantum_info import Statevector
 from qiskit.transpiler import CouplingMap
+from qiskit_aer import AerSimulator
 
 from qkd_qiskit.engine import Program, UnsupportedInstructionError, probabilities
 from qkd_qiskit.engine.program import Permutation, Phases, Rotations
@@ -124,6 +125,22 @@ def test_library_circuits_and_their_transpiled_forms(circuit, level):
     found = probabilities(program, None, torch.tensor(weights))[0]
     expected = exact(circuit, dict(zip(names, weights, strict=True)))
     assert program.num_qubits <= circuit.num_qubits + 2
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-10)
+
+
+def test_aer_agrees():
+    circuit = efficient_su2(3).compose(real_amplitudes(3, parameter_prefix="a"))
+    circuit.measure_all()
+    names = sorted(circuit.parameters, key=lambda parameter: parameter.name)
+    weights = np.random.default_rng(5).normal(size=len(names))
+    program = Program.from_circuit(circuit, input_params=[], weight_params=names)
+    bound = circuit.assign_parameters(dict(zip(names, weights, strict=True)))
+    bound.remove_final_measurements()
+    bound = transpile(bound, basis_gates=["ry", "rz", "cx"], optimization_level=0)
+    bound.save_probabilities()
+    simulator = AerSimulator(method="statevector", max_parallel_threads=1)
+    expected = simulator.run(bound).result().data()["probabilities"]
+    found = probabilities(program, None, torch.tensor(weights))[0]
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-10)
 
 
