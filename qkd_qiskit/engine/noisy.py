@@ -159,9 +159,14 @@ def _values(
         return _in_order(state, order).flatten(1) @ readout.T
     outputs = readout.reshape(-1, *[2] * count)
     back = list(reversed(range(count)))
-    for qubit in range(count):
-        outputs, back = _to_end(outputs, back, (qubit,))
-        outputs = outputs @ _last_matrix(program, tables, shared, sampled, qubit)[0:4:3]
+    lasts = [_last_matrix(program, tables, shared, sampled, qubit)[0:4:3] for qubit in range(count)]
+    for low in range(0, count - 1, 2):
+        outputs, back = _to_end(outputs, back, (low + 1, low))
+        pair = torch.kron(lasts[low + 1], lasts[low])
+        outputs = (outputs.flatten(-2) @ pair).reshape(*outputs.shape[:-2], 4, 4)
+    if count % 2:
+        outputs, back = _to_end(outputs, back, (count - 1,))
+        outputs = outputs @ lasts[-1]
     late = list(reversed(range(first or 0, len(program.blocks))))
     qubits = [program.blocks[number].qubits for number in late]
     vectors = _in_order(outputs, back).flatten(1)
