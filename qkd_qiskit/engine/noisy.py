@@ -122,6 +122,7 @@ class _Tables:
     sampled_rows: tuple[Tensor, Tensor]
     shared_matrices: Tensor
     sampled_matrices: Tensor
+    last_rows: Tensor  # of every qubit's last chain
     first_shared_block: int | None  # from here on nothing differs between samples
     readout: Tensor
 
@@ -159,10 +160,11 @@ def _values(
         return _in_order(state, order).flatten(1) @ readout.T
     outputs = readout.reshape(-1, *[2] * count)
     back = list(reversed(range(count)))
-    lasts = [_last_matrix(program, tables, shared, sampled, qubit)[0:4:3] for qubit in range(count)]
-    for low in range(0, count - 1, 2):
-        outputs, back = _to_end(outputs, back, (low + 1, low))
-        pair = torch.kron(lasts[low + 1], lasts[low])
+    lasts = blocks.common[tables.last_rows][:, 0:4:3]
+    high, low = lasts[1::2], lasts[: count - count % 2 : 2]
+    pairs = (high[:, :, None, :, None] * low[:, None, :, None, :]).reshape(-1, 4, 16)
+    for number, pair in enumerate(pairs.unbind(0)):
+        outputs, back = _to_end(outputs, back, (2 * number + 1, 2 * number))
         outputs = (outputs.flatten(-2) @ pair).reshape(*outputs.shape[:-2], 4, 4)
     if count % 2:
         outputs, back = _to_end(outputs, back, (count - 1,))
@@ -225,14 +227,14 @@ def _apply(
 
 def _first_state(tables: _Tables, shared: Tensor, sampled: Tensor, num_qubits: int) -> Tensor:
     """Return the product state after every qubit's first chain ``(batch or 1, 4, ..., 4)``."""
-    state = shared.new_ones(1, 1)
+    vectors: dict[int, Tensor] = {}
+    for group, matrices in ((tables.shared, shared[..., None]), (tables.sampled, sampled)):
+        chains = [chain for chain in group.place if chain < num_qubits]  # they come first
+        columns = matrices[: len(chains), :, 0] + matrices[: len(chains), :, _Z]
+        vectors |= dict(zip(chains, columns.mT.unbind(0), strict=True))
+    state = shared.new_ones(1, 1)  # the ground state is (1, 0, 0, 1) on every qubit
     for qubit in range(num_qubits):
-        if qubit in tables.shared.place:
-            matrix = shared[tables.shared.place[qubit], :, :, None]
-        else:
-            matrix = sampled[tables.sampled.place[qubit]]
-        vector = (matrix[:, 0] + matrix[:, _Z]).T  # the ground state is (1, 0, 0, 1)
-        state = (vector[:, :, None] * state[:, None]).flatten(1)
+        state = (vectors[qubit][:, :, None] * state[:, None]).flatten(1)
     return state.reshape(-1, *[4] * num_qubits)
 
 
@@ -253,6 +255,7 @@ class _Blocks:
     """Matrices of the blocks that all samples share, and of those that differ."""
 
     tables: _Tables
+    common: Tensor  # chains that all samples share, and the identity (chains + 1, 4, 4)
     shared: Tensor  # (blocks, 16, 16)
     sampled: Tensor | None  # (blocks, batch, 16, 16)
 
@@ -276,7 +279,7 @@ def _block_matrices(tables: _Tables, shared: Tensor, sampled: Tensor) -> _Blocks
         lower, higher = (everything[rows] for rows in tables.sampled_rows)
         each = higher[..., :, None, :, None] * lower[..., None, :, None, :]
         differing = tables.sampled_matrices[:, None] @ each.flatten(-4, -3).flatten(-2)
-    return _Blocks(tables, tables.shared_matrices @ pairs, differing)
+    return _Blocks(tables, common, tables.shared_matrices @ pairs, differing)
 
 
 def _chain_matrices(group: _Group, angles: Tensor) -> Tensor:
@@ -375,6 +378,7 @@ def _tables(program: DensityProgram, like: Tensor) -> _Tables:
         sampled_rows=(rows[1][0], rows[1][1]),
         shared_matrices=matrices[0],
         sampled_matrices=matrices[1],
+        last_rows=torch.tensor([row[chain] for chain in program.last], device=like.device),
         first_shared_block=split,
         readout=readout,
     )
