@@ -206,15 +206,17 @@ def check_terms(
     lessons: Lessons,
     spec: DistillSpec,
 ) -> None:
-    """Checks that every loss term in use has a gradient to every student that it trains.
+    """Checks that every loss term in use has a gradient to the students of every arm.
 
     Two published codes train with a term that never reaches the student; here that is an error.
 
     Raises:
         TrainingError: The term has no gradient to the student, or one that is not finite.
     """
+    arms = {member.arm: place for place, member in reversed(list(enumerate(members)))}
     for number, term in enumerate(TERMS):
-        for member, start, draw in zip(members, starts, lessons.draws, strict=True):
+        for place in arms.values():
+            member, start, draw = members[place], starts[place], lessons.draws[place]
             if not (member.ce_weight, member.kd_weight)[number]:
                 continue
             rows = draw[: spec.batch_size]

@@ -106,6 +106,8 @@ class Population:
         self.best_epoch = torch.zeros(len(members), dtype=torch.int64)
         self.failed = torch.zeros(len(members), dtype=torch.bool)
         self.history = torch.zeros(0, len(members), len(_FIGURES), dtype=torch.float64)
+        # Shots are counted; an exact circuit has no cost.
+        self.cost = getattr(student.outcomes, "cost", None)
 
     @property
     def epochs_done(self) -> int:
@@ -157,12 +159,16 @@ class Population:
             outputs: Tensor = functional_call(self.student, parameters, (batch,))
             return outputs
 
+        outcomes = self.student.outcomes
+        if self.cost is not None:
+            self.student.outcomes = None  # no shots are spent on validation
         hits = torch.zeros(len(self.members))
         size = max(1, _EVALUATION_BATCH // len(self.members))
         batches = zip(torch.split(inputs, size), torch.split(labels, size), strict=True)
         for batch, expected in batches:
             outputs = vmap(logits, in_dims=(0, None))(self.parameters, batch)
             hits += (outputs.argmax(dim=-1) == expected).sum(dim=1)
+        self.student.outcomes = outcomes
         return hits / len(labels)
 
     def figures(self, epoch: int) -> list[Epoch]:
@@ -188,7 +194,10 @@ class Population:
             tensors |= {f"now/{name}": value.detach(), f"best/{name}": self.best[name]}
             state = self.optimizer.state[value]
             tensors |= {f"adam/{name}/{key}": item for key, item in state.items()}
-        save_tensors(path, tensors, metadata={"members": self._identity()})
+        metadata = {"members": self._identity()}
+        if self.cost is not None:
+            metadata["cost"] = json.dumps(asdict(self.cost))
+        save_tensors(path, tensors, metadata=metadata)
 
     def load(self, path: Path) -> None:
         """Go on from a checkpoint.
@@ -202,6 +211,8 @@ class Population:
                 f"{path} belongs to another recipe or population; resume with the recipe that "
                 f"wrote it, or delete it to start again"
             )
+        for name, count in json.loads(metadata.get("cost", "{}")).items():
+            setattr(self.cost, name, count)
         self.history, self.best_epoch = tensors["history"], tensors["best_epoch"]
         self.failed = self.history[-1, :, _FIGURES.index("loss")].isnan()
         for name, value in self.parameters.items():

@@ -19,7 +19,8 @@ Ansatz = Literal["ry_rz_ring", "real_amplitudes"]
 Reduction = Literal["none", "linear", "crop", "pca", "avg_pool", "max_pool", "cnn"]
 Readout = Literal["bins", "modulo", "probabilities", "expectation"]
 Head = Literal["none", "linear"]
-Arm = Literal["label_only", "distilled", "classical_twin"]
+Gradient = Literal["exact", "noisy", "parameter_shift", "spsa"]
+Arm = Literal["label_only", "distilled", "distilled_noisy", "classical_twin"]
 
 
 MAX_LR = 1e30  # what comes near the largest 32-bit number overflows in the optimizer
@@ -205,8 +206,9 @@ class DistillSpec:
             Hinton); 1 = soften the teacher only.
         ce_weight: Weight of the cross-entropy with the labels in the distilled arm.
         kd_weight: Weight of the KL divergence from the teacher in the distilled arm.
-        gradient: How gradients are taken.
-        train_target: Where the circuit runs while it trains.
+        gradient: How the circuit is differentiated: exact, noisy (exactly, through the device's
+            noise), parameter_shift or spsa (both from shots alone).
+        train_target: Where the circuit runs while it trains: exact, aer or fake_<device>.
         selection: Which weights are kept: those of the best validation accuracy, or the last.
     """
 
@@ -219,8 +221,8 @@ class DistillSpec:
     student_temperature: float | None = None
     ce_weight: float = 0.5
     kd_weight: float = 0.5
-    gradient: Literal["exact"] = "exact"
-    train_target: Literal["exact"] = "exact"
+    gradient: Gradient = "exact"
+    train_target: str = "exact"
     selection: Literal["validation", "last"] = "last"
 
     def __post_init__(self) -> None:
@@ -235,6 +237,19 @@ class DistillSpec:
             value = getattr(self, key)
             accepted = "a finite number, 0 or more"
             _require(math.isfinite(value) and value >= 0, f"distill.{key}", value, accepted)
+        on_device = self.train_target.startswith("fake_")
+        _require(
+            self.train_target == "exact" or self.gradient != "exact",
+            "distill.gradient",
+            self.gradient,
+            f"noisy, parameter_shift or spsa to train on {self.train_target}",
+        )
+        _require(
+            on_device or self.gradient != "noisy",
+            "distill.train_target",
+            self.train_target,
+            "a device such as fake_torino where distill.gradient is noisy",
+        )
         _require(
             self.ce_weight + self.kd_weight > 0,
             "distill.ce_weight",
@@ -252,7 +267,8 @@ class Recipe:
         teacher: What teaches.
         student: What learns.
         distill: How it is trained.
-        arms: What is compared: label_only, distilled, classical_twin (the distilled twin).
+        arms: What is compared: label_only, distilled, distilled_noisy (distilled through the noise
+            of the first device in targets), classical_twin (the distilled twin).
         targets: Where the trained students are evaluated: exact, aer, fake_<device>.
         shots: Shots per image on sampled targets.
         test_limit: Test images on sampled targets.
@@ -287,8 +303,19 @@ class Recipe:
             "a number of at least 1, or a list of distinct whole numbers of at least 0",
         )
         _require(0 <= self.seed < 2**32, "seed", self.seed, "a whole number from 0 to 2**32 - 1")
+        _require(
+            "distilled_noisy" not in self.arms or self.noise_target is not None,
+            "targets",
+            list(self.targets),
+            "a device such as fake_torino for the arm distilled_noisy",
+        )
         _at_least("shots", self.shots, 1)
         _at_least("test_limit", self.test_limit, 1)
+
+    @property
+    def noise_target(self) -> str | None:
+        """The first device in targets: where the arm distilled_noisy trains."""
+        return next((name for name in self.targets if name.startswith("fake_")), None)
 
     @property
     def member_seeds(self) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -54,9 +54,12 @@ class Student(nn.Module):
         num_classes: Number of logits.
         reduction: From images to the features that are encoded.
         foreign_circuit: The circuit of a student that was built from one, else None.
+        outcomes: Where the circuit runs while the student trains, as a torch function from input
+            values and weights to outcome probabilities; None = exactly, in the connector.
     """
 
     foreign_circuit: QuantumCircuit | None = None
+    outcomes: Callable[[Tensor, Tensor], Tensor] | None = None
 
     def __init__(
         self, spec: StudentSpec, *, image_shape: tuple[int, int, int], num_classes: int
@@ -234,6 +237,8 @@ class QuantumStudent(Student):
     def forward(self, inputs: Tensor) -> Tensor:
         """Logits `(batch, num_classes)` of images or prepared features."""
         features, encoding = self.reduce(inputs), self._parts.encoding
+        if self.outcomes is not None:
+            return self.decode(self.outcomes(self._input_values(features), self.weights))
         if encoding is not None and encoding.prepares_state:
             return self._logits(self.connector.from_states(encoding.amplitudes(features)))
         return self._logits(self.connector(self._input_values(features)))

@@ -7,12 +7,13 @@ order, the initialisation and the validation split; the test set is used once, a
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from qkd_qiskit.circuits.openqasm import dump_circuit
 from qkd_qiskit.data import Data, load_data
@@ -20,6 +21,7 @@ from qkd_qiskit.distill import make_lessons, train_population
 from qkd_qiskit.errors import CheckpointError
 from qkd_qiskit.evaluate import evaluate, subset
 from qkd_qiskit.hardware import Target
+from qkd_qiskit.hardware.gradients import noisy_outcomes, parameter_shift, spsa
 from qkd_qiskit.population import Epoch, Member
 from qkd_qiskit.recipe import Recipe
 from qkd_qiskit.results import add_target, collect_result, evaluation_key, keep_other_targets
@@ -71,16 +73,19 @@ class Arm:
         population: Members of equal value train together.
         distilled: Whether the recipe's loss weights are used, or the labels alone.
         classical: Whether the student is the twin without a circuit.
+        noisy: Whether it is trained through the noise of the first device in targets.
     """
 
     population: str
     distilled: bool
     classical: bool = False
+    noisy: bool = False
 
 
 ARMS: dict[str, Arm] = {
     "label_only": Arm("students", distilled=False),
     "distilled": Arm("students", distilled=True),
+    "distilled_noisy": Arm("noisy students", distilled=True, noisy=True),
     "classical_twin": Arm("twins", distilled=True, classical=True),
 }
 
@@ -236,6 +241,7 @@ def _train(
             folder.append_metrics(member.arm, member.seed, epoch)
         observer.epoch(figures, epochs=recipe.distill.epochs)
 
+    shape.outcomes = _training_outcomes(recipe, shape, noisy=ARMS[arms[0]].noisy)
     trained = train_population(
         shape,
         members,
@@ -250,6 +256,22 @@ def _train(
         folder.write_metrics(one.member.arm, one.member.seed, one.history)
         shape.load_parameters(one.state)
         shape.save(folder.member(one.member.arm, one.member.seed))
+
+
+def _training_outcomes(
+    recipe: Recipe, student: Student, *, noisy: bool
+) -> Callable[[Tensor, Tensor], Tensor] | None:
+    """Where a student's circuit runs while it trains; None = exactly, in its connector."""
+    spec = recipe.distill
+    gradient, name = ("noisy", recipe.noise_target) if noisy else (spec.gradient, spec.train_target)
+    if gradient == "exact" or name is None or not isinstance(student, QuantumStudent):
+        return None
+    target = Target.parse(name, shots=recipe.shots, seed=recipe.seed)
+    compiled = target.compile(student.circuit)
+    if gradient == "noisy":
+        return noisy_outcomes(compiled)
+    from_shots = parameter_shift if gradient == "parameter_shift" else spsa
+    return from_shots(target, compiled)
 
 
 def _member(recipe: Recipe, arm: str, seed: int) -> Member:

@@ -282,3 +282,47 @@ def test_a_student_whose_metrics_are_lost_is_named(finished, tmp_path):
         run(folder)
     shutil.rmtree(folder.member("distilled", 1))
     assert figures(run(folder)) == figures(finished.result)
+
+
+NOISY = {
+    "arms": ["label_only", "distilled", "distilled_noisy"],
+    "distill.epochs": 2,
+    "seeds": 1,
+}
+
+
+def test_the_noisy_arm_trains_through_the_first_device(tiny, tmp_path):
+    folder = RunFolder.create(tmp_path / "run", load_recipe(tiny, NOISY))
+    result = run(folder)
+    blind, noisy = (
+        load_tensors(folder.member(arm, 0) / "weights.safetensors")[0]
+        for arm in ("distilled", "distilled_noisy")
+    )
+    assert any(not torch.equal(blind[name], noisy[name]) for name in blind)
+    assert set(result["arms"]["distilled_noisy"]) == {"exact", "fake_manila"}
+
+
+@pytest.mark.parametrize("gradient", ["parameter_shift", "spsa"])
+def test_training_from_shots_goes_on_to_the_same_bits(gradient, tiny, tmp_path, monkeypatch):
+    overrides = {
+        "arms": ["distilled"],
+        "targets": ["exact"],
+        "distill.gradient": gradient,
+        "distill.train_target": "aer",
+        "distill.epochs": 2,
+        "seeds": 1,
+    }
+    recipe = load_recipe(tiny, overrides)
+    whole, stopped = (RunFolder.create(tmp_path / name, recipe) for name in ("whole", "stopped"))
+    run(whole)
+
+    def stop(figures, *, epochs):
+        raise KeyboardInterrupt
+
+    observer = Observer()
+    monkeypatch.setattr(observer, "epoch", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(stopped, observer=observer)
+    run(stopped)
+    ends = [(folder.member("distilled", 0) / "weights.safetensors") for folder in (whole, stopped)]
+    assert ends[0].read_bytes() == ends[1].read_bytes()
