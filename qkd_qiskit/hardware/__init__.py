@@ -4,7 +4,7 @@
 """
 
 from qkd_qiskit.hardware.compiled import CompiledCircuit
-from qkd_qiskit.hardware.devices import DeviceTarget
+from qkd_qiskit.hardware.devices import DeviceTarget, synthetic
 from qkd_qiskit.hardware.simulators import AerTarget, ExactTarget
 from qkd_qiskit.hardware.snapshots import TargetInfo, list_targets
 from qkd_qiskit.hardware.targets import Target
@@ -17,4 +17,5 @@ __all__ = [
     "Target",
     "TargetInfo",
     "list_targets",
+    "synthetic",
 ]

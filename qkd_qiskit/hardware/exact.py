@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from qiskit.circuit import Parameter
 
-from qkd_qiskit.engine import Channels, DensityProgram, noisy_probabilities
+from qkd_qiskit.engine import DensityProgram, noisy_probabilities
 from qkd_qiskit.errors import TargetError
 from qkd_qiskit.hardware import noise
 from qkd_qiskit.hardware.compiled import CompiledCircuit
@@ -83,7 +83,7 @@ def density_program(
         known = {parameter.name: parameter for parameter in noisy.circuit.parameters}
         noisy.programs[key] = DensityProgram.from_circuit(
             noisy.circuit,
-            Channels() if noisy.noise_model is None else noise.channels(noisy),
+            noise.channels(noisy),
             input_params=[known.get(name) or Parameter(name) for name in inputs],
             weight_params=[known.get(name) or Parameter(name) for name in weights],
         )

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from qiskit.circuit import QuantumCircuit
-from qiskit.providers import BackendV2, Options
 from qiskit.transpiler import Target as DeviceTarget
 from qiskit.transpiler import generate_preset_pass_manager
 
 from qkd_qiskit.errors import TargetError
+from qkd_qiskit.hardware.described import DescribedBackend, scaled_device
 
 if TYPE_CHECKING:
     from qkd_qiskit.engine import Channels
@@ -32,23 +32,27 @@ class NoisyCircuit:
     circuit: QuantumCircuit
     """Scheduled circuit (delays on used qubits), same classical bits as the circuit given."""
     noise_model: Any
-    """`qiskit_aer.noise.NoiseModel` over the same, renumbered qubits."""
+    """`qiskit_aer.noise.NoiseModel` over the same, renumbered qubits; None at scale 0."""
     qubits: tuple[int, ...]
     """Physical qubit behind each qubit of `circuit`, ascending."""
     duration_s: float
     """Seconds from the first gate to the end of the measurement."""
     device: DeviceTarget
-    """The device's description of these qubits, renumbered as in `circuit`."""
+    """The device's description of these qubits, renumbered as in `circuit`, its noise scaled."""
     programs: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
     """The engine's programs that were made of it (see exact.py)."""
 
 
-def with_noise(circuit: QuantumCircuit, device: DeviceTarget) -> NoisyCircuit:
+def with_noise(
+    circuit: QuantumCircuit, device: DeviceTarget, *, scale: float = 1.0
+) -> NoisyCircuit:
     """Return an ISA circuit restricted to its used qubits, scheduled, with its noise model.
 
     Args:
         circuit: circuit in the device's basis, coupling and qubit numbers, not yet scheduled.
         device: the device as `backend.target` describes it.
+        scale: what its noise is multiplied by, see `described.scaled_device`; 0 is no noise, in
+            the same circuit.
 
     Raises:
         TargetError: a used qubit or gate has no calibration.
@@ -65,12 +69,14 @@ def with_noise(circuit: QuantumCircuit, device: DeviceTarget) -> NoisyCircuit:
         optimization_level=0, target=restricted, scheduling_method="alap"
     )
     scheduled = passes.scheduling.run(reduced)
+    noisy = restricted if scale in (0, 1) else scaled_device(restricted, scale)
+    described = DescribedBackend(noisy, name="restricted")
     return NoisyCircuit(
         circuit=scheduled,
-        noise_model=NoiseModel.from_backend(_Described(restricted)),
+        noise_model=NoiseModel.from_backend(described) if scale else None,
         qubits=qubits,
         duration_s=float(reduced.estimate_duration(restricted, unit="s")),
-        device=restricted,
+        device=noisy,
     )
 
 
@@ -82,6 +88,8 @@ def channels(noisy: NoisyCircuit) -> "Channels":
     """
     from qkd_qiskit.engine import Channels
 
+    if noisy.noise_model is None:
+        return Channels()
     used = {
         (instruction.operation.name, _where(noisy.circuit, instruction))
         for instruction in noisy.circuit.data
@@ -206,13 +214,18 @@ def find_uncalibrated(circuit: QuantumCircuit, device: DeviceTarget) -> str | No
     return None
 
 
-def estimate_fidelity(circuit: QuantumCircuit, device: DeviceTarget) -> float:
+def estimate_fidelity(
+    circuit: QuantumCircuit, device: DeviceTarget, *, scale: float = 1.0
+) -> float:
     """Return the product of 1 - error over all gates and measurements of an ISA circuit.
 
-    Errors are those of the device's calibration, 1 where there is none; idle time does not enter.
+    Errors are those of the device's calibration times `scale`, 1 where there is none; idle time
+    does not enter.
     """
     errors = [getattr(known, "error", None) for _, _, known in _calibrated(circuit, device)]
-    return float(math.prod(0.0 if error is None else 1.0 - error for error in errors))
+    return float(
+        math.prod(0.0 if error is None else 1.0 - min(1.0, scale * error) for error in errors)
+    )
 
 
 def count_two_qubit_gates(circuit: QuantumCircuit) -> int:
@@ -241,7 +254,7 @@ def _where(circuit: QuantumCircuit, instruction: Any) -> tuple[int, ...]:
 
 
 def _positive(value: float | None) -> bool:
-    return value is not None and math.isfinite(value) and value > 0
+    return value is not None and value > 0  # infinite for a synthetic qubit that never relaxes
 
 
 def _listed(qubits: tuple[int, ...]) -> str:
@@ -253,26 +266,3 @@ def _uncalibrated(what: str) -> str:
         f"{what} in the device's calibration: a circuit can only be simulated on calibrated "
         "qubits; use another device, a newer snapshot or a smaller circuit"
     )
-
-
-class _Described(BackendV2):  # type: ignore[misc]
-    """A device that is only its description: what `NoiseModel.from_backend` reads."""
-
-    def __init__(self, target: DeviceTarget):
-        super().__init__(name="restricted")
-        self._target = target
-
-    @property
-    def target(self) -> DeviceTarget:
-        return self._target
-
-    @property
-    def max_circuits(self) -> None:
-        return None
-
-    @classmethod
-    def _default_options(cls) -> Options:
-        return Options()
-
-    def run(self, run_input: Any, **options: Any) -> Any:
-        raise NotImplementedError

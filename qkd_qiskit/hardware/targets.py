@@ -8,6 +8,7 @@ Bit order: outcome index k of a probability row has bit i = logical qubit i (lit
 """
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,6 +16,7 @@ from qiskit.circuit import QuantumCircuit
 
 from qkd_qiskit.errors import TargetError
 from qkd_qiskit.hardware.compiled import CompiledCircuit, content_digest
+from qkd_qiskit.hardware.names import device_options, split_name, synthetic_options
 
 
 class Target(ABC):
@@ -33,6 +35,8 @@ class Target(ABC):
         """Seed that transpiler and shot seeds derive from."""
         self.calibration_date: str | None = None
         """ISO date of the calibration that the noise is taken from; None without noise."""
+        self.options: dict[str, Any] = {}
+        """What is changed about the device: to be recorded with results."""
         self._compiled: dict[str, CompiledCircuit] = {}
 
     @property
@@ -46,34 +50,58 @@ class Target(ABC):
         return False
 
     @staticmethod
-    def parse(name: str, *, shots: int = 4096, seed: int = 0) -> "Target":
+    def parse(
+        name: str,
+        *,
+        shots: int | None = 4096,
+        seed: int = 0,
+        scale: float | None = None,
+    ) -> "Target":
         """Return the target of that name.
 
         Args:
-            name: ``exact`` (ideal, no shots), ``aer`` (ideal, sampled) or a device snapshot of
-                qiskit-ibm-runtime such as ``fake_torino`` (noisy, sampled).
-            shots: shots per row of a batch; ``exact`` takes none.
+            name: ``exact`` (ideal, no shots), ``aer`` (ideal, sampled), a device snapshot of
+                qiskit-ibm-runtime such as ``fake_torino`` (noisy, sampled) or synthetic noise,
+                ``synthetic:qubits=5:p1=0.001:p2=0.01:readout=0.02``. A device takes options after
+                its name: ``fake_torino:scale=2``, ``fake_torino:exact`` (noisy, no shots).
+            shots: shots per row of a batch; ``exact`` takes none; None for a device: no shots.
             seed: seed that transpiler and shot seeds derive from.
+            scale: what a device's noise is multiplied by; default: the name's, or 1.
 
         Raises:
-            TargetError: the name, shots or seed is not accepted.
+            TargetError: the name, an option, shots or seed is not accepted.
         """
-        from qkd_qiskit.hardware.devices import DeviceTarget
+        from qkd_qiskit.hardware.devices import DeviceTarget, synthetic
         from qkd_qiskit.hardware.simulators import AerTarget, ExactTarget
         from qkd_qiskit.hardware.snapshots import fake_backend, unknown_target
 
-        if name == "exact":
-            return ExactTarget(seed=seed)
-        if name == "aer":
+        base, given = split_name(name)
+        if base in ("exact", "aer"):
+            if given or scale is not None:
+                raise TargetError(f"{base} is ideal and takes no options; give {base!r}")
+            if base == "exact":
+                return ExactTarget(seed=seed)
+            if shots is None:
+                raise TargetError("aer needs a number of shots; without shots use exact")
             return AerTarget(shots=shots, seed=seed)
-        if name.startswith("fake_"):
-            return DeviceTarget(fake_backend(name), name=name, shots=shots, seed=seed)
-        if name.startswith("ibm_"):
+        settings: dict[str, Any] = {}
+        if base == "synthetic":
+            settings, given = synthetic_options(name, given)
+        options = device_options(name, given)
+        if options.pop("exact", False):
+            shots = None
+        if scale is not None:
+            options["scale"] = scale
+        if base == "synthetic":
+            return synthetic(**settings, shots=shots, seed=seed, **options)
+        if base.startswith("fake_"):
+            return DeviceTarget(fake_backend(base), name=base, shots=shots, seed=seed, **options)
+        if base.startswith("ibm_"):
             raise TargetError(
-                f"{name} is a real device: it is reached by submission (`qkd submit`), not by "
+                f"{base} is a real device: it is reached by submission (`qkd submit`), not by "
                 "evaluation; to evaluate, use exact, aer or a device that `qkd targets list` shows"
             )
-        raise unknown_target(name)
+        raise unknown_target(base)
 
     def compile(self, circuit: QuantumCircuit) -> CompiledCircuit:
         """Return the circuit compiled for this target, with all its qubits measured in order.

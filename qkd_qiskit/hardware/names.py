@@ -1,0 +1,92 @@
+"""Names of targets: a place and what is changed about it, such as ``fake_torino:scale=2:exact``."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from qkd_qiskit.errors import TargetError
+
+DEVICE_OPTIONS = {
+    "scale": "scale=2, the device's noise twice as strong",
+    "mitigated": "mitigated, readout errors taken back (or mitigated=measured)",
+    "exact": "exact, probabilities without shots",
+}
+SYNTHETIC_NUMBERS = ("p1", "p2", "t1", "t2", "readout")
+SYNTHETIC_WORDS = ("coupling", "two_qubit_gate")
+
+
+def split_name(name: str) -> tuple[str, dict[str, str]]:
+    """Return the place and its options; a flag such as ``exact`` has an empty value.
+
+    Raises:
+        TargetError: an option is named twice.
+    """
+    # A file's path may have colons of its own.
+    head, is_file, rest = name.rpartition(".json")
+    base, *parts = rest.split(":")
+    options: dict[str, str] = {}
+    for part in parts:
+        key, _, value = part.partition("=")
+        if key in options:
+            raise TargetError(f"target {name!r}: option {key!r} is given twice")
+        options[key] = value
+    return head + is_file + base, options
+
+
+def device_options(name: str, options: Mapping[str, str]) -> dict[str, Any]:
+    """Return scale, readout_mitigation and exact, as far as a name has them.
+
+    Raises:
+        TargetError: an option is not known, or its value is not accepted.
+    """
+    found: dict[str, Any] = {}
+    for key, value in options.items():
+        if key == "scale":
+            found["scale"] = _number(name, key, value)
+        elif key == "mitigated":
+            found["readout_mitigation"] = value or True
+        elif key == "exact" and not value:
+            found["exact"] = True
+        else:
+            accepted = "; ".join(DEVICE_OPTIONS.values())
+            raise TargetError(f"target {name!r}: option {key!r} is not known; accepted: {accepted}")
+    return found
+
+
+def synthetic_options(
+    name: str, options: Mapping[str, str]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the settings of synthetic noise, and the options that any device has.
+
+    Raises:
+        TargetError: the number of qubits is missing, or a number is none.
+    """
+    rest = dict(options)
+    found: dict[str, Any] = {
+        key: _number(name, key, rest.pop(key)) for key in SYNTHETIC_NUMBERS if key in rest
+    }
+    found |= {key: rest.pop(key) for key in SYNTHETIC_WORDS if key in rest}
+    qubits = rest.pop("qubits", "")
+    if not qubits.isdigit():
+        raise TargetError(
+            f"target {name!r}: give the number of qubits, as in synthetic:qubits=5:p2=0.01; also "
+            f"accepted are {', '.join(SYNTHETIC_NUMBERS + SYNTHETIC_WORDS)}"
+        )
+    return found | {"qubits": int(qubits)}, rest
+
+
+def synthetic_name(settings: Mapping[str, Any]) -> str:
+    """Return the name that gives these settings."""
+    parts = [
+        f"{key}={value:.12g}" if isinstance(value, float) else f"{key}={value}"
+        for key, value in settings.items()
+    ]
+    return ":".join(["synthetic", *parts])
+
+
+def _number(name: str, key: str, value: str) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        raise TargetError(
+            f"target {name!r}: {key} is {value!r}; give a number, as in {key}=0.5"
+        ) from None
