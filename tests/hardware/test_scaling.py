@@ -235,7 +235,7 @@ class TestSynthetic:
         circuit.cx(0, 1)
         for _ in range(20):
             circuit.cx(1, 2)
-            circuit.rx(0.3, 1)
+            circuit.barrier(1, 2)
         rows = [
             target.exact_probabilities(target.compile(circuit), np.empty((1, 0)))[0]
             for target in (synthetic(3), synthetic(3, t1=10e-6, t2=10e-6))
