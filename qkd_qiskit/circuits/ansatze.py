@@ -7,6 +7,8 @@ ry_rz_ring       RY, RZ on every qubit, CX from each qubit to the next and   2 n
                  from the last to the first (two qubits: one CX)
 real_amplitudes  RY on every qubit, CX from each qubit to the next; one RY   n per layer,
                  layer after the last                                        and n
+cz_line          RZ, RY on every qubit, CZ between neighbours on a line, in  2 n per layer,
+                 two rounds; one RY layer after the last                     and n
 ===============  ==========================================================  =============
 """
 
@@ -86,11 +88,44 @@ class RealAmplitudes(Ansatz):
             circuit.ry(next(weights), qubit)
 
 
-ANSATZE: dict[str, type[Ansatz]] = {"ry_rz_ring": RyRzRing, "real_amplitudes": RealAmplitudes}
+@dataclass(frozen=True, kw_only=True)
+class CzLine(Ansatz):
+    """RZ and RY on every qubit, then CZ between neighbours on a line, per layer.
+
+    Shaped for devices: a line of qubits is on every coupling map, so nothing is routed, CZ is
+    native on many and one gate of theirs on the others, and the two rounds (even pairs, then odd
+    ones) run in parallel.
+    """
+
+    @property
+    def num_weights(self) -> int:
+        """Circuit weights of all layers: 2 n per layer, and n for the last rotations."""
+        return self.qubits * (2 * self.layers + 1)
+
+    def append_layer(self, circuit: QuantumCircuit, weights: Iterator[Parameter]) -> None:
+        """Append RZ on all qubits, RY on all qubits and both rounds."""
+        for qubit in range(self.qubits):
+            circuit.rz(next(weights), qubit)
+        self.append_end(circuit, weights)
+        for first in (0, 1):
+            for qubit in range(first, self.qubits - 1, 2):
+                circuit.cz(qubit, qubit + 1)
+
+    def append_end(self, circuit: QuantumCircuit, weights: Iterator[Parameter]) -> None:
+        """Append the last RY on all qubits, without which no outcome would see the last CZ."""
+        for qubit in range(self.qubits):
+            circuit.ry(next(weights), qubit)
+
+
+ANSATZE: dict[str, type[Ansatz]] = {
+    "ry_rz_ring": RyRzRing,
+    "real_amplitudes": RealAmplitudes,
+    "cz_line": CzLine,
+}
 
 
 def make_ansatz(name: str, *, qubits: int, layers: int) -> Ansatz:
-    """Return the ansatz `name` (ry_rz_ring or real_amplitudes).
+    """Return the ansatz `name` (ry_rz_ring, real_amplitudes or cz_line).
 
     Raises:
         CircuitError: The name is unknown, or there are no qubits or no layers.

@@ -74,6 +74,14 @@ REFERENCES: dict[str, ZooEntry] = {
         description="real gates only and a CX chain: the fewest two-qubit gates",
         student=StudentSpec(qubits=4, encoding="reuploading", ansatz="real_amplitudes", layers=3),
     ),
+    "cz_line_4": ZooEntry(
+        description="shaped for devices: CZ on a line in two rounds, nothing is routed",
+        student=StudentSpec(qubits=4, encoding="reuploading", ansatz="cz_line", layers=3),
+    ),
+    "heavy_hex_12": ZooEntry(
+        description="shaped for devices: a ring of 12 qubits, the smallest on a heavy-hex lattice",
+        student=StudentSpec(qubits=12, encoding="angle", ansatz="ry_rz_ring", layers=1),
+    ),
 }
 
 

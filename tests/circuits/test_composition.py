@@ -176,3 +176,22 @@ def test_what_leaves_no_state_at_the_end_is_refused():
     ]:  # fmt: skip
         with pytest.raises(CircuitError, match=message):
             adopt_circuit(circuit)
+
+
+@pytest.mark.parametrize(
+    ("qubits", "layers", "gates"), [(1, 2, 0), (2, 1, 1), (4, 3, 9), (5, 2, 8)]
+)
+def test_cz_line_couples_neighbours_and_every_weight_counts(qubits, layers, gates):
+    student = build_circuit(qubits=qubits, encoding="angle", ansatz="cz_line", layers=layers)
+    pairs = [
+        {student.circuit.find_bit(qubit).index for qubit in instruction.qubits}
+        for instruction in student.circuit.get_instructions("cz")
+    ]
+    assert len(pairs) == gates
+    assert all(max(pair) - min(pair) == 1 for pair in pairs)
+    assert len(student.weight_params) == qubits * (2 * layers + 1)
+    values = {parameter: 0.3 + 0.1 * k for k, parameter in enumerate(student.circuit.parameters)}
+    before = Statevector(student.circuit.assign_parameters(values)).probabilities()
+    for weight in student.weight_params:
+        moved = student.circuit.assign_parameters({**values, weight: values[weight] + 0.4})
+        assert abs(Statevector(moved).probabilities() - before).max() > 1e-6

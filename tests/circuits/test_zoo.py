@@ -81,3 +81,10 @@ def test_unknown_names_and_unwritable_folders_are_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="cannot write"):
         export_zoo(tmp_path / "file", names=["angle_4"], backends=[])
+
+
+@pytest.mark.parametrize("name", ["cz_line_4", "heavy_hex_12", "real_amplitudes_4"])
+def test_students_shaped_for_devices_are_not_routed(name):
+    circuit = zoo_circuit(name).circuit
+    costs = transpiled_costs(circuit, "fake_torino")
+    assert costs.two_qubit_gates == circuit.num_nonlocal_gates()
