@@ -3,6 +3,7 @@
 `Target.parse(name)` gives a place to run; `list_targets()` says which there are.
 """
 
+from qkd_qiskit.hardware.calibration_files import load_snapshot, save_snapshot
 from qkd_qiskit.hardware.compiled import CompiledCircuit
 from qkd_qiskit.hardware.devices import DeviceTarget, synthetic
 from qkd_qiskit.hardware.simulators import AerTarget, ExactTarget
@@ -17,5 +18,7 @@ __all__ = [
     "Target",
     "TargetInfo",
     "list_targets",
+    "load_snapshot",
+    "save_snapshot",
     "synthetic",
 ]

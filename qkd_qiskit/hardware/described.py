@@ -25,7 +25,7 @@ class DescribedBackend(BackendV2):  # type: ignore[misc]
         """Take a description, a name and the ISO date or time of its calibration."""
         super().__init__(name=name)
         self._target = target
-        self._calibrated = calibrated
+        self._calibrated = calibrated and datetime.datetime.fromisoformat(calibrated)
 
     @property
     def target(self) -> DeviceTarget:
@@ -39,7 +39,7 @@ class DescribedBackend(BackendV2):  # type: ignore[misc]
 
     def properties(self) -> Any:
         """Return an object with `last_update_date`, or None where it is not known."""
-        return self._calibrated and _Dated(datetime.datetime.fromisoformat(self._calibrated))
+        return self._calibrated and _Dated(self._calibrated)
 
     @classmethod
     def _default_options(cls) -> Options:

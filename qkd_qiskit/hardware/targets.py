@@ -61,7 +61,8 @@ class Target(ABC):
 
         Args:
             name: ``exact`` (ideal, no shots), ``aer`` (ideal, sampled), a device snapshot of
-                qiskit-ibm-runtime such as ``fake_torino`` (noisy, sampled) or synthetic noise,
+                qiskit-ibm-runtime such as ``fake_torino`` (noisy, sampled), the file of a saved
+                snapshot such as ``snapshots/ibm_torino.json``, or synthetic noise,
                 ``synthetic:qubits=5:p1=0.001:p2=0.01:readout=0.02``. A device takes options after
                 its name: ``fake_torino:scale=2``, ``fake_torino:exact`` (noisy, no shots).
             shots: shots per row of a batch; ``exact`` takes none; None for a device: no shots.
@@ -96,6 +97,11 @@ class Target(ABC):
             return synthetic(**settings, shots=shots, seed=seed, **options)
         if base.startswith("fake_"):
             return DeviceTarget(fake_backend(base), name=base, shots=shots, seed=seed, **options)
+        if base.endswith(".json"):
+            from qkd_qiskit.hardware.calibration_files import load_snapshot
+
+            backend = load_snapshot(base)
+            return DeviceTarget(backend, name=base, shots=shots, seed=seed, **options)
         if base.startswith("ibm_"):
             raise TargetError(
                 f"{base} is a real device: it is reached by submission (`qkd submit`), not by "
