@@ -265,6 +265,10 @@ def _show_result(folder: RunFolder, result: dict[str, Any], options: Namespace) 
             for seed, reason in failed.items():
                 text = f"failed, left out: {arm}, seed {seed}: {reason}"
                 console.print(text, markup=False, highlight=False, soft_wrap=True)
+        for population, cost in result.get("training_cost", {}).items():
+            circuits, executions = cost["circuits"], cost["executions"]
+            text = f"training the {population}: {circuits:,} circuits, {executions:,} executions"
+            console.print(text, markup=False, highlight=False, soft_wrap=True)
         path = folder.path / REPORT
         console.print(f"report: {path}", markup=False, highlight=False, soft_wrap=True)
     return 0

@@ -6,6 +6,7 @@ order, the initialisation and the validation split; the test set is used once, a
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,7 +28,7 @@ from qkd_qiskit.recipe import Recipe
 from qkd_qiskit.results import add_target, collect_result, evaluation_key, keep_other_targets
 from qkd_qiskit.runs import CIRCUIT, RESULT, TEACHER, RunFolder, write_json
 from qkd_qiskit.seeds import derive_seed
-from qkd_qiskit.storage import write_text
+from qkd_qiskit.storage import load_tensors, write_text
 from qkd_qiskit.students import (
     WEIGHTS_FILE,
     QuantumStudent,
@@ -135,6 +136,7 @@ def run(
         timing=timing.seconds,
         command=command,
     )
+    result["training_cost"] = _training_cost(folder)
     if folder.result is not None:
         keep_other_targets(result, folder.result)
     write_json(folder.path / RESULT, result)
@@ -272,6 +274,17 @@ def _training_outcomes(
         return noisy_outcomes(compiled)
     from_shots = parameter_shift if gradient == "parameter_shift" else spsa
     return from_shots(target, compiled)
+
+
+def _training_cost(folder: RunFolder) -> dict[str, Any]:
+    """What training from shots has cost each population: calls, steps, circuits, executions."""
+    costs = {}
+    for population in dict.fromkeys(ARMS[arm].population for arm in folder.recipe.arms):
+        checkpoint = folder.checkpoint(population)
+        if checkpoint.exists():
+            cost = load_tensors(checkpoint)[1].get("cost")
+            costs |= {} if cost is None else {population: json.loads(cost)}
+    return costs
 
 
 def _member(recipe: Recipe, arm: str, seed: int) -> Member:

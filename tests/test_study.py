@@ -314,7 +314,8 @@ def test_training_from_shots_goes_on_to_the_same_bits(gradient, tiny, tmp_path, 
     }
     recipe = load_recipe(tiny, overrides)
     whole, stopped = (RunFolder.create(tmp_path / name, recipe) for name in ("whole", "stopped"))
-    run(whole)
+    cost = run(whole)["training_cost"]["students"]
+    assert cost["executions"] == 50 * cost["circuits"] > 0
 
     def stop(figures, *, epochs):
         raise KeyboardInterrupt
@@ -323,6 +324,6 @@ def test_training_from_shots_goes_on_to_the_same_bits(gradient, tiny, tmp_path, 
     monkeypatch.setattr(observer, "epoch", stop)
     with pytest.raises(KeyboardInterrupt):
         run(stopped, observer=observer)
-    run(stopped)
+    assert run(stopped)["training_cost"]["students"] == cost
     ends = [(folder.member("distilled", 0) / "weights.safetensors") for folder in (whole, stopped)]
     assert ends[0].read_bytes() == ends[1].read_bytes()
