@@ -278,7 +278,7 @@ def _training_outcomes(
 
 def _training_cost(folder: RunFolder) -> dict[str, Any]:
     """What training from shots has cost each population: calls, steps, circuits, executions."""
-    costs = {}
+    costs: dict[str, Any] = {}
     for population in dict.fromkeys(ARMS[arm].population for arm in folder.recipe.arms):
         checkpoint = folder.checkpoint(population)
         if checkpoint.exists():

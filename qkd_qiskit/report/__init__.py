@@ -33,6 +33,7 @@ from qkd_qiskit.report.wording import (
     reminders,
     seeds_text,
     subject,
+    training_place,
     twin_answer,
     verdict,
 )
@@ -240,7 +241,7 @@ def _training_section(folder: RunFolder, result: Mapping[str, Any]) -> Markup:
             f"{spec.ce_weight:g} × cross-entropy + {spec.kd_weight:g} × divergence, label-only "
             f"students the cross-entropy alone. The divergence is {softened:g}² × KL(teacher ‖ "
             f"student), the teacher softened by {spec.temperature:g}, the student by "
-            f"{softened:g}. The weights {kept} are kept.",
+            f"{softened:g}. The weights {kept} are kept. " + training_place(folder.recipe, result),
         ),
     )
 

@@ -145,6 +145,26 @@ def reminders(recipe: Recipe, result: Mapping[str, Any]) -> list[str]:
     return said
 
 
+def training_place(recipe: Recipe, result: Mapping[str, Any]) -> str:
+    """Where the circuits ran while they were trained, and what that took."""
+    spec = recipe.distill
+    how = {
+        "exact": "with exact probabilities and gradients",
+        "noisy": f"through the noise of {spec.train_target}, with exact gradients",
+        "parameter_shift": f"on {spec.train_target}, by parameter shifts",
+        "spsa": f"on {spec.train_target}, by SPSA",
+    }
+    said = [f"Circuits are trained {how[spec.gradient]}."]
+    if "distilled_noisy" in result["arms"]:
+        said.append(f"The arm `distilled noisy` trains through the noise of {recipe.noise_target}.")
+    for population, cost in result.get("training_cost", {}).items():
+        said.append(
+            f"Training the {population} took {count(cost['circuits'], 'circuit')}, "
+            f"{count(cost['executions'], 'execution')} with their shots."
+        )
+    return " ".join(said)
+
+
 def missing_answer(arms: Sequence[str]) -> str:
     """Why there is no answer in a run that lacks an arm."""
     missing = " and ".join(arm_name(arm) for arm in (BASELINE, TREATMENT) if arm not in arms)
