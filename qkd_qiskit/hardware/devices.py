@@ -1,16 +1,13 @@
 """The noisy targets: a device's basis, coupling and noise, simulated by Aer."""
 
 import copy
-import logging
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from qiskit.circuit import QuantumCircuit
-from qiskit.transpiler import generate_preset_pass_manager
-from qiskit.transpiler.exceptions import TranspilerError
 
 from qkd_qiskit.errors import TargetError
 from qkd_qiskit.hardware import noise
@@ -21,11 +18,20 @@ from qkd_qiskit.hardware.compiled import (
     parameter_names,
 )
 from qkd_qiskit.hardware.described import DescribedBackend, synthetic_device
+from qkd_qiskit.hardware.mitigation import confusion_from_counts, mitigate_readout
 from qkd_qiskit.hardware.names import synthetic_name
 from qkd_qiskit.hardware.sampling import make_simulator, sample_probabilities
 from qkd_qiskit.hardware.targets import Target
+from qkd_qiskit.hardware.transpilation import (
+    best_transpilation,
+    calibration_circuit,
+    initial_layout,
+    measured_qubits,
+)
 
-logger = logging.getLogger(__name__)
+CALIBRATION_SHOTS = 20_000
+"""Shots of each of the two circuits that readout errors are measured with."""
+ReadoutMitigation = Literal["calibrated", "measured"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +42,8 @@ class DeviceProgram:
     """Circuit on the used qubits with its noise model."""
     simulator: Any
     """`AerSimulator` with that noise model."""
+    confusion: tuple[NDArray[np.float64], ...] | None
+    """Readout matrix A[true, measured] per logical qubit that mitigation takes back, or None."""
 
 
 class DeviceTarget(Target):
@@ -43,7 +51,8 @@ class DeviceTarget(Target):
 
     The noise is that of `NoiseModel.from_backend`: depolarising and relaxation errors per gate,
     relaxation while a qubit idles, readout errors. `scale` strengthens or weakens all of it
-    (see `described.scaled_device`); the circuit stays the same.
+    (see `described.scaled_device`); the circuit stays the same. Readout mitigation takes readout
+    errors back (see mitigation.py), from the calibration or from two circuits of its own.
     """
 
     def __init__(
@@ -55,6 +64,7 @@ class DeviceTarget(Target):
         seed: int = 0,
         num_transpilations: int = 10,
         scale: float = 1.0,
+        readout_mitigation: bool | ReadoutMitigation = False,
     ):
         """Take a `BackendV2` with a calibrated `target`.
 
@@ -66,15 +76,27 @@ class DeviceTarget(Target):
             seed: seed that transpiler and shot seeds derive from.
             num_transpilations: transpiler seeds tried per circuit, the best is kept.
             scale: what the noise is multiplied by: 0 is none, 1 the device's.
+            readout_mitigation: take readout errors back as the calibration gives them (True or
+                ``calibrated``) or as two circuits per compilation measure them (``measured``).
 
         Raises:
-            TargetError: shots, seed or scale is not accepted.
+            TargetError: shots, seed, scale or readout_mitigation is not accepted.
         """
         super().__init__(name or backend.name, shots=shots, seed=seed)
         self.device_name = self.name
         """The device without what is changed about it."""
         self.backend = backend
         self.num_transpilations = num_transpilations
+        accepted = (False, True, *get_args(ReadoutMitigation))
+        if readout_mitigation not in accepted:
+            raise TargetError(
+                f"readout_mitigation is {readout_mitigation!r}; accepted are "
+                f"{', '.join(map(repr, accepted))}"
+            )
+        self.readout_mitigation: ReadoutMitigation | None = (
+            "calibrated" if readout_mitigation is True else readout_mitigation or None
+        )
+        """Where the readout errors are known from that are taken back; None: they stay."""
         self._set_scale(scale)
         self.calibration_date = _calibration_date(backend)
         self._device = noise.calibrated_part(backend.target)
@@ -85,8 +107,11 @@ class DeviceTarget(Target):
             raise TargetError(f"scale is {scale}; accepted are finite numbers from 0")
         self.scale = float(scale)
         """What the device's noise is multiplied by."""
-        self.options = {"scale": self.scale}
+        self.options = {"scale": self.scale, "readout_mitigation": self.readout_mitigation}
         self.name = self.device_name + (f":scale={scale:.12g}" if scale != 1 else "")
+        self.name += {None: "", "calibrated": ":mitigated", "measured": ":mitigated=measured"}[
+            self.readout_mitigation
+        ]
         self.name += "" if self.sampled else ":exact"
 
     def scaled(self, scale: float) -> "DeviceTarget":
@@ -115,7 +140,12 @@ class DeviceTarget(Target):
                 )
         key = content_digest(circuit)
         if key not in self._transpiled:
-            self._transpiled[key] = self._best_transpilation(circuit)
+            self._transpiled[key] = best_transpilation(
+                measure_all_qubits(circuit),
+                device,
+                seeds=self._transpiler_seeds(self.num_transpilations),
+                name=self.device_name,
+            )
         best = self._transpiled[key]
         noisy = noise.with_noise(best, device, scale=self.scale)
         return CompiledCircuit(
@@ -123,8 +153,8 @@ class DeviceTarget(Target):
             circuit=best,
             parameters=parameter_names(circuit),
             num_qubits=circuit.num_qubits,
-            layout=_initial_layout(best, circuit.num_qubits),
-            measured=_measured_qubits(best),
+            layout=initial_layout(best, circuit.num_qubits),
+            measured=measured_qubits(best),
             two_qubit_gates=noise.count_two_qubit_gates(best),
             depth=best.depth(),
             duration_s=noisy.duration_s,
@@ -132,42 +162,29 @@ class DeviceTarget(Target):
             program=DeviceProgram(
                 noisy=noisy,
                 simulator=make_simulator(len(noisy.qubits), noise_model=noisy.noise_model),
+                confusion=self._confusion(best, noisy),
             ),
         )
 
-    def _best_transpilation(self, circuit: QuantumCircuit) -> QuantumCircuit:
-        candidates = self._transpile(measure_all_qubits(circuit))
-        best = min(
-            candidates,
-            key=lambda isa: (
-                noise.count_two_qubit_gates(isa),
-                isa.depth(),
-                -noise.estimate_fidelity(isa, self._device),
-            ),
+    def _confusion(
+        self, isa: QuantumCircuit, noisy: noise.NoisyCircuit
+    ) -> tuple[NDArray[np.float64], ...] | None:
+        if self.readout_mitigation is None:
+            return None
+        if self.readout_mitigation == "calibrated":
+            known = noise.readout(noisy)
+            return tuple(known.get(qubit, np.eye(2)) for qubit in measured_qubits(noisy.circuit))
+        circuit = calibration_circuit(measured_qubits(isa), self._device)
+        calibrated = noise.with_noise(circuit, self._device, scale=self.scale)
+        zeros, ones = sample_probabilities(
+            calibrated.circuit,
+            np.array([[0.0], [np.pi]]),
+            parameters=("angle",),
+            simulator=make_simulator(len(calibrated.qubits), noise_model=calibrated.noise_model),
+            shots=CALIBRATION_SHOTS,
+            seed=self._calibration_seed(),
         )
-        logger.debug(
-            "%s: best of %d transpilations has %d two-qubit gates, depth %d",
-            self.device_name,
-            len(candidates),
-            noise.count_two_qubit_gates(best),
-            best.depth(),
-        )
-        return best
-
-    def _transpile(self, measured: QuantumCircuit) -> list[QuantumCircuit]:
-        try:
-            return [
-                generate_preset_pass_manager(
-                    optimization_level=3, target=self._device, seed_transpiler=seed
-                ).run(measured)
-                for seed in self._transpiler_seeds(self.num_transpilations)
-            ]
-        except TranspilerError as error:
-            raise TargetError(
-                f"circuit {measured.name!r} cannot be transpiled to the calibrated part of "
-                f"{self.name}: "
-                f"{' '.join(str(error.message).split())}"
-            ) from error
+        return tuple(confusion_from_counts(zeros, ones))
 
     def _run(
         self, compiled: CompiledCircuit, values: NDArray[np.float64], *, shots: int, seed: int
@@ -175,7 +192,7 @@ class DeviceTarget(Target):
         program: DeviceProgram = compiled.program
         if not self.sampled:
             return self._run_exactly(compiled, values)
-        return sample_probabilities(
+        measured = sample_probabilities(
             program.noisy.circuit,
             values,
             parameters=compiled.parameters,
@@ -183,17 +200,29 @@ class DeviceTarget(Target):
             shots=shots,
             seed=seed,
         )
+        return _mitigated(measured, program)
 
     def _run_exactly(
         self, compiled: CompiledCircuit, values: NDArray[np.float64]
     ) -> NDArray[np.float64]:
         from qkd_qiskit.hardware.exact import exact_rows
 
-        return exact_rows(compiled, compiled.program.noisy, values)
+        program: DeviceProgram = compiled.program
+        return _mitigated(exact_rows(compiled, program.noisy, values), program)
+
+
+def _mitigated(rows: NDArray[np.float64], program: DeviceProgram) -> NDArray[np.float64]:
+    return rows if program.confusion is None else mitigate_readout(rows, program.confusion)
 
 
 def synthetic(
-    qubits: int, *, shots: int | None = 4096, seed: int = 0, scale: float = 1.0, **settings: Any
+    qubits: int,
+    *,
+    shots: int | None = 4096,
+    seed: int = 0,
+    scale: float = 1.0,
+    readout_mitigation: bool | ReadoutMitigation = False,
+    **settings: Any,
 ) -> DeviceTarget:
     """Return a device with the same noise on every qubit and gate.
 
@@ -202,6 +231,7 @@ def synthetic(
         shots: as for `DeviceTarget`.
         seed: as for `DeviceTarget`.
         scale: as for `DeviceTarget`.
+        readout_mitigation: as for `DeviceTarget`.
         settings: p1, p2, t1, t2, readout, coupling, two_qubit_gate, durations of
             `described.synthetic_device`.
 
@@ -210,23 +240,9 @@ def synthetic(
     """
     name = synthetic_name({"qubits": qubits, **settings})
     backend = DescribedBackend(synthetic_device(qubits, **settings), name=name)
-    return DeviceTarget(backend, shots=shots, seed=seed, scale=scale)
-
-
-def _initial_layout(isa: QuantumCircuit, num_qubits: int) -> tuple[int, ...]:
-    layout = isa.layout
-    if layout is None:
-        return tuple(range(num_qubits))
-    return tuple(layout.initial_index_layout(filter_ancillas=True))
-
-
-def _measured_qubits(isa: QuantumCircuit) -> tuple[int, ...]:
-    where = {
-        isa.find_bit(instruction.clbits[0]).index: isa.find_bit(instruction.qubits[0]).index
-        for instruction in isa.data
-        if instruction.operation.name == "measure"
-    }
-    return tuple(where[bit] for bit in range(len(where)))
+    return DeviceTarget(
+        backend, shots=shots, seed=seed, scale=scale, readout_mitigation=readout_mitigation
+    )
 
 
 def _calibration_date(backend: Any) -> str | None:

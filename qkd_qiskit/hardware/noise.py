@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from qiskit.circuit import QuantumCircuit
 from qiskit.transpiler import Target as DeviceTarget
 from qiskit.transpiler import generate_preset_pass_manager
@@ -102,16 +103,21 @@ def channels(noisy: NoisyCircuit) -> "Channels":
             for name, where in used
             if where in errors.get(name, {})
         },
-        readout={
-            where[0]: np.asarray(error.probabilities, dtype=float)
-            for where, error in noisy.noise_model._local_readout_errors.items()
-        },
+        readout=readout(noisy),
         relaxation={
             qubit: (known.t1, min(known.t2, 2 * known.t1))
             for qubit, known in enumerate(noisy.device.qubit_properties)
         },
         dt=noisy.device.dt,
     )
+
+
+def readout(noisy: NoisyCircuit) -> dict[int, NDArray[np.float64]]:
+    """Return the readout matrix A[true, measured] of each of a circuit's qubits that errs."""
+    errors = getattr(noisy.noise_model, "_local_readout_errors", {})
+    return {
+        where[0]: np.asarray(error.probabilities, dtype=float) for where, error in errors.items()
+    }
 
 
 def used_qubits(circuit: QuantumCircuit) -> tuple[int, ...]:

@@ -56,6 +56,7 @@ class Target(ABC):
         shots: int | None = 4096,
         seed: int = 0,
         scale: float | None = None,
+        readout_mitigation: bool | str | None = None,
     ) -> "Target":
         """Return the target of that name.
 
@@ -64,10 +65,13 @@ class Target(ABC):
                 qiskit-ibm-runtime such as ``fake_torino`` (noisy, sampled), the file of a saved
                 snapshot such as ``snapshots/ibm_torino.json``, or synthetic noise,
                 ``synthetic:qubits=5:p1=0.001:p2=0.01:readout=0.02``. A device takes options after
-                its name: ``fake_torino:scale=2``, ``fake_torino:exact`` (noisy, no shots).
+                its name: ``fake_torino:scale=2``, ``fake_torino:mitigated`` (readout errors taken
+                back), ``fake_torino:exact`` (noisy, no shots).
             shots: shots per row of a batch; ``exact`` takes none; None for a device: no shots.
             seed: seed that transpiler and shot seeds derive from.
             scale: what a device's noise is multiplied by; default: the name's, or 1.
+            readout_mitigation: True or ``calibrated``, ``measured``, False; see `DeviceTarget`;
+                default: the name's, or False.
 
         Raises:
             TargetError: the name, an option, shots or seed is not accepted.
@@ -78,7 +82,7 @@ class Target(ABC):
 
         base, given = split_name(name)
         if base in ("exact", "aer"):
-            if given or scale is not None:
+            if given or scale is not None or readout_mitigation:
                 raise TargetError(f"{base} is ideal and takes no options; give {base!r}")
             if base == "exact":
                 return ExactTarget(seed=seed)
@@ -93,6 +97,8 @@ class Target(ABC):
             shots = None
         if scale is not None:
             options["scale"] = scale
+        if readout_mitigation is not None:
+            options["readout_mitigation"] = readout_mitigation
         if base == "synthetic":
             return synthetic(**settings, shots=shots, seed=seed, **options)
         if base.startswith("fake_"):
@@ -219,6 +225,9 @@ class Target(ABC):
         # bits and counts upwards from them, hence 30.
         state = np.random.SeedSequence([self.seed, 0, call]).generate_state(1)
         return int(state[0] >> 2)
+
+    def _calibration_seed(self) -> int:
+        return int(np.random.SeedSequence([self.seed, 2]).generate_state(1)[0] >> 2)
 
     def _transpiler_seeds(self, count: int) -> list[int]:
         state = np.random.SeedSequence([self.seed, 1]).generate_state(count)
