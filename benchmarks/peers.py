@@ -616,7 +616,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
                 axis.plot(*zip(*points, strict=True), marker=marker, color=color, label=label)
         axis.set(yscale="log", xticks=(4, 6, 8, 10), xlabel="qubits", title=f"batch {batch}")
         axis.grid(True, which="major", alpha=0.3)
-    axes[0].set_ylabel("one distillation step, ms")
+    axes[0].set_ylabel("one distillation step, CPU ms")
     axes[0].legend(frameon=False, fontsize=8)
     figure.suptitle("Four layers, amplitude encoding, one CPU core, float32 (lower is better)")
     figure.savefig(path, dpi=150)
