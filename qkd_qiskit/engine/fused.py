@@ -9,6 +9,7 @@ kernel.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -51,6 +52,12 @@ class Objective:
     factor: float = 1.0
     smallest: float = 0.0
     added: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("temperature", "student_temperature"):
+            given = getattr(self, name)
+            if given is not None and not 0 < given < math.inf:
+                raise InputError(f"{name} is {given}; give a finite number above 0")
 
 
 class FusedStep:
@@ -97,6 +104,8 @@ class FusedStep:
             InputError: Weights of another shape, dtype or not finite.
         """
         program, readout = _compiled_parts(connector)
+        from qkd_qiskit.engine.fused_kernel import train
+
         given = as_array(weights)
         if given.ndim != 2 or given.shape[1] != program.num_weights or given.dtype.char not in "fd":
             raise InputError(
@@ -114,10 +123,11 @@ class FusedStep:
         rest = connector._remainder
         assert rest is not None
         kind = self.weights.dtype.type
-        warmth = objective.student_temperature or objective.temperature
-        numbers = (objective.factor, objective.smallest, objective.added, warmth)
-        self._rule = (objective.logarithm, *(kind(number) for number in numbers))
+        numbers = (objective.factor, objective.smallest, objective.added)
+        own = objective.student_temperature or objective.temperature
+        self._rule = (bool(objective.logarithm), *(kind(number) for number in (*numbers, own)))
         self._whole, self._rest = Sweep(program, readout), Sweep(rest, readout)
+        self._kernel = train
         self._workers: dict[tuple[str, int], _Worker] = {}
 
     def samples(
@@ -231,11 +241,8 @@ class FusedStep:
         self, samples: Samples, order: Array, batch_size: int, *, lr: float | None
     ) -> tuple[Array, Array]:
         """Return mean terms and the last gradients of one pass over `order`; None: no steps."""
-        from qkd_qiskit.engine.call import _THREAD_WORK, _pool
-        from qkd_qiskit.engine.fused_kernel import train
-
-        count, length = len(self.weights), order.shape[1]
-        if samples.members not in (1, count):
+        count, length = self.weights.shape[0], order.shape[1]
+        if samples.members != 1 and samples.members != count:
             raise InputError(
                 f"the samples are for {samples.members} members, the population has {count}"
             )
@@ -245,24 +252,28 @@ class FusedStep:
             self.weights, self._first, self._second, self._factors, self.failed, gradients, terms,
         )  # fmt: skip
         optimizer = (float(self.steps), 0.0 if lr is None else float(lr), *self._adamw)
+        gather, update = order is not samples.order, lr is not None
 
         def work(number: int, members: tuple[int, int]) -> None:
             worker = self._worker(samples.kind, batch_size, number)
-            train(
+            self._kernel(
                 worker.fields, worker.maps, self._rule, optimizer, samples.arrays, order,
-                batch_size, order is not samples.order, lr is not None, worker.buffers, progress,
-                members,
+                batch_size, gather, update, worker.buffers, progress, members,
             )  # fmt: skip
 
-        first = self._worker(samples.kind, batch_size, 0)
         threads = min(torch.get_num_threads(), count)
-        if threads == 1 or count * length * first.cost_per_sample < _THREAD_WORK:
+        if threads > 1:
+            from qkd_qiskit.engine import call
+
+            cost = self._worker(samples.kind, batch_size, 0).cost_per_sample
+            if count * length * cost < call._THREAD_WORK:
+                threads = 1
+        if threads == 1:
             work(0, (0, count))
         else:
             edges = np.linspace(0, count, threads + 1).astype(int).tolist()
-            parts = list(itertools.pairwise(edges))
-            list(_pool(threads).map(work, range(threads), parts))
-        if lr is not None:
+            list(call._pool(threads).map(work, range(threads), itertools.pairwise(edges)))
+        if update:
             self.steps += -(-length // batch_size)
         return terms, gradients
 

@@ -304,6 +304,8 @@ def test_a_member_that_fails_stops_alone():
 def test_what_is_refused():
     labels, teacher, start = make_lessons(batch=5)
     options = {"objective": Objective(temperature=2.0), "ce_weight": 1.0, "kd_weight": 1.0}
+    with pytest.raises(InputError, match="above 0"):
+        Objective(temperature=0.0)
     with pytest.raises(CircuitError, match="X or Y"):
         FusedStep(make_connector(output="z", observable="X"), start_weights(), **options)
     circuit = QuantumCircuit(1)
