@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
+from qkd_qiskit.bench_command import add_bench
 from qkd_qiskit.errors import InputError, QKDError, StorageError
 from qkd_qiskit.recipe import Recipe
 from qkd_qiskit.recipes import (
@@ -88,6 +89,7 @@ def _parser(recipe: str | None) -> ArgumentParser:
     commands.add_subcommand(
         "evaluate", _evaluate_parser(), help="evaluate a trained run on another target"
     )
+    add_bench(commands)
     for name, help_text, actions in (
         ("recipes", "the built-in recipes", {"list": [], "show": ["recipe"]}),
         (
@@ -95,7 +97,7 @@ def _parser(recipe: str | None) -> ArgumentParser:
             "the zoo of reference circuits",
             {"list": [], "show": ["circuit"], "export": ["directory"]},
         ),
-        ("targets", "simulators and devices", {"list": []}),
+        ("targets", "simulators and devices", {"list": [], "snapshot": ["device", "file"]}),
     ):
         group = ArgumentParser(description=help_text, exit_on_error=False)
         commands.add_subcommand(name, group, help=f"{help_text}: {', '.join(actions)}")
@@ -112,6 +114,8 @@ _ARGUMENT_HELP = {
     "recipe": "name of a built-in recipe, or path of a YAML file",
     "circuit": "name of a reference circuit",
     "directory": "folder for the OpenQASM 3 files, drawings and table",
+    "device": "a device of your account, such as ibm_torino",
+    "file": "JSON file for its calibration; as a target, its name is that file",
 }
 
 
@@ -208,6 +212,27 @@ def _evaluate(options: Namespace, words: Sequence[str]) -> int:
     return _show_result(folder, result, options)
 
 
+def _bench(options: Namespace, words: Sequence[str]) -> int:
+    from qkd_qiskit.bench_command import run_bench
+
+    if options.action is None:
+        raise InputError("what to bench is missing; give noise or shots, as in qkd bench noise RUN")
+    given = options[options.action]
+    try:
+        with _terminal(given) as terminal:
+            outcome = run_bench(options.action, given, observer=terminal)
+    except KeyboardInterrupt:
+        return _fail("interrupted; the same command goes on from here", status=130)
+    if given.json:
+        print(json.dumps(outcome.summary, indent=2))
+    elif not given.quiet:
+        console = _console()
+        console.print(outcome.table)
+        for path in outcome.files:
+            console.print(str(path), markup=False, highlight=False, soft_wrap=True)
+    return 0
+
+
 def _recipes(options: Namespace, words: Sequence[str]) -> int:
     if options.action == "show":
         print(dump_recipe(load_recipe(options.show.recipe)), end="")
@@ -232,6 +257,9 @@ def _circuits(options: Namespace, words: Sequence[str]) -> int:
 def _targets(options: Namespace, words: Sequence[str]) -> int:
     from qkd_qiskit.hardware import list_targets
 
+    if options.action == "snapshot":
+        return _snapshot(options.snapshot.device, options.snapshot.file)
+
     rows = {"exact": "ideal probabilities, no shots", "aer": "ideal, sampled"}
     for target in list_targets():
         if target.num_qubits is not None:
@@ -243,9 +271,21 @@ def _targets(options: Namespace, words: Sequence[str]) -> int:
     return 0
 
 
+def _snapshot(device: str, file: str) -> int:
+    from qkd_qiskit.hardware.calibration_files import save_snapshot
+    from qkd_qiskit.hardware.runtime import real_backend
+    from qkd_qiskit.hardware.snapshots import fake_backend
+
+    backend = fake_backend(device) if device.startswith("fake_") else real_backend(device)
+    save_snapshot(backend, file)
+    print(f"calibration of {device} written to {file}; evaluate on it with --target {file}")
+    return 0
+
+
 _COMMANDS = {
     "distill": _distill,
     "evaluate": _evaluate,
+    "bench": _bench,
     "recipes": _recipes,
     "circuits": _circuits,
     "targets": _targets,

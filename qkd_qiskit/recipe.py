@@ -20,6 +20,7 @@ Reduction = Literal["none", "linear", "crop", "pca", "avg_pool", "max_pool", "cn
 Readout = Literal["bins", "modulo", "probabilities", "expectation"]
 Head = Literal["none", "linear"]
 Gradient = Literal["exact", "noisy", "parameter_shift", "spsa"]
+IDEAL_TARGETS = ("exact", "aer")
 Arm = Literal["label_only", "distilled", "distilled_noisy", "classical_twin"]
 
 
@@ -237,7 +238,7 @@ class DistillSpec:
             value = getattr(self, key)
             accepted = "a finite number, 0 or more"
             _require(math.isfinite(value) and value >= 0, f"distill.{key}", value, accepted)
-        on_device = self.train_target.startswith("fake_")
+        on_device = self.train_target not in IDEAL_TARGETS
         _require(
             self.train_target == "exact" or self.gradient != "exact",
             "distill.gradient",
@@ -269,7 +270,8 @@ class Recipe:
         distill: How it is trained.
         arms: What is compared: label_only, distilled, distilled_noisy (distilled through the noise
             of the first device in targets), classical_twin (the distilled twin).
-        targets: Where the trained students are evaluated: exact, aer, fake_<device>.
+        targets: Where the trained students are evaluated: exact, aer, fake_<device>, a snapshot's
+            file; a device with options is fake_torino:exact, fake_torino:scale=2, ...
         shots: Shots per image on sampled targets.
         test_limit: Test images on sampled targets.
         seeds: Number of paired seeds, or a list of them.
@@ -315,7 +317,7 @@ class Recipe:
     @property
     def noise_target(self) -> str | None:
         """The first device in targets: where the arm distilled_noisy trains."""
-        return next((name for name in self.targets if name.startswith("fake_")), None)
+        return next((name for name in self.targets if name not in IDEAL_TARGETS), None)
 
     @property
     def member_seeds(self) -> tuple[int, ...]:
