@@ -156,7 +156,8 @@ def _values(
         for qubit in range(count):  # of the end only I and Z are read
             state, order = _to_end(state, order, (qubit,))
             rows = _last_matrix(program, tables, shared, sampled, qubit)[..., 0:4:3, :]
-            state = (state.flatten(1, -2) @ rows.mT).reshape(*state.shape[:-1], 2)
+            flat = state.reshape(state.shape[0], -1, 4) @ rows.mT  # of more samples than state
+            state = flat.reshape(-1, *state.shape[1:-1], 2)
         return _in_order(state, order).flatten(1) @ readout.T
     outputs = readout.reshape(-1, *[2] * count)
     back = list(reversed(range(count)))
