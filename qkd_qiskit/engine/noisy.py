@@ -156,7 +156,7 @@ def _values(
         for qubit in range(count):  # of the end only I and Z are read
             state, order = _to_end(state, order, (qubit,))
             rows = _last_matrix(program, tables, shared, sampled, qubit)[..., 0:4:3, :]
-            flat = state.reshape(state.shape[0], -1, 4) @ rows.mT  # of more samples than state
+            flat = state.reshape(state.shape[0], -1, 4) @ rows.mT  # (batch or 1, ..., 2)
             state = flat.reshape(-1, *state.shape[1:-1], 2)
         return _in_order(state, order).flatten(1) @ readout.T
     outputs = readout.reshape(-1, *[2] * count)
