@@ -80,8 +80,14 @@ class DeviceTarget(Target):
                 ``calibrated``) or as two circuits per compilation measure them (``measured``).
 
         Raises:
-            TargetError: shots, seed, scale or readout_mitigation is not accepted.
+            TargetError: the backend has no calibration, or shots, seed, scale or
+                readout_mitigation is not accepted.
         """
+        if not getattr(getattr(backend, "target", None), "qubit_properties", None):
+            raise TargetError(
+                f"{getattr(backend, 'name', backend)!r} is no calibrated device: its qubits have "
+                "no T1 and T2, so there would be no noise; for an ideal circuit use exact or aer"
+            )
         super().__init__(name or backend.name, shots=shots, seed=seed)
         self.device_name = self.name
         """The device without what is changed about it."""

@@ -66,8 +66,8 @@ def unknown_target(name: str) -> TargetError:
     near += difflib.get_close_matches(wanted, known, cutoff=0.6)
     hint = f"did you mean {', '.join(list(dict.fromkeys(near))[:3])}? " if near else ""
     return TargetError(
-        f"unknown target {name!r}: {hint}accepted are exact, aer and the devices that "
-        "`qkd targets list` shows"
+        f"unknown target {name!r}: {hint}accepted are exact, aer, the devices that "
+        "`qkd targets list` shows, a snapshot's .json file and synthetic:qubits=5:p2=0.01"
     )
 
 

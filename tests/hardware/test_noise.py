@@ -5,10 +5,12 @@ import numpy as np
 import pytest
 from qiskit.circuit import QuantumCircuit
 from qiskit.providers import BackendV2, Options
+from qiskit.providers.fake_provider import GenericBackendV2
 from qiskit.transpiler import InstructionProperties, generate_preset_pass_manager
 from qiskit_aer import AerSimulator
 from qiskit_aer.library import SaveProbabilities
 from qiskit_aer.noise import NoiseModel
+from qiskit_aer.noise.device import basic_device_readout_errors
 
 from qkd_qiskit.errors import TargetError
 from qkd_qiskit.hardware import DeviceTarget, noise
@@ -60,7 +62,14 @@ def schedule_whole(isa, device):
     return passes.scheduling.run(isa)
 
 
-@pytest.mark.parametrize("name", ["fake_torino", "fake_sherbrooke", "fake_manila"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "fake_manila",
+        pytest.param("fake_torino", marks=pytest.mark.slow),
+        pytest.param("fake_sherbrooke", marks=pytest.mark.slow),
+    ],
+)
 def test_restricted_noise_is_the_whole_devices_noise(ring, name):
     device = backend(name).target
     compiled = DeviceTarget(backend(name)).compile(ring(3, 1))
@@ -98,9 +107,12 @@ def test_used_qubits_idle_as_long_as_on_the_whole_device(ring, name):
 def test_restricted_readout_errors_are_the_devices(ring, name):
     compiled = DeviceTarget(backend(name)).compile(ring(3, 1))
     noisy = compiled.program.noisy
+    whole = {
+        where[0]: error for where, error in basic_device_readout_errors(target=backend(name).target)
+    }
     for position, qubit in enumerate(noisy.qubits):
         mine = noisy.noise_model._local_readout_errors[(position,)]
-        theirs = whole_noise_model(name)._local_readout_errors[(qubit,)]
+        theirs = whole[qubit]
         np.testing.assert_array_equal(mine.probabilities, theirs.probabilities)
 
 
@@ -246,6 +258,57 @@ def test_a_device_without_errors_is_one_clear_error(ring):
     device = changed_manila(measure=InstructionProperties(duration=1e-6, error=None))
     with pytest.raises(TargetError, match=r"measure on qubit \d has error None"):
         DeviceTarget(Calibrated(device)).compile(ring(2))
+
+
+@pytest.mark.parametrize(
+    "backend",
+    [AerSimulator(), GenericBackendV2(3, noise_info=False), None, "fake_torino"],
+    ids=["simulator", "no errors", "nothing", "a name"],
+)
+def test_a_device_without_noise_cannot_be_built(backend):
+    with pytest.raises(TargetError, match="is no calibrated device") as caught:
+        DeviceTarget(backend)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["fake_manila", "fake_sherbrooke", "fake_torino"])
+def test_noise_comes_with_the_pass_manager_of_its_device(ring, name):
+    """Every gate that runs is the device's own, and all but the virtual ones are noisy."""
+    compiled = DeviceTarget(backend(name)).compile(ring(3, 1))
+    noisy = compiled.program.noisy
+    errors = noisy.noise_model._local_quantum_errors
+    gates = 0
+    for instruction in noisy.circuit.data:
+        gate = instruction.operation.name
+        where = tuple(noisy.circuit.find_bit(qubit).index for qubit in instruction.qubits)
+        if gate in ("barrier", "delay"):
+            continue
+        assert backend(name).target.instruction_supported(
+            gate, tuple(noisy.qubits[qubit] for qubit in where)
+        )
+        if gate not in ("rz", "measure"):
+            assert where in errors[gate]
+            gates += 1
+    assert gates > 6
+    assert set(noise.readout(noisy)) == set(range(len(noisy.qubits)))
+    with pytest.raises(TypeError):
+        noise.NoisyCircuit(circuit=noisy.circuit, noise_model=noisy.noise_model)
+
+
+def test_an_engine_program_without_readout_or_gate_noise_is_not_made(ring):
+    """The channels of a circuit name every gate that its noise model has an error for."""
+    compiled = DeviceTarget(backend("fake_torino")).compile(ring(3, 1))
+    channels = noise.channels(compiled.program.noisy)
+    ran = {
+        (
+            instruction.operation.name,
+            tuple(compiled.program.noisy.circuit.find_bit(q).index for q in instruction.qubits),
+        )
+        for instruction in compiled.program.noisy.circuit.data
+        if instruction.operation.name not in ("rz", "delay", "barrier", "measure")
+    }
+    assert set(channels.gates) == ran
+    assert set(channels.readout) == set(channels.relaxation) == {0, 1, 2}
 
 
 def test_fidelity_is_the_product_over_gates_and_readout():
