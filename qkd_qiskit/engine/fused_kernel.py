@@ -194,6 +194,7 @@ def _losses(
     count, classes = values.shape
     by_label = kind(factors[0] / count)
     by_target = kind(factors[1] * temperature / count)
+    coolness = kind(1.0) / temperature
     hard, soft = 0.0, 0.0
     for sample in range(count):
         row = batch[sample]
@@ -207,14 +208,14 @@ def _losses(
         plain, mild, expected = kind(0.0), kind(0.0), kind(0.0)
         for place in range(classes):
             away = logits[0, place] - top
-            logits[0, place], logits[1, place] = math.exp(away), math.exp(away / temperature)
+            logits[0, place], logits[1, place] = math.exp(away), math.exp(away * coolness)
             plain += logits[0, place]
             mild += logits[1, place]
             expected += targets[row, place] * away
             if place == labels[row]:
                 hard -= away
         hard += math.log(plain)
-        soft += entropies[row] - expected / temperature + math.log(mild)
+        soft += entropies[row] - expected * coolness + math.log(mild)
         to_plain, to_mild = by_label / plain, by_target / mild
         for place in range(classes):
             change = to_plain * logits[0, place] + to_mild * logits[1, place]
