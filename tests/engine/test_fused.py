@@ -1,8 +1,5 @@
 """A fused step against the connector, the losses and the optimizer that it stands for."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -342,8 +339,3 @@ def test_what_is_refused():
     own = pair.samples(labels.expand(2, 5), teacher, **start)
     with pytest.raises(InputError, match="2 members"):
         population(3)[0].step(own, lr=0.1)
-
-
-def test_importing_it_does_not_load_numba():
-    code = "import sys, qkd_qiskit.engine.fused; sys.exit('numba' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
