@@ -18,7 +18,7 @@ from qkd_qiskit.hardware.compiled import CompiledCircuit
 
 MAX_QUBITS = 8
 """Used qubits up to which exact noisy probabilities are given: 4**8 numbers per state."""
-_CHUNK_BYTES = 2**28
+_CHUNK_BYTES = 2**25  # larger batches fall out of the cache
 
 
 def exact_rows(

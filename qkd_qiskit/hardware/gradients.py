@@ -30,7 +30,8 @@ def noisy_outcomes(
 ) -> NoisyOutcomes:
     """Return a circuit's exact probabilities under its device's noise, as a torch function.
 
-    Any float dtype and torch device, twice differentiable.
+    Any float dtype and torch device, twice differentiable. Readout errors are part of the noise;
+    mitigation is not applied.
 
     Args:
         compiled: what a device target's `compile` returned; at most 8 used qubits.

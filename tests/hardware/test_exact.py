@@ -12,6 +12,7 @@ from qiskit_aer.noise.device import basic_device_readout_errors
 from qkd_qiskit.errors import TargetError
 from qkd_qiskit.hardware import DeviceTarget, Target
 from qkd_qiskit.hardware.exact import exact_rows, split_parameters
+from qkd_qiskit.hardware.gradients import noisy_outcomes
 from qkd_qiskit.hardware.snapshots import fake_backend
 
 DEVICES = {  # name: native two-qubit gate
@@ -167,8 +168,25 @@ def test_more_than_eight_qubits_are_refused():
     circuit = QuantumCircuit(9)
     circuit.h(range(9))
     device = target("fake_torino")
-    with pytest.raises(TargetError, match=r"uses 9 qubits of fake_torino: .* up to 8; use shots"):
-        device.exact_probabilities(device.compile(circuit), np.empty((1, 0)))
+    compiled = device.compile(circuit)
+    told = r"uses 9 qubits of fake_torino: .* up to 8; use shots"
+    with pytest.raises(TargetError, match=told):
+        device.exact_probabilities(compiled, np.empty((1, 0)))
+    with pytest.raises(TargetError, match=told):
+        noisy_outcomes(compiled)
+    assert device.probabilities(compiled, np.empty((1, 0)), shots=100).shape == (1, 512)
+
+
+def test_eight_qubits_are_exact():
+    circuit = QuantumCircuit(8)
+    circuit.ry(Parameter("x_000"), 0)
+    for qubit in range(7):
+        circuit.cx(qubit, qubit + 1)
+    device = target("fake_torino")
+    compiled = device.compile(circuit)
+    rows = device.exact_probabilities(compiled, [[0.0], [np.pi]])
+    assert rows.argmax(axis=1).tolist() == [0, 255]
+    np.testing.assert_allclose(rows.sum(axis=1), 1, rtol=0, atol=1e-12)
 
 
 def test_values_are_checked(ring):

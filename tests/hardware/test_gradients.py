@@ -372,6 +372,9 @@ class TestSPSA:
         inputs, weights = numbers(3, 5, 2, grad=False), numbers(3, 4, seed=1)
         vmap(run)(inputs, weights).square().sum().backward()
         assert run.cost == Cost(1, 1, 30, 3000)
+        with torch.no_grad():
+            assert vmap(run)(inputs, weights).shape == (3, 5, 4)
+        assert run.cost == Cost(2, 1, 45, 4500)
         assert weights.grad.shape == (3, 4)
         assert (weights.grad != 0).all()
 
