@@ -102,7 +102,7 @@ def evaluate(
         if on_batch is not None:
             on_batch(len(split))
     choices = logits.argmax(dim=1)
-    agreement, divergence = _against_teacher(logits, teacher_logits)
+    agreement, divergence = agreement_and_divergence(logits, teacher_logits)
     return Evaluation(
         target=target.name,
         images=len(split),
@@ -199,9 +199,10 @@ def calibration_error(probabilities: Tensor, labels: Tensor) -> float:
     return float(gaps.abs().sum() / len(labels))
 
 
-def _against_teacher(
+def agreement_and_divergence(
     logits: Tensor, teacher_logits: Tensor | None
 ) -> tuple[float | None, float | None]:
+    """Share of equal choices, and KL(teacher || student) in nats; None without a teacher."""
     if teacher_logits is None:
         return None, None
     divergence = kl_div(

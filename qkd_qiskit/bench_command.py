@@ -1,0 +1,124 @@
+"""The options of `qkd bench`, and what one call of it does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jsonargparse import ArgumentParser, Namespace
+
+from qkd_qiskit.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from qkd_qiskit.study import Observer
+
+_DESCRIPTIONS = {
+    "noise": "Under devices' noise, scaled, without shots. Writes RUN/bench/noise.csv, noise.png "
+    "and, for several devices, devices.png; goes on where it was stopped.",
+    "shots": "From ever more shots on one target. Writes RUN/bench/shots.csv and shots.png; goes "
+    "on where it was stopped.",
+}
+_OPTIONS: dict[str, dict[str, tuple[type, str]]] = {
+    "noise": {
+        "devices": (str, "fake_torino,fake_lima,...; default: the devices of the run"),
+        "scales": (str, "what their noise is multiplied by; default: 0,0.25,0.5,1,2,4"),
+        "limit": (int, "test images; default: all"),
+    },
+    "shots": {
+        "target": (str, "aer or a device; default: the first device of the run"),
+        "shots": (str, "shots per image; default: 64,256,1024,4096,exact"),
+        "limit": (int, "test images; default: the recipe's test_limit"),
+    },
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a benchmark found: a table, files, and means for scripts."""
+
+    table: Table
+    files: list[Path]
+    summary: list[dict[str, Any]]
+
+
+def add_bench(commands: Any) -> None:
+    """Add `bench noise` and `bench shots` to the commands."""
+    parser = ArgumentParser(
+        description="What noise or shots cost the students of a finished run: accuracy, "
+        "divergence from the teacher, calibration, agreement with the exact student.",
+        exit_on_error=False,
+    )
+    commands.add_subcommand(
+        "bench", parser, help="what noise and shots cost a trained run: noise, shots"
+    )
+    nested = parser.add_subcommands(dest="action", metavar="ACTION", required=False)
+    for action, options in _OPTIONS.items():
+        leaf = ArgumentParser(description=_DESCRIPTIONS[action], exit_on_error=False)
+        leaf.add_argument("run", type=str, help="run folder")
+        for name, (kind, text) in options.items():
+            leaf.add_argument(f"--{name}", type=kind, help=text)
+        leaf.add_argument("--quiet", action="store_true", help="print nothing but errors")
+        leaf.add_argument("--json", action="store_true", help="print means as JSON only")
+        nested.add_subcommand(action, leaf, help=f"{action} RUN")
+
+
+def run_bench(action: str, given: Namespace, *, observer: Observer) -> Outcome:
+    """Run `bench noise` or `bench shots` with the options given.
+
+    Raises:
+        InputError: An option, the run or a target is not accepted.
+    """
+    from qkd_qiskit import bench, bench_figures
+    from qkd_qiskit.runs import RunFolder
+
+    folder = RunFolder.open(given.run)
+    setting: Callable[[bench.Cell], Any]
+    if action == "noise":
+        cells = bench.bench_noise(
+            folder,
+            devices=_items(given, "devices", str),
+            scales=_items(given, "scales", float, accepted="numbers from 0") or bench.SCALES,
+            limit=given.limit,
+            observer=observer,
+        )
+        setting, write = bench_figures.scale_of, bench_figures.write_noise_figures
+    else:
+        accepted = "whole numbers from 1, or exact"
+        cells = bench.bench_shots(
+            folder,
+            target=given.target,
+            shots=_items(given, "shots", _count, accepted=accepted) or bench.SHOTS,
+            limit=given.limit,
+            observer=observer,
+        )
+        setting, write = bench_figures.shots_of, bench_figures.write_shots_figure
+    return Outcome(
+        table=bench_figures.bench_table(folder, cells, setting=setting),
+        files=[folder.path / bench.FOLDER / f"{action}.csv", *write(folder, cells)],
+        summary=bench_figures.summary(folder, cells, setting=setting),
+    )
+
+
+def _items(
+    given: Namespace, key: str, read: Callable[[str], Any], *, accepted: str = "names"
+) -> list[Any]:
+    """The items of `a,b` or `[a,b]`; none where it is not given."""
+    text = given[key]
+    try:
+        return [] if text is None else [read(item.strip()) for item in text.strip("[]").split(",")]
+    except ValueError:
+        raise InputError(
+            f"--{key}: {text!r} is not accepted; give {accepted}, separated by commas"
+        ) from None
+
+
+def _count(text: str) -> int | None:
+    if text == "exact":
+        return None
+    if int(text) < 1:
+        raise ValueError
+    return int(text)
