@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,36 +20,16 @@ from torch.func import functional_call, vmap
 from qkd_qiskit.data import Data
 from qkd_qiskit.errors import InputError, TeacherError, TrainingError
 from qkd_qiskit.losses import distillation_loss, label_loss
-from qkd_qiskit.population import Epoch, Member, Population, Trained
+from qkd_qiskit.population import Epoch, Lessons, Member, Population, Trained
 from qkd_qiskit.recipe import DistillSpec
 from qkd_qiskit.seeds import generator
+from qkd_qiskit.steps import fused_steps
 from qkd_qiskit.students import Student
 from qkd_qiskit.teachers import Teacher
 
 TERMS = ("ce", "kd")
 _LARGE_STEP = 2**24  # parameters x images, of all members
 _DEAD = 1e-9  # a gradient that is nowhere larger than this comes from rounding
-
-
-@dataclass(frozen=True, kw_only=True)
-class Lessons:
-    """What a population learns from.
-
-    Attributes:
-        inputs: What `student.features` gives for the training pool, `(pool, ...)`.
-        labels: Labels of the pool, `(pool,)`.
-        teacher_logits: Teacher's logits for the pool, `(pool, num_classes)`.
-        draws: Rows of the pool that each member trains on, `(members, images)`.
-        validation_inputs: What `student.features` gives for the validation split.
-        validation_labels: Its labels.
-    """
-
-    inputs: Tensor
-    labels: Tensor
-    teacher_logits: Tensor
-    draws: Tensor
-    validation_inputs: Tensor
-    validation_labels: Tensor
 
 
 def train_population(
@@ -88,10 +68,8 @@ def train_population(
     else:
         check_terms(student, members, starts=starts, lessons=lessons, spec=spec)
 
-    def member_terms(parameters: dict[str, Tensor], *batch: Tensor) -> Tensor:
-        return torch.stack(_terms(student, parameters, batch, spec))
-
     with _threads_for(population):
+        take_steps = fused_steps(population, lessons) or partial(_steps, population, lessons)
         for epoch in range(population.epochs_done, spec.epochs):
             order = torch.stack(
                 [
@@ -102,14 +80,9 @@ def train_population(
                 ]
             )
             lr = _learning_rate(spec, epoch)
-            sums = torch.zeros(len(members), len(TERMS))
-            for rows in torch.split(order, spec.batch_size, dim=1):
-                batch = lessons.inputs[rows], lessons.labels[rows], lessons.teacher_logits[rows]
-                terms = vmap(member_terms)(population.parameters, *batch)
-                population.step((population.weights * terms).sum(), lr=lr)
-                sums += terms.detach() * rows.shape[1]
+            terms = take_steps(order, lr=lr)
             population.end_epoch(
-                sums / order.shape[1],
+                terms,
                 validation_inputs=lessons.validation_inputs,
                 validation_labels=lessons.validation_labels,
                 lr=lr,
@@ -213,7 +186,9 @@ def check_terms(
     Raises:
         TrainingError: The term has no gradient to the student, or one that is not finite.
     """
-    arms = {member.arm: place for place, member in reversed(list(enumerate(members)))}
+    arms: dict[str, int] = {}
+    for place, member in enumerate(members):
+        arms.setdefault(member.arm, place)
     for number, term in enumerate(TERMS):
         for place in arms.values():
             member, start, draw = members[place], starts[place], lessons.draws[place]
@@ -240,6 +215,29 @@ def check_terms(
                     f"loss term {term!r} of arm {member.arm!r} gives the student no gradient; "
                     f"it would train nothing: mend the term or set its weight to 0"
                 )
+
+
+def _steps(population: Population, lessons: Lessons, order: Tensor, *, lr: float) -> Tensor:
+    """Take an epoch's steps; the members' mean loss terms `(members, len(TERMS))`.
+
+    Args:
+        population: Whose parameters are moved.
+        lessons: What it learns from.
+        order: Each member's rows of the pool in the order of their use `(members, images)`.
+        lr: Learning rate of all steps.
+    """
+    student, spec = population.student, population.spec
+
+    def member_terms(parameters: dict[str, Tensor], *batch: Tensor) -> Tensor:
+        return torch.stack(_terms(student, parameters, batch, spec))
+
+    sums = torch.zeros(len(order), len(TERMS))
+    for rows in torch.split(order, spec.batch_size, dim=1):
+        batch = lessons.inputs[rows], lessons.labels[rows], lessons.teacher_logits[rows]
+        terms = vmap(member_terms)(population.parameters, *batch)
+        population.step((population.weights * terms).sum(), lr=lr)
+        sums += terms.detach() * rows.shape[1]
+    return sums / order.shape[1]
 
 
 def _terms(

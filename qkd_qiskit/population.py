@@ -41,6 +41,27 @@ class Member:
     kd_weight: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class Lessons:
+    """What a population learns from.
+
+    Attributes:
+        inputs: What `student.features` gives for the training pool, `(pool, ...)`.
+        labels: Labels of the pool, `(pool,)`.
+        teacher_logits: Teacher's logits for the pool, `(pool, num_classes)`.
+        draws: Rows of the pool that each member trains on, `(members, images)`.
+        validation_inputs: What `student.features` gives for the validation split.
+        validation_labels: Its labels.
+    """
+
+    inputs: Tensor
+    labels: Tensor
+    teacher_logits: Tensor
+    draws: Tensor
+    validation_inputs: Tensor
+    validation_labels: Tensor
+
+
 @dataclass(frozen=True)
 class Epoch:
     """One member's figures after one epoch (losses are means over the epoch's steps, in nats)."""

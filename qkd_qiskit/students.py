@@ -225,6 +225,17 @@ class QuantumStudent(Student):
         return weights
 
     @property
+    def sharpness(self) -> float:
+        """Gamma in logits = gamma log p, for a class-bin read-out without a head."""
+        return float(self.log_sharpness.detach().exp())
+
+    @property
+    def only_circuit_is_trained(self) -> bool:
+        """Whether the circuit weights are all that is trained, on exact outcomes."""
+        plain = self.head is None and self.spec.sharpness != "learned" and self.outcomes is None
+        return plain and self.spec.reduction not in TRAINED
+
+    @property
     def input_names(self) -> list[str]:
         """Names of the circuit's input parameters, in the order of `encode`'s columns."""
         return [parameter.name for parameter in self._parts.input_params]
@@ -242,6 +253,13 @@ class QuantumStudent(Student):
         if encoding is not None and encoding.prepares_state:
             return self._logits(self.connector.from_states(encoding.amplitudes(features)))
         return self._logits(self.connector(self._input_values(features)))
+
+    def circuit_inputs(self, features: Tensor) -> dict[str, Tensor]:
+        """Prepared features as the engine takes them: `states` to start from, or `inputs`."""
+        encoding = self._parts.encoding
+        if encoding is not None and encoding.prepares_state:
+            return {"states": encoding.amplitudes(features)}
+        return {"inputs": self._input_values(features)}
 
     def features(self, images: Tensor) -> Tensor:
         """As `Student.features`; features that cannot be encoded are refused here.

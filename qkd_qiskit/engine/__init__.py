@@ -3,6 +3,7 @@
 from qkd_qiskit.engine.channels import Channels
 from qkd_qiskit.engine.connector import CompiledConnector
 from qkd_qiskit.engine.density import DensityProgram
+from qkd_qiskit.engine.fused import FusedStep, Objective
 from qkd_qiskit.engine.gates import UnsupportedInstructionError
 from qkd_qiskit.engine.noisy import noisy_probabilities
 from qkd_qiskit.engine.program import Program
@@ -12,6 +13,8 @@ __all__ = [
     "Channels",
     "CompiledConnector",
     "DensityProgram",
+    "FusedStep",
+    "Objective",
     "Program",
     "UnsupportedInstructionError",
     "noisy_probabilities",

@@ -1,0 +1,83 @@
+"""Fused steps of a population whose only trained numbers are circuit weights.
+
+The same optimizer steps as the training loop's own under torch's autograd, to rounding, with the
+whole epoch in one call of the engine.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from qkd_qiskit.engine.fused import FusedStep, Objective
+from qkd_qiskit.errors import CircuitError
+from qkd_qiskit.population import Lessons, Population
+from qkd_qiskit.students import SMALLEST_PROBABILITY, QuantumStudent
+
+
+def fused_steps(population: Population, lessons: Lessons) -> FusedSteps | None:
+    """The population's fused steps, or None where more than the weights of a circuit is trained."""
+    student, spec = population.student, population.spec
+    if not isinstance(student, QuantumStudent) or not student.only_circuit_is_trained:
+        return None
+    objective = Objective(
+        temperature=spec.temperature,
+        student_temperature=spec.student_temperature,
+        factor=student.sharpness,
+        smallest=SMALLEST_PROBABILITY,
+    )
+    (weights,) = population.parameters.values()
+    try:
+        fused = FusedStep(
+            student.connector,
+            weights.detach(),
+            objective=objective,
+            ce_weight=population.weights[:, 0],
+            kd_weight=population.weights[:, 1],
+            weight_decay=spec.weight_decay,
+        )
+    except CircuitError:
+        return None
+    return FusedSteps(population, fused, lessons=lessons)
+
+
+class FusedSteps:
+    """Takes the steps of a population, whose parameters and optimizer state it keeps up to date."""
+
+    def __init__(self, population: Population, fused: FusedStep, *, lessons: Lessons) -> None:
+        student = population.student
+        assert isinstance(student, QuantumStudent)
+        self.population, self.fused = population, fused
+        (self.weights,) = population.parameters.values()
+        self.pool = torch.unique(lessons.draws)
+        self.samples = fused.samples(
+            lessons.labels[self.pool],
+            lessons.teacher_logits[self.pool],
+            **student.circuit_inputs(lessons.inputs[self.pool]),
+        )
+        state = population.optimizer.state[self.weights]
+        if state:  # of a checkpoint
+            fused.load_state(
+                fused.state()
+                | {name: state[name] for name in ("exp_avg", "exp_avg_sq")}
+                | {"steps": state["step"].to(torch.int64), "failed": population.failed}
+            )
+
+    def __call__(self, order: Tensor, *, lr: float) -> Tensor:
+        """Mean loss terms `(members, 2)` of an epoch's steps, taken in the order of the rows."""
+        population, fused = self.population, self.fused
+        terms = fused.epoch(
+            self.samples,
+            torch.searchsorted(self.pool, order),
+            batch_size=population.spec.batch_size,
+            lr=lr,
+        )
+        state = fused.state()
+        self.weights.data.copy_(torch.from_numpy(state["weights"]))
+        population.optimizer.state[self.weights] = {
+            "step": torch.tensor(float(fused.steps)),
+            "exp_avg": torch.from_numpy(state["exp_avg"]),
+            "exp_avg_sq": torch.from_numpy(state["exp_avg_sq"]),
+        }
+        population.failed |= torch.from_numpy(state["failed"])
+        return torch.from_numpy(terms).float()
