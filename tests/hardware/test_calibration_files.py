@@ -31,9 +31,9 @@ def saved(tmp_path):
 def test_a_saved_device_gives_the_same_probabilities(ring, tmp_path, name):
     path = tmp_path / "ibm_device.json"
     save_snapshot(fake_backend(name), path)
-    first = DeviceTarget(fake_backend(name), num_transpilations=2, shots=200)
+    first = DeviceTarget(fake_backend(name), num_transpilations=1, shots=200)
     second = Target.parse(str(path), shots=200)
-    second.num_transpilations = 2
+    second.num_transpilations = 1
     compiled = [target.compile(ring(3, 1)) for target in (first, second)]
     values = angles(compiled[0])
     assert compiled[0].measured == compiled[1].measured

@@ -31,7 +31,7 @@ DEVICES = {  # name: native two-qubit gate
 def target(name):
     if name in ("exact", "aer"):
         return Target.parse(name, shots=20_000)
-    return DeviceTarget(fake_backend(name), shots=20_000, num_transpilations=2)
+    return DeviceTarget(fake_backend(name), shots=20_000, num_transpilations=1)
 
 
 def angles(compiled, batch, seed=0):
@@ -57,12 +57,18 @@ def layered(qubits, *, entangler):
     return circuit
 
 
-@pytest.mark.parametrize("name", DEVICES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name in ("fake_cusco", "fake_miami")))
+        for name in DEVICES
+    ],
+)
 def test_exact_is_aers_density_matrix(name):
     device = target(name)
     compiled = device.compile(layered(3, entangler=DEVICES[name]))
     assert compiled.circuit.count_ops()[DEVICES[name]] >= 2
-    values = angles(compiled, 3)
+    values = angles(compiled, 2)
     whole = {
         qubits[0]: error.probabilities
         for qubits, error in basic_device_readout_errors(target=fake_backend(name).target)

@@ -23,7 +23,7 @@ DEVICES = ["fake_manila", "fake_sherbrooke", "fake_torino"]
 
 @cache
 def device(name):
-    return DeviceTarget(fake_backend(name), shots=2000, num_transpilations=2)
+    return DeviceTarget(fake_backend(name), shots=2000, num_transpilations=1)
 
 
 def angles(compiled, batch, seed=0):

@@ -1,4 +1,5 @@
 import dataclasses
+from functools import cache
 
 import numpy as np
 import pytest
@@ -12,6 +13,11 @@ from qkd_qiskit.hardware.snapshots import fake_backend
 from qkd_qiskit.hardware.transpilation import transpile_with_seeds
 
 NAMES = ["exact", "aer", "fake_manila", "fake_torino"]
+
+
+@cache
+def parsed(name, shots):
+    return Target.parse(name, shots=shots)
 
 
 def angles(compiled, batch, seed=0):
@@ -122,7 +128,7 @@ class TestCompile:
         circuit = ring(2)
         circuit.measure_all()
         with pytest.raises(TargetError, match="without measurements"):
-            Target.parse(name).compile(circuit)
+            parsed(name, 500).compile(circuit)
 
     def test_a_circuit_wider_than_the_device_is_refused(self, ring):
         with pytest.raises(TargetError, match=r"has 6 qubits, fake_manila has 5"):
@@ -133,7 +139,7 @@ class TestCompile:
         circuit = QuantumCircuit(2)
         circuit.initialize([0.6, 0.8], 0)
         with pytest.raises(TargetError, match="not made of unitary gates"):
-            Target.parse(name).compile(circuit)
+            parsed(name, 500).compile(circuit)
 
     def test_gates_that_a_measurement_does_not_see_are_dropped(self):
         circuit = QuantumCircuit(2)
@@ -159,14 +165,14 @@ class TestProbabilities:
     @pytest.mark.parametrize("name", NAMES)
     @pytest.mark.parametrize("bits", [(1, 1, 0, 0), (1, 0, 0, 0), (0, 1, 0, 1), (0, 0, 0, 1)])
     def test_bit_i_of_an_outcome_is_logical_qubit_i(self, name, bits):
-        target = Target.parse(name, shots=500)
+        target = parsed(name, 500)
         compiled = target.compile(basis_state(bits))
         row = target.probabilities(compiled, np.empty((1, 0)))[0]
         assert row.argmax() == sum(bit << qubit for qubit, bit in enumerate(bits))
         assert row.max() > 0.6
 
     def test_a_layout_that_routing_permutes_is_undone(self):
-        target = Target.parse("fake_torino", shots=500)
+        target = parsed("fake_torino", 500)
         circuit = QuantumCircuit(4)
         for first in range(4):
             for second in range(first):
