@@ -464,6 +464,45 @@ def markdown(lines: Sequence[Line], *, loss: str) -> str:
     return "\n".join(text)
 
 
+def teaching(rows: Sequence[Row], devices: Sequence[str]) -> str:
+    """Return what the teacher brings under each noise, distilled - label_only, as a table."""
+    found = []
+    for data in DATA_SETS:
+        for device in devices:
+            gains = [
+                paired_gain(*pair)
+                for trained in (CLEAN, device)
+                if (pair := _pairs(rows, data=data, trained=trained, device=device))
+            ]
+            if len(gains) == 2:
+                texts = [
+                    f"{gain['mean']:+.2f} [{gain['ci95'][0]:+.2f}, {gain['ci95'][1]:+.2f}]"
+                    for gain in gains
+                ]
+                found.append(f"| {data} | {device} | {' | '.join(texts)} |")
+    head = ["| data | device | both trained clean | both trained through the noise |"]
+    return "\n".join([*head, "|---|---|--:|--:|", *found])
+
+
+def _pairs(
+    rows: Sequence[Row], *, data: str, trained: str, device: str
+) -> tuple[list[float], list[float]] | None:
+    by_seed: list[dict[int, float]] = []
+    for loss in LOSSES:
+        wanted = (data, loss, trained, device)
+        by_seed.append(
+            {
+                row.seed: row.accuracy
+                for row in rows
+                if (row.data, row.loss, row.trained, row.tested) == wanted
+            }
+        )
+    seeds = sorted(by_seed[0].keys() & by_seed[1].keys())
+    if len(seeds) < 2:
+        return None
+    return [by_seed[0][seed] for seed in seeds], [by_seed[1][seed] for seed in seeds]
+
+
 def draw(lines: Sequence[Line], path: Path) -> None:
     """Draw accuracy under each device's noise, trained clean and trained through the noise."""
     from matplotlib import rc_context
@@ -471,22 +510,25 @@ def draw(lines: Sequence[Line], path: Path) -> None:
 
     shown = [line for line in lines if line.loss == "distilled"]
     names = [name for name in DATA_SETS if any(line.data == name for line in shown)]
+    faithful = {line.device: line.fidelity for line in shown}
+    devices = sorted(faithful, key=lambda name: -faithful[name])  # the last is at the top
     settings = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
     with rc_context(settings):
-        figure = Figure(figsize=(3.3 * len(names) + 0.8, 3.9), layout="constrained", dpi=150)
+        figure = Figure(figsize=(3.3 * len(names) + 0.8, 4.2), layout="constrained", dpi=150)
         panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
         for axes, name in zip(panels, names, strict=True):
             of_data = [line for line in shown if line.data == name]
-            for height, line in enumerate(reversed(of_data)):
+            for line in of_data:
+                height = devices.index(line.device)
                 before, after = 100 * line.clean_noisy, 100 * line.noisy_noisy
                 axes.plot([before, after], [height] * 2, color="#b9bdc1", linewidth=2, zorder=1)
-                axes.plot(before, height, "s", color="#d55e00", markersize=7)
-                axes.plot(after, height, "o", color="#0072b2", markersize=7)
+                axes.plot(before, height, "s", color="#d55e00", markersize=9, fillstyle="none")
+                axes.plot(after, height, "o", color="#0072b2", markersize=5.5)
                 text = f"{line.gain:+.1f} [{line.low:+.1f}, {line.high:+.1f}]".replace("-", "−")
                 axes.annotate(
                     text,
                     (max(before, after), height),
-                    xytext=(0, 8),
+                    xytext=(-5, 7),
                     textcoords="offset points",
                     ha="right",
                     fontsize=7.5,
@@ -496,18 +538,18 @@ def draw(lines: Sequence[Line], path: Path) -> None:
             axes.axvline(exact, color="#7c7f83", linestyle=(0, (1, 1.2)), zorder=0)
             axes.set_title(name.replace("_", "-"), loc="left")
             axes.set_xlabel("test accuracy under the noise (%)")
-            axes.set_ylim(-0.5, len(of_data) - 0.2)
+            axes.set_ylim(-0.5, len(devices) - 0.3)
             axes.margins(x=0.08)
             axes.grid(axis="x", color="#dddfe1", linewidth=0.7)
             axes.set_axisbelow(True)
-            labels = [f"{line.device}\nfidelity {line.fidelity:.2f}" for line in reversed(of_data)]
-            axes.set_yticks(range(len(of_data)), labels)
+            labels = [f"{device}\nfidelity {faithful[device]:.2f}" for device in devices]
+            axes.set_yticks(range(len(devices)), labels)
         handles = [
-            panels[0].plot([], [], style, color=colour, label=label)[0]
-            for style, colour, label in (
-                ("s", "#d55e00", "trained clean"),
-                ("o", "#0072b2", "trained through the noise"),
-                (":", "#7c7f83", "trained and tested clean"),
+            panels[0].plot([], [], style, color=colour, label=label, fillstyle=fill)[0]
+            for style, colour, label, fill in (
+                ("s", "#d55e00", "trained clean", "none"),
+                ("o", "#0072b2", "trained through the noise", "full"),
+                (":", "#7c7f83", "trained and tested clean", "none"),
             )
         ]
         figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
@@ -550,6 +592,7 @@ def main() -> None:
     draw(lines, options.out / "noise.png")
     for loss in losses:
         print(f"\n{loss}\n\n{markdown(lines, loss=loss)}")
+    print(f"\ndistilled - label_only (points)\n\n{teaching(rows, devices)}")
 
 
 if __name__ == "__main__":
