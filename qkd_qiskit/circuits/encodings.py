@@ -212,13 +212,8 @@ class AngleEncoding(Encoding):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReuploadingEncoding(Encoding):
+class ReuploadingEncoding(AngleEncoding):
     """RY(pi * feature q) on qubit q in front of every layer of the ansatz, the same n features."""
-
-    @property
-    def num_features(self) -> int:
-        """Features that the classical side supplies per image: n."""
-        return self.qubits
 
     def append(
         self, circuit: QuantumCircuit, input_params: Sequence[Parameter], *, layer: int

@@ -10,9 +10,7 @@ import io
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from qiskit import QuantumCircuit
 
@@ -24,19 +22,16 @@ from qkd_qiskit.recipes import list_recipes, load_recipe
 from qkd_qiskit.storage import write_text
 
 __all__ = [
-    "TranspiledCosts",
     "ZooEntry",
     "dump_circuit",
     "export_zoo",
     "list_zoo",
     "load_circuit",
     "parse_circuit",
-    "transpiled_costs",
     "zoo_circuit",
 ]
 
 COST_BACKENDS = ("fake_torino", "fake_sherbrooke", "fake_fez")
-COST_SEEDS = range(10)
 MOST_LAYERS_DRAWN = 6
 
 
@@ -85,21 +80,6 @@ REFERENCES: dict[str, ZooEntry] = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class TranspiledCosts:
-    """What a circuit costs on a device.
-
-    Attributes:
-        two_qubit_gates: Gates on two qubits after transpiling.
-        depth: Depth after transpiling, final measurement included.
-        seed: Transpiler seed that gave them.
-    """
-
-    two_qubit_gates: int
-    depth: int
-    seed: int
-
-
 def list_zoo() -> dict[str, ZooEntry]:
     """Return every reference student by name: those of the built-in recipes, then REFERENCES."""
     recipes = {
@@ -136,6 +116,7 @@ def export_zoo(
 
     Raises:
         CircuitError: A name is not in the zoo.
+        TargetError: A device is unknown, or too small for a circuit.
         StorageError: A file could not be written.
     """
     directory = Path(directory)
@@ -149,45 +130,6 @@ def export_zoo(
     written.append(directory / "README.md")
     write_text(written[-1], _table(circuits, list(backends)))
     return written
-
-
-def transpiled_costs(circuit: QuantumCircuit, backend_name: str) -> TranspiledCosts:
-    """Return the least two-qubit gates, then depth, of several transpiler seeds at level 3.
-
-    Args:
-        circuit: A circuit without measurements; all qubits are measured at its end.
-        backend_name: A fake device, for example `fake_torino`.
-
-    Raises:
-        CircuitError: The device is unknown.
-    """
-    from qiskit.transpiler import generate_preset_pass_manager
-
-    backend = _fake_backend(backend_name)
-    measured = circuit.copy()
-    measured.measure_all()
-    costs = []
-    for seed in COST_SEEDS:
-        manager = generate_preset_pass_manager(
-            optimization_level=3, backend=backend, seed_transpiler=seed
-        )
-        compiled = manager.run(measured)
-        costs.append((compiled.num_nonlocal_gates(), compiled.depth(), seed))
-    gates, depth, seed = min(costs)
-    return TranspiledCosts(two_qubit_gates=gates, depth=depth, seed=seed)
-
-
-@lru_cache(maxsize=len(COST_BACKENDS))
-def _fake_backend(name: str) -> Any:
-    from qiskit_ibm_runtime import fake_provider
-    from qiskit_ibm_runtime.fake_provider.fake_backend import FakeBackendV2
-
-    found: Any = getattr(
-        fake_provider, "".join(part.capitalize() for part in name.split("_")), None
-    )
-    if not (isinstance(found, type) and issubclass(found, FakeBackendV2)):
-        raise CircuitError(f"device {name!r} is unknown; give one such as {COST_BACKENDS[0]}")
-    return found()
 
 
 def _circuit_of(spec: StudentSpec) -> StudentCircuit:
@@ -234,6 +176,9 @@ def _svg(circuit: QuantumCircuit, title: str) -> str:
 
 
 def _table(circuits: dict[str, StudentCircuit], backends: list[str]) -> str:
+    from qkd_qiskit.hardware import Target  # it knows circuits: no import at the top goes back up
+
+    targets = [Target.parse(backend) for backend in backends]
     zoo = list_zoo()
     columns = ["student", "what it is", "qubits", "inputs", "weights", "depth", "two-qubit gates"]
     columns += [f"on {backend}" for backend in backends]
@@ -241,7 +186,7 @@ def _table(circuits: dict[str, StudentCircuit], backends: list[str]) -> str:
     for name, student in circuits.items():
         drawn, layers = _drawn_layers(zoo[name].student), zoo[name].student.layers
         drawing = "" if drawn == layers else f" (first {drawn} of {layers} layers)"
-        costs = [transpiled_costs(student.circuit, backend) for backend in backends]
+        costs = [target.compile(student.circuit) for target in targets]
         cells = [
             f"[{name}]({name}.qasm), [drawing]({name}.svg){drawing}",
             zoo[name].description,
@@ -261,7 +206,7 @@ def _table(circuits: dict[str, StudentCircuit], backends: list[str]) -> str:
     return "\n".join([_INTRODUCTION, *lines, ""])
 
 
-_INTRODUCTION = f"""# Circuits
+_INTRODUCTION = """# Circuits
 
 The reference students as OpenQASM 3, written by `qkd circuits export`. Inputs are `x_000`, `x_001`,
 ... (set per image by the encoding), weights `w_000`, `w_001`, ... (trained); outcome k is
@@ -269,5 +214,5 @@ little-endian, and nothing is measured in the files. A circuit of your own with 
 in this way can be used as a student.
 
 Device columns: two-qubit gates and depth with final measurements, transpiled at level 3, the best
-of {len(COST_SEEDS)} seeds by two-qubit gates, then depth.
+of ten seeds by two-qubit gates, then depth.
 """
