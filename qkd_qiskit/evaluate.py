@@ -93,7 +93,7 @@ def evaluate(
         )
     exact = exact_logits(student, split.images)
     if not target.ideal and isinstance(student, QuantumStudent):
-        shots = target.shots if shots is None else shots
+        shots = (target.shots if shots is None else shots) if target.sampled else None
         logits = target_logits(
             student, split.images, target=target, shots=shots, seed=seed, on_batch=on_batch
         )

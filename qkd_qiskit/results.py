@@ -207,7 +207,9 @@ def _describe_target(target: Target, student: Student) -> dict[str, Any]:
     described: dict[str, Any] = {"shots": target.shots if target.sampled else None}
     if target.calibration_date is not None:
         described["calibration_date"] = target.calibration_date
-    if target.sampled and isinstance(student, QuantumStudent):
+    if target.options:
+        described["options"] = target.options
+    if not target.ideal and isinstance(student, QuantumStudent):
         compiled = target.compile(student.circuit)
         described["circuit"] = {
             "two_qubit_gates": compiled.two_qubit_gates,

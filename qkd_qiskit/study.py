@@ -200,7 +200,7 @@ def _check_before_training(
     """Raise now what would otherwise be raised after the teacher or the students are trained."""
     data.draw(recipe.data.train_per_class, draw=recipe.data.draw, seed=recipe.member_seeds[0])
     for target in targets:
-        if target.sampled and isinstance(student, QuantumStudent):
+        if not target.ideal and isinstance(student, QuantumStudent):
             target.compile(student.circuit)
 
 

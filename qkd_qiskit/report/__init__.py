@@ -343,7 +343,8 @@ def _exact_and_sampled(result: Mapping[str, Any]) -> Pairs:
     pairs: Pairs = {}
     for target, arm in itertools.product(result["targets"], result["arms"]):
         figures, rows = result["arms"][arm][target], kept_rows(result, arm)
-        if rows and figures["shots"][0] is not None:
+        has_circuit = arm != TWIN and "circuit" in result["targets"][target]
+        if rows and has_circuit:
             exact, sampled = (
                 [figures[key][row] for row in rows] for key in ("exact_accuracy", "accuracy")
             )

@@ -176,20 +176,21 @@ def conditions(result: Mapping[str, Any], target: str) -> str:
     described = result["targets"][target]
     figures = next(iter(result["arms"].values()))[target]
     parts = [count(figures["images"][0], "image")]
-    if described["shots"] is None:
-        return ", ".join([*parts, "exact probabilities"])
-    parts.append(count(described["shots"], "shot"))
+    shots = described["shots"]
+    parts.append("exact probabilities" if shots is None else count(shots, "shot"))
     if is_noisy(result, target):
-        date = described["calibration_date"].replace("-", "\u2011")  # keeps it on one line
-        parts.append(f"noise calibrated {date}")
-    else:
+        date = described.get("calibration_date", "").replace("-", "\u2011")  # keeps it on one line
+        parts.append(f"noise calibrated {date}" if date else "synthetic noise")
+        if described["options"].get("readout_mitigation"):
+            parts.append("readout errors mitigated")
+    elif shots is not None:
         parts.append("no noise")
     return ", ".join(parts)
 
 
 def is_noisy(result: Mapping[str, Any], target: str) -> bool:
     """Whether a target has a device's noise."""
-    return "calibration_date" in result["targets"][target]
+    return "options" in result["targets"][target]
 
 
 def best_case(result: Mapping[str, Any]) -> str:

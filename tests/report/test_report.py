@@ -79,6 +79,7 @@ def target_of(name):
     cost = {"two_qubit_gates": 17, "depth": 63, "fidelity": 1.0, "duration_s": None}
     if name.startswith("fake"):
         described["calibration_date"] = "2025-02-26"
+        described["options"] = {"scale": 1.0, "readout_mitigation": False}
         cost |= {"fidelity": 0.89, "duration_s": 3.756e-06}
     return described | {"circuit": cost | {"layout": [62, 61, 54, 60]}}
 
@@ -426,3 +427,16 @@ def test_numbers_are_written_with_their_sign():
     ]
     assert percent(0.6154) == "61.5\u202f%"
     assert [count(1297, "image"), count(1, "image")] == ["1\u202f297 images", "1 image"]
+
+
+def test_exact_noisy_targets_say_so(tmp_path):
+    from qkd_qiskit.report.wording import conditions, is_noisy
+
+    options = {"scale": 2.0, "readout_mitigation": "calibrated"}
+    result = {
+        "targets": {"fake_torino:exact": {"shots": None, "options": options}},
+        "arms": {"distilled": {"fake_torino:exact": {"images": [500]}}},
+    }
+    assert is_noisy(result, "fake_torino:exact")
+    said = conditions(result, "fake_torino:exact")
+    assert said == "500 images, exact probabilities, synthetic noise, readout errors mitigated"
