@@ -15,14 +15,17 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from qkd_qiskit.engine.call import Call
+from qkd_qiskit.engine.noisy_sweep import NoisyCall, NoisySweep
 from qkd_qiskit.engine.sweep import Sweep
 from qkd_qiskit.errors import InputError
 
 Tensors = tuple[Tensor, Tensor, Tensor | None]
+AnySweep = Sweep | NoisySweep
+AnyCall = Call | NoisyCall
 _RANKS = (2, 1, 2, 2)  # of inputs, weights, given states and output values, without members
 
 
-def run(sweep: Sweep, inputs: Tensor, weights: Tensor, states: Tensor | None = None) -> Tensor:
+def run(sweep: AnySweep, inputs: Tensor, weights: Tensor, states: Tensor | None = None) -> Tensor:
     """Return output values ``(batch, outputs)``.
 
     Args:
@@ -40,15 +43,21 @@ def _transforms_active() -> bool:
     return known is None or bool(known())
 
 
-def _values(sweep: Sweep, keep: bool, tensors: Sequence[Tensor | None]) -> Tensor:
+def _values(sweep: AnySweep, keep: bool, tensors: Sequence[Tensor | None]) -> Tensor:
     """Return output values of inputs, weights and given states, all with members or none."""
     function = _Run if _transforms_active() else _RunPlainly
     values: Tensor = function.apply(sweep, keep, *tensors)
     return values
 
 
-def _forward(sweep: Sweep, keep: bool, tensors: Tensors) -> tuple[Call, Tensor]:
-    call = Call.of(sweep, *tensors)
+def _call(sweep: AnySweep, tensors: Tensors) -> AnyCall:
+    if isinstance(sweep, NoisySweep):
+        return NoisyCall.of(sweep, *tensors[:2])
+    return Call.of(sweep, *tensors)
+
+
+def _forward(sweep: AnySweep, keep: bool, tensors: Tensors) -> tuple[AnyCall, Tensor]:
+    call = _call(sweep, tensors)
     values = torch.from_numpy(call.values(keep=keep))
     if tensors[1].dim() == 1:
         values = values[0]
@@ -63,7 +72,7 @@ def _forward(sweep: Sweep, keep: bool, tensors: Tensors) -> tuple[Call, Tensor]:
 
 
 def _backward(
-    call: Call, wanted: tuple[bool, bool], gradient: Tensor, tensors: Tensors
+    call: AnyCall, wanted: tuple[bool, bool], gradient: Tensor, tensors: Tensors
 ) -> tuple[Tensor | None, Tensor, Tensor | None]:
     """Return gradients of inputs, weights and given states."""
     incoming = np.ascontiguousarray(gradient.detach().numpy())
@@ -93,7 +102,12 @@ class _RunPlainly(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, sweep: Sweep, keep: bool, inputs: Tensor, weights: Tensor, states: Tensor | None
+        ctx: Any,
+        sweep: AnySweep,
+        keep: bool,
+        inputs: Tensor,
+        weights: Tensor,
+        states: Tensor | None,
     ) -> Tensor:
         ctx.sweep = sweep
         ctx.call, values = _forward(sweep, keep, (inputs, weights, states))
@@ -110,7 +124,7 @@ class _RunPlainly(torch.autograd.Function):
 
 
 def _differentiable_backward(
-    sweep: Sweep, wanted: tuple[bool, bool], gradient: Tensor, tensors: Tensors
+    sweep: AnySweep, wanted: tuple[bool, bool], gradient: Tensor, tensors: Tensors
 ) -> tuple[Tensor | None, Tensor, Tensor | None]:
     to_inputs, to_weights, to_states = _RunBack.apply(sweep, wanted, *tensors, gradient)
     return to_inputs if wanted[0] else None, to_weights, to_states if wanted[1] else None
@@ -121,7 +135,7 @@ class _Run(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        sweep: Sweep, keep: bool, inputs: Tensor, weights: Tensor, states: Tensor | None
+        sweep: AnySweep, keep: bool, inputs: Tensor, weights: Tensor, states: Tensor | None
     ) -> Tensor:
         return _forward(sweep, keep, (inputs, weights, states))[1]
 
@@ -149,11 +163,11 @@ class _RunBack(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        sweep: Sweep, wanted: tuple[bool, bool], inputs: Tensor, weights: Tensor,
+        sweep: AnySweep, wanted: tuple[bool, bool], inputs: Tensor, weights: Tensor,
         states: Tensor | None, gradient: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         tensors = (inputs, weights, states)
-        call = Call.of(sweep, *tensors)
+        call = _call(sweep, tensors)
         found = _backward(call, wanted, gradient, tensors)
         first, middle, last = (weights.new_empty(0) if part is None else part for part in found)
         return first, middle, last

@@ -1,16 +1,18 @@
-"""Run a program with noise: exact, differentiable evolution of a density matrix in torch.
+"""Run a program with noise: exact, differentiable evolution of a density matrix.
 
-The state is the real Pauli vector ``(batch, 4**num_qubits)`` of channels.py. The matrices of all
-chains are made at once, one 16x16 matrix per two-qubit gate from them, and these are applied to the
-state one after the other. Ordinary differentiable torch code: any float precision and device,
-under ``torch.func.vmap``, twice differentiable.
+On the CPU the compiled kernel of noisy_kernel.py runs. The rest of this module is the same in
+torch: the reference, and the way on a GPU and for second derivatives. There the state is the real
+Pauli vector ``(batch, 4**num_qubits)`` of channels.py. The matrices of all chains are made at once,
+one 16x16 matrix per two-qubit gate from them, and these are applied to the state one after the
+other. Ordinary differentiable torch code: any float precision and device, under
+``torch.func.vmap``, twice differentiable.
 """
 
 from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,8 +26,13 @@ from qkd_qiskit.engine.memory import require_memory
 from qkd_qiskit.engine.run import kernel_works
 from qkd_qiskit.engine.statevector import RequireFinite
 
+if TYPE_CHECKING:
+    from qkd_qiskit.engine.noisy_sweep import NoisySweep
+
 _X, _Y, _Z = 1, 2, 3
 _SEGMENT = 3  # rotations whose products are expanded
+_MAX_READOUT = 2**24  # numbers in the outputs' Pauli vectors, which the kernel keeps
+_MAX_SWEEPS = 8  # outputs whose tables are kept per program
 
 
 def noisy_probabilities(
@@ -69,6 +76,10 @@ def noisy_values(
     Raises:
         InputError: If an input is not a finite number.
     """
+    if kernel and _kernel_suits(program, inputs, weights, outputs=outputs):
+        from qkd_qiskit.engine import compiled
+
+        return compiled.run(_sweep(program, outputs), *extend(program.features, inputs, weights))
     require_memory(
         program.num_qubits,
         copies=inputs.shape[0] * (2 * len(program.blocks) + 2),
@@ -78,12 +89,59 @@ def noisy_values(
     )
     if program.num_inputs:
         inputs = RequireFinite.apply(inputs)
+    extended = extend(program.features, inputs, weights)
+    return _torch_values(program, *extended, outputs=outputs)
+
+
+def _torch_values(
+    program: DensityProgram, inputs: Tensor, weights: Tensor, *, outputs: Tensor | None
+) -> Tensor:
+    """Return output values of inputs and weights with their features, in torch."""
     key = (weights.dtype, weights.device)
     tables: _Tables = program.tables.get(key, lambda: _tables(program, weights))
     readout = tables.readout if outputs is None else outputs.T.to(tables.readout) @ tables.readout
-    extended = extend(program.features, inputs, weights)
-    values = _values(program, tables, *extended, readout=readout, kernel=kernel)
-    return values.expand(inputs.shape[0], -1)
+    return _values(program, tables, inputs, weights, readout=readout).expand(inputs.shape[0], -1)
+
+
+def _kernel_suits(
+    program: DensityProgram, inputs: Tensor, weights: Tensor, *, outputs: Tensor | None
+) -> bool:
+    """Return whether the compiled kernel can take these tensors."""
+    on_cpu = inputs.device.type == weights.device.type == "cpu"
+    if not on_cpu or inputs.dtype != weights.dtype:
+        return False
+    if weights.dtype not in (torch.float32, torch.float64):
+        return False
+    if outputs is not None and not _constant(outputs):
+        return False
+    size = program.num_outcomes if outputs is None else outputs.shape[1]
+    fits = program.num_qubits > 0 and size << 2 * program.num_qubits <= _MAX_READOUT
+    return fits and kernel_works()
+
+
+def _constant(outputs: Tensor) -> bool:
+    """Return whether outputs are plain numbers on the CPU, which nothing is derived by."""
+    functorch = getattr(torch._C, "_functorch", None)
+    wrapped = functorch is None or functorch.is_functorch_wrapped_tensor(outputs)
+    return not wrapped and not outputs.requires_grad and outputs.device.type == "cpu"
+
+
+def _sweep(program: DensityProgram, outputs: Tensor | None) -> NoisySweep:
+    """Return what the kernel needs, made once per outputs."""
+    from qkd_qiskit.engine.noisy_sweep import NoisySweep
+
+    kept: dict[Any, NoisySweep] = program.tables.get("sweeps", dict)
+    given = None if outputs is None else outputs.numpy()
+    key = None if given is None else (given.shape, given.dtype.str, given.tobytes())
+    if key not in kept:
+        if len(kept) >= _MAX_SWEEPS:
+            kept.clear()
+        readout = program.readout_matrix()
+        if given is not None:
+            readout = given.T.astype(np.float64) @ readout
+        reference = functools.partial(_torch_values, program, outputs=outputs)
+        kept[key] = NoisySweep(program, readout, reference)
+    return kept[key]
 
 
 @dataclass(frozen=True)
@@ -134,7 +192,6 @@ def _values(
     weights: Tensor,
     *,
     readout: Tensor,
-    kernel: bool,
 ) -> Tensor:
     """Return ``readout (outputs, 2**num_qubits)`` times the components on strings of I and Z.
 
@@ -173,25 +230,9 @@ def _values(
     late = list(reversed(range(first or 0, len(program.blocks))))
     qubits = [program.blocks[number].qubits for number in late]
     vectors = _in_order(outputs, back).flatten(1)
-    if late and kernel and _kernel_suits(vectors):
-        from qkd_qiskit.engine.effects import move_back
-
-        matrices = blocks.shared[len(blocks.shared) - len(late) :].flip(0)
-        vectors = move_back(
-            vectors,
-            matrices,
-            qubits=np.array(qubits, dtype=np.int64),
-            reference=functools.partial(_move_back, qubits=qubits),
-        )
-    elif late:
+    if late:
         vectors = _move_back(vectors, torch.stack([blocks(number) for number in late]), qubits)
     return _in_order(state, order).flatten(1) @ vectors.T
-
-
-def _kernel_suits(vectors: Tensor) -> bool:
-    """Return whether the compiled kernel can take these vectors."""
-    known = vectors.device.type == "cpu" and vectors.dtype in (torch.float32, torch.float64)
-    return known and kernel_works()
 
 
 def _move_back(vectors: Tensor, matrices: Tensor, qubits: list[tuple[int, int]]) -> Tensor:
