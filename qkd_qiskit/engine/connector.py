@@ -173,7 +173,9 @@ class CompiledConnector(TorchConnector):  # type: ignore[misc]
         weights = self._weights
         flat = _flattened(input_data).to(weights)
         if isinstance(program, DensityProgram):
-            values = noisy_values(program, flat, weights, outputs=self._outputs)
+            values = noisy_values(
+                program, flat, weights, outputs=self._outputs, kernel=self._kernel
+            )
         else:
             assert self._readout is not None
             values = evaluate(program, self._readout, flat, weights, kernel=self._kernel)

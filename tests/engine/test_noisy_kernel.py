@@ -159,6 +159,18 @@ def test_the_kernel_is_what_runs(monkeypatch):
     derived(program, *given(program, 20))
 
 
+def test_torch_runs_where_the_kernel_cannot(monkeypatch):
+    program = layered(2)
+    tensors = given(program, 20)
+    expected = derived(program, *tensors)
+    monkeypatch.setattr("qkd_qiskit.engine.noisy.kernel_works", lambda: False)
+    monkeypatch.setattr(
+        "qkd_qiskit.engine.compiled.run", lambda *_: pytest.fail("ran in the kernel")
+    )
+    for mine, theirs in zip(derived(program, *tensors), expected, strict=True):
+        torch.testing.assert_close(mine, theirs, atol=1e-12, rtol=0)
+
+
 @pytest.mark.parametrize("name", ["inputs first", "inputs twice", "device", "features"])
 def test_finite_differences(name):
     program = PROGRAMS[name]()
