@@ -92,8 +92,13 @@ def summary_table(result: Mapping[str, Any]) -> Table:
             cells.append(_spread(values))
         note = f" ({len(failed)} failed)" if failed else ""
         table.add_row(arm.replace("_", " ") + note, *cells)
-    for key, title in (("gain", "gain (points)"), ("gain_over_twin", "over the classical twin")):
-        if result[key]:
+    titles = {
+        "gain": "gain (points)",
+        "gain_over_twin": "over the classical twin",
+        "gain_of_noise": "training through noise",
+    }
+    for key, title in titles.items():
+        if result.get(key):
             table.add_section()
             table.add_row(title, *(gain_text(result[key][name]) for name in targets))
     return table

@@ -19,6 +19,12 @@ from qkd_qiskit.students import QuantumStudent, Student
 from qkd_qiskit.teachers import Teacher
 
 BASELINE, TREATMENT, TWIN = "label_only", "distilled", "classical_twin"
+NOISE_AWARE = "distilled_noisy"
+COMPARISONS = {
+    "gain": (TREATMENT, BASELINE),
+    "gain_over_twin": (TREATMENT, TWIN),
+    "gain_of_noise": (NOISE_AWARE, TREATMENT),
+}
 # A student that on validation comes no further than this from chance (0) to perfect (1) has not
 # been trained: for ten classes an accuracy of 0.15, for two of 0.53.
 FAILED_SHARE = 1 / 18
@@ -66,8 +72,7 @@ def collect_result(
         "seeds": list(recipe.member_seeds),
         "arms": {arm: {} for arm in recipe.arms},
         "failed": {arm: failures(folder, arm, num_classes=data.num_classes) for arm in recipe.arms},
-        "gain": {},
-        "gain_over_twin": {},
+        **{name: {} for name in COMPARISONS},
         "targets": {},
     }
     for target in targets:
@@ -86,17 +91,17 @@ def add_target(
     for arm, figures in result["arms"].items():
         members = [folder.evaluations(arm, seed)[key] for seed in result["seeds"]]
         figures[key] = {name: [member[name] for member in members] for name in FIGURES}
-    for name, baseline in (("gain", BASELINE), ("gain_over_twin", TWIN)):
-        if {TREATMENT, baseline} <= set(result["arms"]):
-            result[name][key] = _gain(result, key, treatment=TREATMENT, baseline=baseline)
+    for name, (treatment, baseline) in COMPARISONS.items():
+        if {treatment, baseline} <= set(result["arms"]):
+            result[name][key] = _gain(result, key, treatment=treatment, baseline=baseline)
     result["targets"][key] = _describe_target(target, student)
 
 
 def keep_other_targets(result: dict[str, Any], earlier: Mapping[str, Any]) -> None:
     """Put the figures of targets that were added later, by an evaluation, into a new result."""
     for key in [key for key in earlier["targets"] if key not in result["targets"]]:
-        for name in ("targets", "gain", "gain_over_twin"):
-            if key in earlier[name]:
+        for name in ("targets", *COMPARISONS):
+            if key in earlier.get(name, {}):
                 result[name][key] = earlier[name][key]
         for arm, figures in earlier["arms"].items():
             result["arms"][arm][key] = figures[key]

@@ -37,7 +37,7 @@ from qkd_qiskit.report.wording import (
     twin_answer,
     verdict,
 )
-from qkd_qiskit.results import BASELINE, TREATMENT, TWIN, kept_rows
+from qkd_qiskit.results import BASELINE, COMPARISONS, TREATMENT, TWIN, kept_rows
 from qkd_qiskit.runs import CIRCUIT, RECIPE, REPORT, RESULT, RunFolder
 from qkd_qiskit.storage import write_text
 
@@ -141,14 +141,11 @@ def _failures(result: Mapping[str, Any]) -> Markup:
 def _gain_section(result: Mapping[str, Any]) -> Markup:
     shown = {
         title: {
-            name: _gain_row(result, name, gain, baseline=baseline)
-            for name, gain in result[key].items()
+            name: _gain_row(result, name, gain, arms=arms) for name, gain in result[key].items()
         }
-        for key, baseline, title in (
-            ("gain", BASELINE, "Distilled − label only"),
-            ("gain_over_twin", TWIN, "Distilled − classical twin"),
-        )
-        if result[key]
+        for key, arms in COMPARISONS.items()
+        if result.get(key)
+        for title in [" − ".join(arm_name(arm) for arm in arms).capitalize()]
     }
     if not shown:
         return section("Gain", element("p", "The run has no pair of arms to compare."))
@@ -178,14 +175,12 @@ def _gain_section(result: Mapping[str, Any]) -> Markup:
 
 
 def _gain_row(
-    result: Mapping[str, Any], target: str, gain: Mapping[str, Any], *, baseline: str
+    result: Mapping[str, Any], target: str, gain: Mapping[str, Any], *, arms: tuple[str, str]
 ) -> GainRow:
-    treated, compared = (result["arms"][arm][target]["accuracy"] for arm in (TREATMENT, baseline))
+    treated, compared = (result["arms"][arm][target]["accuracy"] for arm in arms)
     return GainRow(
         label=target,
-        differences=[
-            100 * (treated[row] - compared[row]) for row in kept_rows(result, TREATMENT, baseline)
-        ],
+        differences=[100 * (treated[row] - compared[row]) for row in kept_rows(result, *arms)],
         mean=gain["mean"],
         interval=None if gain["ci95"] is None else tuple(gain["ci95"]),
     )

@@ -43,8 +43,9 @@ def accuracy_table(result: Mapping[str, Any]) -> Markup:
         for key, heading in (
             ("gain", "gain of distillation, points"),
             ("gain_over_twin", "distilled − classical twin, points"),
+            ("gain_of_noise", "distilled noisy − distilled, points"),
         )
-        if result[key]
+        if result.get(key)
     ]
     return table(
         ["", *heads],
