@@ -202,6 +202,8 @@ def _check_before_training(
     for target in targets:
         if not target.ideal and isinstance(student, QuantumStudent):
             target.compile(student.circuit)
+    for noisy in sorted({ARMS[arm].noisy for arm in recipe.arms}):
+        _training_outcomes(recipe, student, noisy=noisy)
 
 
 def _teacher(folder: RunFolder, data: Data, observer: Observer) -> Teacher:

@@ -78,6 +78,13 @@ def one_line(capsys, *words, status=2):
         ("distill --data.classes 3", "two or more distinct labels"),
         ("distill --data.classes a,b", "give a list [a, b, ...], each a whole number"),
         ("distill --distill.temperature 0", "distill.temperature: 0.0 is not accepted"),
+        ("distill --distill.train_target fake_torino", "distill.gradient: 'exact' is not accepted"),
+        ("distill --distill.gradient noisy", "distill.train_target: 'exact' is not accepted"),
+        (
+            "distill --distill.gradient spsa --distill.train_target fake_torin --targets exact",
+            "fake_torino",
+        ),
+        ("distill --arms distilled_noisy --targets exact", "targets: ['exact'] is not accepted"),
         ("distill --distill.temperature=-2", "distill.temperature: -2.0 is not accepted"),
         ("distill --seeds 0", "seeds: 0 is not accepted"),
         ("distill --arms teacher", "each one of label_only, distilled"),
