@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
-from qkd_qiskit.bench_command import add_bench
+from qkd_qiskit.bench.command import add_bench
 from qkd_qiskit.errors import InputError, QKDError, StorageError
 from qkd_qiskit.recipe import Recipe
 from qkd_qiskit.recipes import (
@@ -213,7 +213,7 @@ def _evaluate(options: Namespace, words: Sequence[str]) -> int:
 
 
 def _bench(options: Namespace, words: Sequence[str]) -> int:
-    from qkd_qiskit.bench_command import run_bench
+    from qkd_qiskit.bench.command import run_bench
 
     if options.action is None:
         raise InputError("what to bench is missing; give noise or shots, as in qkd bench noise RUN")

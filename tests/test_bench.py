@@ -9,7 +9,14 @@ from importlib import import_module
 import pytest
 from scipy import stats
 
-from qkd_qiskit.bench import (
+from qkd_qiskit.bench.figures import (
+    arm_label,
+    scale_of,
+    shots_of,
+    summary,
+    write_noise_figures,
+)
+from qkd_qiskit.bench.measure import (
     COLUMNS,
     bench_noise,
     bench_shots,
@@ -18,19 +25,12 @@ from qkd_qiskit.bench import (
     trained_cells,
     write_cells,
 )
-from qkd_qiskit.bench_figures import (
-    arm_label,
-    scale_of,
-    shots_of,
-    summary,
-    write_noise_figures,
-)
 from qkd_qiskit.cli import main
 from qkd_qiskit.errors import CheckpointError, InputError, TargetError
 from qkd_qiskit.runs import RESULT, RunFolder
 from qkd_qiskit.study import Observer
 
-bench = import_module("qkd_qiskit.bench")
+bench = import_module("qkd_qiskit.bench.measure")
 
 
 @pytest.fixture

@@ -301,7 +301,8 @@ def test_the_noisy_arm_trains_through_the_first_device(tiny, tmp_path):
     assert any(not torch.equal(blind[name], noisy[name]) for name in blind)
     assert set(result["arms"]["distilled_noisy"]) == {"exact", "fake_manila"}
     accuracies = [
-        result["arms"][arm]["fake_manila"]["accuracy"][0] for arm in ("distilled_noisy", "distilled")
+        result["arms"][arm]["fake_manila"]["accuracy"][0]
+        for arm in ("distilled_noisy", "distilled")
     ]
     gain = result["gain_of_noise"]["fake_manila"]["mean"]
     assert gain == pytest.approx(100 * (accuracies[0] - accuracies[1]))

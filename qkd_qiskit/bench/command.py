@@ -72,34 +72,34 @@ def run_bench(action: str, given: Namespace, *, observer: Observer) -> Outcome:
     Raises:
         InputError: An option, the run or a target is not accepted.
     """
-    from qkd_qiskit import bench, bench_figures
+    from qkd_qiskit.bench import figures, measure
     from qkd_qiskit.runs import RunFolder
 
     folder = RunFolder.open(given.run)
-    setting: Callable[[bench.Cell], Any]
+    setting: Callable[[measure.Cell], Any]
     if action == "noise":
-        cells = bench.bench_noise(
+        cells = measure.bench_noise(
             folder,
             devices=_items(given, "devices", str),
-            scales=_items(given, "scales", float, accepted="numbers from 0") or bench.SCALES,
+            scales=_items(given, "scales", float, accepted="numbers from 0") or measure.SCALES,
             limit=given.limit,
             observer=observer,
         )
-        setting, write = bench_figures.scale_of, bench_figures.write_noise_figures
+        setting, write = figures.scale_of, figures.write_noise_figures
     else:
         accepted = "whole numbers from 1, or exact"
-        cells = bench.bench_shots(
+        cells = measure.bench_shots(
             folder,
             target=given.target,
-            shots=_items(given, "shots", _count, accepted=accepted) or bench.SHOTS,
+            shots=_items(given, "shots", _count, accepted=accepted) or measure.SHOTS,
             limit=given.limit,
             observer=observer,
         )
-        setting, write = bench_figures.shots_of, bench_figures.write_shots_figure
+        setting, write = figures.shots_of, figures.write_shots_figure
     return Outcome(
-        table=bench_figures.bench_table(folder, cells, setting=setting),
-        files=[folder.path / bench.FOLDER / f"{action}.csv", *write(folder, cells)],
-        summary=bench_figures.summary(folder, cells, setting=setting),
+        table=figures.bench_table(folder, cells, setting=setting),
+        files=[folder.path / measure.FOLDER / f"{action}.csv", *write(folder, cells)],
+        summary=figures.summary(folder, cells, setting=setting),
     )
 
 
