@@ -603,7 +603,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
         "pennylane": ("PennyLane, jax.jit", "#28587b", "^"),
         "torch": ("PennyLane, torch", "#8d6a9f", "D"),
     }
-    figure, axes = plt.subplots(1, 3, figsize=(11, 3.8), sharey=True, layout="constrained")
+    figure, axes = plt.subplots(1, 3, figsize=(11, 4.2), sharey=True, layout="constrained")
     for axis, batch in zip(axes, (32, 256, 1024), strict=True):
         chosen = [
             row
@@ -619,7 +619,8 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
         axis.set(yscale="log", xticks=(4, 6, 8, 10), xlabel="qubits", title=f"batch {batch}")
         axis.grid(True, which="major", alpha=0.3)
     axes[0].set_ylabel("one distillation step, CPU ms")
-    axes[0].legend(frameon=False, fontsize=8)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     figure.suptitle("Four layers, amplitude encoding, one CPU core, float32 (lower is better)")
     figure.savefig(path, dpi=150)
 
