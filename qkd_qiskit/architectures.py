@@ -12,8 +12,7 @@ import inspect
 import math
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -21,7 +20,7 @@ from torch import nn
 
 from qkd_qiskit.errors import TeacherError
 from qkd_qiskit.recipe import TeacherSpec
-from qkd_qiskit.seeds import derive_seed
+from qkd_qiskit.seeds import derive_seed, seeded
 
 ImageShape = tuple[int, int, int]
 Factory = Callable[[ImageShape, int], nn.Module]
@@ -63,15 +62,6 @@ def architecture_digest(spec: TeacherSpec, module: nn.Module) -> str:
             except (TypeError, OSError):  # made at run time, or built into Python
                 digest.update(repr(part).encode())
     return digest.hexdigest()
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Run torch's CPU random numbers from `seed`, and put the global state back afterwards."""
-    with torch.random.fork_rng(devices=[]):
-        # Not torch.manual_seed: it also seeds the GPUs, which fork_rng does not put back here.
-        torch.default_generator.manual_seed(seed)
-        yield
 
 
 def softmax(image_shape: ImageShape, num_classes: int) -> nn.Module:

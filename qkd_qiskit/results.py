@@ -185,15 +185,21 @@ def paired_gain(treated: Sequence[float], baseline: Sequence[float]) -> dict[str
         seeds (number of pairs).
     """
     points = [100 * (a - b) for a, b in zip(treated, baseline, strict=True)]
-    count = len(points)
-    if count == 0:
+    if not points:
         return {"mean": None, "ci95": None, "seeds": 0}
-    mean = math.fsum(points) / count
-    if count == 1:
-        return {"mean": mean, "ci95": None, "seeds": 1}
-    spread = math.sqrt(math.fsum((point - mean) ** 2 for point in points) / (count - 1))
-    half = float(stats.t.ppf(0.975, count - 1)) * spread / math.sqrt(count)
-    return {"mean": mean, "ci95": [mean - half, mean + half], "seeds": count}
+    mean, half = mean_interval(points)
+    interval = None if half is None else [mean - half, mean + half]
+    return {"mean": mean, "ci95": interval, "seeds": len(points)}
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean of the seeds' values, and half of its 95 % t interval (None below two values)."""
+    count = len(values)
+    mean = math.fsum(values) / count
+    if count < 2:
+        return mean, None
+    spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (count - 1))
+    return mean, float(stats.t.ppf(0.975, count - 1)) * spread / math.sqrt(count)
 
 
 def _gain(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -16,3 +18,12 @@ def derive_seed(seed: int, *purpose: str | int) -> int:
 def generator(seed: int, *purpose: str | int) -> torch.Generator:
     """A torch generator on the CPU for one purpose, for example `generator(0, "order", epoch)`."""
     return torch.Generator().manual_seed(derive_seed(seed, *purpose))
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Run torch's CPU random numbers from `seed`, and put the global state back afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        # Not torch.manual_seed: it also seeds the GPUs, which fork_rng does not put back here.
+        torch.default_generator.manual_seed(seed)
+        yield

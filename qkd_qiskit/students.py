@@ -10,32 +10,28 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 from qiskit import QuantumCircuit
-from qiskit_machine_learning.neural_networks import EstimatorQNN, NeuralNetwork, SamplerQNN
 from torch import Tensor, nn
 
 from qkd_qiskit.circuits import (
     StudentCircuit,
     adopt_circuit,
     build_circuit,
-    interpret,
-    observables,
-    output_shape,
     readout_matrix,
 )
+from qkd_qiskit.circuits.networks import make_qnn
 from qkd_qiskit.circuits.openqasm import dump_circuit, load_circuit
 from qkd_qiskit.engine import CompiledConnector
 from qkd_qiskit.errors import CheckpointError, CircuitError
 from qkd_qiskit.recipe import StudentSpec
 from qkd_qiskit.recipes import parse_recipe
 from qkd_qiskit.reductions import TRAINED, PrincipalComponents, make_reduction
-from qkd_qiskit.seeds import derive_seed
+from qkd_qiskit.seeds import derive_seed, seeded
 from qkd_qiskit.storage import load_tensors, save_tensors, write_text
 
 SMALLEST_PROBABILITY = 1e-6  # log p of an outcome that was never seen stays finite
@@ -190,9 +186,9 @@ class QuantumStudent(Student):
         self.reduction = make_reduction(
             spec.reduction, image_shape=image_shape, num_features=_num_features(parts)
         )
-        self.qnn = _make_qnn(parts, readout=spec.readout, num_classes=num_classes)
+        self.qnn = make_qnn(parts, readout=spec.readout, num_classes=num_classes)
         _shrink(self.reduction, parts)
-        with _seeded(seed, "circuit"):
+        with seeded(derive_seed(seed, "student", "circuit")):
             weights = torch.empty(len(parts.weight_params)).uniform_(-FIRST_ANGLE, FIRST_ANGLE)
         self.connector = CompiledConnector(
             self.qnn, initial_weights=weights.numpy(), preparation=parts.preparation
@@ -332,7 +328,7 @@ def make_student(
         parts = build_circuit(
             qubits=spec.qubits, encoding=spec.encoding, ansatz=spec.ansatz, layers=spec.layers
         )
-    with _seeded(seed, "layers"):
+    with seeded(derive_seed(seed, "student", "layers")):
         student: Student = QuantumStudent(
             spec, image_shape=image_shape, num_classes=num_classes, parts=parts, seed=seed
         )
@@ -402,30 +398,5 @@ def _shrink(reduction: nn.Module, parts: StudentCircuit) -> None:
                 parameter.mul_(FIRST_FEATURE_SCALE)
 
 
-def _make_qnn(parts: StudentCircuit, *, readout: str, num_classes: int) -> NeuralNetwork:
-    # Without a primitive of its own a network is exact, so that a stock connector around it is too.
-    qubits = parts.circuit.num_qubits
-    common = {
-        "circuit": parts.circuit,
-        "input_params": list(parts.input_params),
-        "weight_params": list(parts.weight_params),
-        "input_gradients": True,
-    }
-    if readout == "expectation":
-        return EstimatorQNN(**common, observables=observables(qubits))
-    return SamplerQNN(
-        **common,
-        interpret=interpret(readout, qubits=qubits, num_classes=num_classes),
-        output_shape=output_shape(readout, qubits=qubits, num_classes=num_classes),
-    )
-
-
 def _count(*modules: nn.Module) -> int:
     return sum(parameter.numel() for module in modules for parameter in module.parameters())
-
-
-@contextmanager
-def _seeded(seed: int, part: str) -> Iterator[None]:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(seed, "student", part))
-        yield

@@ -18,12 +18,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from qkd_qiskit.architectures import architecture_digest, build_teacher, seeded
+from qkd_qiskit.architectures import architecture_digest, build_teacher
 from qkd_qiskit.cache import CacheFolder, Tensors, compute_once
 from qkd_qiskit.data import Data, Split
 from qkd_qiskit.errors import TeacherError
 from qkd_qiskit.recipe import TeacherSpec
-from qkd_qiskit.seeds import derive_seed, generator
+from qkd_qiskit.seeds import derive_seed, generator, seeded
 from qkd_qiskit.storage import load_tensors, save_tensors, tensor_digest
 
 logger = logging.getLogger(__name__)

@@ -20,13 +20,13 @@ from qkd_qiskit.bench.measure import (
     COLUMNS,
     bench_noise,
     bench_shots,
-    mean_interval,
     read_cells,
     trained_cells,
     write_cells,
 )
 from qkd_qiskit.cli import main
 from qkd_qiskit.errors import CheckpointError, InputError, TargetError
+from qkd_qiskit.results import mean_interval
 from qkd_qiskit.runs import RESULT, RunFolder
 from qkd_qiskit.study import Observer
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from qkd_qiskit.bench.measure import FOLDER, Cell, mean_interval, trained_cells
+from qkd_qiskit.bench.measure import FOLDER, Cell, trained_cells
 from qkd_qiskit.report.figures import INK, LINES, MARKERS, RULE, SOFT, arm_colour
+from qkd_qiskit.results import mean_interval
 from qkd_qiskit.runs import RunFolder
 from qkd_qiskit.storage import write_atomic
 

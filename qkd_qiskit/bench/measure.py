@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from scipy import stats
 from torch import Tensor
 
 from qkd_qiskit.data import Split, load_data
@@ -186,16 +185,6 @@ def bench_shots(
     limit = recipe.test_limit if limit is None else limit
     bench = _open(folder, limit=limit, observer=observer or Observer())
     return _run(bench, settings, file="shots.csv", observer=observer or Observer())
-
-
-def mean_interval(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean of the seeds' values, and half of its 95 % t interval (None below two values)."""
-    count = len(values)
-    mean = math.fsum(values) / count
-    if count < 2:
-        return mean, None
-    spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (count - 1))
-    return mean, float(stats.t.ppf(0.975, count - 1)) * spread / math.sqrt(count)
 
 
 def trained_cells(folder: RunFolder, cells: Iterable[Cell]) -> list[Cell]:
