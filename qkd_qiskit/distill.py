@@ -135,7 +135,7 @@ def distill(
 
 
 def make_lessons(student: Student, teacher: Teacher, data: Data, *, draws: Tensor) -> Lessons:
-    """The lessons of a population: inputs and teacher outputs, each computed once.
+    """The lessons of a population with one teacher: inputs and its outputs, each computed once.
 
     A reduction that depends on data (pca) and was not fitted yet is fitted to the pool.
 
@@ -164,7 +164,8 @@ def make_lessons(student: Student, teacher: Teacher, data: Data, *, draws: Tenso
     return Lessons(
         inputs=student.features(data.pool.images),
         labels=data.pool.labels,
-        teacher_logits=teacher.logits(data.pool.images),
+        teacher_logits=teacher.logits(data.pool.images)[None],
+        teachers=torch.zeros(len(draws), dtype=torch.int64),
         draws=draws,
         validation_inputs=student.features(data.validation.images),
         validation_labels=data.validation.labels,
@@ -189,13 +190,13 @@ def check_terms(
     arms: dict[str, int] = {}
     for place, member in enumerate(members):
         arms.setdefault(member.arm, place)
+    first = lessons.batch(lessons.draws[:, : spec.batch_size])
     for number, term in enumerate(TERMS):
         for place in arms.values():
-            member, start, draw = members[place], starts[place], lessons.draws[place]
+            member, start = members[place], starts[place]
             if not (member.ce_weight, member.kd_weight)[number]:
                 continue
-            rows = draw[: spec.batch_size]
-            batch = lessons.inputs[rows], lessons.labels[rows], lessons.teacher_logits[rows]
+            batch = tuple(part[place] for part in first)
             leaves = {name: value.detach().requires_grad_() for name, value in start.items()}
             loss = _terms(student, leaves, batch, spec)[number]
             gradients = (
@@ -233,8 +234,7 @@ def _steps(population: Population, lessons: Lessons, order: Tensor, *, lr: float
 
     sums = torch.zeros(len(order), len(TERMS))
     for rows in torch.split(order, spec.batch_size, dim=1):
-        batch = lessons.inputs[rows], lessons.labels[rows], lessons.teacher_logits[rows]
-        terms = vmap(member_terms)(population.parameters, *batch)
+        terms = vmap(member_terms)(population.parameters, *lessons.batch(rows))
         population.step((population.weights * terms).sum(), lr=lr)
         sums += terms.detach() * rows.shape[1]
     return sums / order.shape[1]

@@ -48,7 +48,8 @@ class Lessons:
     Attributes:
         inputs: What `student.features` gives for the training pool, `(pool, ...)`.
         labels: Labels of the pool, `(pool,)`.
-        teacher_logits: Teacher's logits for the pool, `(pool, num_classes)`.
+        teacher_logits: Logits of each teacher for the pool, `(teachers, pool, num_classes)`.
+        teachers: Which of them teaches each member, `(members,)`.
         draws: Rows of the pool that each member trains on, `(members, images)`.
         validation_inputs: What `student.features` gives for the validation split.
         validation_labels: Its labels.
@@ -57,9 +58,15 @@ class Lessons:
     inputs: Tensor
     labels: Tensor
     teacher_logits: Tensor
+    teachers: Tensor
     draws: Tensor
     validation_inputs: Tensor
     validation_labels: Tensor
+
+    def batch(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Inputs, labels and teacher logits `(members, images, ...)` of the members' rows."""
+        logits = self.teacher_logits[self.teachers[:, None], rows]
+        return self.inputs[rows], self.labels[rows], logits
 
 
 @dataclass(frozen=True)

@@ -49,11 +49,14 @@ class FusedSteps:
         assert isinstance(student, QuantumStudent)
         self.population, self.fused = population, fused
         (self.weights,) = population.parameters.values()
-        self.pool = torch.unique(lessons.draws)
+        # A sample is an image with a teacher's logits: numbered teacher by teacher.
+        self.offsets = lessons.teachers[:, None] * len(lessons.inputs)
+        self.used = torch.unique(lessons.draws + self.offsets)
+        rows = self.used % len(lessons.inputs)
         self.samples = fused.samples(
-            lessons.labels[self.pool],
-            lessons.teacher_logits[self.pool],
-            **student.circuit_inputs(lessons.inputs[self.pool]),
+            lessons.labels[rows],
+            lessons.teacher_logits.flatten(0, 1)[self.used],
+            **student.circuit_inputs(lessons.inputs[rows]),
         )
         state = population.optimizer.state[self.weights]
         if state:  # of a checkpoint
@@ -68,7 +71,7 @@ class FusedSteps:
         population, fused = self.population, self.fused
         terms = fused.epoch(
             self.samples,
-            torch.searchsorted(self.pool, order),
+            torch.searchsorted(self.used, order + self.offsets),
             batch_size=population.spec.batch_size,
             lr=lr,
         )

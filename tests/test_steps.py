@@ -47,7 +47,9 @@ def teacher(data):
     return make_teacher(TeacherSpec(kind="softmax", epochs=5, lr=0.05), data, cache=False)
 
 
-def train(data, teacher, spec=SPEC, *, student="amplitude", **options):
+def train(
+    data, teacher, spec=SPEC, *, student="amplitude", teach=lambda lessons: lessons, **options
+):
     shapes = {
         seed: make_student(STUDENTS[student], image_shape=(1, 4, 4), num_classes=3, seed=seed)
         for seed in (0, 1)
@@ -57,7 +59,7 @@ def train(data, teacher, spec=SPEC, *, student="amplitude", **options):
         shapes[0],
         MEMBERS,
         starts=[dict(shapes[member.seed].named_parameters()) for member in MEMBERS],
-        lessons=loop.make_lessons(shapes[0], teacher, data, draws=draws),
+        lessons=teach(loop.make_lessons(shapes[0], teacher, data, draws=draws)),
         spec=spec,
         **options,
     )
@@ -81,6 +83,31 @@ def test_fused_training_is_the_training_under_torch(student, change, data, teach
         for mine, other in zip(ours.history, theirs.history, strict=True):
             assert mine.loss == pytest.approx(other.loss, abs=1e-4)
             assert mine.kd == pytest.approx(other.kd, abs=1e-4)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_each_member_learns_from_its_own_teacher(fused, data, teacher, monkeypatch):
+    if not fused:
+        monkeypatch.setattr(loop, "fused_steps", lambda *_: None)
+    own = train(data, teacher)
+
+    def second_for_the_last(lessons):
+        logits = lessons.teacher_logits
+        teachers = torch.tensor([*[0] * (len(MEMBERS) - 1), 1])
+        return replace(
+            lessons, teacher_logits=torch.cat([logits, logits.roll(1, 2)]), teachers=teachers
+        )
+
+    def second_for_all(lessons):
+        return replace(lessons, teacher_logits=lessons.teacher_logits.roll(1, 2))
+
+    mixed = train(data, teacher, teach=second_for_the_last)
+    other = train(data, teacher, teach=second_for_all)
+    expected = [*own[:-1], other[-1]]
+    assert mixed[-1].history[-1].kd != own[-1].history[-1].kd
+    for found, alone in zip(mixed, expected, strict=True):
+        for name, value in alone.state.items():
+            assert torch.allclose(found.state[name], value, atol=1e-5), name
 
 
 def test_a_resumed_fused_training_ends_with_the_same_bits(data, teacher, tmp_path):
