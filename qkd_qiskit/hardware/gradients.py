@@ -51,6 +51,8 @@ def parameter_shift(
     inputs: Sequence[str] | None = None,
     shots: int | None = None,
     cost: Cost | None = None,
+    shifted: int | None = None,
+    seed: int = 0,
 ) -> ShiftedOutcomes:
     """Return a circuit's probabilities on a target, differentiable by parameter shifts.
 
@@ -64,11 +66,17 @@ def parameter_shift(
         inputs: as in `noisy_outcomes`.
         shots: shots per circuit; default: the target's.
         cost: counter to add to; default: a new one.
+        shifted: weights that a step shifts, drawn at random for each step; their derivatives are
+            scaled so that the gradient stays unbiased, the others are 0. Default: all.
+        seed: seed of that draw.
 
     Raises:
         TargetError: a parameter has no shift rule.
+        InputError: `shifted` is out of range.
     """
-    return ShiftedOutcomes(target, compiled, inputs=inputs, shots=shots, cost=cost)
+    return ShiftedOutcomes(
+        target, compiled, inputs=inputs, shots=shots, cost=cost, shifted=shifted, seed=seed
+    )
 
 
 def spsa(

@@ -108,6 +108,16 @@ class SampledOutcomes(Outcomes):
             [column[name] for name in part] for part in (self.inputs, self.weights)
         )
 
+    def rows(self, samples: int, *, step: int, inputs: bool) -> tuple[int, ...]:
+        """Return how many rows each call of the target has in a gradient step.
+
+        Args:
+            samples: samples of the step, those of all members together.
+            step: number of the step, counted from 0.
+            inputs: whether the inputs need a gradient too, as behind a trained reduction.
+        """
+        raise NotImplementedError
+
     def values(self, inputs: Tensor, weights: Tensor) -> NDArray[np.float64]:
         """Return the circuit's values (batch, parameters) of inputs and weights per sample."""
         rows = np.empty((len(inputs), len(self.compiled.parameters)))

@@ -19,13 +19,14 @@ from qiskit.circuit import ParameterExpression, QuantumCircuit
 from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
 
-from qkd_qiskit.errors import TargetError
+from qkd_qiskit.errors import InputError, TargetError
 from qkd_qiskit.hardware.outcomes import (
     SampledFunction,
     SampledOutcomes,
     gradients,
     members_as_rows,
 )
+from qkd_qiskit.seeds import generator
 
 MAX_FREQUENCIES = 64
 """Frequencies of one parameter up to which derivatives are taken."""
@@ -116,11 +117,32 @@ def _rule(name: str, entries: list[tuple[float, float]]) -> ShiftRule:
 class ShiftedOutcomes(SampledOutcomes):
     """See `gradients.parameter_shift`."""
 
-    def __init__(self, *given: Any, **options: Any):
+    def __init__(self, *given: Any, shifted: int | None, seed: int, **options: Any):
         super().__init__(*given, **options)
         rules = shift_rules(self.compiled.circuit)
         self.rules: dict[str, ShiftRule] = rules
         """Rule of each parameter, by name; none for those that the transpiler dropped."""
+        if shifted is not None and not 1 <= shifted <= len(self.weights):
+            raise InputError(
+                f"shifted is {shifted}; the circuit has {len(self.weights)} weights, of which at "
+                "least one is shifted in a step"
+            )
+        self.shifted = len(self.weights) if shifted is None else shifted
+        """Weights that a step shifts, drawn anew for each."""
+        self.seed = seed
+
+    def drawn(self, step: int) -> tuple[str, ...]:
+        """Return the names of the weights that a step shifts."""
+        if self.shifted == len(self.weights):
+            return self.weights
+        order = torch.randperm(len(self.weights), generator=generator(self.seed, "shift", step))
+        return tuple(self.weights[row] for row in sorted(order[: self.shifted].tolist()))
+
+    def rows(self, samples: int, *, step: int, inputs: bool) -> tuple[int, ...]:
+        """Return the rows of each call of a step: forward, then all shifts."""
+        wanted = (*self.drawn(step), *(self.inputs if inputs else ()))
+        shifts = sum(len(self.rules[name].shifts) for name in wanted if name in self.rules)
+        return (samples, samples * shifts) if shifts else (samples,)
 
     def _evaluate(self, inputs: Tensor, weights: Tensor) -> Tensor:
         found: Tensor = _ParameterShift.apply(inputs, weights[None], self)
@@ -176,15 +198,16 @@ class _ParameterShift(Function):
         inputs, weights = ctx.saved_tensors
         outcomes: ShiftedOutcomes = ctx.outcomes
         wanted: set[str] = set()
-        for needed, names in zip(
-            ctx.needs_input_grad[:2], (outcomes.inputs, outcomes.weights), strict=True
-        ):
+        drawn = outcomes.drawn(outcomes.cost.steps)
+        for needed, names in zip(ctx.needs_input_grad[:2], (outcomes.inputs, drawn), strict=True):
             wanted |= set(names) if needed else set()
         slopes = outcomes.slopes(
             outcomes.values(inputs, weights.expand(len(inputs), -1)),
             gradient.cpu().to(torch.float64).numpy(),
             wanted,
         )
+        # So that the mean over the draws is the gradient (random coordinate descent).
+        slopes[:, outcomes.columns[1]] *= len(outcomes.weights) / max(1, outcomes.shifted)
         return *gradients(outcomes, slopes, inputs, weights), None
 
     @staticmethod

@@ -116,6 +116,10 @@ class PerturbedOutcomes(SampledOutcomes):
             )
         self.perturbation, self.decay, self.seed = perturbation, decay, seed
 
+    def rows(self, samples: int, *, step: int, inputs: bool) -> tuple[int, ...]:
+        """Return the rows of each call of a step: one call with both points of each sample."""
+        return (2 * samples,)
+
     def _evaluate(self, inputs: Tensor, weights: Tensor) -> Tensor:
         if not torch.is_grad_enabled():
             found: Tensor = SampledFunction.apply(inputs, weights[None], self)

@@ -234,6 +234,48 @@ class TestParameterShift:
         assert cost == Cost(2, 1, 5 + 5 * 2 * live, 10 * (5 + 5 * 2 * live))
         assert inputs.grad is None
 
+    @pytest.mark.parametrize("shifted", [None, 2])
+    @pytest.mark.parametrize("trained", [False, True])
+    def test_the_rows_of_a_step_are_known_before_it(self, ring, monkeypatch, shifted, trained):
+        target = Target.parse("aer", shots=10)
+        run = parameter_shift(target, target.compile(ring(2, 1)), shifted=shifted, seed=3)
+        rows, inner = [], target.probabilities
+
+        def count(compiled, values, **options):
+            rows.append(len(values))
+            return inner(compiled, values, **options)
+
+        monkeypatch.setattr(target, "probabilities", count)
+        for step in range(4):
+            run(numbers(5, 2, grad=trained), numbers(4)).square().sum().backward()
+            assert tuple(rows) == run.rows(5, step=step, inputs=trained)
+            rows.clear()
+
+    def test_the_mean_over_random_subsets_is_the_gradient(self, ring):
+        target = Target.parse("exact")
+        compiled = target.compile(ring(2, 1))
+        inputs, weights = numbers(2, 2, grad=False), numbers(4, seed=1)
+        mix = numbers(2, 4, seed=9, grad=False)
+
+        def slope(run):
+            return torch.autograd.grad((run(inputs, weights) * mix).sum(), weights)[0]
+
+        whole = slope(parameter_shift(target, compiled))
+        run = parameter_shift(target, compiled, shifted=1, seed=2)
+        draws = torch.stack([slope(run) for _ in range(200)])
+        assert ((draws != 0).sum(dim=1) <= 1).all()
+        chosen = [run.drawn(step)[0] for step in range(200)]
+        for column, name in enumerate(run.weights):
+            part = draws[[row for row, drawn in enumerate(chosen) if drawn == name], column]
+            torch.testing.assert_close(part, (4 * whole[column]).expand(len(part)))
+            assert 25 < len(part) < 75
+
+    @pytest.mark.parametrize("shifted", [0, 5])
+    def test_as_many_weights_are_shifted_as_there_are(self, ring, shifted):
+        target = Target.parse("exact")
+        with pytest.raises(InputError, match="the circuit has 4 weights"):
+            parameter_shift(target, target.compile(ring(2, 1)), shifted=shifted)
+
     def test_a_parameter_that_the_transpiler_drops_has_gradient_zero(self):
         circuit = QuantumCircuit(1)
         circuit.ry(Parameter("x_000"), 0)
