@@ -187,12 +187,7 @@ def run_cell(
         )
         for seed in range(seeds)
     ]
-    draws = torch.stack(
-        [
-            data.draw(recipe.data.train_per_class, draw=recipe.data.draw, seed=member.seed)
-            for member in members
-        ]
-    )
+    draws = torch.stack([data.draw_for(recipe.data, seed=member.seed) for member in members])
     lessons = make_lessons(shape, room.teacher, data, draws=draws)
     lessons = replace(
         lessons,

@@ -1,4 +1,4 @@
-"""What a run sees: training pool, validation and test images, and class-balanced draws from them.
+"""What a run sees: training pool, validation and test images, and draws from the pool.
 
 Three splits, made once per run: `test` is the data set's own, `validation` is held out of the
 training images before anything is drawn, `pool` is the rest. Students and teachers train on draws
@@ -115,6 +115,40 @@ class Data:
             class_names=self.class_names,
             what="training images (after validation is held out)",
         )
+
+    def draw_points(
+        self, points: int, *, draw: Literal["random", "first"] = "random", seed: int = 0
+    ) -> torch.Tensor:
+        """Return the indices into the pool of a draw that takes no heed of classes, in order.
+
+        Args:
+            points: Images in all; a class may get few of them, or none.
+            draw: random = a draw per seed, where a smaller one is part of a larger one of the same
+                seed; first = the first images in data-set order.
+            seed: Seed of a random draw; no global random state is touched.
+
+        Raises:
+            DataError: The pool has fewer images than asked for.
+        """
+        if points > len(self.pool):
+            raise DataError(
+                f"{points} training points are asked for, the pool has {len(self.pool)} (after "
+                "validation is held out); ask for fewer"
+            )
+        if draw == "first":
+            return torch.arange(points)
+        order = torch.randperm(len(self.pool), generator=generator(seed, "draw points"))
+        return order[:points].sort().values
+
+    def draw_for(self, spec: DataSpec, *, seed: int) -> torch.Tensor:
+        """Return the indices into the pool that a recipe's student of this seed trains on.
+
+        Raises:
+            DataError: A class or the pool has fewer images than asked for.
+        """
+        if spec.train_points is not None:
+            return self.draw_points(spec.train_points, draw=spec.draw, seed=seed)
+        return self.draw(spec.train_per_class, draw=spec.draw, seed=seed)
 
     @classmethod
     def from_arrays(

@@ -53,7 +53,9 @@ class DataSpec:
         root: Folder of the torchvision data sets; default: $QKD_DATA, else the user's cache folder.
         classes: Labels to keep, relabelled 0, 1, ... in this order; default: all.
         train_per_class: Labelled training images per class for the student; null = all.
-        draw: Take the first images of each class in data-set order, or a random draw per seed.
+        train_points: Labelled training images for the student in all, drawn without regard to
+            their classes; null = as train_per_class says.
+        draw: Take the first images (of each class) in data-set order, or a random draw per seed.
         validation_fraction: Share of the training images held out before anything is drawn.
         test_per_class: First test images per class to keep; null = all.
     """
@@ -62,6 +64,7 @@ class DataSpec:
     root: str | None = None
     classes: tuple[int, ...] | None = None
     train_per_class: int | None = None
+    train_points: int | None = None
     draw: Literal["first", "random"] = "random"
     validation_fraction: float = 0.1
     test_per_class: int | None = None
@@ -77,10 +80,16 @@ class DataSpec:
                 list(self.classes),
                 "two or more distinct labels from 0 to 9, for example [0, 1, 2]",
             )
-        for key in ("train_per_class", "test_per_class"):
+        for key in ("train_per_class", "train_points", "test_per_class"):
             value = getattr(self, key)
             if value is not None:
                 _at_least(f"data.{key}", value, 1)
+        _require(
+            self.train_points is None or self.train_per_class is None,
+            "data.train_points",
+            self.train_points,
+            "either train_points or train_per_class, and null for the other",
+        )
         _require(
             0 < self.validation_fraction < 1,
             "data.validation_fraction",

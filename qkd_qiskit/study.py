@@ -198,7 +198,7 @@ def _check_before_training(
     recipe: Recipe, data: Data, *, student: Student, targets: Sequence[Target]
 ) -> None:
     """Raise now what would otherwise be raised after the teacher or the students are trained."""
-    data.draw(recipe.data.train_per_class, draw=recipe.data.draw, seed=recipe.member_seeds[0])
+    data.draw_for(recipe.data, seed=recipe.member_seeds[0])
     for target in targets:
         if not target.ideal and isinstance(student, QuantumStudent):
             target.compile(student.circuit)
@@ -233,12 +233,7 @@ def _train(
     students = {seed: _shape(recipe, data, arm=arms[0], seed=seed) for seed in recipe.member_seeds}
     members = [_member(recipe, arm, seed) for arm in arms for seed in recipe.member_seeds]
     shape = next(iter(students.values()))
-    draws = torch.stack(
-        [
-            data.draw(recipe.data.train_per_class, draw=recipe.data.draw, seed=member.seed)
-            for member in members
-        ]
-    )
+    draws = torch.stack([data.draw_for(recipe.data, seed=member.seed) for member in members])
 
     def on_epoch(figures: Sequence[Epoch]) -> None:
         for member, epoch in zip(members, figures, strict=True):

@@ -122,6 +122,33 @@ class TestDraw:
         with pytest.raises(DataError, match=r"class 'dog' has 8 training images .*, 9 per class"):
             data.draw(9, seed=0)
 
+    def test_points_ignore_classes_and_depend_on_the_seed_alone(self, digits):
+        points = digits.draw_points(50, seed=1)
+        assert (points.diff() > 0).all()
+        assert len(points) == 50
+        assert set(torch.bincount(digits.pool.labels[points]).tolist()) != {5}
+        assert torch.equal(points, digits.draw_points(50, seed=1))
+        assert not torch.equal(points, digits.draw_points(50, seed=2))
+        assert set(points.tolist()) < set(digits.draw_points(80, seed=1).tolist())
+        assert torch.equal(digits.draw_points(4, draw="first", seed=1), torch.arange(4))
+
+    def test_points_are_spread_evenly_over_the_pool(self, digits):
+        counts = torch.zeros(len(digits.pool))
+        for seed in range(300):
+            counts[digits.draw_points(100, seed=seed)] += 1
+        expected = 300 * 100 / len(digits.pool)
+        assert (counts - expected).abs().max() < 6 * expected**0.5
+
+    def test_a_recipe_draws_points_or_per_class(self, digits):
+        spec = DataSpec(train_points=30)
+        assert torch.equal(digits.draw_for(spec, seed=3), digits.draw_points(30, seed=3))
+        spec = DataSpec(train_per_class=3, draw="first")
+        assert torch.equal(digits.draw_for(spec, seed=3), digits.draw(3, draw="first"))
+
+    def test_more_points_than_the_pool_holds(self, digits):
+        with pytest.raises(DataError, match=r"1000000 training points .* the pool has"):
+            digits.draw_points(1_000_000)
+
 
 class TestFromArrays:
     def test_features_become_one_row_images(self):

@@ -78,6 +78,7 @@ def test_a_recipe_file_needs_only_what_differs(tmp_path):
         ("data.classes", [0, 10], "from 0 to 9"),
         ("data.classes", "all", "a list"),
         ("data.train_per_class", 0, "at least 1"),
+        ("data.train_points", 0, "at least 1"),
         ("data.test_per_class", -1, "at least 1"),
         ("data.validation_fraction", 1.0, "between 0 and 1"),
         ("data.validation_fraction", float("nan"), "between 0 and 1"),
@@ -156,6 +157,11 @@ def test_files_that_cannot_be_read(tmp_path):
 def test_a_student_without_head_needs_class_bins():
     with pytest.raises(RecipeError, match=r"student\.readout: .* give bins or modulo"):
         StudentSpec(head="none", readout="probabilities")
+
+
+def test_training_points_are_counted_in_one_way():
+    with pytest.raises(RecipeError, match=r"data\.train_points: 50 .* and null for the other"):
+        DataSpec(train_per_class=5, train_points=50)
 
 
 def test_both_weights_zero_train_nothing():

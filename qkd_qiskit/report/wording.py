@@ -62,14 +62,20 @@ def subject(recipe: Recipe, result: Mapping[str, Any]) -> tuple[str, str]:
             f"a classical student with {count(student['parameters'], 'trained parameter')} and no "
             "circuit"
         )
-    images = recipe.data.train_per_class
-    labels = "all labelled images" if images is None else f"{count(images, 'labelled image')}"
     paragraph = (
         f"{_capital(teacher)}, right on {percent(result['teacher']['accuracy'])} of the test "
         f"images of {recipe.data.name}{f' ({classes} classes)' if classes else ''}, taught {what}. "
-        f"Each student learned from {labels}{'' if images is None else ' per class'}."
+        f"Each student learned from {_labelled(recipe)}."
     )
     return _capital(title), paragraph
+
+
+def _labelled(recipe: Recipe) -> str:
+    if recipe.data.train_points is not None:
+        return f"{count(recipe.data.train_points, 'labelled image')} drawn over all classes"
+    if recipe.data.train_per_class is not None:
+        return f"{count(recipe.data.train_per_class, 'labelled image')} per class"
+    return "all labelled images"
 
 
 def verdict(gain: Mapping[str, Any]) -> str:
