@@ -38,7 +38,7 @@ def recipe_of(monkeypatch):
             seen.append(folder)
             return 0
 
-        monkeypatch.setattr("qkd_qiskit.cli._run", stop)
+        monkeypatch.setattr("qkd_qiskit.cli.distill._run", stop)
         assert main(["distill", *words]) == 0
         return seen[0]
 

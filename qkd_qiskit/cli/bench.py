@@ -1,14 +1,17 @@
-"""The options of `qkd bench`, and what one call of it does."""
+"""`qkd bench`: what noise and shots cost the students of a finished run."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
 
+from qkd_qiskit.cli.messages import fail
+from qkd_qiskit.cli.output import console, terminal
 from qkd_qiskit.errors import InputError
 
 if TYPE_CHECKING:
@@ -66,7 +69,27 @@ def add_bench(commands: Any) -> None:
         nested.add_subcommand(action, leaf, help=f"{action} RUN")
 
 
-def run_bench(action: str, given: Namespace, *, observer: Observer) -> Outcome:
+def run_bench(options: Namespace, words: Sequence[str]) -> int:
+    """Run the benchmark and show what it found; returns the exit status."""
+    if options.action is None:
+        raise InputError("what to bench is missing; give noise or shots, as in qkd bench noise RUN")
+    given = options[options.action]
+    try:
+        with terminal(given) as observer:
+            outcome = _measure(options.action, given, observer=observer)
+    except KeyboardInterrupt:
+        return fail("interrupted; the same command goes on from here", status=130)
+    if given.json:
+        print(json.dumps(outcome.summary, indent=2))
+    elif not given.quiet:
+        screen = console()
+        screen.print(outcome.table)
+        for path in outcome.files:
+            screen.print(str(path), markup=False, highlight=False, soft_wrap=True)
+    return 0
+
+
+def _measure(action: str, given: Namespace, *, observer: Observer) -> Outcome:
     """Run `bench noise` or `bench shots` with the options given.
 
     Raises:

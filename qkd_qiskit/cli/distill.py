@@ -1,0 +1,81 @@
+"""`qkd distill`: the main job."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from jsonargparse import ArgumentParser, Namespace
+
+from qkd_qiskit.cli.keys import DEFAULT_RECIPE, add_keys, given_recipe, sections
+from qkd_qiskit.cli.messages import fail
+from qkd_qiskit.cli.output import add_output_options, show_result, terminal
+from qkd_qiskit.errors import InputError, StorageError
+from qkd_qiskit.recipes import recipe_keys
+
+if TYPE_CHECKING:
+    from qkd_qiskit.runs import RunFolder
+
+
+def distill_parser(recipe: str | None) -> ArgumentParser:
+    """The options; the keys of the recipe have its values."""
+    parser = ArgumentParser(
+        usage="qkd distill [RECIPE] [--KEY VALUE ...] [--out DIR] [--quiet | --json]\n"
+        "       qkd distill --resume DIR [--quiet | --json]",
+        description="Train a teacher, then students with and without it, over paired seeds; "
+        "evaluate them on the targets; write a run folder with a report. Every KEY of the recipe "
+        "can be given: --student.qubits 6 --targets exact,aer.",
+        exit_on_error=False,
+    )
+    parser.add_argument("--out", type=str, help="new run folder; default: runs/RECIPE")
+    parser.add_argument("--resume", type=str, help="run folder to continue, with its own recipe")
+    add_output_options(parser)
+    add_keys(parser, recipe=recipe)
+    return parser
+
+
+def run_distill(options: Namespace, words: Sequence[str]) -> int:
+    """Start a new run, or continue one; returns the exit status."""
+    from qkd_qiskit.runs import RECIPE, RunFolder, new_folder
+
+    if options.resume is None:
+        recipe = given_recipe(options)
+        path = options.out or new_folder(options.recipe or DEFAULT_RECIPE)
+        folder = RunFolder.create(path, recipe)
+        try:
+            return _run(folder, options, command=["qkd", *words])
+        except InputError:
+            folder.discard()
+            raise
+    keys = [f"--{key}" for key in (*recipe_keys(), *sections())]
+    own = [*filter(None, [options.recipe]), *_given(words, ["--out", *keys])]
+    if own:
+        raise InputError(
+            f"{own[0]} was given with --resume, which goes on with the recipe in "
+            f"{options.resume}; leave it out, or start a new run"
+        )
+    folder = RunFolder.open(options.resume)
+    # What repeats a run is its recipe: the command that started it is not known here.
+    return _run(folder, options, command=["qkd", "distill", str(folder.path / RECIPE)])
+
+
+def _run(folder: RunFolder, options: Namespace, *, command: Sequence[str]) -> int:
+    from qkd_qiskit.report import write_report
+    from qkd_qiskit.study import run
+
+    resume = f"to continue: qkd distill --resume {shlex.quote(str(folder.path))}"
+    try:
+        with terminal(options) as observer:
+            result = run(folder, observer=observer, command=shlex.join(command))
+            observer.stage("report")
+            write_report(folder)
+    except KeyboardInterrupt:
+        return fail(f"interrupted; {resume}", status=130)
+    except StorageError as error:
+        return fail(f"{error}; {resume}", status=1)
+    return show_result(folder, result, options)
+
+
+def _given(words: Sequence[str], flags: Sequence[str]) -> list[str]:
+    return [word for word in words if word.partition("=")[0] in flags]

@@ -1,0 +1,37 @@
+"""`qkd evaluate`: a finished run on another target."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from jsonargparse import ArgumentParser, Namespace
+
+from qkd_qiskit.cli.output import add_output_options, show_result, terminal
+
+
+def evaluate_parser() -> ArgumentParser:
+    """The options."""
+    parser = ArgumentParser(
+        description="Evaluate the students of a finished run on another target, and add the "
+        "figures to its result.json and report.",
+        exit_on_error=False,
+    )
+    parser.add_argument("run", type=str, help="run folder")
+    parser.add_argument("--target", type=str, required=True, help="exact, aer or fake_<device>")
+    parser.add_argument("--shots", type=int, help="shots per image; default: the recipe's")
+    add_output_options(parser)
+    return parser
+
+
+def run_evaluate(options: Namespace, words: Sequence[str]) -> int:
+    """Add the figures on the target to the run; returns the exit status."""
+    from qkd_qiskit.report import write_report
+    from qkd_qiskit.runs import RunFolder
+    from qkd_qiskit.study import evaluate_run
+
+    folder = RunFolder.open(options.run)
+    with terminal(options) as observer:
+        result = evaluate_run(folder, options.target, shots=options.shots, observer=observer)
+        observer.stage("report")
+        write_report(folder)
+    return show_result(folder, result, options)

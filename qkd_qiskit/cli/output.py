@@ -1,0 +1,69 @@
+"""What the command shows on standard output."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from jsonargparse import ArgumentParser, Namespace
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from qkd_qiskit.console import Terminal
+    from qkd_qiskit.runs import RunFolder
+
+
+def add_output_options(parser: ArgumentParser) -> None:
+    """Add `--quiet` and `--json`."""
+    parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON only")
+
+
+def show_result(folder: RunFolder, result: dict[str, Any], options: Namespace) -> int:
+    """Show what a run found, as a table or as JSON; returns the exit status."""
+    from qkd_qiskit.console import summary_table
+    from qkd_qiskit.runs import REPORT
+
+    if options.json:
+        print(json.dumps(result, indent=2))
+    elif not options.quiet:
+        screen = console()
+        screen.print(summary_table(result))
+        for arm, failed in result["failed"].items():
+            for seed, reason in failed.items():
+                text = f"failed, left out: {arm}, seed {seed}: {reason}"
+                screen.print(text, markup=False, highlight=False, soft_wrap=True)
+        for population, cost in result.get("training_cost", {}).items():
+            circuits, executions = cost["circuits"], cost["executions"]
+            text = f"training the {population}: {circuits:,} circuits, {executions:,} executions"
+            screen.print(text, markup=False, highlight=False, soft_wrap=True)
+        path = folder.path / REPORT
+        screen.print(f"report: {path}", markup=False, highlight=False, soft_wrap=True)
+    return 0
+
+
+def terminal(options: Namespace) -> Terminal:
+    """The observer that shows progress, silent for `--quiet` and `--json`."""
+    from rich.console import Console
+
+    from qkd_qiskit.console import Terminal
+
+    return Terminal(Console(quiet=True) if options.quiet or options.json else console())
+
+
+def console() -> Console:
+    """Where tables are printed."""
+    from rich.console import Console
+
+    # A pipe has no width: 80 columns would cut the table.
+    return Console(width=None if sys.stdout.isatty() else 120)
+
+
+def print_columns(rows: Mapping[str, str]) -> None:
+    """Print names and texts in two columns."""
+    width = max(len(name) for name in rows)
+    for name, text in rows.items():
+        print(f"{name:<{width}}  {text}")
