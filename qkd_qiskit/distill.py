@@ -20,7 +20,7 @@ from torch.func import functional_call, vmap
 from qkd_qiskit.data import Data
 from qkd_qiskit.errors import InputError, TeacherError, TrainingError
 from qkd_qiskit.losses import distillation_loss, label_loss
-from qkd_qiskit.population import Epoch, Lessons, Member, Population, Trained
+from qkd_qiskit.population import Epoch, Lessons, Member, Population, Trained, without_shots
 from qkd_qiskit.recipe import DistillSpec
 from qkd_qiskit.seeds import generator
 from qkd_qiskit.steps import fused_steps
@@ -41,6 +41,7 @@ def train_population(
     spec: DistillSpec,
     checkpoint: Path | None = None,
     on_epoch: Callable[[list[Epoch]], None] | None = None,
+    on_step: Callable[[int, float], None] | None = None,
 ) -> list[Trained]:
     """The members after `spec.epochs` epochs, trained together in every step.
 
@@ -56,6 +57,8 @@ def train_population(
         checkpoint: File that is written after every epoch and continued from where it exists; a
             continued training ends with the same bits as one that was never stopped.
         on_epoch: Called after every epoch with one `Epoch` for each member.
+        on_step: Called after every step with its number, counted from 1, and the members' mean
+            loss; not where whole epochs run fused.
 
     Raises:
         TrainingError: A loss term with a weight above 0 gives the student no gradient.
@@ -69,8 +72,11 @@ def train_population(
         check_terms(student, members, starts=starts, lessons=lessons, spec=spec)
 
     with _threads_for(population):
-        take_steps = fused_steps(population, lessons) or partial(_steps, population, lessons)
-        for epoch in range(population.epochs_done, spec.epochs):
+        take_steps = fused_steps(population, lessons) or partial(
+            _steps, population, lessons, on_step=on_step
+        )
+        plan = step_sizes(spec, lessons.draws.shape[1])
+        for epoch in range(population.epochs_done, len(plan)):
             order = torch.stack(
                 [
                     draw[
@@ -80,7 +86,7 @@ def train_population(
                 ]
             )
             lr = _learning_rate(spec, epoch)
-            terms = take_steps(order, lr=lr)
+            terms = take_steps(order[:, : sum(plan[epoch])], lr=lr)
             population.end_epoch(
                 terms,
                 validation_inputs=lessons.validation_inputs,
@@ -182,7 +188,8 @@ def check_terms(
 ) -> None:
     """Checks that every loss term in use has a gradient to the students of every arm.
 
-    Two published codes train with a term that never reaches the student; here that is an error.
+    Two published codes train with a term that never reaches the student; here that is an error. No
+    shots are spent on it.
 
     Raises:
         TrainingError: The term has no gradient to the student, or one that is not finite.
@@ -198,7 +205,8 @@ def check_terms(
                 continue
             batch = tuple(part[place] for part in first)
             leaves = {name: value.detach().requires_grad_() for name, value in start.items()}
-            loss = _terms(student, leaves, batch, spec)[number]
+            with without_shots(student):
+                loss = _terms(student, leaves, batch, spec)[number]
             gradients = (
                 torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
                 if loss.requires_grad
@@ -218,7 +226,22 @@ def check_terms(
                 )
 
 
-def _steps(population: Population, lessons: Lessons, order: Tensor, *, lr: float) -> Tensor:
+def step_sizes(spec: DistillSpec, images: int) -> list[list[int]]:
+    """How many of a member's images each step of each epoch takes."""
+    sizes = [len(part) for part in torch.split(torch.arange(images), spec.batch_size)]
+    left = len(sizes) * spec.epochs if spec.steps is None else spec.steps
+    epochs = (sizes[: max(0, left - len(sizes) * epoch)] for epoch in range(spec.epochs))
+    return [epoch for epoch in epochs if epoch]
+
+
+def _steps(
+    population: Population,
+    lessons: Lessons,
+    order: Tensor,
+    *,
+    lr: float,
+    on_step: Callable[[int, float], None] | None = None,
+) -> Tensor:
     """Take an epoch's steps; the members' mean loss terms `(members, len(TERMS))`.
 
     Args:
@@ -226,17 +249,22 @@ def _steps(population: Population, lessons: Lessons, order: Tensor, *, lr: float
         lessons: What it learns from.
         order: Each member's rows of the pool in the order of their use `(members, images)`.
         lr: Learning rate of all steps.
+        on_step: As for `train_population`.
     """
     student, spec = population.student, population.spec
+    first = population.epochs_done * math.ceil(lessons.draws.shape[1] / spec.batch_size)
 
     def member_terms(parameters: dict[str, Tensor], *batch: Tensor) -> Tensor:
         return torch.stack(_terms(student, parameters, batch, spec))
 
     sums = torch.zeros(len(order), len(TERMS))
-    for rows in torch.split(order, spec.batch_size, dim=1):
+    for number, rows in enumerate(torch.split(order, spec.batch_size, dim=1), start=first + 1):
         terms = vmap(member_terms)(population.parameters, *lessons.batch(rows))
-        population.step((population.weights * terms).sum(), lr=lr)
+        losses = (population.weights * terms).sum(dim=1)
+        population.step(losses.sum(), lr=lr)
         sums += terms.detach() * rows.shape[1]
+        if on_step is not None:
+            on_step(number, float(losses.detach().nanmean()))
     return sums / order.shape[1]
 
 

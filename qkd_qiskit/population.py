@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -110,6 +111,18 @@ class Trained:
         return self.history[self.chosen_epoch - 1].validation_accuracy
 
 
+@contextmanager
+def without_shots(student: Student) -> Iterator[None]:
+    """Run a student's circuit exactly where it would be sampled: for checks and validation."""
+    outcomes = student.outcomes
+    if hasattr(outcomes, "cost"):
+        student.outcomes = None
+    try:
+        yield
+    finally:
+        student.outcomes = outcomes
+
+
 class Population:
     """Stacked parameters `(members, ...)`, their optimizer, the best weights and the history."""
 
@@ -187,16 +200,13 @@ class Population:
             outputs: Tensor = functional_call(self.student, parameters, (batch,))
             return outputs
 
-        outcomes = self.student.outcomes
-        if self.cost is not None:
-            self.student.outcomes = None  # no shots are spent on validation
         hits = torch.zeros(len(self.members))
         size = max(1, _EVALUATION_BATCH // len(self.members))
         batches = zip(torch.split(inputs, size), torch.split(labels, size), strict=True)
-        for batch, expected in batches:
-            outputs = vmap(logits, in_dims=(0, None))(self.parameters, batch)
-            hits += (outputs.argmax(dim=-1) == expected).sum(dim=1)
-        self.student.outcomes = outcomes
+        with without_shots(self.student):
+            for batch, expected in batches:
+                outputs = vmap(logits, in_dims=(0, None))(self.parameters, batch)
+                hits += (outputs.argmax(dim=-1) == expected).sum(dim=1)
         return hits / len(labels)
 
     def figures(self, epoch: int) -> list[Epoch]:

@@ -219,6 +219,8 @@ class DistillSpec:
         gradient: How the circuit is differentiated: exact, noisy (exactly, through the device's
             noise), parameter_shift or spsa (both from shots alone).
         train_target: Where the circuit runs while it trains: exact, aer or fake_<device>.
+        shifted_weights: Weights that a step of parameter_shift shifts, drawn at random; null = all.
+        steps: Steps after which training ends, within an epoch too; null = after all epochs.
         selection: Which weights are kept: those of the best validation accuracy, or the last.
     """
 
@@ -233,6 +235,8 @@ class DistillSpec:
     kd_weight: float = 0.5
     gradient: Gradient = "exact"
     train_target: str = "exact"
+    shifted_weights: int | None = None
+    steps: int | None = None
     selection: Literal["validation", "last"] = "last"
 
     def __post_init__(self) -> None:
@@ -247,6 +251,15 @@ class DistillSpec:
             value = getattr(self, key)
             accepted = "a finite number, 0 or more"
             _require(math.isfinite(value) and value >= 0, f"distill.{key}", value, accepted)
+        for key in ("shifted_weights", "steps"):
+            if getattr(self, key) is not None:
+                _at_least(f"distill.{key}", getattr(self, key), 1)
+        _require(
+            self.shifted_weights is None or self.gradient == "parameter_shift",
+            "distill.shifted_weights",
+            self.shifted_weights,
+            "null where distill.gradient is not parameter_shift",
+        )
         on_device = self.train_target not in IDEAL_TARGETS
         _require(
             self.train_target == "exact" or self.gradient != "exact",

@@ -269,8 +269,9 @@ def _training_outcomes(
     compiled = target.compile(student.circuit)
     if gradient == "noisy":
         return noisy_outcomes(compiled)
-    from_shots = parameter_shift if gradient == "parameter_shift" else spsa
-    return from_shots(target, compiled)
+    if gradient == "parameter_shift":
+        return parameter_shift(target, compiled, shifted=spec.shifted_weights)
+    return spsa(target, compiled)
 
 
 def _training_cost(folder: RunFolder) -> dict[str, Any]:

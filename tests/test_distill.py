@@ -257,6 +257,24 @@ def test_a_full_disk_leaves_the_last_checkpoint(data, teacher, tmp_path, monkeyp
             assert torch.equal(value, right.state[name])
 
 
+def test_training_ends_after_its_steps_within_an_epoch(data, teacher):
+    whole = train(data, teacher)
+    assert loop.step_sizes(SPEC, 30) == [[8, 8, 8, 6]] * 3
+    losses = {}
+    spec = replace(SPEC, steps=6, schedule="constant")
+    cut = train(data, teacher, spec=spec, on_step=losses.__setitem__)
+    assert loop.step_sizes(spec, 30) == [[8, 8, 8, 6], [8, 8]]
+    assert list(losses) == [1, 2, 3, 4, 5, 6]
+    for one, other in zip(cut, whole, strict=True):
+        assert one.history[0] == other.history[0]
+        assert len(one.history) == 2
+    assert sum(losses[step] for step in (5, 6)) / 2 == pytest.approx(
+        sum(one.history[1].loss for one in cut) / len(cut), rel=1e-5
+    )
+    exact = train(data, teacher, spec=replace(spec, steps=4))
+    assert [one.history for one in exact] == [one.history[:1] for one in cut]
+
+
 def test_selection_keeps_the_best_or_the_last_epoch(data, teacher):
     spec = replace(SPEC, epochs=6, lr=0.3, schedule="constant", selection="validation")
     best = train(data, teacher, spec=spec)

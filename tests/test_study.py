@@ -322,6 +322,8 @@ def test_training_from_shots_goes_on_to_the_same_bits(gradient, tiny, tmp_path, 
     whole, stopped = (RunFolder.create(tmp_path / name, recipe) for name in ("whole", "stopped"))
     cost = run(whole)["training_cost"]["students"]
     assert cost["executions"] == 50 * cost["circuits"] > 0
+    assert cost["steps"] == 2 * 3  # of 24 images, 8 at a time; none to check the terms
+    assert cost["calls"] == cost["steps"] * {"parameter_shift": 2, "spsa": 1}[gradient]
 
     def stop(figures, *, epochs):
         raise KeyboardInterrupt
