@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Table
 
 from qkd_qiskit.population import Epoch
+from qkd_qiskit.results import kept_rows, num_images
 from qkd_qiskit.study import Observer
 
 _PLAIN_EVERY_S = 5.0
@@ -85,11 +86,10 @@ def summary_table(result: Mapping[str, Any]) -> Table:
     table.add_row(f"teacher ({teacher['kind']})", f"{teacher['accuracy']:.1%}")
     for arm, figures in result["arms"].items():
         failed = result["failed"][arm]
-        kept = [index for index, seed in enumerate(result["seeds"]) if str(seed) not in failed]
         cells = []
         for name in targets:
-            values = [figures[name]["accuracy"][index] for index in kept]
-            cells.append(_spread(values))
+            kept = kept_rows(result, arm, target=name)
+            cells.append(_spread([figures[name]["accuracy"][row] for row in kept]))
         note = f" ({len(failed)} failed)" if failed else ""
         table.add_row(arm.replace("_", " ") + note, *cells)
     titles = {
@@ -125,5 +125,4 @@ def _spread(values: Sequence[float]) -> str:
 
 def _target_heading(result: Mapping[str, Any], name: str) -> str:
     shots = result["targets"][name]["shots"]
-    figures = next(iter(result["arms"].values()))[name]
-    return f"{name}\n{figures['images'][0]} images" + (f", {shots} shots" if shots else "")
+    return f"{name}\n{num_images(result, name)} images" + (f", {shots} shots" if shots else "")

@@ -91,20 +91,50 @@ def evaluate(
             f"teacher_logits have shape {tuple(teacher_logits.shape)}; give {expected}, one row "
             f"for each image of the split"
         )
-    exact = exact_logits(student, split.images)
     if not target.ideal and isinstance(student, QuantumStudent):
         shots = (target.shots if shots is None else shots) if target.sampled else None
         logits = target_logits(
             student, split.images, target=target, shots=shots, seed=seed, on_batch=on_batch
         )
     else:
-        shots, logits = None, exact
+        shots, logits = None, None
         if on_batch is not None:
             on_batch(len(split))
+    return judge(
+        student,
+        split,
+        logits=logits,
+        target=target.name,
+        teacher_logits=teacher_logits,
+        shots=shots,
+    )
+
+
+def judge(
+    student: Student,
+    split: Split,
+    *,
+    logits: Tensor | None,
+    target: str,
+    teacher_logits: Tensor | None = None,
+    shots: int | None = None,
+) -> Evaluation:
+    """The figures of a student whose logits are known.
+
+    Args:
+        student: Whose they are.
+        split: Images and labels.
+        logits: `(images, num_classes)` as measured; None = the exact ones.
+        target: Where they were measured.
+        teacher_logits: As for `evaluate`.
+        shots: Shots per image; None where nothing was sampled.
+    """
+    exact = exact_logits(student, split.images)
+    logits = exact if logits is None else logits
     choices = logits.argmax(dim=1)
     agreement, divergence = agreement_and_divergence(logits, teacher_logits)
     return Evaluation(
-        target=target.name,
+        target=target,
         images=len(split),
         shots=shots,
         accuracy=_share(choices == split.labels),

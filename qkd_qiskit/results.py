@@ -87,14 +87,28 @@ def add_target(
     result: dict[str, Any], folder: RunFolder, *, target: Target, student: Student
 ) -> None:
     """Put the figures of one target into a result: arms, gains and what the target is."""
-    key = evaluation_key(folder.recipe, target)
+    described = _describe_target(target, student)
+    add_figures(result, folder, key=evaluation_key(folder.recipe, target), described=described)
+
+
+def add_figures(
+    result: dict[str, Any], folder: RunFolder, *, key: str, described: Mapping[str, Any]
+) -> None:
+    """Put the figures that the folder has under a key into a result, and what the target is.
+
+    Where the target's description lists `seeds`, only those were evaluated; the others are None.
+    """
+    result["targets"][key] = dict(described)
+    seeds = described.get("seeds", result["seeds"])
     for arm, figures in result["arms"].items():
-        members = [folder.evaluations(arm, seed)[key] for seed in result["seeds"]]
+        members = [
+            folder.evaluations(arm, seed)[key] if seed in seeds else dict.fromkeys(FIGURES)
+            for seed in result["seeds"]
+        ]
         figures[key] = {name: [member[name] for member in members] for name in FIGURES}
     for name, (treatment, baseline) in COMPARISONS.items():
         if {treatment, baseline} <= set(result["arms"]):
             result[name][key] = _gain(result, key, treatment=treatment, baseline=baseline)
-    result["targets"][key] = _describe_target(target, student)
 
 
 def keep_other_targets(result: dict[str, Any], earlier: Mapping[str, Any]) -> None:
@@ -167,10 +181,28 @@ def failures(folder: RunFolder, arm: str, *, num_classes: int) -> dict[str, str]
     return reasons
 
 
-def kept_rows(result: Mapping[str, Any], *arms: str) -> list[int]:
-    """Positions in the result's lists of the seeds at which none of the arms failed."""
+def kept_rows(result: Mapping[str, Any], *arms: str, target: str | None = None) -> list[int]:
+    """Positions in the result's lists of the seeds at which none of the arms failed.
+
+    Args:
+        result: What result.json holds.
+        arms: Which arms.
+        target: Only seeds that were evaluated there; default: all.
+    """
     failed = {seed for arm in arms for seed in result["failed"].get(arm, {})}
-    return [row for row, seed in enumerate(result["seeds"]) if str(seed) not in failed]
+    described = {} if target is None else result["targets"][target]
+    evaluated = described.get("seeds", result["seeds"])
+    return [
+        row
+        for row, seed in enumerate(result["seeds"])
+        if str(seed) not in failed and seed in evaluated
+    ]
+
+
+def num_images(result: Mapping[str, Any], target: str) -> int:
+    """Test images of a target."""
+    figures = next(iter(result["arms"].values()))[target]
+    return next(int(images) for images in figures["images"] if images is not None)
 
 
 def paired_gain(treated: Sequence[float], baseline: Sequence[float]) -> dict[str, Any]:
@@ -205,12 +237,14 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float | None]:
 def _gain(
     result: Mapping[str, Any], target: str, *, treatment: str, baseline: str
 ) -> dict[str, Any]:
-    kept = kept_rows(result, treatment, baseline)
+    kept = kept_rows(result, treatment, baseline, target=target)
     treated, compared = (
         [result["arms"][arm][target]["accuracy"][index] for index in kept]
         for arm in (treatment, baseline)
     )
-    left_out = [str(seed) for row, seed in enumerate(result["seeds"]) if row not in kept]
+    left_out = [
+        str(result["seeds"][row]) for row in kept_rows(result, target=target) if row not in kept
+    ]
     return paired_gain(treated, compared) | {"left_out": left_out}
 
 

@@ -180,7 +180,9 @@ def _gain_row(
     treated, compared = (result["arms"][arm][target]["accuracy"] for arm in arms)
     return GainRow(
         label=target,
-        differences=[100 * (treated[row] - compared[row]) for row in kept_rows(result, *arms)],
+        differences=[
+            100 * (treated[row] - compared[row]) for row in kept_rows(result, *arms, target=target)
+        ],
         mean=gain["mean"],
         interval=None if gain["ci95"] is None else tuple(gain["ci95"]),
     )
@@ -248,7 +250,7 @@ def _confusion_section(result: Mapping[str, Any]) -> Markup:
     if teacher is not None:
         shown.append(_confusion_panel(result, teacher, arm="teacher"))
     for arm in (BASELINE, TREATMENT):
-        rows = kept_rows(result, arm) if arm in result["arms"] else []
+        rows = kept_rows(result, arm, target=target) if arm in result["arms"] else []
         if rows:
             matrices = [result["arms"][arm][target]["confusion"][row] for row in rows]
             total = [
@@ -337,7 +339,7 @@ def _exact_and_sampled(result: Mapping[str, Any]) -> Pairs:
     """Accuracies of the students whose circuit was sampled, by target and arm."""
     pairs: Pairs = {}
     for target, arm in itertools.product(result["targets"], result["arms"]):
-        figures, rows = result["arms"][arm][target], kept_rows(result, arm)
+        figures, rows = result["arms"][arm][target], kept_rows(result, arm, target=target)
         has_circuit = arm != TWIN and "circuit" in result["targets"][target]
         if rows and has_circuit:
             exact, sampled = (

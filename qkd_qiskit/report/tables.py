@@ -151,7 +151,8 @@ def _spread(
     key: str,
     form: Callable[[float], str] = percent,
 ) -> object:
-    values = [result["arms"][arm][target][key][row] for row in kept_rows(result, arm)]
+    rows = kept_rows(result, arm, target=target)
+    values = [result["arms"][arm][target][key][row] for row in rows]
     if not values:
         return "all failed"
     return _NONE if None in values else _with_range(values, form)

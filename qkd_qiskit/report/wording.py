@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from qkd_qiskit.recipe import Recipe
-from qkd_qiskit.results import BASELINE, TREATMENT, TWIN
+from qkd_qiskit.results import BASELINE, TREATMENT, TWIN, num_images
 
 FEW_SEEDS = 5  # below this many pairs the t interval is wide, and the reader is told
 HELPED, HARMED, UNDECIDED = "up", "down", "open"
@@ -180,8 +180,7 @@ def missing_answer(arms: Sequence[str]) -> str:
 def conditions(result: Mapping[str, Any], target: str) -> str:
     """Images, shots and noise of a target, in short."""
     described = result["targets"][target]
-    figures = next(iter(result["arms"].values()))[target]
-    parts = [count(figures["images"][0], "image")]
+    parts = [count(num_images(result, target), "image")]
     shots = described["shots"]
     parts.append("exact probabilities" if shots is None else count(shots, "shot"))
     if is_noisy(result, target):
