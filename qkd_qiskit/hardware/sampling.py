@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from qiskit.circuit import QuantumCircuit
+from qiskit.primitives import BitArray
 
 # Up to here a density matrix is cheaper than 4,096 noisy trajectories.
 _DENSITY_QUBITS = 10
@@ -53,6 +54,22 @@ def sample_probabilities(
         shots: shots per row.
         seed: seed of the whole batch; each row has its own stream.
     """
+    bits = sample_registers(
+        circuit, values, parameters=parameters, simulator=simulator, shots=shots, seed=seed
+    )[circuit.cregs[0].name]
+    return _frequencies(bits.array, num_bits=bits.num_bits)
+
+
+def sample_registers(
+    circuit: QuantumCircuit,
+    values: NDArray[np.float64],
+    *,
+    parameters: tuple[str, ...],
+    simulator: Any,
+    shots: int,
+    seed: int,
+) -> dict[str, BitArray]:
+    """Return the measured bits of each register, of shape (batch,); as `sample_probabilities`."""
     from qiskit_aer.primitives import SamplerV2
 
     batch = len(values)
@@ -66,8 +83,10 @@ def sample_probabilities(
         # Without parameters Aer runs a PUB of any shape once: all rows' shots are drawn together.
         pub = (circuit, None, shots * batch)
     data = sampler.run([pub]).result()[0].data
-    bits = data[circuit.cregs[0].name]
-    return _frequencies(bits.array.reshape(batch, shots, -1), num_bits=bits.num_bits)
+    return {
+        name: BitArray(bits.array.reshape(batch, shots, -1), bits.num_bits)
+        for name, bits in data.items()
+    }
 
 
 def _frequencies(packed: NDArray[np.uint8], *, num_bits: int) -> NDArray[np.float64]:
