@@ -19,7 +19,8 @@ from torch.func import functional_call, vmap
 
 from qkd_qiskit.data import Data
 from qkd_qiskit.errors import InputError, TeacherError, TrainingError
-from qkd_qiskit.losses import distillation_loss, label_loss
+from qkd_qiskit.features import adapt, captured, make_adapter, of_student, only
+from qkd_qiskit.losses import distillation_loss, feature_loss, label_loss
 from qkd_qiskit.population import Epoch, Lessons, Member, Population, Trained, without_shots
 from qkd_qiskit.recipe import DistillSpec
 from qkd_qiskit.seeds import generator
@@ -27,7 +28,7 @@ from qkd_qiskit.steps import fused_steps
 from qkd_qiskit.students import Student
 from qkd_qiskit.teachers import Teacher
 
-TERMS = ("ce", "kd")
+TERMS = ("ce", "kd", "feature")
 _LARGE_STEP = 2**24  # parameters x images, of all members
 _DEAD = 1e-9  # a gradient that is nowhere larger than this comes from rounding
 
@@ -62,9 +63,11 @@ def train_population(
 
     Raises:
         TrainingError: A loss term with a weight above 0 gives the student no gradient.
+        InputError: The student has no layer of the name given, or its features do not fit.
         CheckpointError: The checkpoint belongs to another population.
         StorageError: The checkpoint could not be written; the one before it is still there.
     """
+    starts = _with_adapters(student, members, starts=starts, lessons=lessons, spec=spec)
     population = Population(student, members, starts=starts, spec=spec)
     if checkpoint is not None and checkpoint.exists():
         population.load(checkpoint)
@@ -126,13 +129,19 @@ def distill(
         DataError: A class has fewer images than asked for.
     """
     spec = spec or DistillSpec()
-    member = Member(arm="distilled", seed=seed, ce_weight=spec.ce_weight, kd_weight=spec.kd_weight)
+    member = Member(
+        arm="distilled",
+        seed=seed,
+        ce_weight=spec.ce_weight,
+        kd_weight=spec.kd_weight,
+        feature_weight=spec.feature_weight,
+    )
     draws = data.draw(train_per_class, draw="random", seed=seed)[None]
     (trained,) = train_population(
         student,
         [member],
         starts=[dict(student.named_parameters())],
-        lessons=make_lessons(student, teacher, data, draws=draws),
+        lessons=make_lessons(student, [teacher], data, draws=draws, layer=layer_of(spec)),
         spec=spec,
         on_epoch=on_epoch,
     )
@@ -140,41 +149,66 @@ def distill(
     return trained
 
 
-def make_lessons(student: Student, teacher: Teacher, data: Data, *, draws: Tensor) -> Lessons:
-    """The lessons of a population with one teacher: inputs and its outputs, each computed once.
+def layer_of(spec: DistillSpec) -> str | None:
+    """The teacher's layer whose feature maps the lessons need; None where none are compared."""
+    return spec.teacher_layer if spec.feature_weight > 0 else None
+
+
+def make_lessons(
+    student: Student,
+    teachers: Teacher | Sequence[Teacher],
+    data: Data,
+    *,
+    draws: Tensor,
+    taught_by: Tensor | None = None,
+    layer: str | None = None,
+) -> Lessons:
+    """The lessons of a population: inputs and what the teachers say, each computed once.
 
     A reduction that depends on data (pca) and was not fitted yet is fitted to the pool.
 
     Args:
         student: Whose fixed preprocessing is applied.
-        teacher: Who gives the logits for the pool.
+        teachers: Who gives the logits for the pool.
         data: Images with a training pool and a validation split.
         draws: Rows of the pool for each member, `(members, images)`.
+        taught_by: Which of the teachers teaches each member, `(members,)`; default: the first.
+        layer: Layer of the teachers whose feature maps are taken, for the rows that are drawn.
 
     Raises:
         InputError: The student takes other images or has another number of classes.
-        TeacherError: The teacher has another number of outputs.
+        TeacherError: A teacher has another number of outputs, or no such layer.
     """
+    teachers = [teachers] if isinstance(teachers, Teacher) else list(teachers)
     if (data.image_shape, data.num_classes) != (student.image_shape, student.num_classes):
         raise InputError(
             f"the data has images of shape {data.image_shape} in {data.num_classes} classes, the "
             f"student takes {student.image_shape} and {student.num_classes}; build it with "
             f"make_student(..., image_shape=data.image_shape, num_classes=data.num_classes)"
         )
-    if teacher.num_classes != student.num_classes:
-        raise TeacherError(
-            f"the teacher has {teacher.num_classes} outputs, the student {student.num_classes}; "
-            f"give a teacher of the same classes"
-        )
+    for teacher in teachers:
+        if teacher.num_classes != student.num_classes:
+            raise TeacherError(
+                f"the teacher has {teacher.num_classes} outputs, the student "
+                f"{student.num_classes}; give a teacher of the same classes"
+            )
+    first = torch.zeros(len(draws), dtype=torch.int64)
+    featured = None if layer is None else torch.unique(draws)
     student.fit(data.pool.images)
     return Lessons(
         inputs=student.features(data.pool.images),
         labels=data.pool.labels,
-        teacher_logits=teacher.logits(data.pool.images)[None],
-        teachers=torch.zeros(len(draws), dtype=torch.int64),
+        teacher_logits=torch.stack([teacher.logits(data.pool.images) for teacher in teachers]),
+        teachers=first if taught_by is None else taught_by,
         draws=draws,
         validation_inputs=student.features(data.validation.images),
         validation_labels=data.validation.labels,
+        featured=featured,
+        teacher_features=None
+        if featured is None or layer is None
+        else torch.stack(
+            [teacher.features(data.pool.images[featured], layer=layer) for teacher in teachers]
+        ),
     )
 
 
@@ -201,14 +235,19 @@ def check_terms(
     for number, term in enumerate(TERMS):
         for place in arms.values():
             member, start = members[place], starts[place]
-            if not (member.ce_weight, member.kd_weight)[number]:
+            if not member.weights[number]:
                 continue
+            if term == "feature" and lessons.teacher_features is None:
+                raise TrainingError(
+                    f"loss term 'feature' of arm {member.arm!r} has no feature maps to compare "
+                    f"with: make the lessons with the teacher's layer"
+                )
             batch = tuple(part[place] for part in first)
             leaves = {name: value.detach().requires_grad_() for name, value in start.items()}
             with without_shots(student):
                 loss = _terms(student, leaves, batch, spec)[number]
             gradients = (
-                torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+                torch.autograd.grad(loss, list(of_student(leaves).values()), allow_unused=True)
                 if loss.requires_grad
                 else ()
             )
@@ -275,15 +314,47 @@ def _terms(
     spec: DistillSpec,
 ) -> list[Tensor]:
     """The loss terms of one member on one batch, in the order of `TERMS`."""
-    inputs, labels, teacher_logits = batch
-    logits = functional_call(student, dict(parameters), (inputs,))
+    inputs, labels, teacher_logits, *teacher_features = batch
+    own, layer = of_student(parameters), spec.student_layer
+    if not teacher_features or layer is None:
+        logits = functional_call(student, own, (inputs,))
+        feature = logits.new_zeros(())
+    else:
+        with captured(student, layer, owner="student") as found:
+            logits = functional_call(student, own, (inputs,))
+        features = adapt(parameters, only(found, layer, owner="student"))
+        feature = feature_loss(features, teacher_features[0])
     kd = distillation_loss(
         logits,
         teacher_logits,
         temperature=spec.temperature,
         student_temperature=spec.student_temperature,
     )
-    return [label_loss(logits, labels), kd]
+    return [label_loss(logits, labels), kd, feature]
+
+
+def _with_adapters(
+    student: Student,
+    members: Sequence[Member],
+    *,
+    starts: Sequence[Mapping[str, Tensor]],
+    lessons: Lessons,
+    spec: DistillSpec,
+) -> Sequence[Mapping[str, Tensor]]:
+    """The members' first parameters, with those of an adapter where the feature maps need one."""
+    if lessons.teacher_features is None or spec.student_layer is None:
+        return starts
+    one = lessons.inputs[lessons.draws[0, :1]]
+    with torch.no_grad(), captured(student, spec.student_layer, owner="student") as found:
+        student(one)
+    shape = only(found, spec.student_layer, owner="student").shape[1:]
+    return [
+        {
+            **start,
+            **make_adapter(shape, lessons.teacher_features.shape[2:], seed=member.seed),
+        }
+        for member, start in zip(members, starts, strict=True)
+    ]
 
 
 @contextmanager

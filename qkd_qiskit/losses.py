@@ -16,6 +16,15 @@ def label_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return cross_entropy(logits, labels)
 
 
+def feature_loss(features: Tensor, teacher_features: Tensor) -> Tensor:
+    """Mean square of the difference of feature maps `(batch, ...)` of one shape.
+
+    The third term of the slides' quantum-to-classical setting, L = CE + KL + MSE(f_t, f_s); FitNets
+    (arXiv 1412.6550, equation 3) have half the squared norm in its place.
+    """
+    return (features - teacher_features).square().mean()
+
+
 def distillation_loss(
     logits: Tensor,
     teacher_logits: Tensor,

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.func import functional_call, vmap
 
 from qkd_qiskit.errors import CheckpointError
+from qkd_qiskit.features import of_student
 from qkd_qiskit.recipe import DistillSpec
 from qkd_qiskit.storage import load_tensors, save_tensors
 from qkd_qiskit.students import Student
@@ -34,12 +35,19 @@ class Member:
         seed: Seed of its initialisation, data draw and data order.
         ce_weight: Weight of the cross-entropy with the labels.
         kd_weight: Weight of the divergence from the teacher.
+        feature_weight: Weight of the difference of feature maps.
     """
 
     arm: str
     seed: int
     ce_weight: float
     kd_weight: float
+    feature_weight: float = 0.0
+
+    @property
+    def weights(self) -> tuple[float, float, float]:
+        """The weights in the order of the loss terms."""
+        return self.ce_weight, self.kd_weight, self.feature_weight
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +62,8 @@ class Lessons:
         draws: Rows of the pool that each member trains on, `(members, images)`.
         validation_inputs: What `student.features` gives for the validation split.
         validation_labels: Its labels.
+        featured: Rows of the pool that have feature maps, sorted; None without feature maps.
+        teacher_features: Each teacher's feature maps of these `(teachers, featured, ...)`.
     """
 
     inputs: Tensor
@@ -63,16 +73,25 @@ class Lessons:
     draws: Tensor
     validation_inputs: Tensor
     validation_labels: Tensor
+    featured: Tensor | None = None
+    teacher_features: Tensor | None = None
 
-    def batch(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Inputs, labels and teacher logits `(members, images, ...)` of the members' rows."""
-        logits = self.teacher_logits[self.teachers[:, None], rows]
-        return self.inputs[rows], self.labels[rows], logits
+    def batch(self, rows: Tensor) -> tuple[Tensor, ...]:
+        """Inputs, labels, teacher logits and, if any, features `(members, images, ...)` of rows."""
+        teachers = self.teachers[:, None]
+        parts = self.inputs[rows], self.labels[rows], self.teacher_logits[teachers, rows]
+        if self.featured is None or self.teacher_features is None:
+            return parts
+        places = torch.searchsorted(self.featured, rows.contiguous())
+        return *parts, self.teacher_features[teachers, places]
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """One member's figures after one epoch (losses are means over the epoch's steps, in nats)."""
+    """One member's figures after one epoch.
+
+    Losses are means over the epoch's steps, in nats; `feature` is a mean square.
+    """
 
     epoch: int
     loss: float
@@ -80,6 +99,7 @@ class Epoch:
     kd: float
     validation_accuracy: float
     lr: float
+    feature: float = 0.0
 
 
 _FIGURES = [field.name for field in fields(Epoch)][1:]
@@ -92,7 +112,7 @@ class Trained:
 
     Attributes:
         member: Which one.
-        state: Its chosen parameters by name.
+        state: Its chosen parameters by name, an adapter's (see `features`) included.
         chosen_epoch: The epoch they come from, counted from 1; 0 = the start, where the first
             epoch failed.
         history: Its figures, one entry for each epoch.
@@ -135,7 +155,7 @@ class Population:
         spec: DistillSpec,
     ) -> None:
         self.student, self.members, self.spec = student, members, spec
-        self.weights = torch.tensor([[member.ce_weight, member.kd_weight] for member in members])
+        self.weights = torch.tensor([member.weights for member in members])
         self.parameters = {
             name: torch.stack([start[name].detach() for start in starts]).requires_grad_()
             for name in starts[0]
@@ -177,12 +197,13 @@ class Population:
     def end_epoch(
         self, terms: Tensor, *, validation_inputs: Tensor, validation_labels: Tensor, lr: float
     ) -> None:
-        """Keep the epoch's mean loss terms `(members, 2)` and choose weights on validation."""
+        """Keep the epoch's mean loss terms `(members, 3)` and choose weights on validation."""
         accuracy = self._accuracy(validation_inputs, validation_labels)
         terms[self.failed] = math.nan
         loss = (self.weights * terms).sum(dim=1)
         rates = torch.full_like(loss, lr)
-        row = torch.stack([loss, terms[:, 0], terms[:, 1], accuracy, rates], dim=1)
+        ce, kd, feature = terms.T
+        row = torch.stack([loss, ce, kd, accuracy, rates, feature], dim=1)
         self.history = torch.cat([self.history, row[None].double()])
         accuracies = self.history[:, :, _ACCURACY]
         # Of equally good epochs the later one: the learning rate has fallen further.
@@ -205,7 +226,7 @@ class Population:
         batches = zip(torch.split(inputs, size), torch.split(labels, size), strict=True)
         with without_shots(self.student):
             for batch, expected in batches:
-                outputs = vmap(logits, in_dims=(0, None))(self.parameters, batch)
+                outputs = vmap(logits, in_dims=(0, None))(of_student(self.parameters), batch)
                 hits += (outputs.argmax(dim=-1) == expected).sum(dim=1)
         return hits / len(labels)
 

@@ -12,8 +12,20 @@ from typing import Literal
 from qkd_qiskit.errors import RecipeError
 
 DatasetName = Literal["digits", "mnist", "fashion_mnist"]
-TeacherKind = Literal["softmax", "mlp", "small_cnn", "lenet5", "alexnet", "ensemble", "module"]
-StudentKind = Literal["quantum", "hybrid", "classical"]
+TeacherKind = Literal[
+    "softmax",
+    "mlp",
+    "small_cnn",
+    "lenet5",
+    "alexnet",
+    "ensemble",
+    "quanvolution",
+    "random_quanvolution",
+    "convolution",
+    "module",
+]
+StudentKind = Literal["quantum", "hybrid", "classical", "quanvolution", "convolution"]
+FILTER_STUDENTS = ("quanvolution", "convolution")
 Encoding = Literal["amplitude", "angle", "reuploading", "qubit"]
 Ansatz = Literal["ry_rz_ring", "real_amplitudes", "cz_line"]
 Reduction = Literal["none", "linear", "crop", "pca", "avg_pool", "max_pool", "cnn"]
@@ -113,6 +125,8 @@ class TeacherSpec:
         lr: Adam's learning rate.
         weight_decay: Decoupled weight decay (AdamW).
         train_per_class: Training images per class for the teacher; null = all.
+        same_draw: One teacher for each seed, trained on the images that the students of that seed
+            train on.
     """
 
     kind: TeacherKind = "softmax"
@@ -123,6 +137,7 @@ class TeacherSpec:
     lr: float = 0.01
     weight_decay: float = 0.0
     train_per_class: int | None = None
+    same_draw: bool = False
 
     def __post_init__(self) -> None:
         _require(
@@ -137,6 +152,12 @@ class TeacherSpec:
         _require(self.weight_decay >= 0, "teacher.weight_decay", self.weight_decay, "0 or more")
         if self.train_per_class is not None:
             _at_least("teacher.train_per_class", self.train_per_class, 1)
+        _require(
+            not self.same_draw or (self.checkpoint is None and self.train_per_class is None),
+            "teacher.same_draw",
+            self.same_draw,
+            "false where teacher.checkpoint or teacher.train_per_class is given",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,9 +165,11 @@ class StudentSpec:
     """What learns.
 
     Attributes:
-        kind: quantum (no trainable classical layer), hybrid (trainable reduction and/or head) or
+        kind: quantum (no trainable classical layer), hybrid (trainable reduction and/or head),
             classical (the twin of the hybrid or quantum student that the other fields describe,
-            with a matched number of parameters and no circuit).
+            with a matched number of parameters and no circuit), convolution (three filters of 2x2
+            pixels and a linear layer) or quanvolution (the same, the filters circuits); the last
+            two take no other field.
         qubits: Width of the circuit.
         encoding: How features enter: amplitude (2^n features), angle (one per qubit), reuploading
             (one per qubit and layer), qubit (several rotations per qubit).
@@ -216,6 +239,10 @@ class DistillSpec:
             Hinton); 1 = soften the teacher only.
         ce_weight: Weight of the cross-entropy with the labels in the distilled arm.
         kd_weight: Weight of the KL divergence from the teacher in the distilled arm.
+        feature_weight: Weight of the mean squared difference of feature maps in the distilled arm.
+        teacher_layer: Layer of the teacher whose feature maps are taken, for example filters.
+        student_layer: Layer of the student that is to give the same; where the channels differ, a
+            1x1 convolution between them is learned.
         gradient: How the circuit is differentiated: exact, noisy (exactly, through the device's
             noise), parameter_shift or spsa (both from shots alone).
         train_target: Where the circuit runs while it trains: exact, aer or fake_<device>.
@@ -233,6 +260,9 @@ class DistillSpec:
     student_temperature: float | None = None
     ce_weight: float = 0.5
     kd_weight: float = 0.5
+    feature_weight: float = 0.0
+    teacher_layer: str | None = None
+    student_layer: str | None = None
     gradient: Gradient = "exact"
     train_target: str = "exact"
     shifted_weights: int | None = None
@@ -247,7 +277,7 @@ class DistillSpec:
             value = getattr(self, key)
             accepted = "a number above 0, at most 1000"
             _require(value is None or 0 < value <= 1000, f"distill.{key}", value, accepted)
-        for key in ("ce_weight", "kd_weight", "weight_decay"):
+        for key in ("ce_weight", "kd_weight", "feature_weight", "weight_decay"):
             value = getattr(self, key)
             accepted = "a finite number, 0 or more"
             _require(math.isfinite(value) and value >= 0, f"distill.{key}", value, accepted)
@@ -274,11 +304,18 @@ class DistillSpec:
             "a device such as fake_torino where distill.gradient is noisy",
         )
         _require(
-            self.ce_weight + self.kd_weight > 0,
+            self.ce_weight + self.kd_weight + self.feature_weight > 0,
             "distill.ce_weight",
             self.ce_weight,
-            "a positive weight for at least one of ce_weight and kd_weight",
+            "a positive weight for at least one of ce_weight, kd_weight and feature_weight",
         )
+        for key in ("teacher_layer", "student_layer"):
+            _require(
+                self.feature_weight == 0 or getattr(self, key) is not None,
+                f"distill.{key}",
+                getattr(self, key),
+                "the name of a layer where distill.feature_weight is above 0",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -327,6 +364,12 @@ class Recipe:
             "a number of at least 1, or a list of distinct whole numbers of at least 0",
         )
         _require(0 <= self.seed < 2**32, "seed", self.seed, "a whole number from 0 to 2**32 - 1")
+        _require(
+            "classical_twin" not in self.arms or self.student.kind != "convolution",
+            "arms",
+            list(self.arms),
+            "arms without classical_twin for the student convolution, which is classical itself",
+        )
         _require(
             "distilled_noisy" not in self.arms or self.noise_target is not None,
             "targets",

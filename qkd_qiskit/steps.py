@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from qkd_qiskit.engine.fused import FusedStep, Objective
 from qkd_qiskit.errors import CircuitError
@@ -19,6 +20,8 @@ def fused_steps(population: Population, lessons: Lessons) -> FusedSteps | None:
     """The population's fused steps, or None where more than the weights of a circuit is trained."""
     student, spec = population.student, population.spec
     if not isinstance(student, QuantumStudent) or not student.only_circuit_is_trained:
+        return None
+    if lessons.teacher_features is not None:
         return None
     objective = Objective(
         temperature=spec.temperature,
@@ -67,7 +70,7 @@ class FusedSteps:
             )
 
     def __call__(self, order: Tensor, *, lr: float) -> Tensor:
-        """Mean loss terms `(members, 2)` of an epoch's steps, taken in the order of the rows."""
+        """Mean loss terms `(members, 3)` of an epoch's steps, taken in the order of the rows."""
         population, fused = self.population, self.fused
         terms = fused.epoch(
             self.samples,
@@ -83,4 +86,4 @@ class FusedSteps:
             "exp_avg_sq": torch.from_numpy(state["exp_avg_sq"]),
         }
         population.failed |= torch.from_numpy(state["failed"])
-        return torch.from_numpy(terms).float()
+        return pad(torch.from_numpy(terms).float(), (0, 1))  # there are no feature maps

@@ -28,7 +28,7 @@ from qkd_qiskit.circuits.networks import make_qnn
 from qkd_qiskit.circuits.openqasm import dump_circuit, load_circuit
 from qkd_qiskit.engine import CompiledConnector
 from qkd_qiskit.errors import CheckpointError, CircuitError
-from qkd_qiskit.recipe import StudentSpec
+from qkd_qiskit.recipe import FILTER_STUDENTS, StudentSpec
 from qkd_qiskit.recipes import parse_recipe
 from qkd_qiskit.reductions import TRAINED, PrincipalComponents, make_reduction
 from qkd_qiskit.seeds import derive_seed, seeded
@@ -320,6 +320,11 @@ def make_student(
             f"a student of {num_classes} classes for images of shape {image_shape} was asked for; "
             f"give at least 2 classes and 1 pixel"
         )
+    if spec.kind in FILTER_STUDENTS:
+        from qkd_qiskit.filter_students import FilterStudent
+
+        with seeded(derive_seed(seed, "student", "layers")):
+            return FilterStudent(spec, image_shape=image_shape, num_classes=num_classes)
     if circuit is not None:
         parts = adopt_circuit(circuit)
     elif spec.circuit is not None:
@@ -353,7 +358,7 @@ def load_student(folder: str | Path) -> Student:
     folder = Path(folder)
     try:
         card = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
-        spec = parse_recipe({"student": card["student"]}).student
+        spec = parse_recipe({"student": card["student"], "arms": ["label_only"]}).student
         channels, height, width = (int(size) for size in card["image_shape"])
         num_classes, foreign = int(card["num_classes"]), bool(card["foreign_circuit"])
     except (OSError, KeyError, TypeError, ValueError) as error:

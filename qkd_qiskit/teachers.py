@@ -21,7 +21,8 @@ from torch.nn import functional
 from qkd_qiskit.architectures import architecture_digest, build_teacher
 from qkd_qiskit.cache import CacheFolder, Tensors, compute_once
 from qkd_qiskit.data import Data, Split
-from qkd_qiskit.errors import TeacherError
+from qkd_qiskit.errors import InputError, TeacherError
+from qkd_qiskit.features import layer_outputs
 from qkd_qiskit.recipe import TeacherSpec
 from qkd_qiskit.seeds import derive_seed, generator, seeded
 from qkd_qiskit.storage import load_tensors, save_tensors, tensor_digest
@@ -88,6 +89,35 @@ class Teacher:
 
         key = f"{self.digest} {self.architecture} {tensor_digest({'images': images})}"
         return compute_once("logits", key, compute=compute, check=check, cache=cache)["logits"]
+
+    def features(
+        self, images: torch.Tensor, *, layer: str, cache: CacheFolder = None
+    ) -> torch.Tensor:
+        """Return what a layer gives (N, ...) for images, no gradient; computed once as `logits`.
+
+        Args:
+            images: Images, float32.
+            layer: Name of a layer of `module`.
+            cache: As for `logits`.
+
+        Raises:
+            TeacherError: The teacher has no such layer, or it gives no features.
+        """
+        try:
+            shape = layer_outputs(self.module, images[:1], layer=layer, owner="teacher").shape[1:]
+        except InputError as error:
+            raise TeacherError(f"distill.teacher_layer: {error}") from error
+
+        def compute() -> Tensors:
+            return {"features": layer_outputs(self.module, images, layer=layer, owner="teacher")}
+
+        def check(tensors: Tensors) -> None:
+            features = tensors.get("features", torch.empty(0))
+            if features.shape != (len(images), *shape) or not torch.isfinite(features).all():
+                raise TeacherError(f"no finite features of shape {(len(images), *shape)}")
+
+        key = f"{layer} {self.digest} {self.architecture} {tensor_digest({'images': images})}"
+        return compute_once("features", key, compute=compute, check=check, cache=cache)["features"]
 
 
 def make_teacher(
