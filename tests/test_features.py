@@ -227,5 +227,5 @@ def test_lessons_without_maps_are_refused_where_a_member_needs_them(data, teache
 def test_layers_that_are_not_there_are_named(data, teachers):
     with pytest.raises(TeacherError, match=r"distill\.teacher_layer: the teacher has no layer 'a'"):
         lessons_for(data, teachers, members(), layer="a")
-    with pytest.raises(InputError, match="the student has no layer 'b'; its layers are reduction, filters"):
+    with pytest.raises(InputError, match="no layer 'b'; its layers are reduction, filters"):
         train(data, teachers, members(), spec=replace(SPEC, student_layer="b"))
