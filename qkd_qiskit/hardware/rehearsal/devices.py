@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from qiskit.circuit import QuantumCircuit
+from qiskit.primitives.containers.sampler_pub import SamplerPub
 
 from qkd_qiskit.errors import InputError, TargetError
 from qkd_qiskit.hardware import noise
@@ -100,7 +101,7 @@ class RehearsalDevice:
     def problem(self, program: Program) -> str | None:
         """Return why the device cannot run a program, or None."""
         from qiskit_ibm_runtime.exceptions import IBMInputValueError
-        from qiskit_ibm_runtime.utils.validations import validate_isa_circuits
+        from qiskit_ibm_runtime.utils.validations import validate_isa_circuits, validate_rzz_pubs
 
         if program.meas_level != "classified":
             return f"measurement level {program.meas_level!r} is not simulated, only 'classified'"
@@ -109,23 +110,21 @@ class RehearsalDevice:
                 return "circuits with control flow are not simulated"
             try:
                 validate_isa_circuits([pub.circuit], self.backend.target)
+                if pub.values is not None:
+                    validate_rzz_pubs([SamplerPub.coerce((pub.circuit, pub.values, pub.shots))])
                 self._prepare(pub.circuit)
             except (IBMInputValueError, InputError) as error:
                 return " ".join(str(getattr(error, "message", error)).split())
         return None
 
-    def load(self, pub: Pub) -> PubLoad:
-        """Return what a PUB asks of the device."""
-        try:
-            duration = self._prepare(pub.circuit).noisy.duration_s
-        except (InputError, KeyError):
-            duration = None
+    def load(self, pub: Pub, *, runs: bool = True) -> PubLoad:
+        """Return what a PUB asks of the device; its duration is None where it cannot run."""
         return PubLoad(
             circuits=pub.circuits,
             shots=pub.shots,
             qubits=len(noise.used_qubits(pub.circuit)),
             two_qubit_gates=noise.count_two_qubit_gates(pub.circuit),
-            duration_s=duration,
+            duration_s=self._prepare(pub.circuit).noisy.duration_s if runs else None,
         )
 
     def program_timing(self, program: Program) -> Timing:
@@ -159,10 +158,31 @@ class RehearsalDevice:
         with self._lock:
             prepared = self._prepared.get(key)
             if prepared is None:
-                noisy = noise.with_noise(circuit, self._device, scale=1.0 if self.noisy else 0.0)
+                noisy = noise.with_noise(
+                    _without_isolated(circuit), self._device, scale=1.0 if self.noisy else 0.0
+                )
                 simulator = make_simulator(len(noisy.qubits), noise_model=noisy.noise_model)
                 prepared = self._prepared[key] = _Prepared(noisy, simulator)
             self._prepared.move_to_end(key)
             while len(self._prepared) > _CACHED_CIRCUITS:
                 self._prepared.popitem(last=False)
         return prepared
+
+
+def _without_isolated(circuit: QuantumCircuit) -> QuantumCircuit:
+    """Return the circuit without gates on qubits that no other and no measurement depends on.
+
+    Dynamical decoupling turns every idle qubit of a device back and forth.
+    """
+    joined = {
+        qubit
+        for instruction in circuit.data
+        if instruction.operation.name != "barrier"
+        and (len(instruction.qubits) > 1 or instruction.clbits)
+        for qubit in instruction.qubits
+    }
+    kept = circuit.copy_empty_like()
+    for instruction in circuit.data:
+        if instruction.operation.name == "barrier" or joined.issuperset(instruction.qubits):
+            kept.append(instruction)
+    return kept

@@ -10,7 +10,7 @@ from typing import Any
 from aiohttp import web
 
 from qkd_qiskit.errors import InputError
-from qkd_qiskit.hardware.rehearsal.access import Access
+from qkd_qiskit.hardware.rehearsal.access import Access, is_loopback
 from qkd_qiskit.hardware.rehearsal.faults import Fault
 from qkd_qiskit.hardware.rehearsal.service import Service
 from qkd_qiskit.hardware.rehearsal.sessions import Refused, iso_now
@@ -22,7 +22,7 @@ MAX_BODY_BYTES = 2**28
 _MESSAGES = {
     401: (1201, "Invalid credentials."),
     403: (1200, "You are not authorized to perform this action."),
-    404: (1217, "Not found."),
+    404: (1291, "Not found."),
     409: (1002, "Conflict."),
     429: (1202, "Too many requests received."),
     500: (1010, "Error returned at backend level."),
@@ -75,7 +75,7 @@ class Endpoints:
         """Serve a request, unless a fault strikes it first, or afterwards."""
         name = request.match_info.route.name or "unknown"
         # A page in a browser must not reach the server under a name of its own.
-        if request.url.host not in ("127.0.0.1", "localhost"):
+        if request.url.host != "localhost" and not is_loopback(request.url.host or ""):
             return _error(403, 1200, "Only loopback is served.")
         if name.startswith("rehearsal_"):
             return await _served(request, handler)

@@ -47,6 +47,7 @@ class Pub:
             return self.values.reshape(self.circuits, -1), {}
         from qiskit_ibm_runtime.fake_provider.executor.broadcast_sample import broadcast_sample
 
+        self.item.samplex.finalize()
         found = broadcast_sample(
             self.item.samplex,
             self.item.samplex_arguments,

@@ -1,7 +1,6 @@
 """The rehearsal as a server in a thread of its own."""
 
 import asyncio
-import ipaddress
 import socket
 import threading
 from collections.abc import Mapping, Sequence
@@ -9,7 +8,7 @@ from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING
 
 from qkd_qiskit.errors import TargetError
-from qkd_qiskit.hardware.rehearsal.access import Access
+from qkd_qiskit.hardware.rehearsal.access import Access, is_loopback
 from qkd_qiskit.hardware.rehearsal.devices import RehearsalDevice
 from qkd_qiskit.hardware.rehearsal.faults import Faults
 from qkd_qiskit.hardware.rehearsal.ledger import Ledger
@@ -56,7 +55,7 @@ class Rehearsal:
         """
         if plan not in ("open", "premium"):
             raise TargetError(f"plan is {plan!r}; accepted are open and premium")
-        if not _is_loopback(host):
+        if not is_loopback(host):
             raise TargetError(
                 f"host is {host!r}; a rehearsal listens on this machine alone, on 127.0.0.1"
             )
@@ -198,11 +197,3 @@ class Rehearsal:
         self._ready.set()
         await self._stopped.wait()
         await runner.cleanup()
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return address.version == 4 and address.is_loopback

@@ -142,7 +142,7 @@ class Service:
         except InputError as error:
             raise Refused(400, _INVALID, str(error)) from error
         problem = device.problem(program)
-        loads = tuple(device.load(pub) for pub in program.pubs)
+        loads = tuple(device.load(pub, runs=problem is None) for pub in program.pubs)
         executions = sum(load.executions for load in loads)
         if problem is None and executions > MAX_EXECUTIONS:
             problem = f"{executions:,} executions; a job may have {MAX_EXECUTIONS:,}"
