@@ -8,6 +8,7 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace
 
 from qkd_qiskit.cli.output import print_columns
+from qkd_qiskit.cli.rehearse import rehearse_parser, run_rehearse
 from qkd_qiskit.recipes import dump_recipe, list_recipes, load_recipe
 
 _GROUPS: dict[str, tuple[str, dict[str, list[str]]]] = {
@@ -38,6 +39,10 @@ def add_catalogue(commands: Any) -> None:
             for argument in arguments:
                 leaf.add_argument(argument, type=str, help=_ARGUMENT_HELP[argument])
             nested.add_subcommand(action, leaf, help=f"{action} {' '.join(arguments).upper()}")
+        if name == "targets":
+            nested.add_subcommand(
+                "rehearse", rehearse_parser(), help="serve a device here, to submit to unpaid"
+            )
 
 
 def run_recipes(options: Namespace, words: Sequence[str]) -> int:
@@ -64,11 +69,13 @@ def run_circuits(options: Namespace, words: Sequence[str]) -> int:
 
 
 def run_targets(options: Namespace, words: Sequence[str]) -> int:
-    """List the targets, or save the calibration of a device; returns the exit status."""
+    """List the targets, save a device's calibration, or rehearse; returns the exit status."""
     from qkd_qiskit.hardware import list_targets
 
     if options.action == "snapshot":
         return _snapshot(options.snapshot.device, options.snapshot.file)
+    if options.action == "rehearse":
+        return run_rehearse(options.rehearse)
 
     rows = {"exact": "ideal probabilities, no shots", "aer": "ideal, sampled"}
     for target in list_targets():

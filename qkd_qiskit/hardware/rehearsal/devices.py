@@ -119,12 +119,13 @@ class RehearsalDevice:
 
     def load(self, pub: Pub, *, runs: bool = True) -> PubLoad:
         """Return what a PUB asks of the device; its duration is None where it cannot run."""
+        noisy = self._prepare(pub.circuit).noisy if runs else None
         return PubLoad(
             circuits=pub.circuits,
             shots=pub.shots,
-            qubits=len(noise.used_qubits(pub.circuit)),
+            qubits=len(noise.used_qubits(pub.circuit) if noisy is None else noisy.qubits),
             two_qubit_gates=noise.count_two_qubit_gates(pub.circuit),
-            duration_s=self._prepare(pub.circuit).noisy.duration_s if runs else None,
+            duration_s=None if noisy is None else noisy.duration_s,
         )
 
     def program_timing(self, program: Program) -> Timing:
