@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from qkd_qiskit.errors import RecipeError
+from qkd_qiskit.generated import Generator
 
-DatasetName = Literal["digits", "mnist", "fashion_mnist"]
+DatasetName = Literal["digits", "mnist", "fashion_mnist", "generated", "extended_xor"]
+GENERATED: tuple[DatasetName, ...] = ("generated", "extended_xor")
 TeacherKind = Literal[
     "softmax",
     "mlp",
@@ -61,7 +63,8 @@ class DataSpec:
     """Which images a run sees.
 
     Attributes:
-        name: Data set: digits (8x8, no download), mnist or fashion_mnist (28x28).
+        name: Data set: digits (8x8, no download), mnist or fashion_mnist (28x28), generated or
+            extended_xor (feature vectors of three classes; see `qkd_qiskit.generated`).
         root: Folder of the torchvision data sets; default: $QKD_DATA, else the user's cache folder.
         classes: Labels to keep, relabelled 0, 1, ... in this order; default: all.
         train_per_class: Labelled training images per class for the student; null = all.
@@ -70,6 +73,11 @@ class DataSpec:
         draw: Take the first images (of each class) in data-set order, or a random draw per seed.
         validation_fraction: Share of the training images held out before anything is drawn.
         test_per_class: First test images per class to keep; null = all.
+        points: Of generated data: how many points, a third of them for the test.
+        features: Of generated data: features of a point.
+        informative: Of generated data: hidden numbers that decide the class.
+        noise_features: Of generated data: features that say nothing.
+        difficulty: Of generated data: 0 (clusters apart) to 1 (they overlap widely).
     """
 
     name: DatasetName = "digits"
@@ -80,6 +88,11 @@ class DataSpec:
     draw: Literal["first", "random"] = "random"
     validation_fraction: float = 0.1
     test_per_class: int | None = None
+    points: int = 3000
+    features: int = 64
+    informative: int = 4
+    noise_features: int = 0
+    difficulty: float = 0.25
 
     def __post_init__(self) -> None:
         if self.classes is not None:
@@ -107,6 +120,24 @@ class DataSpec:
             "data.validation_fraction",
             self.validation_fraction,
             "a share between 0 and 1",
+        )
+        _at_least("data.points", self.points, 30)
+        if self.name in GENERATED:
+            _ = self.generator
+
+    @property
+    def generator(self) -> Generator:
+        """What generates the points of generated data.
+
+        Raises:
+            RecipeError: Numbers that do not go together.
+        """
+        return Generator(
+            name=self.name,
+            features=self.features,
+            informative=self.informative,
+            noise_features=self.noise_features,
+            difficulty=self.difficulty,
         )
 
 
