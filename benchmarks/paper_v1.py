@@ -18,7 +18,6 @@ import torch
 
 from qkd_qiskit.recipe import TeacherSpec
 from qkd_qiskit.replication import (
-    CELLS,
     Cell,
     Figures,
     PublishedLessons,

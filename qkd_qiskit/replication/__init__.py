@@ -8,7 +8,8 @@ the study.
 
 from qkd_qiskit.replication.cells import CELLS, Cell, PublishedGain
 from qkd_qiskit.replication.lessons import PublishedLessons, published_lessons
-from qkd_qiskit.replication.student import PublishedStudent, published_circuit, published_loss
+from qkd_qiskit.replication.losses import published_loss, teacher_only_term, zero_weight_term
+from qkd_qiskit.replication.student import PublishedStudent, published_circuit
 from qkd_qiskit.replication.training import Figures, Setting, train
 
 __all__ = [
@@ -22,5 +23,7 @@ __all__ = [
     "published_circuit",
     "published_lessons",
     "published_loss",
+    "teacher_only_term",
     "train",
+    "zero_weight_term",
 ]

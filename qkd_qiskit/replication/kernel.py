@@ -1,4 +1,4 @@
-"""The student of arXiv:2311.13810 (version 1) in machine code: one image per step, one run at a time.
+"""The student of arXiv:2311.13810 (version 1) in machine code, one run and one image at a time.
 
 Batches of one image leave nothing to vectorise over but the network itself. A run's weights,
 averages and activations (350 kB) stay in a core's cache, and only what dropout, pooling and ReLU

@@ -18,13 +18,12 @@ import torch
 from qiskit import QuantumCircuit
 from qiskit.circuit import ParameterVector
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, kl_div, log_softmax, softmax
+from torch.nn.functional import softmax
 
 from qkd_qiskit.seeds import derive_seed, seeded
 
 Head = Literal["sigmoid", "softmax"]
 GradientRule = Literal["published", "true"]
-TEMPERATURE = 3.0
 
 # What is added up for d f / d theta: factor * (f(theta + shift) - f(theta - shift)).
 SHIFTS: dict[GradientRule, tuple[float, float]] = {
@@ -98,29 +97,6 @@ def published_circuit(qubits: int) -> QuantumCircuit:
     return circuit
 
 
-def published_loss(
-    outputs: Tensor,
-    labels: Tensor,
-    teacher_logits: Tensor,
-    *,
-    temperature: float = TEMPERATURE,
-) -> dict[str, Tensor]:
-    r"""The published terms, `ce` and `kd`, the second still to be weighted with alpha.
-
-    .. math:: CE(y, label) + \alpha\, T^2 K \, KLDivLoss_{mean}(\log softmax(y_{<C} / T),
-              softmax(t / T))
-
-    The cross-entropy takes all outputs y for logits, the divergence those of the C classes. K is
-    taken as C, which makes torch's mean over the classes the sum that defines the divergence.
-    """
-    classes = teacher_logits.shape[1]
-    student = log_softmax(outputs[:, :classes] / temperature, dim=1)
-    target = softmax(teacher_logits / temperature, dim=1)
-    # Not reduction="mean", at which torch warns that it is not the divergence.
-    mean = kl_div(student, target, reduction="none").mean()
-    return {"ce": cross_entropy(outputs, labels), "kd": temperature**2 * classes * mean}
-
-
 def initial_weights(qubits: int, *, seed: int) -> npt.NDArray[np.float32]:
     """Torch's own initialisation, flat, as `kernel` takes it."""
     with seeded(derive_seed(seed, "published student", "weights")):
@@ -130,4 +106,5 @@ def initial_weights(qubits: int, *, seed: int) -> npt.NDArray[np.float32]:
 def flat_weights(student: PublishedStudent) -> npt.NDArray[np.float32]:
     """All weights of a student, flat, in the order of its layers."""
     flat = [parameter.detach().flatten() for parameter in student.parameters()]
-    return torch.cat(flat).numpy().copy()
+    weights: npt.NDArray[np.float32] = torch.cat(flat).numpy()
+    return weights

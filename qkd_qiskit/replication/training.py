@@ -15,9 +15,9 @@ import torch
 
 from qkd_qiskit.replication import kernel
 from qkd_qiskit.replication.lessons import Images, PublishedLessons
+from qkd_qiskit.replication.losses import TEMPERATURE
 from qkd_qiskit.replication.student import (
     SHIFTS,
-    TEMPERATURE,
     GradientRule,
     Head,
     initial_weights,

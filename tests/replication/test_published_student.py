@@ -11,8 +11,17 @@ from qiskit.quantum_info import Statevector
 from qiskit_machine_learning.neural_networks import SamplerQNN
 
 from qkd_qiskit.architectures import build_teacher
+from qkd_qiskit.distill import check_term
+from qkd_qiskit.errors import TrainingError
 from qkd_qiskit.recipe import TeacherSpec
-from qkd_qiskit.replication import PublishedStudent, kernel, published_circuit, published_loss
+from qkd_qiskit.replication import (
+    PublishedStudent,
+    kernel,
+    published_circuit,
+    published_loss,
+    teacher_only_term,
+    zero_weight_term,
+)
 from qkd_qiskit.replication.student import (
     SHIFTS,
     flat_weights,
@@ -104,7 +113,8 @@ def test_steps_are_those_of_torch(head, gradient, qubits):
         state, images.numpy(), labels.numpy(), targets, np.arange(5),
         (masks[0].numpy(), masks[1].numpy()), rule, np.random.default_rng(0), memory,
     )  # fmt: skip
-    assert finite and state[3][0] == 5
+    assert finite
+    assert state[3][0] == 5
     assert (ce, kd) == pytest.approx(tuple(np.mean(terms, axis=0)), rel=1e-4)
     # Adam divides by the gradient's size: where that is rounding alone, its sign is.
     apart = np.abs(weights - flat_weights(student))
@@ -127,6 +137,23 @@ def test_prediction_is_that_of_torch_without_dropout():
     )
     assert len(set(choices)) > 1
     assert (choices == expected).mean() >= 0.95  # two outcomes may be equally likely to rounding
+
+
+@pytest.mark.parametrize("term", [teacher_only_term, zero_weight_term])
+def test_published_dead_terms_are_refused(term):
+    images, _, logits, _ = _lessons(steps=4)
+    student = PublishedStudent(qubits=3)
+    outputs = student(images.unsqueeze(1))
+    with pytest.raises(TrainingError, match="gives the student no gradient"):
+        check_term(term(outputs, logits), list(student.parameters()), name="'kd'")
+
+
+@pytest.mark.parametrize("name", ["ce", "kd"])
+def test_published_terms_that_live_are_accepted(name):
+    images, labels, logits, _ = _lessons(steps=4)
+    student = PublishedStudent(qubits=3)
+    terms = published_loss(student(images.unsqueeze(1)), labels, logits)
+    check_term(terms[name], list(student.parameters()), name=name)
 
 
 class _Mask(torch.nn.Module):
