@@ -34,6 +34,8 @@ Reduction = Literal["none", "linear", "crop", "pca", "avg_pool", "max_pool", "cn
 Readout = Literal["bins", "modulo", "probabilities", "expectation"]
 Head = Literal["none", "linear"]
 Gradient = Literal["exact", "noisy", "parameter_shift", "spsa"]
+Mode = Literal["session", "batch", "job"]
+Decoupling = Literal["none", "XX", "XpXm", "XY4"]
 IDEAL_TARGETS = ("exact", "aer")
 Arm = Literal["label_only", "distilled", "distilled_noisy", "classical_twin"]
 
@@ -350,6 +352,44 @@ class DistillSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RuntimeSpec:
+    """How jobs are submitted to a device of IBM Quantum; nothing else reads it.
+
+    Attributes:
+        mode: session (the device is held between jobs and the idle time is paid: for training),
+            batch (jobs are queued together) or job (each on its own). Plans without sessions get
+            a batch.
+        twirl_gates: Randomise two-qubit gates with Paulis; shots are rounded up to whole
+            randomisations.
+        twirl_measure: Likewise measurements.
+        dynamical_decoupling: Pulses while a qubit idles: none, XX, XpXm or XY4.
+        max_execution_time: QPU seconds after which the service stops a job; null = its own limit.
+        session_max_time: Seconds after which a session or batch closes, and another is opened;
+            null = the service's own limit.
+        max_executions: Circuits times shots of one job; what is larger is split.
+    """
+
+    mode: Mode = "batch"
+    twirl_gates: bool = False
+    twirl_measure: bool = False
+    dynamical_decoupling: Decoupling = "none"
+    max_execution_time: int | None = None
+    session_max_time: int | None = None
+    max_executions: int = 10_000_000
+
+    def __post_init__(self) -> None:
+        for key in ("max_execution_time", "session_max_time", "max_executions"):
+            value = getattr(self, key)
+            if value is not None:
+                _at_least(f"runtime.{key}", value, 1)
+
+    @property
+    def twirled(self) -> bool:
+        """Whether anything is twirled."""
+        return self.twirl_gates or self.twirl_measure
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """A whole run.
 
@@ -358,6 +398,7 @@ class Recipe:
         teacher: What teaches.
         student: What learns.
         distill: How it is trained.
+        runtime: How jobs are submitted to a real device.
         arms: What is compared: label_only, distilled, distilled_noisy (distilled through the noise
             of the first device in targets), classical_twin (the distilled twin).
         targets: Where the trained students are evaluated: exact, aer, fake_<device>, a snapshot's
@@ -372,6 +413,7 @@ class Recipe:
     teacher: TeacherSpec = field(default_factory=TeacherSpec)
     student: StudentSpec = field(default_factory=StudentSpec)
     distill: DistillSpec = field(default_factory=DistillSpec)
+    runtime: RuntimeSpec = field(default_factory=RuntimeSpec)
     arms: tuple[Arm, ...] = ("label_only", "distilled", "classical_twin")
     targets: tuple[str, ...] = ("exact", "fake_torino")
     shots: int = 4096
