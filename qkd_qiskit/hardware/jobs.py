@@ -174,13 +174,6 @@ def pubs_digest(pubs: Iterable[Pub]) -> str:
     return digest.hexdigest()
 
 
-def numbered_seed(seed: int, number: int) -> int:
-    """Return the seed of one of several: the seed itself for number 0."""
-    if not number:
-        return seed
-    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0] >> 2)
-
-
 def _plan(slices: Sequence[tuple[int, int, int]], shots: int) -> JobPlan:
     circuits = sum(last - first for _, first, last in slices)
     return JobPlan(tuple(slices), circuits=circuits, shots=shots, executions=circuits * shots)

@@ -21,7 +21,7 @@ from qkd_qiskit.hardware.asking import Patience
 from qkd_qiskit.hardware.connection import Job, JobState
 from qkd_qiskit.hardware.faults import Fault
 from qkd_qiskit.hardware.isa import check_pubs
-from qkd_qiskit.hardware.jobs import Pub, executed_shots, numbered_seed
+from qkd_qiskit.hardware.jobs import Pub, executed_shots
 from qkd_qiskit.hardware.sampling import count_outcomes
 from qkd_qiskit.recipe import Mode, RuntimeSpec
 
@@ -106,8 +106,8 @@ class RuntimeConnection:
         from qiskit_ibm_runtime.executor_sampler import Sampler
 
         mode = self.backend if self._session is None else self._session
+        options = self._sampler_options(tag=tag, seed=seed)
         sent = [one for pub in pubs for one in _client_pubs(pub)]
-        options = self._sampler_options(tag=tag, seed=seed, pubs=len(sent))
         try:
             job = ask_client(lambda: Sampler(mode=mode, options=options).run(sent))
         except Fault as fault:
@@ -187,7 +187,7 @@ class RuntimeConnection:
         plans = [known.get("plan") for known in instances if known.get("crn") == here]
         return str(plans[0]).lower() if plans else None
 
-    def _sampler_options(self, *, tag: str, seed: int | None, pubs: int) -> dict[str, Any]:
+    def _sampler_options(self, *, tag: str, seed: int | None) -> dict[str, Any]:
         spec = self.options
         options: dict[str, Any] = {
             "twirling": {"enable_gates": spec.twirl_gates, "enable_measure": spec.twirl_measure},
@@ -203,8 +203,7 @@ class RuntimeConnection:
         if seed is not None and self.local:
             options["simulator"] = {"seed_simulator": seed}
         elif seed is not None and is_rehearsal():
-            seeds = ",".join(str(numbered_seed(seed, place)) for place in range(pubs))
-            options["environment"]["job_tags"].append(f"seed:{seeds}")
+            options["environment"]["job_tags"].append(f"seed:{seed}")
         return options
 
 

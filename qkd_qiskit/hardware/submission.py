@@ -22,7 +22,7 @@ from qkd_qiskit.errors import BudgetError, CheckpointError, InputError, Submissi
 from qkd_qiskit.hardware.asking import Asking, Patience
 from qkd_qiskit.hardware.connection import Connection, Job, JobState
 from qkd_qiskit.hardware.faults import Fault
-from qkd_qiskit.hardware.jobs import JobPlan, Limits, Pub, numbered_seed, plan_jobs, pubs_digest
+from qkd_qiskit.hardware.jobs import JobPlan, Limits, Pub, plan_jobs, pubs_digest
 from qkd_qiskit.hardware.journal import JobRecord, Journal, check_key
 from qkd_qiskit.hardware.sessions import SessionKeeper
 from qkd_qiskit.recipe import Mode, RuntimeSpec
@@ -162,7 +162,7 @@ class Runner:
         tasks = []
         for part, plan in enumerate(plans):
             cut = plan.cut(pubs)
-            own = None if seed is None else numbered_seed(seed, part)
+            own = None if seed is None else _part_seed(seed, part)
             digest = pubs_digest(cut)
             tasks.append(_Task(key, part, len(plans), plan, cut, digest, own))
             record = self.journal.latest(key, part)
@@ -348,3 +348,10 @@ class Runner:
         except SubmissionError as error:
             logger.warning("%s", error)
             return None
+
+
+def _part_seed(seed: int, part: int) -> int:
+    """Return the seed of one job of a key: the key's own for the first."""
+    if not part:
+        return seed
+    return int(np.random.SeedSequence([seed, part]).generate_state(1)[0] >> 2)
