@@ -278,7 +278,7 @@ def _faulty(request: web.Request, fault: Fault) -> web.Response:
     status = int(fault.kind)
     response = _error(status, *_MESSAGES[status])
     if fault.retry_after is not None:
-        response.headers["Retry-After"] = f"{fault.retry_after:g}"
+        response.headers["Retry-After"] = str(fault.retry_after)
     return response
 
 

@@ -49,7 +49,7 @@ REQUEST_KINDS = (
 )
 RUN_KINDS = ("fail", "max_time", "cancel", "delay", "expire_session")
 _FLAGS = {"accepted"}
-_NUMBERS = {"times": int, "after": int, "seconds": float, "retry_after": float, "rate": float}
+_NUMBERS = {"times": int, "after": int, "seconds": float, "retry_after": int, "rate": float}
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Fault:
         accepted: the request is served before the answer is lost or replaced: a job is accepted,
             and the client does not know. A job that fails has run, and has cost, before.
         seconds: how long a ``delay`` is.
-        retry_after: seconds in the Retry-After header of a ``429`` or ``503``; None: no header.
+        retry_after: whole seconds in the Retry-After header of an HTTP status; None: no header.
         rate: probability with which it strikes; None: always.
     """
 
@@ -79,7 +79,7 @@ class Fault:
     after: int = 0
     accepted: bool = False
     seconds: float = 0.0
-    retry_after: float | None = None
+    retry_after: int | None = None
     rate: float | None = None
 
     def __post_init__(self) -> None:
