@@ -37,7 +37,6 @@ for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
 import torch
-from scipy import stats
 
 from qkd_qiskit.data import Data, Split, load_data
 from qkd_qiskit.distill import make_lessons, train_population
@@ -47,7 +46,7 @@ from qkd_qiskit.hardware.gradients import noisy_outcomes
 from qkd_qiskit.population import Epoch, Member
 from qkd_qiskit.recipe import Recipe
 from qkd_qiskit.recipes import load_recipe
-from qkd_qiskit.results import paired_gain
+from qkd_qiskit.statistics import differences, holm, paired_gain, paired_p
 from qkd_qiskit.storage import write_text
 from qkd_qiskit.students import Student, make_student
 from qkd_qiskit.teachers import Teacher, make_teacher
@@ -398,7 +397,7 @@ def _line(rows: Sequence[Row], *, data: str, loss: str, device: str) -> Line | N
         return None
     cc, cn, nc, nn = ([one[seed] for seed in seeds] for one in corners)
     gain = paired_gain(nn, cn)
-    same = all(a == b for a, b in zip(nn, cn, strict=True))
+    p = paired_p(differences(nn, cn))
     second = {
         figure: [
             statistics.fmean(corner(trained, device, figure)[seed] for seed in seeds)
@@ -419,7 +418,7 @@ def _line(rows: Sequence[Row], *, data: str, loss: str, device: str) -> Line | N
         gain=gain["mean"],
         low=gain["ci95"][0],
         high=gain["ci95"][1],
-        p=1.0 if same else float(stats.ttest_rel(nn, cn).pvalue),
+        p=1.0 if p is None else p,
         p_holm=math.nan,
         price=paired_gain(nc, cc)["mean"],
         divergence_clean=second["divergence"][0],
@@ -427,16 +426,6 @@ def _line(rows: Sequence[Row], *, data: str, loss: str, device: str) -> Line | N
         calibration_clean=second["calibration_error"][0],
         calibration_noisy=second["calibration_error"][1],
     )
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p values corrected by Holm's step-down method."""
-    order = sorted(range(len(p_values)), key=lambda place: p_values[place])
-    corrected, largest = [0.0] * len(p_values), 0.0
-    for rank, place in enumerate(order):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
-        corrected[place] = largest
-    return corrected
 
 
 def markdown(lines: Sequence[Line], *, loss: str) -> str:

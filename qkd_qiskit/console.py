@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from qkd_qiskit.observer import Observer
 from qkd_qiskit.population import Epoch
 from qkd_qiskit.results import kept_rows, num_images
-from qkd_qiskit.study import Observer
 
 _PLAIN_EVERY_S = 5.0
 

@@ -36,6 +36,7 @@ class Member:
         ce_weight: Weight of the cross-entropy with the labels.
         kd_weight: Weight of the divergence from the teacher.
         feature_weight: Weight of the difference of feature maps.
+        order: Name of the random stream of its seed that orders its images.
     """
 
     arm: str
@@ -43,6 +44,7 @@ class Member:
     ce_weight: float
     kd_weight: float
     feature_weight: float = 0.0
+    order: str = "order"
 
     @property
     def weights(self) -> tuple[float, float, float]:

@@ -7,14 +7,13 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
-from scipy import stats
-
 from qkd_qiskit.data import Data
 from qkd_qiskit.errors import CheckpointError
 from qkd_qiskit.evaluate import confusion_counts
 from qkd_qiskit.hardware import Target
 from qkd_qiskit.recipe import Recipe
 from qkd_qiskit.runs import RunFolder
+from qkd_qiskit.statistics import paired_gain
 from qkd_qiskit.students import QuantumStudent, Student
 from qkd_qiskit.teachers import Teacher
 
@@ -203,35 +202,6 @@ def num_images(result: Mapping[str, Any], target: str) -> int:
     """Test images of a target."""
     figures = next(iter(result["arms"].values()))[target]
     return next(int(images) for images in figures["images"] if images is not None)
-
-
-def paired_gain(treated: Sequence[float], baseline: Sequence[float]) -> dict[str, Any]:
-    """Mean difference of paired accuracies, in points, with a 95 % t interval.
-
-    Args:
-        treated: Accuracies as fractions, one for each seed.
-        baseline: Accuracies of the same seeds.
-
-    Returns:
-        mean (points; None without pairs), ci95 ([low, high] in points; None below two pairs) and
-        seeds (number of pairs).
-    """
-    points = [100 * (a - b) for a, b in zip(treated, baseline, strict=True)]
-    if not points:
-        return {"mean": None, "ci95": None, "seeds": 0}
-    mean, half = mean_interval(points)
-    interval = None if half is None else [mean - half, mean + half]
-    return {"mean": mean, "ci95": interval, "seeds": len(points)}
-
-
-def mean_interval(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean of the seeds' values, and half of its 95 % t interval (None below two values)."""
-    count = len(values)
-    mean = math.fsum(values) / count
-    if count < 2:
-        return mean, None
-    spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (count - 1))
-    return mean, float(stats.t.ppf(0.975, count - 1)) * spread / math.sqrt(count)
 
 
 def _gain(

@@ -1,58 +1,46 @@
-"""Paired arms x seeds as one run: teacher, populations, targets, statistics.
+"""Paired arms x seeds as one run: teacher, cells of students, targets, statistics.
 
 An arm is a named change of the recipe. Within a seed all arms share the draw of images, their
 order, the initialisation and the validation split; the test set is used once, at the end.
+`qkd distill` and `qkd study` are both `run`, with few arms and seeds or many.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from qkd_qiskit.circuits.openqasm import dump_circuit
-from qkd_qiskit.data import Data, load_data
-from qkd_qiskit.distill import make_lessons, train_population
-from qkd_qiskit.errors import CheckpointError
-from qkd_qiskit.evaluate import evaluate, subset
-from qkd_qiskit.hardware import Target
-from qkd_qiskit.hardware.gradients import noisy_outcomes, parameter_shift, spsa
-from qkd_qiskit.population import Epoch, Member
-from qkd_qiskit.recipe import Recipe
-from qkd_qiskit.results import add_target, collect_result, evaluation_key, keep_other_targets
-from qkd_qiskit.runs import CIRCUIT, RESULT, TEACHER, RunFolder, write_json
-from qkd_qiskit.seeds import derive_seed
-from qkd_qiskit.storage import load_tensors, write_text
-from qkd_qiskit.students import (
-    WEIGHTS_FILE,
-    QuantumStudent,
-    Student,
-    load_student,
-    make_student,
+from qkd_qiskit.arms import ARMS, check_arms
+from qkd_qiskit.cells import (
+    Cell,
+    Scene,
+    evaluate_members,
+    is_trained,
+    member_cells,
+    new_student,
+    recipe_targets,
+    train_cell,
+    training_outcomes,
+    tuning_cells,
 )
+from qkd_qiskit.circuits.openqasm import dump_circuit
+from qkd_qiskit.comparisons import compare_arms
+from qkd_qiskit.data import Data, load_data
+from qkd_qiskit.errors import CheckpointError
+from qkd_qiskit.hardware import Target
+from qkd_qiskit.observer import Observer
+from qkd_qiskit.recipe import Recipe
+from qkd_qiskit.results import add_target, collect_result, keep_other_targets
+from qkd_qiskit.runs import CIRCUIT, RESULT, TEACHER, RunFolder, write_json
+from qkd_qiskit.storage import load_tensors, write_text
+from qkd_qiskit.students import QuantumStudent, Student, load_student
 from qkd_qiskit.teachers import Teacher, make_teacher, save_teacher
-
-
-class Observer:
-    """What a run tells while it goes on; the base class is silent."""
-
-    def stage(self, text: str) -> None:
-        """A new stage has begun."""
-
-    def epoch(self, figures: Sequence[Epoch], *, epochs: int) -> None:
-        """A population has finished an epoch."""
-
-    def teacher_epoch(self, epoch: int, *, epochs: int, loss: float, accuracy: float) -> None:
-        """The teacher has finished an epoch; accuracy is on the validation split."""
-
-    def evaluated(self, images: int, *, total: int) -> None:
-        """More images have been evaluated on a target; `total` is for the whole target."""
+from qkd_qiskit.tuning import tuned
+from qkd_qiskit.workers import Workers, run_cells
 
 
 class _Timing:
@@ -63,70 +51,63 @@ class _Timing:
     def __call__(self, name: str) -> Iterator[None]:
         started = time.perf_counter()
         yield
-        self.seconds[f"{name}_s"] = round(time.perf_counter() - started, 2)
-
-
-@dataclass(frozen=True)
-class Arm:
-    """A named change of the recipe.
-
-    Attributes:
-        population: Members of equal value train together.
-        distilled: Whether the recipe's loss weights are used, or the labels alone.
-        classical: Whether the student is the twin without a circuit.
-        noisy: Whether it is trained through the noise of the first device in targets.
-    """
-
-    population: str
-    distilled: bool
-    classical: bool = False
-    noisy: bool = False
-
-
-ARMS: dict[str, Arm] = {
-    "label_only": Arm("students", distilled=False),
-    "distilled": Arm("students", distilled=True),
-    "distilled_noisy": Arm("noisy students", distilled=True, noisy=True),
-    "classical_twin": Arm("twins", distilled=True, classical=True),
-}
+        spent = time.perf_counter() - started
+        self.seconds[f"{name}_s"] = round(self.seconds.get(f"{name}_s", 0.0) + spent, 2)
 
 
 def run(
-    folder: RunFolder, *, observer: Observer | None = None, command: str = ""
+    folder: RunFolder,
+    *,
+    observer: Observer | None = None,
+    command: str = "",
+    workers: Workers | None = None,
 ) -> dict[str, Any]:
     """Everything that the recipe in the folder asks for and that is not there yet.
 
     Returns what is written to result.json. Stopped at any moment and called again, it ends with the
-    same weights and figures.
+    same weights and figures, whoever the workers are.
+
+    Args:
+        folder: What is run, and where it is written.
+        observer: Hears of the progress.
+        command: What was typed, for the report.
+        workers: Where cells run; default: in this process, one after the other.
 
     Raises:
-        InputError: Something in the recipe does not fit the data, the teacher or a target.
+        InputError: Something in the recipe does not fit the data, the teacher or a target, or the
+            cluster does not answer.
         TrainingError: A loss term does not reach the student.
+        WorkerError: Workers keep dying.
         StorageError: The disk is full, or the folder cannot be written.
     """
-    observer = observer or Observer()
+    observer, workers = observer or Observer(), workers or Workers()
     recipe, timing = folder.recipe, _Timing()
-    targets = [Target.parse(name, shots=recipe.shots, seed=recipe.seed) for name in recipe.targets]
+    check_arms(recipe)
+    targets = recipe_targets(recipe)
     with timing("data"):
         observer.stage("data")
         data = load_data(recipe.data, seed=recipe.seed)
-        student = _shape(recipe, data, arm=_student_arm(recipe))
+        student = new_student(recipe, data, arm=_student_arm(recipe))
         _check_before_training(recipe, data, student=student, targets=targets)
     with timing("teacher"):
         observer.stage("teacher")
         teacher = _teacher(folder, data, observer)
     if isinstance(student, QuantumStudent):
         write_text(folder.path / CIRCUIT, dump_circuit(student.circuit))
-    for population in dict.fromkeys(ARMS[arm].population for arm in recipe.arms):
-        arms = [arm for arm in recipe.arms if ARMS[arm].population == population]
-        with timing(population):
-            if not all(_finished(folder, arm) for arm in arms):
-                observer.stage(" and ".join(arms))
-                _train(folder, arms, teacher=teacher, data=data, observer=observer)
+    scene = Scene(folder=folder, data=data, teacher=teacher, targets=targets)
+    for cells in (tuning_cells(recipe), member_cells(recipe)):
+        if workers.parallel and cells:
+            with timing("cells"):
+                observer.stage(cells[0].population if cells[0].setting else "students")
+                run_cells(folder, cells, workers=workers, targets=targets, observer=observer)
+        for cell in cells:
+            with timing(cell.population):
+                _train_here(scene, cell, observer=observer)
+    members = [(arm, seed) for seed in recipe.member_seeds for arm in recipe.arms]
     for target in targets:
         with timing(target.name):
             observer.stage(target.name)
-            _evaluate(folder, target, teacher=teacher, data=data, observer=observer)
+            evaluate_members(scene, target, members, observer=observer)
     result = collect_result(
         folder,
         student=student,
@@ -137,8 +118,11 @@ def run(
         command=command,
     )
     result["training_cost"] = _training_cost(folder)
+    if tuning_cells(recipe):
+        result["tuning"] = tuned(folder)
     if folder.result is not None:
         keep_other_targets(result, folder.result)
+    result["comparisons"] = compare_arms(result)
     write_json(folder.path / RESULT, result)
     return result
 
@@ -169,9 +153,12 @@ def evaluate_run(
     data = load_data(recipe.data, seed=recipe.seed)
     teacher = _teacher(folder, data, observer)
     observer.stage(target.name)
-    _evaluate(folder, target, teacher=teacher, data=data, observer=observer)
+    scene = Scene(folder=folder, data=data, teacher=teacher, targets=[target])
+    members = [(arm, seed) for seed in recipe.member_seeds for arm in recipe.arms]
+    evaluate_members(scene, target, members, observer=observer)
     student = load_student(folder.member(_student_arm(recipe), recipe.member_seeds[0]))
     add_target(result, folder, target=target, student=student)
+    result["comparisons"] = compare_arms(result)
     write_json(folder.path / RESULT, result)
     return result
 
@@ -179,19 +166,6 @@ def evaluate_run(
 def _student_arm(recipe: Recipe) -> str:
     """The first arm with the recipe's own student, which stands for the run's circuit."""
     return next((arm for arm in recipe.arms if not ARMS[arm].classical), recipe.arms[0])
-
-
-def _shape(recipe: Recipe, data: Data, *, arm: str, seed: int = 0) -> Student:
-    """The student of an arm as it is before training."""
-    kind = "classical" if ARMS[arm].classical else recipe.student.kind
-    student = make_student(
-        replace(recipe.student, kind=kind),
-        image_shape=data.image_shape,
-        num_classes=data.num_classes,
-        seed=seed,
-    )
-    student.fit(data.pool.images)
-    return student
 
 
 def _check_before_training(
@@ -203,7 +177,7 @@ def _check_before_training(
         if not target.ideal and isinstance(student, QuantumStudent):
             target.compile(student.circuit)
     for noisy in sorted({ARMS[arm].noisy for arm in recipe.arms}):
-        _training_outcomes(recipe, student, noisy=noisy)
+        training_outcomes(recipe, student, noisy=noisy)
 
 
 def _teacher(folder: RunFolder, data: Data, observer: Observer) -> Teacher:
@@ -220,103 +194,23 @@ def _teacher(folder: RunFolder, data: Data, observer: Observer) -> Teacher:
     return teacher
 
 
-def _finished(folder: RunFolder, arm: str) -> bool:
-    members = (folder.member(arm, seed) for seed in folder.recipe.member_seeds)
-    return all((member / WEIGHTS_FILE).exists() for member in members)
-
-
-def _train(
-    folder: RunFolder, arms: Sequence[str], *, teacher: Teacher, data: Data, observer: Observer
-) -> None:
-    """Train all seeds of arms that share a population, and write their students."""
-    recipe, population = folder.recipe, ARMS[arms[0]].population
-    students = {seed: _shape(recipe, data, arm=arms[0], seed=seed) for seed in recipe.member_seeds}
-    members = [_member(recipe, arm, seed) for arm in arms for seed in recipe.member_seeds]
-    shape = next(iter(students.values()))
-    draws = torch.stack([data.draw_for(recipe.data, seed=member.seed) for member in members])
-
-    def on_epoch(figures: Sequence[Epoch]) -> None:
-        for member, epoch in zip(members, figures, strict=True):
-            folder.append_metrics(member.arm, member.seed, epoch)
-        observer.epoch(figures, epochs=recipe.distill.epochs)
-
-    shape.outcomes = _training_outcomes(recipe, shape, noisy=ARMS[arms[0]].noisy)
-    trained = train_population(
-        shape,
-        members,
-        starts=[dict(students[member.seed].named_parameters()) for member in members],
-        lessons=make_lessons(shape, teacher, data, draws=draws),
-        spec=recipe.distill,
-        checkpoint=folder.checkpoint(population),
-        on_epoch=on_epoch,
-    )
-    for one in trained:
-        # Whole, as a run that was killed between checkpoint and metrics lacks an epoch there.
-        folder.write_metrics(one.member.arm, one.member.seed, one.history)
-        shape.load_parameters(one.state)
-        shape.save(folder.member(one.member.arm, one.member.seed))
-
-
-def _training_outcomes(
-    recipe: Recipe, student: Student, *, noisy: bool
-) -> Callable[[Tensor, Tensor], Tensor] | None:
-    """Where a student's circuit runs while it trains; None = exactly, in its connector."""
-    spec = recipe.distill
-    gradient, name = ("noisy", recipe.noise_target) if noisy else (spec.gradient, spec.train_target)
-    if gradient == "exact" or name is None or not isinstance(student, QuantumStudent):
-        return None
-    target = Target.parse(name, shots=recipe.shots, seed=recipe.seed)
-    compiled = target.compile(student.circuit)
-    if gradient == "noisy":
-        return noisy_outcomes(compiled)
-    if gradient == "parameter_shift":
-        return parameter_shift(target, compiled, shifted=spec.shifted_weights)
-    return spsa(target, compiled)
+def _train_here(scene: Scene, cell: Cell, *, observer: Observer) -> None:
+    """Train a cell in this process, unless it is there already."""
+    if not is_trained(scene.folder, cell):
+        setting = cell.setting
+        tried = setting and f"lr {setting.lr:g}, weight decay {setting.weight_decay:g}"
+        observer.stage(f"tuning: {tried}" if tried else " and ".join(cell.arms))
+        train_cell(scene, cell, observer=observer)
 
 
 def _training_cost(folder: RunFolder) -> dict[str, Any]:
     """What training from shots has cost each population: calls, steps, circuits, executions."""
     costs: dict[str, Any] = {}
-    for population in dict.fromkeys(ARMS[arm].population for arm in folder.recipe.arms):
-        checkpoint = folder.checkpoint(population)
-        if checkpoint.exists():
-            cost = load_tensors(checkpoint)[1].get("cost")
-            costs |= {} if cost is None else {population: json.loads(cost)}
+    for cell in member_cells(folder.recipe):
+        checkpoint = folder.checkpoint(cell.name)
+        cost = load_tensors(checkpoint)[1].get("cost") if checkpoint.exists() else None
+        if cost is not None:
+            total = costs.setdefault(cell.population, {})
+            for name, number in json.loads(cost).items():
+                total[name] = total.get(name, 0) + number
     return costs
-
-
-def _member(recipe: Recipe, arm: str, seed: int) -> Member:
-    spec, distilled = recipe.distill, ARMS[arm].distilled
-    return Member(
-        arm=arm,
-        seed=seed,
-        ce_weight=spec.ce_weight if distilled else 1.0,
-        kd_weight=spec.kd_weight if distilled else 0.0,
-    )
-
-
-def _evaluate(
-    folder: RunFolder, target: Target, *, teacher: Teacher, data: Data, observer: Observer
-) -> None:
-    """Evaluate every trained student on one target; what is there already is kept."""
-    recipe, split, rows = folder.recipe, data.test, torch.arange(len(data.test))
-    if target.sampled:
-        split, rows = subset(data.test, limit=recipe.test_limit, seed=recipe.seed)
-    teacher_logits = teacher.logits(data.test.images)[rows]
-    pairs = [(arm, seed) for seed in recipe.member_seeds for arm in recipe.arms]
-    key = evaluation_key(recipe, target)
-    missing = [pair for pair in pairs if key not in folder.evaluations(*pair)]
-
-    def on_batch(images: int) -> None:
-        observer.evaluated(images, total=len(missing) * len(split))
-
-    for arm, seed in missing:
-        figures = evaluate(
-            load_student(folder.member(arm, seed)),
-            split,
-            target=target,
-            teacher_logits=teacher_logits,
-            seed=derive_seed(recipe.seed, "evaluate", seed),
-            on_batch=on_batch,
-        )
-        folder.add_evaluation(arm, seed, key=key, figures=asdict(figures))

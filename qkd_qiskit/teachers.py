@@ -154,16 +154,7 @@ def make_teacher(
         _train_once(
             module, spec, data, architecture=architecture, seed=seed, cache=cache, on_epoch=on_epoch
         )
-    module.eval().requires_grad_(requires_grad=False)
-    teacher = Teacher(
-        module=module,
-        kind=spec.kind,
-        num_classes=data.num_classes,
-        digest=tensor_digest(module.state_dict()),
-        architecture=architecture,
-        parameters=sum(parameter.numel() for parameter in module.parameters()),
-        accuracy=math.nan,
-    )
+    teacher = _frozen(module, spec, architecture=architecture, num_classes=data.num_classes)
     right = teacher.logits(data.test.images, cache=cache).argmax(dim=1) == data.test.labels
     accuracy = right.double().mean().item()
     if accuracy < 1.2 / data.num_classes:
@@ -173,6 +164,40 @@ def make_teacher(
             100 * accuracy,
         )
     return dataclasses.replace(teacher, accuracy=accuracy)
+
+
+def make_untrained_teacher(spec: TeacherSpec, data: Data, *, seed: int = 0) -> Teacher:
+    """The recipe's network with other random weights, never trained: a control.
+
+    Args:
+        spec: Architecture.
+        data: What it would be trained on.
+        seed: Seed of its weights, which are not those that `make_teacher` starts from.
+    """
+    module = build_teacher(
+        spec,
+        image_shape=data.image_shape,
+        num_classes=data.num_classes,
+        seed=derive_seed(seed, "untrained teacher"),
+    )
+    architecture = architecture_digest(spec, module)
+    return _frozen(module, spec, architecture=architecture, num_classes=data.num_classes)
+
+
+def _frozen(
+    module: nn.Module, spec: TeacherSpec, *, architecture: str, num_classes: int
+) -> Teacher:
+    """The network as a teacher that is not measured yet."""
+    module.eval().requires_grad_(requires_grad=False)
+    return Teacher(
+        module=module,
+        kind=spec.kind,
+        num_classes=num_classes,
+        digest=tensor_digest(module.state_dict()),
+        architecture=architecture,
+        parameters=sum(parameter.numel() for parameter in module.parameters()),
+        accuracy=math.nan,
+    )
 
 
 def train_teacher(

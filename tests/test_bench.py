@@ -26,9 +26,9 @@ from qkd_qiskit.bench.measure import (
 )
 from qkd_qiskit.cli import main
 from qkd_qiskit.errors import CheckpointError, InputError, TargetError
-from qkd_qiskit.results import mean_interval
+from qkd_qiskit.observer import Observer
 from qkd_qiskit.runs import RESULT, RunFolder
-from qkd_qiskit.study import Observer
+from qkd_qiskit.statistics import mean_interval
 
 bench = import_module("qkd_qiskit.bench.measure")
 

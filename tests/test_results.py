@@ -11,8 +11,9 @@ from scipy.stats import ttest_1samp
 from qkd_qiskit.errors import CheckpointError
 from qkd_qiskit.population import Epoch
 from qkd_qiskit.recipe import DistillSpec, Recipe
-from qkd_qiskit.results import failures, paired_gain
+from qkd_qiskit.results import failures
 from qkd_qiskit.runs import RunFolder
+from qkd_qiskit.statistics import paired_gain
 
 
 @pytest.mark.parametrize("count", [2, 3, 10])

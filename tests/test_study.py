@@ -7,15 +7,17 @@ from importlib import import_module
 import pytest
 import torch
 
+from qkd_qiskit.arms import ARMS
 from qkd_qiskit.errors import CheckpointError, CircuitError, DataError, TargetError, TeacherError
+from qkd_qiskit.observer import Observer
 from qkd_qiskit.recipes import load_recipe
 from qkd_qiskit.runs import RunFolder
 from qkd_qiskit.storage import load_tensors
 from qkd_qiskit.students import load_student
-from qkd_qiskit.study import ARMS, Observer, evaluate_run, run
+from qkd_qiskit.study import evaluate_run, run
 from qkd_qiskit.teachers import save_teacher
 
-study = import_module("qkd_qiskit.study")
+cells, study = (import_module(f"qkd_qiskit.{name}") for name in ("cells", "study"))
 
 
 def create(tmp_path, tiny, **overrides):
@@ -48,7 +50,7 @@ def no_training(*_, **__):
 def untrained(monkeypatch):
     """Fails the test where a teacher or a student is trained."""
     monkeypatch.setattr(study, "make_teacher", no_training)
-    monkeypatch.setattr(study, "train_population", no_training)
+    monkeypatch.setattr(cells, "train_population", no_training)
 
 
 def test_the_folder_holds_what_the_design_says(finished):
@@ -76,11 +78,11 @@ def test_arms_of_a_pair_begin_alike(finished):
     """After the first epoch seeds differ, arms of one seed nearly agree: they share their start."""
     starts = {}
     for seed in finished.recipe.member_seeds:
-        student = study._shape(
+        student = cells.new_student(
             finished.recipe, study.load_data(finished.recipe.data), arm="label_only", seed=seed
         )
         starts[seed] = student.weights.detach().clone()
-        other = study._shape(
+        other = cells.new_student(
             finished.recipe, study.load_data(finished.recipe.data), arm="distilled", seed=seed
         )
         assert torch.equal(starts[seed], other.weights)
@@ -123,9 +125,9 @@ def test_a_run_stopped_between_epochs_and_students_ends_alike(finished, tmp_path
             raise KeyboardInterrupt
         return original(student, path)
 
-    original = study.Student.save
+    original = cells.Student.save
     with monkeypatch.context() as patch:
-        patch.setattr(study.Student, "save", stop_at_third)
+        patch.setattr(cells.Student, "save", stop_at_third)
         with pytest.raises(KeyboardInterrupt):
             run(folder)
     result = run(RunFolder.open(folder.path))
@@ -225,8 +227,8 @@ def test_an_evaluation_is_added_once_and_kept_on_resume(finished, tmp_path, monk
     assert first["arms"]["distilled"]["fake_manila@64"]["shots"] == [64, 64]
     assert set(first["gain"]) == {"exact", "fake_manila", "fake_manila@64"}
 
-    monkeypatch.setattr(study, "train_population", no_training)
-    monkeypatch.setattr(study, "evaluate", no_training)
+    monkeypatch.setattr(cells, "train_population", no_training)
+    monkeypatch.setattr(cells, "evaluate", no_training)
     assert evaluate_run(folder, "fake_manila", shots=64) == first
     resumed = run(RunFolder.open(folder.path))
     assert figures(resumed) == figures(first)
@@ -269,7 +271,7 @@ def test_a_teacher_of_other_classes_is_refused_before_training(tiny, tmp_path, m
     data = study.load_data(load_recipe(tiny, {"data.classes": [1, 2, 3]}).data)
     teacher = study.make_teacher(load_recipe(tiny).teacher, data)
     save_teacher(teacher, tmp_path / "teacher.safetensors")
-    monkeypatch.setattr(study, "train_population", no_training)
+    monkeypatch.setattr(cells, "train_population", no_training)
     checkpoint = {"teacher.checkpoint": str(tmp_path / "teacher.safetensors")}
     with pytest.raises(TeacherError, match="3 outputs for 2 classes"):
         run(create(tmp_path, tiny, **checkpoint))

@@ -13,8 +13,8 @@ from rich.table import Table
 
 from qkd_qiskit.bench.measure import FOLDER, Cell, trained_cells
 from qkd_qiskit.report.figures import INK, LINES, MARKERS, RULE, SOFT, arm_colour
-from qkd_qiskit.results import mean_interval
 from qkd_qiskit.runs import RunFolder
+from qkd_qiskit.statistics import mean_interval
 from qkd_qiskit.storage import write_atomic
 
 if TYPE_CHECKING:

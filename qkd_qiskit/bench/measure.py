@@ -29,11 +29,11 @@ from qkd_qiskit.evaluate import (
 )
 from qkd_qiskit.hardware import Target
 from qkd_qiskit.hardware.devices import DeviceTarget
+from qkd_qiskit.observer import Observer
 from qkd_qiskit.runs import RESULT, TEACHER, RunFolder
 from qkd_qiskit.seeds import derive_seed
 from qkd_qiskit.storage import write_text
 from qkd_qiskit.students import QuantumStudent, Student, load_student
-from qkd_qiskit.study import Observer
 from qkd_qiskit.teachers import make_teacher
 
 SCALES = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)

@@ -17,7 +17,7 @@ from qkd_qiskit.errors import InputError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from qkd_qiskit.study import Observer
+    from qkd_qiskit.observer import Observer
 
 _DESCRIPTIONS = {
     "noise": "Under devices' noise, scaled, without shots. Writes RUN/bench/noise.csv, noise.png "

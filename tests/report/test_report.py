@@ -22,8 +22,9 @@ from qkd_qiskit.report.wording import (
     twin_answer,
     verdict,
 )
-from qkd_qiskit.results import kept_rows, paired_gain
+from qkd_qiskit.results import kept_rows
 from qkd_qiskit.runs import RunFolder, append_line, write_json
+from qkd_qiskit.statistics import paired_gain
 
 ALL_ARMS = ("label_only", "distilled", "classical_twin")
 SECTIONS = [

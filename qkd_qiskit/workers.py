@@ -1,0 +1,202 @@
+"""Cells in parallel processes: on this machine, or on a Dask cluster that sees the run folder.
+
+Workers speak through the run folder alone. Whatever dies (a worker, the scheduler, this process),
+what was finished stays, and what was not is done again from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from qkd_qiskit.cells import (
+    Cell,
+    Scene,
+    evaluate_members,
+    is_finished,
+    train_cell,
+)
+from qkd_qiskit.data import load_data
+from qkd_qiskit.errors import InputError, WorkerError
+from qkd_qiskit.hardware import Target
+from qkd_qiskit.observer import Observer
+from qkd_qiskit.population import Epoch
+from qkd_qiskit.runs import TEACHER, RunFolder
+from qkd_qiskit.teachers import make_teacher
+
+logger = logging.getLogger(__name__)
+
+MOST_DEATHS = 3  # of workers, without a cell finished between them
+CONNECT_S = 10
+_one_at_a_time = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Where cells run.
+
+    Attributes:
+        jobs: Processes on this machine; 1 = this process alone.
+        cluster: Address of a Dask scheduler, tcp://HOST:PORT, in place of them.
+    """
+
+    jobs: int = 1
+    cluster: str | None = None
+
+    @property
+    def parallel(self) -> bool:
+        """Whether cells run in other processes."""
+        return self.jobs > 1 or self.cluster is not None
+
+
+def run_cells(
+    folder: RunFolder,
+    cells: Sequence[Cell],
+    *,
+    workers: Workers,
+    targets: Sequence[Target],
+    observer: Observer,
+) -> None:
+    """Train and evaluate the cells that are not finished, wherever the workers are.
+
+    Raises:
+        WorkerError: Workers keep dying, or the cluster was lost.
+        InputError: The cluster does not answer.
+        QKDError: What a cell raised.
+    """
+    deaths = 0
+    with _pool(workers) as submit:
+        while missing := [cell for cell in cells if not is_finished(folder, cell, targets)]:
+            done = len(cells) - len(missing)
+            observer.cells(done, total=len(cells))
+            try:
+                for _ in submit(folder, missing):
+                    done, deaths = done + 1, 0
+                    observer.cells(done, total=len(cells))
+            except _deaths() as error:
+                deaths += 1
+                if deaths >= MOST_DEATHS:
+                    raise WorkerError(
+                        f"worker processes died {deaths} times without finishing a cell "
+                        f"({_first_line(error)}); is memory short? give fewer --jobs"
+                    ) from error
+                logger.warning("a worker process died; its cells run again")
+    observer.cells(len(cells), total=len(cells))
+
+
+@contextmanager
+def _pool(workers: Workers) -> Iterator[Callable[[RunFolder, Sequence[Cell]], Iterator[None]]]:
+    """A function that runs cells and yields as each ends."""
+    from joblib import Parallel, delayed, parallel_config
+
+    def submit(folder: RunFolder, cells: Sequence[Cell]) -> Iterator[None]:
+        run = Parallel(n_jobs=workers.jobs, return_as="generator_unordered")
+        owner = os.getpid() if workers.cluster is None else None
+        path = folder.path.absolute()
+        results: Iterator[None] = run(delayed(_run)(path, cell, owner=owner) for cell in cells)
+        return results
+
+    if workers.cluster is None:
+        with parallel_config(backend="loky", inner_max_num_threads=1):
+            yield submit
+        return
+    with _client(workers.cluster) as client, parallel_config(backend="dask", client=client):
+        yield submit
+
+
+@contextmanager
+def _client(address: str) -> Iterator[Any]:
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise InputError(
+            "--cluster needs Dask, which is not installed; pip install 'qkd-qiskit[cluster]'"
+        ) from error
+    try:
+        client = Client(address, timeout=CONNECT_S, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"--cluster: no Dask scheduler answers at {address!r} ({_first_line(error)}); give the "
+            f"address that `dask scheduler` prints, such as tcp://10.0.0.1:8786"
+        ) from error
+    try:
+        yield client
+    finally:
+        with suppress(OSError, TimeoutError):
+            client.close(timeout=1)
+
+
+def _deaths() -> tuple[type[Exception], ...]:
+    """What says that a worker died."""
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+    try:
+        from distributed.scheduler import KilledWorker
+    except ImportError:
+        return (TerminatedWorkerError,)
+    return (TerminatedWorkerError, KilledWorker)
+
+
+def _run(path: Path, cell: Cell, *, owner: int | None) -> None:
+    """One cell, in a worker process.
+
+    Args:
+        path: The run folder.
+        cell: What is trained and evaluated.
+        owner: Process that waits for it; without it the worker stops. None = none does.
+    """
+    # Global random state and threads are a process's own: cells of one process take turns.
+    with _one_at_a_time:
+        torch.set_num_threads(1)
+        scene, observer = _scene(path), _Watch(owner)
+        train_cell(scene, cell, observer=observer)
+        if cell.setting is None:
+            for target in scene.targets:
+                evaluate_members(scene, target, cell.members, observer=observer)
+
+
+@lru_cache(maxsize=1)
+def _scene(path: Path) -> Scene:
+    """Data and teacher of a run, read once for all cells that a worker is given."""
+    folder = RunFolder.open(path)
+    recipe = folder.recipe
+    data = load_data(recipe.data, seed=recipe.seed)
+    spec = replace(recipe.teacher, checkpoint=str(path / TEACHER))
+    return Scene(
+        folder=folder,
+        data=data,
+        teacher=make_teacher(spec, data, seed=recipe.seed),
+        targets=[
+            Target.parse(name, shots=recipe.shots, seed=recipe.seed) for name in recipe.targets
+        ],
+    )
+
+
+class _Watch(Observer):
+    """Ends a worker whose owner is gone: another run may go on in the same folder."""
+
+    def __init__(self, owner: int | None) -> None:
+        self.owner = owner
+
+    def epoch(self, figures: Sequence[Epoch], *, epochs: int) -> None:
+        self._look()
+
+    def evaluated(self, images: int, *, total: int) -> None:
+        self._look()
+
+    def _look(self) -> None:
+        if self.owner is not None and os.getppid() != self.owner:
+            os._exit(1)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
