@@ -17,9 +17,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from qkd_qiskit.datasets import read_digits, read_mnist
+from qkd_qiskit.datasets import Source, read_digits, read_mnist
 from qkd_qiskit.errors import DataError
-from qkd_qiskit.recipe import DataSpec
+from qkd_qiskit.generated import generate
+from qkd_qiskit.recipe import GENERATED, DataSpec
 from qkd_qiskit.seeds import generator
 from qkd_qiskit.storage import tensor_digest
 
@@ -213,13 +214,20 @@ def load_data(spec: DataSpec, *, seed: int = 0) -> Data:
 
     Args:
         spec: Which images.
-        seed: Seed of the validation split, and of the test split of digits, which has none.
+        seed: Seed of the validation split, of the test split of a set that has none (digits,
+            generated ones), and of generated points.
 
     Raises:
-        DataError: Files are missing or damaged, or a class has fewer images than asked for.
+        DataError: Files are missing or damaged, a class has fewer images than asked for, or the set
+            has no such class.
     """
-    source = read_digits() if spec.name == "digits" else read_mnist(spec.name, root=spec.root)
+    source = _read(spec, seed=seed)
     classes = spec.classes or tuple(range(len(source.class_names)))
+    if max(classes) >= len(source.class_names):
+        raise DataError(
+            f"data.classes: {list(classes)} is not accepted; {spec.name} has the classes 0 to "
+            f"{len(source.class_names) - 1}"
+        )
     return _split(
         _select(source.images, source.labels, classes),
         None if source.test is None else _select(*source.test, classes),
@@ -229,6 +237,14 @@ def load_data(spec: DataSpec, *, seed: int = 0) -> Data:
         test_per_class=spec.test_per_class,
         seed=seed,
     )
+
+
+def _read(spec: DataSpec, *, seed: int) -> Source:
+    if spec.name == "digits":
+        return read_digits()
+    if spec.name in GENERATED:
+        return generate(spec.generator, points=spec.points, seed=seed)
+    return read_mnist(spec.name, root=spec.root)
 
 
 def _select(

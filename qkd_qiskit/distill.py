@@ -245,23 +245,30 @@ def check_terms(
             leaves = {name: value.detach().requires_grad_() for name, value in start.items()}
             with without_shots(student):
                 loss = _terms(student, leaves, batch, spec)[number]
-            gradients = (
-                torch.autograd.grad(loss, list(of_student(leaves).values()), allow_unused=True)
-                if loss.requires_grad
-                else ()
-            )
-            flat = torch.cat([torch.zeros(1), *(g.flatten() for g in gradients if g is not None)])
-            if not bool(flat.isfinite().all()):
-                raise TrainingError(
-                    f"loss term {term!r} of arm {member.arm!r} gives the student a gradient that "
-                    f"is not finite: check the temperature, which is {spec.temperature}, and the "
-                    f"teacher's logits"
-                )
-            if not bool(flat.abs().max() > _DEAD):
-                raise TrainingError(
-                    f"loss term {term!r} of arm {member.arm!r} gives the student no gradient; "
-                    f"it would train nothing: mend the term or set its weight to 0"
-                )
+            parameters = list(of_student(leaves).values())
+            check_term(loss, parameters, name=f"{term!r} of arm {member.arm!r}")
+
+
+def check_term(loss: Tensor, parameters: Sequence[Tensor], *, name: str) -> None:
+    """Checks that a loss term has a gradient to a student's parameters.
+
+    Raises:
+        TrainingError: It has none, or one that is not finite.
+    """
+    gradients = (
+        torch.autograd.grad(loss, parameters, allow_unused=True) if loss.requires_grad else ()
+    )
+    flat = torch.cat([torch.zeros(1), *(g.flatten() for g in gradients if g is not None)])
+    if not bool(flat.isfinite().all()):
+        raise TrainingError(
+            f"loss term {name} gives the student a gradient that is not finite: check the "
+            f"temperatures and the teacher's logits"
+        )
+    if not bool(flat.abs().max() > _DEAD):
+        raise TrainingError(
+            f"loss term {name} gives the student no gradient; it would train nothing: mend the "
+            f"term or set its weight to 0"
+        )
 
 
 def step_sizes(spec: DistillSpec, images: int) -> list[list[int]]:

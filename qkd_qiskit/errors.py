@@ -11,6 +11,8 @@
     │   ├── CheckpointError       weights or run files that cannot be read
     │   └── TargetError           a device or simulator that is unknown or cannot run the circuit
     ├── TrainingError             a loss term that does not reach the student
+    ├── SubmissionError           jobs on a device that stopped: the run goes on where it was left
+    │   └── BudgetError           the next job would pass the QPU seconds that are allowed
     ├── WorkerError               processes that keep dying, or a cluster that was lost
     └── StorageError              a file that could not be written (a full disk, no permission)
 """
@@ -50,6 +52,14 @@ class TargetError(InputError):
 
 class TrainingError(QKDError):
     """Training that would not do what it says, such as a loss term without a gradient."""
+
+
+class SubmissionError(QKDError):
+    """Jobs on a device that could not go on; nothing is lost, and the run can be continued."""
+
+
+class BudgetError(SubmissionError):
+    """The next job would pass the QPU seconds that are allowed; it was not submitted."""
 
 
 class StorageError(QKDError):

@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from qkd_qiskit.errors import RecipeError
+from qkd_qiskit.generated import Generator
 
-DatasetName = Literal["digits", "mnist", "fashion_mnist"]
+DatasetName = Literal["digits", "mnist", "fashion_mnist", "generated", "extended_xor"]
+GENERATED: tuple[DatasetName, ...] = ("generated", "extended_xor")
 TeacherKind = Literal[
     "softmax",
     "mlp",
@@ -32,6 +34,8 @@ Reduction = Literal["none", "linear", "crop", "pca", "avg_pool", "max_pool", "cn
 Readout = Literal["bins", "modulo", "probabilities", "expectation"]
 Head = Literal["none", "linear"]
 Gradient = Literal["exact", "noisy", "parameter_shift", "spsa"]
+Mode = Literal["session", "batch", "job"]
+Decoupling = Literal["none", "XX", "XpXm", "XY4"]
 IDEAL_TARGETS = ("exact", "aer")
 Arm = Literal[
     "label_only",
@@ -73,7 +77,8 @@ class DataSpec:
     """Which images a run sees.
 
     Attributes:
-        name: Data set: digits (8x8, no download), mnist or fashion_mnist (28x28).
+        name: Data set: digits (8x8, no download), mnist or fashion_mnist (28x28), generated or
+            extended_xor (feature vectors of three classes; see `qkd_qiskit.generated`).
         root: Folder of the torchvision data sets; default: $QKD_DATA, else the user's cache folder.
         classes: Labels to keep, relabelled 0, 1, ... in this order; default: all.
         train_per_class: Labelled training images per class for the student; null = all.
@@ -82,6 +87,11 @@ class DataSpec:
         draw: Take the first images (of each class) in data-set order, or a random draw per seed.
         validation_fraction: Share of the training images held out before anything is drawn.
         test_per_class: First test images per class to keep; null = all.
+        points: Of generated data: how many points, a third of them for the test.
+        features: Of generated data: features of a point.
+        informative: Of generated data: hidden numbers that decide the class.
+        noise_features: Of generated data: features that say nothing.
+        difficulty: Of generated data: 0 (clusters apart) to 1 (they overlap widely).
     """
 
     name: DatasetName = "digits"
@@ -92,6 +102,11 @@ class DataSpec:
     draw: Literal["first", "random"] = "random"
     validation_fraction: float = 0.1
     test_per_class: int | None = None
+    points: int = 3000
+    features: int = 64
+    informative: int = 4
+    noise_features: int = 0
+    difficulty: float = 0.25
 
     def __post_init__(self) -> None:
         if self.classes is not None:
@@ -119,6 +134,24 @@ class DataSpec:
             "data.validation_fraction",
             self.validation_fraction,
             "a share between 0 and 1",
+        )
+        _at_least("data.points", self.points, 30)
+        if self.name in GENERATED:
+            _ = self.generator
+
+    @property
+    def generator(self) -> Generator:
+        """What generates the points of generated data.
+
+        Raises:
+            RecipeError: Numbers that do not go together.
+        """
+        return Generator(
+            name=self.name,
+            features=self.features,
+            informative=self.informative,
+            noise_features=self.noise_features,
+            difficulty=self.difficulty,
         )
 
 
@@ -331,6 +364,44 @@ class DistillSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RuntimeSpec:
+    """How jobs are submitted to a device of IBM Quantum; nothing else reads it.
+
+    Attributes:
+        mode: session (the device is held between jobs and the idle time is paid: for training),
+            batch (jobs are queued together) or job (each on its own). Plans without sessions get
+            a batch.
+        twirl_gates: Randomise two-qubit gates with Paulis; shots are rounded up to whole
+            randomisations.
+        twirl_measure: Likewise measurements.
+        dynamical_decoupling: Pulses while a qubit idles: none, XX, XpXm or XY4.
+        max_execution_time: QPU seconds after which the service stops a job; null = its own limit.
+        session_max_time: Seconds after which a session or batch closes, and another is opened;
+            null = the service's own limit.
+        max_executions: Circuits times shots of one job; what is larger is split.
+    """
+
+    mode: Mode = "batch"
+    twirl_gates: bool = False
+    twirl_measure: bool = False
+    dynamical_decoupling: Decoupling = "none"
+    max_execution_time: int | None = None
+    session_max_time: int | None = None
+    max_executions: int = 10_000_000
+
+    def __post_init__(self) -> None:
+        for key in ("max_execution_time", "session_max_time", "max_executions"):
+            value = getattr(self, key)
+            if value is not None:
+                _at_least(f"runtime.{key}", value, 1)
+
+    @property
+    def twirled(self) -> bool:
+        """Whether anything is twirled."""
+        return self.twirl_gates or self.twirl_measure
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """A whole run.
 
@@ -339,6 +410,7 @@ class Recipe:
         teacher: What teaches.
         student: What learns.
         distill: How it is trained.
+        runtime: How jobs are submitted to a real device.
         arms: What is compared: label_only; label_only_tuned (its learning rate, weight decay and
             epochs chosen on validation images); distilled; distilled_noisy (through the noise of
             the first device in targets); transfer (from images that only the teacher has
@@ -357,6 +429,7 @@ class Recipe:
     teacher: TeacherSpec = field(default_factory=TeacherSpec)
     student: StudentSpec = field(default_factory=StudentSpec)
     distill: DistillSpec = field(default_factory=DistillSpec)
+    runtime: RuntimeSpec = field(default_factory=RuntimeSpec)
     arms: tuple[Arm, ...] = ("label_only", "distilled", "classical_twin")
     targets: tuple[str, ...] = ("exact", "fake_torino")
     shots: int = 4096

@@ -104,7 +104,7 @@ class DeviceTarget(Target):
         )
         """Where the readout errors are known from that are taken back; None: they stay."""
         self._set_scale(scale)
-        self.calibration_date = _calibration_date(backend)
+        self.calibration_date = calibration_date(backend)
         self._device = noise.calibrated_part(backend.target)
         self._transpiled: dict[str, QuantumCircuit] = {}
 
@@ -251,7 +251,8 @@ def synthetic(
     )
 
 
-def _calibration_date(backend: Any) -> str | None:
+def calibration_date(backend: Any) -> str | None:
+    """Return the ISO date of a backend's calibration; None where it does not say."""
     properties = getattr(backend, "properties", None)
     updated = getattr(properties() if callable(properties) else None, "last_update_date", None)
     return None if updated is None else str(updated.date().isoformat())

@@ -57,7 +57,8 @@ def sample_probabilities(
     bits = sample_registers(
         circuit, values, parameters=parameters, simulator=simulator, shots=shots, seed=seed
     )[circuit.cregs[0].name]
-    return _frequencies(bits.array, num_bits=bits.num_bits)
+    frequencies: NDArray[np.float64] = count_outcomes(bits) / shots
+    return frequencies
 
 
 def sample_registers(
@@ -89,15 +90,15 @@ def sample_registers(
     }
 
 
-def _frequencies(packed: NDArray[np.uint8], *, num_bits: int) -> NDArray[np.float64]:
+def count_outcomes(bits: BitArray) -> NDArray[np.int64]:
+    """Return how often each outcome came (batch, 2**bits), bit 0 the least significant."""
     # A BitArray packs each shot into bytes, the most significant byte first.
-    batch, shots, num_bytes = packed.shape
-    weights = 256 ** np.arange(num_bytes - 1, -1, -1)
+    packed = bits.array.reshape(-1, bits.num_shots, bits.array.shape[-1])
+    weights = 256 ** np.arange(packed.shape[-1] - 1, -1, -1)
     outcomes = packed.astype(np.int64) @ weights
-    rows = np.arange(batch)[:, None] << num_bits
-    counts = np.bincount((outcomes + rows).ravel(), minlength=batch << num_bits)
-    frequencies: NDArray[np.float64] = counts.reshape(batch, -1) / shots
-    return frequencies
+    rows = np.arange(len(packed))[:, None] << bits.num_bits
+    counts = np.bincount((outcomes + rows).ravel(), minlength=len(packed) << bits.num_bits)
+    return counts.reshape(len(packed), -1).astype(np.int64)
 
 
 def _available_cores() -> int:

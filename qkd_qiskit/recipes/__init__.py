@@ -14,7 +14,7 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 from qkd_qiskit.errors import RecipeError
-from qkd_qiskit.recipe import DataSpec, DistillSpec, Recipe, StudentSpec, TeacherSpec
+from qkd_qiskit.recipe import DataSpec, DistillSpec, Recipe, RuntimeSpec, StudentSpec, TeacherSpec
 
 _RECIPES = Path(__file__).parent
 _GROUPS: dict[str, type] = {
@@ -22,6 +22,7 @@ _GROUPS: dict[str, type] = {
     "teacher": TeacherSpec,
     "student": StudentSpec,
     "distill": DistillSpec,
+    "runtime": RuntimeSpec,
 }
 
 
@@ -138,7 +139,8 @@ def _accepted(kind: Any) -> str:
         return f"a list [a, b, ...], each {_accepted(arguments[0])}"
     if arguments:
         return " or ".join(_accepted(argument) for argument in arguments)
-    names = {int: "a whole number", float: "a number", str: "text", type(None): "null"}
+    names = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+    names[type(None)] = "null"
     return names[kind]
 
 

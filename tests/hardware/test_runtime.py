@@ -12,6 +12,8 @@ SECRET = "not-a-real-token"
 
 
 class Named:
+    target = None
+
     def __init__(self, name):
         self.name = name
 

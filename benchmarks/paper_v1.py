@@ -1,0 +1,222 @@
+"""Version 1 of arXiv:2311.13810 under control: its eighteen published gains beside paired seeds.
+
+Called by paper.py. A run is one student of one arm and seed; it takes about two seconds, does not
+depend on others, and is kept in a file of its own, so a stopped study goes on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from qkd_qiskit.recipe import TeacherSpec
+from qkd_qiskit.replication import (
+    Cell,
+    Figures,
+    PublishedLessons,
+    Setting,
+    published_lessons,
+    train,
+)
+from qkd_qiskit.runs import write_json
+from qkd_qiskit.teachers import Teacher, make_teacher
+
+ORDER_OFFSET = 1000  # order seeds of the replicate arm, apart from all others
+ALPHAS = (0.9, 0.1)
+# Epochs of each teacher; Adam at 1e-3 and batches of 128, as published (10 epochs there).
+EPOCHS = {"lenet5": 10, "alexnet": 2, "ensemble": 2}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """A change of a cell's label-only run.
+
+    Attributes:
+        name: Of its folder.
+        baseline: The arm it is paired with; empty for a baseline.
+        teacher: Architecture of its teacher, or None.
+        changes: Fields of `Setting` that differ from the cell's.
+        reordered: Whether order, dropout and shots have a seed of their own.
+    """
+
+    name: str
+    baseline: str = ""
+    teacher: str | None = None
+    changes: dict[str, object]
+    reordered: bool = False
+
+
+def arms_of(cell: Cell, *, teachers: Sequence[str], controls: bool) -> list[Arm]:
+    """The arms of a cell, the cheap and decisive ones first."""
+    arms = [
+        Arm(name="label_only", changes={}),
+        Arm(name="replicate", baseline="label_only", changes={}, reordered=True),
+    ]
+    softmax = cell.baseline_head == "softmax"
+    if softmax:
+        head: dict[str, object] = {"head": "softmax"}
+        arms.append(Arm(name="label_only_softmax", changes=head))
+    for teacher in teachers:
+        for alpha in ALPHAS:
+            arms.append(_distilled(f"distilled_{teacher}_{alpha}", teacher, {"alpha": alpha}))
+        if softmax:
+            arms.append(
+                _distilled(
+                    f"distilled_{teacher}_0.9_softmax",
+                    teacher,
+                    {"alpha": 0.9, "head": "softmax"},
+                    baseline="label_only_softmax",
+                )
+            )
+    if controls:
+        for word, change in (
+            ("exact", {"shots": 0}),
+            ("true_gradient", {"gradient": "true"}),
+            ("lr_3e-4", {"lr": 3e-4}),
+        ):
+            arms.append(Arm(name=f"label_only_{word}", changes=dict(change)))
+            arms.append(
+                _distilled(
+                    f"distilled_lenet5_0.9_{word}",
+                    "lenet5",
+                    {"alpha": 0.9} | change,
+                    baseline=f"label_only_{word}",
+                )
+            )
+    return arms
+
+
+def _distilled(
+    name: str, teacher: str, changes: dict[str, object], *, baseline: str = "label_only"
+) -> Arm:
+    return Arm(name=name, baseline=baseline, teacher=teacher, changes=changes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One run.
+
+    Attributes:
+        cell: Name of the cell.
+        arm: Name of the arm.
+        seed: Seed of the run.
+        published: Accuracy of the best epoch on the published test subset.
+        test: Accuracy on all test images, epoch chosen on validation.
+        chosen_epoch: That epoch, from 1.
+        validation: Validation accuracy of that epoch.
+        last_validation: Validation accuracy after the last epoch.
+        failed: Whether the run collapsed: after the last epoch it is no better than chance.
+    """
+
+    cell: str
+    arm: str
+    seed: int
+    published: float
+    test: float
+    chosen_epoch: int
+    validation: float
+    last_validation: float
+    failed: bool
+
+
+def run(
+    cells: Sequence[Cell],
+    *,
+    folder: Path,
+    teachers: Sequence[str],
+    seeds: int,
+    controls: bool,
+    root: str | None,
+    tell: Callable[[str], None],
+) -> list[Row]:
+    """Make the runs that are not there yet; return all of them."""
+    jobs = [
+        (cell, arm, seed)
+        for cell in cells
+        for arm in arms_of(cell, teachers=teachers, controls=controls)
+        for seed in range(seeds)
+    ]
+    missing = [job for job in jobs if not _path(folder, *job).exists()]
+    started, live = time.monotonic(), sys.stdout.isatty()
+    for number, (cell, arm, seed) in enumerate(missing):
+        lessons = _lessons(cell.dataset, cell.num_classes, root)
+        logits = None
+        if arm.teacher is not None:
+            logits = _logits(cell.dataset, cell.num_classes, arm.teacher, root, tell)
+        figures = train(
+            setting(cell, arm),
+            lessons,
+            teacher_logits=logits,
+            seed=seed,
+            order_seed=seed + ORDER_OFFSET if arm.reordered else None,
+        )
+        write_json(_path(folder, cell, arm, seed), asdict(figures))
+        left = (time.monotonic() - started) / (number + 1) * (len(missing) - number - 1)
+        if live or seed == seeds - 1:
+            tell(f"v1 {cell.name} {arm.name} seed {seed}: {left / 60:.0f} min left")
+    return [
+        _row(cell, arm, seed, _read(_path(folder, cell, arm, seed))) for cell, arm, seed in jobs
+    ]
+
+
+def setting(cell: Cell, arm: Arm) -> Setting:
+    """The setting of a cell's arm."""
+    return replace(Setting(qubits=cell.qubits, shots=cell.shots), **arm.changes)
+
+
+def teacher_of(
+    dataset: str, num_classes: int, kind: str, *, root: str | None, tell: Callable[[str], None]
+) -> Teacher:
+    """The trained teacher of a data set's first classes, from the cache where there is one."""
+
+    def on_epoch(epoch: int, epochs: int, loss: float, accuracy: float) -> None:
+        figures = f"loss {loss:.4f}, validation {100 * accuracy:.2f} %"
+        tell(f"v1 {kind} of {dataset}, {num_classes} classes: epoch {epoch}/{epochs}, {figures}")
+
+    spec = TeacherSpec(kind=kind, epochs=EPOCHS[kind], lr=1e-3, batch_size=128)
+    return make_teacher(spec, _lessons(dataset, num_classes, root).data, on_epoch=on_epoch)
+
+
+@cache
+def _logits(
+    dataset: str, num_classes: int, kind: str, root: str | None, tell: Callable[[str], None]
+) -> torch.Tensor:
+    teacher = teacher_of(dataset, num_classes, kind, root=root, tell=tell)
+    tell(f"v1 {kind} of {dataset}, {num_classes} classes: test {100 * teacher.accuracy:.2f} %")
+    return teacher.logits(_lessons(dataset, num_classes, root).train_images)
+
+
+@cache
+def _lessons(dataset: str, num_classes: int, root: str | None) -> PublishedLessons:
+    return published_lessons(dataset, num_classes=num_classes, root=root)
+
+
+def _path(folder: Path, cell: Cell, arm: Arm, seed: int) -> Path:
+    return folder / "v1" / cell.name / arm.name / f"seed_{seed}.json"
+
+
+def _read(path: Path) -> Figures:
+    values = json.loads(path.read_text(encoding="utf-8"))
+    return Figures(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+
+
+def _row(cell: Cell, arm: Arm, seed: int, figures: Figures) -> Row:
+    chance = 1 / cell.num_classes
+    return Row(
+        cell=cell.name,
+        arm=arm.name,
+        seed=seed,
+        published=figures.published,
+        test=figures.test,
+        chosen_epoch=figures.chosen_epoch,
+        validation=figures.validation[figures.chosen_epoch - 1],
+        last_validation=figures.validation[-1],
+        failed=figures.validation[-1] <= chance + (1 - chance) / 18,
+    )

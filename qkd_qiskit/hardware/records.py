@@ -1,0 +1,238 @@
+"""What a journal of jobs says: one record for each attempt at a job, and what they come to."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from qkd_qiskit.errors import CheckpointError
+from qkd_qiskit.recipe import Mode
+
+JOURNAL = "journal.jsonl"
+State = Literal["intended", "submitted", "finished", "failed", "abandoned"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobRecord:
+    """One attempt at one job.
+
+    Attributes:
+        key: name of what the job is for.
+        part: number of the job among those of its key, from 0.
+        parts: jobs of its key.
+        attempt: number of the attempt, from 0.
+        tag: a text that no other job carries.
+        digest: of what is sent.
+        pubs: its PUBs.
+        circuits: rows of all PUBs.
+        shots: shots of each row.
+        executions: circuits times shots.
+        estimate_s: QPU seconds expected.
+        state: intended, submitted, finished, failed or abandoned.
+        job: the service's id for it, or None before it is known.
+        result: digest of its counts, or None.
+        reason: why it failed or was abandoned, or None.
+        usage_s: QPU seconds that the service told, or None where it did not yet.
+    """
+
+    key: str
+    part: int
+    parts: int
+    attempt: int
+    tag: str
+    digest: str
+    pubs: int
+    circuits: int
+    shots: int
+    executions: int
+    estimate_s: float
+    state: State = "intended"
+    job: str | None = None
+    result: str | None = None
+    reason: str | None = None
+    usage_s: float | None = None
+
+    @property
+    def intent(self) -> dict[str, Any]:
+        """What is known before it is sent."""
+        return {name: getattr(self, name) for name in _FIRST}
+
+    @property
+    def paid(self) -> bool:
+        """Whether a device may have worked on it."""
+        return self.state in ("submitted", "finished", "failed")
+
+
+_KNOWN_LATER = ("state", "job", "result", "reason", "usage_s")
+_FIRST = [name for name in JobRecord.__annotations__ if name not in _KNOWN_LATER]
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What a run's jobs come to.
+
+    Attributes:
+        jobs: jobs that were submitted, failed ones included.
+        finished: jobs whose counts are there.
+        failed: jobs that failed or were cancelled.
+        pending: jobs that were submitted and not read yet.
+        circuits: circuits of all submitted jobs.
+        executions: circuits times shots of all submitted jobs.
+        usage_s: QPU seconds that the service told, of all jobs.
+        failed_usage_s: those of failed jobs among them, and of second jobs of one tag.
+        expected_s: QPU seconds expected of jobs whose usage is not known yet.
+    """
+
+    jobs: int
+    finished: int
+    failed: int
+    pending: int
+    circuits: int
+    executions: int
+    usage_s: float
+    failed_usage_s: float
+    expected_s: float
+
+
+class Records:
+    """What a journal says, line by line."""
+
+    def __init__(self) -> None:
+        self.records: dict[str, JobRecord] = {}
+        """Every attempt by its tag, in the order of the intents."""
+        self.duplicates: dict[str, float | None] = {}
+        """QPU seconds of second jobs of one tag, by job id."""
+        self.session: tuple[str, Mode] | None = None
+        """Id and mode of the session that was opened last, unless it was closed."""
+        self._latest: dict[tuple[str, int], str] = {}
+
+    def latest(self, key: str, part: int = 0) -> JobRecord | None:
+        """Return the last attempt at a job, or None."""
+        tag = self._latest.get((key, part))
+        return None if tag is None else self.records[tag]
+
+    def keys(self) -> list[str]:
+        """Return the keys that something was meant to be sent for, in order."""
+        return list(dict.fromkeys(record.key for record in self.records.values()))
+
+    def finished(self, key: str) -> bool:
+        """Return whether all jobs of a key are finished."""
+        first = self.latest(key)
+        if first is None:
+            return False
+        last = (self.latest(key, part) for part in range(first.parts))
+        return all(record is not None and record.state == "finished" for record in last)
+
+    def totals(self) -> Totals:
+        """Return what all jobs come to."""
+        paid = [record for record in self.records.values() if record.paid]
+        failed = [record for record in paid if record.state == "failed"]
+        second = sum(usage or 0.0 for usage in self.duplicates.values())
+        return Totals(
+            jobs=len(paid) + len(self.duplicates),
+            finished=sum(record.state == "finished" for record in paid),
+            failed=len(failed),
+            pending=sum(record.state == "submitted" for record in paid),
+            circuits=sum(record.circuits for record in paid),
+            executions=sum(record.executions for record in paid),
+            usage_s=sum(record.usage_s or 0.0 for record in paid) + second,
+            failed_usage_s=sum(record.usage_s or 0.0 for record in failed) + second,
+            expected_s=sum(record.estimate_s for record in paid if record.usage_s is None),
+        )
+
+    def unsettled(self) -> list[JobRecord]:
+        """Return the jobs that have ended and whose usage the service has not told yet."""
+        return [
+            record
+            for record in self.records.values()
+            if record.state in ("finished", "failed") and record.usage_s is None
+        ]
+
+    def apply(self, entry: Mapping[str, Any]) -> None:
+        """Take in one line.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is none of those that a journal holds.
+        """
+        event = entry["event"]
+        if event == "intent":
+            record = JobRecord(**{name: entry[name] for name in _FIRST})
+            if record.tag in self.records:
+                raise ValueError("a tag came twice")
+            self.records[record.tag] = record
+            self._latest[record.key, record.part] = record.tag
+        elif event == "session":
+            opened = entry["state"] == "opened"
+            self.session = (entry["id"], entry["mode"]) if opened else None
+        elif event == "duplicate":
+            self.duplicates[entry["job"]] = entry["usage_s"]
+        else:
+            self._change(event, entry)
+
+    def _change(self, event: str, entry: Mapping[str, Any]) -> None:
+        record = self.records[entry["tag"]]
+        changed: dict[str, Any] = {}
+        if event == "usage":
+            changed = {"usage_s": entry["usage_s"]}
+        elif event == "submitted":
+            changed = {"job": entry["job"], "state": event}
+        elif event == "finished":
+            changed = {"result": entry["result"], "usage_s": entry["usage_s"], "state": event}
+        elif event == "failed":
+            changed = {"reason": entry["reason"], "usage_s": entry["usage_s"], "state": event}
+        elif event == "abandoned":
+            changed = {"reason": entry["reason"], "state": event}
+        else:
+            raise ValueError(f"event {event!r} is unknown")
+        self.records[record.tag] = replace(record, **changed)
+
+
+def read_journal(folder: str | Path) -> Records:
+    """Return what the journal of a run folder says; nothing where there is none.
+
+    Raises:
+        CheckpointError: the journal is damaged before its last line.
+    """
+    records = Records()
+    read_lines(Path(folder) / JOURNAL, records)
+    return records
+
+
+def format_line(entry: Mapping[str, Any]) -> bytes:
+    """Return an entry as a line of the journal, with its checksum."""
+    text = json.dumps(entry, allow_nan=False)
+    return f'{text[:-1]}, "sum": "{_checksum(text)}"}}\n'.encode()
+
+
+def _checksum(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _parse(line: str) -> dict[str, Any]:
+    text, mark, checksum = line.rpartition(', "sum": "')
+    if not mark or checksum != _checksum(text + "}") + '"}':
+        raise ValueError("the checksum differs")
+    entry: dict[str, Any] = json.loads(text + "}")
+    return entry
+
+
+def read_lines(path: Path, records: Records) -> int:
+    """Take in a journal's lines and return how many bytes of it are whole."""
+    try:
+        content = path.read_bytes() if path.exists() else b""
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from None
+    whole = content.rfind(b"\n") + 1
+    for number, line in enumerate(content[:whole].split(b"\n")[:-1], start=1):
+        try:
+            records.apply(_parse(line.decode()))
+        except (ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(
+                f"{path} is damaged in line {number} ({type(error).__name__}): bring back a copy; "
+                "without it, what has been paid could be paid again"
+            ) from None
+    return whole

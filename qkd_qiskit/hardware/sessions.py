@@ -1,0 +1,77 @@
+"""The session or batch that a run's jobs go into: opened when one is sent, found again, renewed."""
+
+import logging
+
+from qkd_qiskit.hardware.asking import Asking
+from qkd_qiskit.hardware.connection import Connection
+from qkd_qiskit.hardware.faults import Fault
+from qkd_qiskit.hardware.journal import Journal
+from qkd_qiskit.recipe import Mode
+
+logger = logging.getLogger(__name__)
+
+
+class SessionKeeper:
+    """Has a session open when a job is sent; in mode job there is none."""
+
+    def __init__(
+        self, connection: Connection, *, journal: Journal, service: Asking, mode: Mode
+    ) -> None:
+        self.connection, self.journal, self.service = connection, journal, service
+        self.mode: Mode = mode
+        """What is opened: a batch, where sessions were asked for and the plan has none."""
+        self._inside = False
+
+    def enter(self) -> None:
+        """Be in a session: that of the process before where it is still open, or a new one."""
+        if self.mode == "job" or self._inside:
+            return
+        if self.journal.session is not None:
+            before, mode = self.journal.session
+            if mode == self.mode and self.service.ask(
+                f"session {before}", lambda: self.connection.rejoin_session(before, mode)
+            ):
+                self._inside = True
+                return
+            self.over()
+        opened = self.service.ask("opening a session", self._open)
+        self._inside = True
+        if opened is not None:
+            self.journal.append("session", state="opened", id=opened, mode=self.mode)
+
+    def lost(self) -> bool:
+        """Return whether there was a session and it takes no more jobs."""
+        return self._inside and not self.service.ask("session", self.connection.session_open)
+
+    def over(self) -> None:
+        """Write down that the session has ended; the next job opens another."""
+        self._inside = False
+        if self.journal.session is not None:
+            before, mode = self.journal.session
+            self.journal.append("session", state="closed", id=before, mode=mode)
+
+    def close(self) -> None:
+        """Let the session take no more jobs; those in it run to their end."""
+        if not self._inside:
+            return
+        try:
+            self.connection.close_session()
+        except Fault as fault:
+            logger.warning("%s: session not closed: %s", self.connection.name, fault)
+            return
+        self.over()
+
+    def _open(self) -> str | None:
+        try:
+            return self.connection.open_session(self.mode)
+        except Fault as fault:
+            if fault.kind != "no_sessions" or self.mode == "batch":
+                raise
+            reason = str(fault)
+        logger.warning(
+            "%s: this plan has no sessions, so jobs go in a batch, where each may wait (%s)",
+            self.connection.name,
+            reason,
+        )
+        self.mode = "batch"
+        return self.connection.open_session(self.mode)

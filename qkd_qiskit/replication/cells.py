@@ -1,0 +1,98 @@
+"""What arXiv:2311.13810 (version 1) published: six students, three teachers, eighteen gains.
+
+All are accuracies in percent on the first 150 test images per class, of the best of ten epochs on
+those same images, one run each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from qkd_qiskit.replication.student import Head
+
+TEACHERS = ("lenet5", "alexnet", "ensemble")
+Flaw = Literal["", "no-op", "head"]
+
+
+@dataclass(frozen=True)
+class PublishedGain:
+    """One published run of a distilled student.
+
+    Attributes:
+        accuracy: In percent.
+        flaw: no-op: its distillation term gives the student no gradient; head: it has another head
+            than its baseline; empty: neither.
+    """
+
+    accuracy: float
+    flaw: Flaw = ""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Cell:
+    """A student of the paper and what was published of it.
+
+    Attributes:
+        dataset: mnist or fashion_mnist.
+        num_classes: The classes are 0 to this minus 1.
+        qubits: Width of its circuit.
+        shots: Per image.
+        baseline: Accuracy of its label-only run, in percent.
+        baseline_head: Head of that run; distilled runs have the sigmoid head.
+        gains: The distilled runs by teacher.
+    """
+
+    dataset: Literal["mnist", "fashion_mnist"]
+    num_classes: int
+    qubits: int
+    shots: int
+    baseline: float
+    baseline_head: Head
+    gains: dict[str, PublishedGain]
+
+    @property
+    def name(self) -> str:
+        """For example mnist_6_3q."""
+        return f"{self.dataset}_{self.num_classes}_{self.qubits}q"
+
+    def gain(self, teacher: str) -> float:
+        """The published gain, in points."""
+        return round(self.gains[teacher].accuracy - self.baseline, 2)
+
+
+def _gains(
+    lenet5: PublishedGain, alexnet: PublishedGain, ensemble: PublishedGain
+) -> dict[str, PublishedGain]:
+    return dict(zip(TEACHERS, (lenet5, alexnet, ensemble), strict=True))
+
+
+_P = PublishedGain
+CELLS: tuple[Cell, ...] = (
+    Cell(
+        dataset="mnist", num_classes=6, qubits=3, shots=5000, baseline=96.56,
+        baseline_head="sigmoid", gains=_gains(_P(97.89), _P(97.44), _P(97.33)),
+    ),
+    Cell(
+        dataset="mnist", num_classes=8, qubits=3, shots=3000, baseline=93.75,
+        baseline_head="sigmoid", gains=_gains(_P(93.75), _P(94.92), _P(95.42)),
+    ),
+    Cell(
+        dataset="mnist", num_classes=8, qubits=4, shots=2000, baseline=93.83,
+        baseline_head="sigmoid", gains=_gains(_P(94.33, "no-op"), _P(94.17), _P(94.00)),
+    ),
+    Cell(
+        dataset="fashion_mnist", num_classes=6, qubits=3, shots=5000, baseline=65.00,
+        baseline_head="softmax",
+        gains=_gains(_P(77.00, "head"), _P(83.44, "head"), _P(67.89, "head")),
+    ),
+    Cell(
+        dataset="fashion_mnist", num_classes=8, qubits=3, shots=3000, baseline=68.00,
+        baseline_head="softmax",
+        gains=_gains(_P(68.67, "no-op"), _P(73.42, "head"), _P(74.42, "head")),
+    ),
+    Cell(
+        dataset="fashion_mnist", num_classes=8, qubits=4, shots=2000, baseline=74.25,
+        baseline_head="sigmoid", gains=_gains(_P(75.83, "no-op"), _P(75.42), _P(72.50)),
+    ),
+)  # fmt: skip
