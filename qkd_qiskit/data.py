@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from qkd_qiskit.datasets import Source, read_digits, read_mnist
+from qkd_qiskit.datasets import Source, read_cifar10, read_digits, read_mnist
 from qkd_qiskit.errors import DataError
 from qkd_qiskit.generated import generate
 from qkd_qiskit.recipe import GENERATED, DataSpec
@@ -244,6 +244,8 @@ def _read(spec: DataSpec, *, seed: int) -> Source:
         return read_digits()
     if spec.name in GENERATED:
         return generate(spec.generator, points=spec.points, seed=seed)
+    if spec.name == "cifar10":
+        return read_cifar10(root=spec.root)
     return read_mnist(spec.name, root=spec.root)
 
 
@@ -254,9 +256,10 @@ def _select(
     position = np.full(max(*classes, labels.max()) + 1, -1, dtype=np.int64)
     position[list(classes)] = np.arange(len(classes))
     kept = position[labels] >= 0
-    return Split(
-        torch.from_numpy(images[kept]).unsqueeze(1), torch.from_numpy(position[labels[kept]])
-    )
+    chosen = torch.from_numpy(images[kept])
+    if chosen.ndim == 3:
+        chosen = chosen.unsqueeze(1)
+    return Split(chosen, torch.from_numpy(position[labels[kept]]))
 
 
 def _split(

@@ -1,7 +1,7 @@
-"""Where images come from: scikit-learn's digits, and MNIST's IDX files as torchvision keeps them.
+"""Where images come from: scikit-learn's digits, and files as torchvision keeps them.
 
-The archives are read as they lie, so a read-only folder that holds only the `.gz` files will do.
-torchvision's own table of file names and MD5 sums says what a sound file is.
+MNIST's archives are read as they lie, so a read-only folder that holds only the `.gz` files will
+do. torchvision's own table of file names and MD5 sums says what a sound file is.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ class Source:
     """A data set as published.
 
     Attributes:
-        images: Training images (N, height, width), float32 in [0, 1].
+        images: Training images (N, height, width) or (N, channels, height, width), float32 in
+            [0, 1].
         labels: Their classes (N,), int64.
         test: Test images and labels of the official split, or None where there is none.
         class_names: Name of each class.
@@ -75,7 +76,7 @@ def read_mnist(name: str, *, root: str | Path | None = None) -> Source:
     from torchvision import datasets
 
     published = getattr(datasets, _TORCHVISION_NAMES[name])
-    root = Path(root or os.environ.get("QKD_DATA") or "~/.cache/qkd_qiskit/data").expanduser()
+    root = _root(root)
     folder = root / _TORCHVISION_NAMES[name] / "raw"
     missing = [
         (file, md5)
@@ -93,6 +94,43 @@ def read_mnist(name: str, *, root: str | Path | None = None) -> Source:
         # torchvision calls MNIST's classes "0 - zero" and so on.
         tuple(str(label).split(" - ")[0] for label in published.classes),
     )
+
+
+def read_cifar10(*, root: str | Path | None = None) -> Source:
+    """Return CIFAR-10: 50,000 training and 10,000 test images of 3x32x32.
+
+    The files are not downloaded. They are pickles, which are opened only where their MD5 sums are
+    those that torchvision knows.
+
+    Args:
+        root: Folder that holds cifar-10-batches-py; default as for `read_mnist`.
+
+    Raises:
+        DataError: Files are missing or are not the published ones.
+    """
+    from torchvision import datasets
+
+    root = _root(root)
+    try:
+        parts = [datasets.CIFAR10(root, train=train) for train in (True, False)]
+    except (RuntimeError, OSError) as error:
+        raise DataError(
+            f"data.name: cifar10 is not whole in {root / datasets.CIFAR10.base_folder}; unpack "
+            f"{datasets.CIFAR10.filename} into {root}, or name another folder with --data.root DIR "
+            "or the environment variable QKD_DATA; data.name: digits needs no files"
+        ) from error
+    train, test = (
+        (
+            np.ascontiguousarray(part.data.transpose(0, 3, 1, 2), np.float32) / np.float32(255),
+            np.asarray(part.targets, np.int64),
+        )
+        for part in parts
+    )
+    return Source(*train, test, tuple(parts[0].classes))
+
+
+def _root(root: str | Path | None) -> Path:
+    return Path(root or os.environ.get("QKD_DATA") or "~/.cache/qkd_qiskit/data").expanduser()
 
 
 def _is_file(path: Path) -> bool:

@@ -12,7 +12,7 @@ from typing import Literal
 from qkd_qiskit.errors import RecipeError
 from qkd_qiskit.generated import Generator
 
-DatasetName = Literal["digits", "mnist", "fashion_mnist", "generated", "extended_xor"]
+DatasetName = Literal["digits", "mnist", "fashion_mnist", "cifar10", "generated", "extended_xor"]
 GENERATED: tuple[DatasetName, ...] = ("generated", "extended_xor")
 TeacherKind = Literal[
     "softmax",
@@ -29,7 +29,7 @@ TeacherKind = Literal[
 StudentKind = Literal["quantum", "hybrid", "classical", "quanvolution", "convolution"]
 FILTER_STUDENTS = ("quanvolution", "convolution")
 Encoding = Literal["amplitude", "angle", "reuploading", "qubit"]
-Ansatz = Literal["ry_rz_ring", "real_amplitudes", "cz_line"]
+Ansatz = Literal["ry_rz_ring", "real_amplitudes", "cz_line", "local_rotations"]
 Reduction = Literal["none", "linear", "crop", "pca", "avg_pool", "max_pool", "cnn"]
 Readout = Literal["bins", "modulo", "probabilities", "expectation"]
 Head = Literal["none", "linear"]
@@ -77,8 +77,9 @@ class DataSpec:
     """Which images a run sees.
 
     Attributes:
-        name: Data set: digits (8x8, no download), mnist or fashion_mnist (28x28), generated or
-            extended_xor (feature vectors of three classes; see `qkd_qiskit.generated`).
+        name: Data set: digits (8x8, no download), mnist or fashion_mnist (28x28), cifar10 (3x32x32,
+            never downloaded), generated or extended_xor (feature vectors of three classes; see
+            `qkd_qiskit.generated`).
         root: Folder of the torchvision data sets; default: $QKD_DATA, else the user's cache folder.
         classes: Labels to keep, relabelled 0, 1, ... in this order; default: all.
         train_per_class: Labelled training images per class for the student; null = all.

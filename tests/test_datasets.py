@@ -1,6 +1,7 @@
 import gzip
 import hashlib
 import os
+import pickle
 import shutil
 import socket
 from pathlib import Path
@@ -253,3 +254,46 @@ def test_published_files(name, folder, first_test_classes, mean):
     assert tuple(data.class_names[label] for label in data.test.labels[:5]) == first_test_classes
     training = torch.cat([data.pool.images, data.validation.images])
     assert training.mean().item() == pytest.approx(mean, abs=1e-4)
+
+
+@pytest.fixture
+def batches(tmp_path, monkeypatch):
+    """A folder with 3 training and 1 test image per class that passes for CIFAR-10."""
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+
+    def write(name, content):
+        (folder / name).write_bytes(pickle.dumps(content))
+        return [name, hashlib.md5((folder / name).read_bytes()).hexdigest()]
+
+    def batch(name, images):
+        pixels = rng.integers(0, 256, (images, 3 * 32 * 32), dtype=np.uint8)
+        return write(name, {"data": pixels, "labels": [row % 10 for row in range(images)]})
+
+    names = ["airplane", *"bcdefghij"]
+    meta = write("batches.meta", {"label_names": names})
+    monkeypatch.setattr(datasets.CIFAR10, "train_list", [batch("data_batch_1", 30)])
+    monkeypatch.setattr(datasets.CIFAR10, "test_list", [batch("test_batch", 10)])
+    monkeypatch.setattr(
+        datasets.CIFAR10, "meta", {"filename": meta[0], "key": "label_names", "md5": meta[1]}
+    )
+    return folder
+
+
+def test_cifar10_has_three_channels_and_keeps_its_pixels(batches):
+    data = load_data(DataSpec(name="cifar10", root=str(batches.parent)))
+    assert data.image_shape == (3, 32, 32)
+    assert data.class_names[0] == "airplane"
+    assert len(data.test) == 10
+    content = pickle.loads((batches / "test_batch").read_bytes())
+    expected = torch.from_numpy(content["data"].astype(np.float32) / 255).reshape(10, 3, 32, 32)
+    assert torch.equal(data.test.images, expected)
+    assert data.test.labels.tolist() == content["labels"]
+
+
+def test_cifar10_that_is_missing_or_changed_is_refused_before_it_is_unpickled(batches):
+    (batches / "test_batch").write_bytes(b"cos\nsystem\n(S'touch owned'\ntR.")
+    for root in (batches.parent, batches):
+        with pytest.raises(DataError, match=r"cifar10 is not whole in .*--data\.root"):
+            load_data(DataSpec(name="cifar10", root=str(root)))

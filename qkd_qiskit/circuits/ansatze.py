@@ -9,6 +9,7 @@ real_amplitudes  RY on every qubit, CX from each qubit to the next; one RY   n p
                  layer after the last                                        and n
 cz_line          RZ, RY on every qubit, CZ between neighbours on a line, in  2 n per layer,
                  two rounds; one RY layer after the last                     and n
+local_rotations  RX RY RZ RX RX RY RZ on every qubit, no two-qubit gate       7 n per layer
 ===============  ==========================================================  =============
 """
 
@@ -117,15 +118,36 @@ class CzLine(Ansatz):
             circuit.ry(next(weights), qubit)
 
 
+@dataclass(frozen=True, kw_only=True)
+class LocalRotations(Ansatz):
+    """Seven rotations on each qubit and no entanglement, per layer (arXiv 2311.13810 v2).
+
+    Each qubit turns on its own, whatever the number of layers: three angles would do the same, and
+    <Z> of a qubit is a function of its own reduced state.
+    """
+
+    @property
+    def num_weights(self) -> int:
+        """Circuit weights of all layers: 7 n per layer."""
+        return 7 * self.qubits * self.layers
+
+    def append_layer(self, circuit: QuantumCircuit, weights: Iterator[Parameter]) -> None:
+        """Append RX RY RZ RX RX RY RZ on one qubit after the other."""
+        for qubit in range(self.qubits):
+            for name in ("rx", "ry", "rz", "rx", "rx", "ry", "rz"):
+                getattr(circuit, name)(next(weights), qubit)
+
+
 ANSATZE: dict[str, type[Ansatz]] = {
     "ry_rz_ring": RyRzRing,
     "real_amplitudes": RealAmplitudes,
     "cz_line": CzLine,
+    "local_rotations": LocalRotations,
 }
 
 
 def make_ansatz(name: str, *, qubits: int, layers: int) -> Ansatz:
-    """Return the ansatz `name` (ry_rz_ring, real_amplitudes or cz_line).
+    """Return the ansatz `name` (ry_rz_ring, real_amplitudes, cz_line or local_rotations).
 
     Raises:
         CircuitError: The name is unknown, or there are no qubits or no layers.

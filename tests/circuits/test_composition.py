@@ -195,3 +195,11 @@ def test_cz_line_couples_neighbours_and_every_weight_counts(qubits, layers, gate
     for weight in student.weight_params:
         moved = student.circuit.assign_parameters({**values, weight: values[weight] + 0.4})
         assert abs(Statevector(moved).probabilities() - before).max() > 1e-6
+
+
+def test_local_rotations_turn_each_qubit_by_itself():
+    student = build_circuit(qubits=3, encoding="angle", ansatz="local_rotations", layers=2)
+    assert student.circuit.num_nonlocal_gates() == 0
+    assert len(student.weight_params) == 7 * 3 * 2
+    names = [i.operation.name for i in student.circuit if i.qubits == (student.circuit.qubits[1],)]
+    assert names == ["ry", *2 * ["rx", "ry", "rz", "rx", "rx", "ry", "rz"]]
