@@ -2,7 +2,7 @@ import pytest
 from qiskit.circuit import Parameter, QuantumCircuit
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def ring():
     """Ring circuits: angle encoding, then layers of RY, RZ and a ring of CX."""
 

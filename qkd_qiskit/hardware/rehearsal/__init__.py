@@ -23,10 +23,11 @@ Which counts are equal to which
     `DeviceTarget` samples for the same ISA circuit, angles and shots with simulator seed 7; real
     servers do not read the tag. ``seed:7,8`` gives each of two PUBs its own. Without the tag, seeds
     derive from the content of each PUB and the server's seed. Neither the order of jobs nor faults
-    change a count. The client's own local mode is something else: it rounds angles to
-    pi/2 * 1e-5 and simulates the whole device without the noise of idle times, so its counts agree
-    with these neither in value nor, on a noisy device, in distribution. Twirled circuits are
-    randomised from the same seed: repeatable, but not equal to an untwirled run.
+    change a count. A PUB that is cut into several draws other shots than the whole. The client's own
+    local mode, ``Sampler(mode=fake_backend)``, does not give these counts: it rounds angles to
+    pi/2 * 1e-5, simulates the whole device and leaves out the noise of idle times; the two agree
+    within shots and that noise. Twirled circuits are randomised from the same seed: repeatable, and
+    not equal to an untwirled run.
 
 What it charges
     By the model in `hardware/accounting.py`: a job that is completed costs what the model says,
