@@ -23,8 +23,8 @@ Which counts are equal to which
     `DeviceTarget` samples for the same ISA circuit, angles and shots with simulator seed 7; real
     servers do not read the tag. ``seed:7,8`` gives each of two PUBs its own. Without the tag, seeds
     derive from the content of each PUB and the server's seed. Neither the order of jobs nor faults
-    change a count. A PUB that is cut into several draws other shots than the whole. The client's own
-    local mode, ``Sampler(mode=fake_backend)``, does not give these counts: it rounds angles to
+    change a count. A PUB that is cut into several draws other shots than the whole. The local mode
+    of the client, ``Sampler(mode=fake_backend)``, does not give these counts: it rounds angles to
     pi/2 * 1e-5, simulates the whole device and leaves out the noise of idle times; the two agree
     within shots and that noise. Twirled circuits are randomised from the same seed: repeatable, and
     not equal to an untwirled run.
