@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
 
 URL = "QKD_RUNTIME_URL"
+_IAM = "https://iam.cloud.ibm.com"
 _RAW_KEY = "Unable to retrieve IBM Cloud access token"
 _READ_TIMEOUT_S = 120.0
 
@@ -39,7 +40,7 @@ def real_backend(name: str, *, patience: Patience | None = None) -> Any:
         SubmissionError: the service does not answer.
     """
     service = Asking(name, patience=patience or Patience(tries=4), go_on="try again later")
-    account = service.ask("the account", lambda: ask_client(open_account))
+    account = service.ask("opening the account", lambda: ask_client(open_account))
 
     def device() -> Any:
         from qiskit.providers.exceptions import QiskitBackendNotFoundError
@@ -51,11 +52,11 @@ def real_backend(name: str, *, patience: Patience | None = None) -> Any:
         backend.target  # noqa: B018 - loads the calibration, which may fail too
         return backend
 
-    backend = service.ask("the device", lambda: ask_client(device))
+    backend = service.ask("reading the device", lambda: ask_client(device))
     if backend is None:
-        names = service.ask("the devices", lambda: ask_client(lambda: _device_names(account)))
-        if name in names:  # its configuration could not be read before
-            backend = service.ask("the device", lambda: ask_client(device))
+        names = service.ask("listing the devices", lambda: _device_names(account))
+        if name in names:  # it could not be read before
+            backend = service.ask("reading the device", lambda: ask_client(device))
     if backend is None:
         near = difflib.get_close_matches(name, names, n=3) or names
         raise TargetError(f"the account has no device {name!r}; it has {', '.join(near) or 'none'}")
@@ -73,6 +74,7 @@ def open_account() -> Any:
     from qiskit_ibm_runtime.exceptions import IBMInputValueError
 
     _quiet_client()
+    _check_token()
     refused = None
     try:
         account = QiskitRuntimeService(**_rehearsal())
@@ -101,6 +103,46 @@ def open_account() -> Any:
     for client in _clients(account):
         _leave_retries_to_us(client)
     return account
+
+
+def _check_token() -> None:
+    """Check that the account's API key gives an access token, before the client is asked.
+
+    The client answers a failure by waiting for 60 s, and by a list of no devices.
+
+    Raises:
+        TargetError: the key is refused.
+        Fault: the service that gives tokens failed.
+    """
+    from ibm_cloud_sdk_core import IAMTokenManager
+
+    token = os.environ.get("QISKIT_IBM_TOKEN") or _saved_token()
+    if token is None:
+        return
+    hide(token)
+    try:
+        IAMTokenManager(token, url=os.environ.get("IAM_URL") or _IAM).get_token()
+    except Exception as error:
+        fault = _no_token(error)
+    else:
+        return
+    if fault.kind != "unauthorized":
+        raise fault
+    raise TargetError(f"{fault}; check the one that is saved, or set in QISKIT_IBM_TOKEN")
+
+
+def _saved_token() -> str | None:
+    """Return the API key of the saved account, where it is clear which that is."""
+    from qiskit_ibm_runtime import QiskitRuntimeService
+
+    saved = list(QiskitRuntimeService.saved_accounts().values())
+    chosen = saved if len(saved) == 1 else [one for one in saved if one.get("is_default_account")]
+    plain = [
+        one
+        for one in chosen
+        if not (one.get("proxies") or one.get("private_endpoint")) and one.get("verify", True)
+    ]
+    return plain[0].get("token") if len(plain) == 1 else None
 
 
 def ask_client(ask: Callable[[], Answer]) -> Answer:
@@ -133,17 +175,34 @@ def fault_of(error: BaseException) -> Fault:
     The client hides the answer of the service in the errors that it raises from; the status and the
     wait that was asked for are found there.
     """
-    kind: FaultKind | None = None
-    wait: float | None = None
     for link in _chain(error):
         if str(link).startswith(_RAW_KEY):
             return _no_token(error)
         response = getattr(link, "response", None)
-        status = getattr(response, "status_code", None) or getattr(link, "status_code", None)
-        if isinstance(status, int) and status > 0:
-            kind = kind or _kind_of(status)
-        wait = wait or _retry_after(response)
-    return Fault(kind or _kind_by_type(error), f"{type(error).__name__}: {error}", retry_after=wait)
+        status = getattr(response, "status_code", None)
+        if isinstance(status, int):
+            text = f"the service answered {status}{_said(response)}"
+            return Fault(_kind_of(status), text, retry_after=_retry_after(response))
+    kind = _kind_by_type(error)
+    if kind == "network":
+        return Fault(kind, f"no answer ({type(error).__name__}: {_innermost(error)})")
+    return Fault(kind, f"{type(error).__name__}: {error}")
+
+
+def _said(response: Any) -> str:
+    """Return what an answer gives as reason, in brackets, or nothing."""
+    try:
+        content = response.json()
+        errors = content.get("errors") or [content["error"]]
+        said = f" ({errors[0]['message']} Code {errors[0]['code']}.)"
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+        return ""
+    return said
+
+
+def _innermost(error: BaseException) -> str:
+    *_, last = _chain(error)
+    return f"{type(last).__name__}: {last}"
 
 
 def _no_token(error: BaseException) -> Fault:
@@ -158,7 +217,7 @@ def _no_token(error: BaseException) -> Fault:
 
 
 def _kind_of(status: int) -> FaultKind:
-    if status == 429:
+    if status in (408, 409, 425, 429):
         return "busy"
     if status in (401, 403):
         return "unauthorized"
@@ -169,6 +228,7 @@ def _kind_of(status: int) -> FaultKind:
 
 def _kind_by_type(error: BaseException) -> FaultKind:
     from qiskit.providers import JobError
+    from qiskit.providers.exceptions import QiskitBackendNotFoundError
     from qiskit_ibm_runtime.exceptions import (
         IBMError,
         IBMInputValueError,
@@ -178,7 +238,7 @@ def _kind_by_type(error: BaseException) -> FaultKind:
 
     if isinstance(error, IBMNotAuthorizedError):
         return "unauthorized"
-    if isinstance(error, RuntimeJobNotFound):
+    if isinstance(error, (RuntimeJobNotFound, QiskitBackendNotFoundError)):
         return "missing"
     if isinstance(error, IBMInputValueError):
         return "refused"
@@ -189,7 +249,7 @@ def _kind_by_type(error: BaseException) -> FaultKind:
 
 
 def _retry_after(response: Any) -> float | None:
-    text = getattr(response, "headers", {}).get("Retry-After") if response is not None else None
+    text = response.headers.get("Retry-After")
     try:
         return None if text is None else max(0.0, float(text))
     except ValueError:  # a date
@@ -238,11 +298,22 @@ def is_loopback(url: str) -> bool:
 
 
 def _device_names(account: Any) -> list[str]:
-    # `account.backends()` says nothing of a service that fails: it returns no devices.
-    names = {
-        device["name"] for client in _clients(account) for device in client.list_backends(True)
-    }
-    return sorted(names or {backend.name for backend in account.backends()})
+    def ask() -> list[str]:
+        # `account.backends()` says nothing of a service that fails: it returns no devices.
+        listed = (client.list_backends(True) for client in _clients(account))
+        names = {device["name"] for devices in listed for device in devices}
+        return sorted(names or {backend.name for backend in account.backends()})
+
+    try:
+        return ask_client(ask)
+    except Fault as fault:
+        if fault.kind != "unauthorized":
+            raise
+        reason = str(fault)
+    raise TargetError(
+        f"the IBM Quantum account may not use its instance ({reason}); check the one that is saved "
+        "or set in QISKIT_IBM_INSTANCE"
+    )
 
 
 def _clients(account: Any) -> list[Any]:
@@ -272,7 +343,8 @@ class _Scrub(logging.Filter):
         record.exc_info = record.exc_text = None
         if record.levelno >= logging.ERROR:
             return True
-        logger.info("the client says: %s", record.msg)
+        level = logging.INFO if record.levelno >= logging.WARNING else logging.DEBUG
+        logger.log(level, "the client says: %s", record.msg)
         return False
 
 

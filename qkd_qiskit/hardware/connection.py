@@ -42,6 +42,13 @@ class Connection(Protocol):
     local: bool
     """Whether jobs live in this process, and end with it."""
 
+    def check_status(self) -> None:
+        """Check that the device takes jobs.
+
+        Raises:
+            TargetError: it does not.
+        """
+
     def check(self, pubs: Sequence[Pub]) -> None:
         """Check, before anything is sent, that the device can run these PUBs.
 

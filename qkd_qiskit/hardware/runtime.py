@@ -19,7 +19,7 @@ from qkd_qiskit.hardware.account import ask_client, is_rehearsal, real_backend
 from qkd_qiskit.hardware.accounting import device_timing, job_seconds
 from qkd_qiskit.hardware.asking import Patience
 from qkd_qiskit.hardware.connection import Job, JobState
-from qkd_qiskit.hardware.faults import Fault
+from qkd_qiskit.hardware.faults import Fault, scrub
 from qkd_qiskit.hardware.isa import check_pubs
 from qkd_qiskit.hardware.jobs import Pub, executed_shots
 from qkd_qiskit.hardware.sampling import count_outcomes
@@ -111,7 +111,8 @@ class RuntimeConnection:
         try:
             job = ask_client(lambda: Sampler(mode=mode, options=options).run(sent))
         except Fault as fault:
-            closed = "session is closed" in str(fault).lower()
+            said = str(fault).lower()
+            closed = fault.kind == "refused" and "session" in said and "closed" in said
             given = Fault("closed", str(fault)) if closed else fault
         else:
             return _ClientJob(job, local=self.local)
@@ -232,16 +233,19 @@ class _ClientJob:
         return ask_client(read)
 
     def reason(self) -> tuple[str, bool]:
-        def read() -> tuple[str, bool]:
-            from qiskit_ibm_runtime.exceptions import RuntimeJobMaxTimeoutError
+        from qiskit.providers import JobError
+        from qiskit_ibm_runtime.exceptions import (
+            RuntimeInvalidStateError,
+            RuntimeJobMaxTimeoutError,
+        )
 
-            text = self._job.error_message() or "no reason given"
+        def read() -> tuple[str, bool]:
             try:
                 self._job.result(timeout=_RESULT_TIMEOUT_S)
             except RuntimeJobMaxTimeoutError:
                 return "it ran longer than runtime.max_execution_time", True
-            except Exception:
-                return Fault("server", text).args[0], False
+            except (JobError, RuntimeInvalidStateError) as error:
+                return scrub(str(error.message)), False
             return "no reason given", False
 
         return ask_client(read)

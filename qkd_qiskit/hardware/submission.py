@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 
 import numpy as np
@@ -28,6 +29,7 @@ from qkd_qiskit.hardware.sessions import SessionKeeper
 from qkd_qiskit.recipe import Mode, RuntimeSpec
 
 logger = logging.getLogger(__name__)
+_SETTLING = 4  # times that a service is asked for QPU seconds that are not final
 Counts = list[NDArray[np.int64]]
 
 
@@ -87,6 +89,7 @@ class Runner:
         self._tasks: dict[str, list[_Task]] = {}
         self._jobs: dict[str, Job] = {}
         self._failures: dict[tuple[str, int], int] = {}
+        self._available = False
 
     @property
     def mode(self) -> Mode:
@@ -96,8 +99,10 @@ class Runner:
     def __enter__(self) -> Runner:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.settle()
+        self._session.close()
 
     def submit(self, key: str, pubs: Sequence[Pub], *, seed: int | None = None) -> None:
         """Send what a key stands for, unless it has been sent; `collect` gives the counts.
@@ -145,15 +150,23 @@ class Runner:
 
     def settle(self) -> None:
         """Ask for the QPU seconds of ended jobs that the service had not told yet."""
-        for record in self.journal.unsettled():
-            usage = self._usage(record)
-            if usage is not None:
-                self.journal.append("usage", tag=record.tag, usage_s=usage)
-
-    def close(self) -> None:
-        """Settle what can be settled and close the session; jobs in it run to their end."""
-        self.settle()
-        self._session.close()
+        for number in range(1, _SETTLING + 1):
+            for record in self.journal.unsettled():
+                usage = self._usage(record)
+                if usage is not None:
+                    self.journal.append("usage", tag=record.tag, usage_s=usage)
+            seconds = self.journal.duplicates.items()
+            for job in [job for job, usage in seconds if usage is None]:
+                usage = self._usage_of(partial(self.connection.job, job))
+                if usage is not None:
+                    self.journal.append("duplicate", job=job, usage_s=usage)
+            if not self.journal.unsettled():
+                return
+            if number < _SETTLING:
+                time.sleep(self.patience.wait_s(number))
+        logger.warning(
+            "the service has not told yet what %d jobs used", len(self.journal.unsettled())
+        )
 
     def _cut(self, key: str, pubs: list[Pub], seed: int | None) -> list[_Task]:
         plans = plan_jobs(
@@ -175,6 +188,9 @@ class Runner:
 
     def _send(self, task: _Task) -> None:
         """Write down what will be sent, and send it."""
+        if not self._available:
+            self._service.ask("the device's status", self.connection.check_status)
+            self._available = True
         self.connection.check(task.pubs)
         expected = self.estimate(task.pubs)
         self._keep_budget(expected)
@@ -227,6 +243,8 @@ class Runner:
                 if self._session.lost():
                     self._session.over()
                     fault = Fault("busy", str(fault))
+                elif self._look_up(record) is not None:
+                    continue
                 else:
                     self.journal.append("abandoned", tag=record.tag, reason=str(fault))
             self._service.wait_or_stop(f"submitting {task.key}", fault, number)
@@ -253,7 +271,7 @@ class Runner:
             job.cancel()
         except Fault as fault:
             logger.warning("job %s could not be cancelled: %s", job.id, fault)
-        self.journal.append("duplicate", job=job.id, usage_s=self._service.ask("usage", job.usage))
+        self.journal.append("duplicate", job=job.id, usage_s=self._usage_of(lambda: job))
 
     def _finish(self, task: _Task) -> Counts:
         """Bring a job to its end, as often as that takes."""
@@ -340,11 +358,14 @@ class Runner:
         return job
 
     def _usage(self, record: JobRecord) -> float | None:
+        return self._usage_of(partial(self._job, record))
+
+    def _usage_of(self, job: Callable[[], Job]) -> float | None:
         """Return a job's QPU seconds; None, to be asked again later, where that fails."""
         if self.connection.local:
             return 0.0
         try:
-            return self._service.ask("usage", self._job(record).usage)
+            return self._service.ask("usage", lambda: job().usage())
         except SubmissionError as error:
             logger.warning("%s", error)
             return None
