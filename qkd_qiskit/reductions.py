@@ -27,10 +27,15 @@ from qkd_qiskit.errors import CircuitError
 
 TRAINED = ("linear", "cnn")
 _SMALLEST_SPAN = 1e-6  # of the widest component
+_NEARLY_BLACK = 1e-3
 
 
 class CenterCrop(nn.Module):
-    """The middle `(height, width)` pixels of the first channel."""
+    """The middle `(height, width)` pixels of the first channel.
+
+    Where all of them are 0, as inside the digit 0, they become a thousandth of white: amplitudes
+    need a direction, and to angles it makes no difference.
+    """
 
     def __init__(self, *, image_shape: tuple[int, int, int], size: tuple[int, int]) -> None:
         super().__init__()
@@ -41,7 +46,9 @@ class CenterCrop(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Features `(batch, height * width)` of images `(batch, channels, rows, columns)`."""
-        return images[:, 0, self.rows, self.columns].flatten(1)
+        cropped = images[:, 0, self.rows, self.columns].flatten(1)
+        black = cropped.abs().amax(dim=1, keepdim=True) == 0
+        return torch.where(black, torch.full_like(cropped, _NEARLY_BLACK), cropped)
 
 
 class PrincipalComponents(nn.Module):

@@ -31,6 +31,8 @@ def test_pools_and_crops():
         assert torch.equal(module(image), expected)
     crop = make_reduction("crop", image_shape=(1, 4, 4), num_features=4)
     assert torch.equal(crop(image), image[:, 0, 1:3, 1:3].flatten(1))
+    hollow = torch.nn.functional.pad(torch.zeros(1, 1, 2, 2), (1, 1, 1, 1), value=1.0)
+    assert crop(hollow).tolist() == [pytest.approx([1e-3] * 4)]
     tall = make_reduction("crop", image_shape=(1, 4, 6), num_features=6)
     assert torch.equal(tall(ramp(4, 6)), ramp(4, 6)[:, 0, 1:3, 1:4].flatten(1))
 

@@ -361,7 +361,7 @@ def test_a_circuit_without_weights_still_has_its_layers_trained():
 
 
 def test_a_dark_image_is_refused_where_it_has_no_state():
-    student = build(SPECS["quantum_crop"])
+    student = build(spec("quantum", encoding="amplitude", reduction="avg_pool"))
     dark = images()
     dark[2] = 0
     with pytest.raises(QKDError, match="no quantum state"):
