@@ -23,6 +23,14 @@ Tensors = dict[str, torch.Tensor]
 CacheFolder = str | Path | Literal[False] | None
 
 
+def cache_path(kind: str, key: str, *, cache: CacheFolder = None) -> Path | None:
+    """Where `compute_once` keeps its result; None where it keeps nothing."""
+    if cache is False:
+        return None
+    folder = Path(cache or os.environ.get("QKD_CACHE") or "~/.cache/qkd_qiskit").expanduser()
+    return folder / kind / f"{hashlib.sha256(key.encode()).hexdigest()}.safetensors"
+
+
 def compute_once(
     kind: str,
     key: str,
@@ -42,10 +50,9 @@ def compute_once(
         cache: Folder; None = $QKD_CACHE, else ~/.cache/qkd_qiskit; False = keep nothing. One that
             cannot be written to costs a warning.
     """
-    if cache is False:
+    path = cache_path(kind, key, cache=cache)
+    if path is None:
         return compute()
-    folder = Path(cache or os.environ.get("QKD_CACHE") or "~/.cache/qkd_qiskit").expanduser()
-    path = folder / kind / f"{hashlib.sha256(key.encode()).hexdigest()}.safetensors"
     try:
         if path.exists():
             tensors, _ = load_tensors(path)

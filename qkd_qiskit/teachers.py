@@ -19,10 +19,11 @@ from torch import nn
 from torch.nn import functional
 
 from qkd_qiskit.architectures import architecture_digest, build_teacher
-from qkd_qiskit.cache import CacheFolder, Tensors, compute_once
+from qkd_qiskit.cache import CacheFolder, Tensors, cache_path, compute_once
 from qkd_qiskit.data import Data, Split
 from qkd_qiskit.errors import InputError, TeacherError
 from qkd_qiskit.features import layer_outputs
+from qkd_qiskit.progress import Progress
 from qkd_qiskit.recipe import TeacherSpec
 from qkd_qiskit.seeds import derive_seed, generator, seeded
 from qkd_qiskit.storage import load_tensors, save_tensors, tensor_digest
@@ -207,6 +208,7 @@ def train_teacher(
     *,
     seed: int = 0,
     on_epoch: OnEpoch | None = None,
+    checkpoint: Path | None = None,
 ) -> None:
     """Train `module` in place with AdamW and cross entropy; it is left frozen, in evaluation mode.
 
@@ -220,6 +222,8 @@ def train_teacher(
         seed: Seed of the draw, the order and dropout; no global random state is touched.
         on_epoch: Called after each epoch with (epoch from 1, epochs, mean training loss, share of
             the validation images classified rightly).
+        checkpoint: File that is written every few minutes and continued from where it exists; it is
+            removed at the end.
 
     Raises:
         TeacherError: The loss is no longer finite.
@@ -230,13 +234,19 @@ def train_teacher(
     order = generator(seed, "teacher", "order")
     # Batches of nearly one size: a last batch of one image would break batch normalisation.
     batches = math.ceil(len(split) / spec.batch_size)
-    step, steps = 0, batches * spec.epochs
+    steps = batches * spec.epochs
+    progress = Progress(checkpoint, module, optimizer=optimizer)
     module.requires_grad_()
     with seeded(derive_seed(seed, "teacher", "dropout")):
+        step, loss_sum = progress.resume()
         for epoch in range(1, spec.epochs + 1):
+            parts = torch.randperm(len(split), generator=order).tensor_split(batches)
+            done = step - (epoch - 1) * batches
+            if done >= batches:
+                continue
             module.train()
-            loss_sum = 0.0
-            for indices in torch.randperm(len(split), generator=order).tensor_split(batches):
+            loss_sum = loss_sum if done else 0.0
+            for indices in parts[done:]:
                 optimizer.param_groups[0]["lr"] = spec.lr * min(1.0, 5 * (1 - step / steps))
                 step += 1
                 batch = split[indices]
@@ -245,6 +255,7 @@ def train_teacher(
                 torch.autograd.backward(loss)
                 optimizer.step()
                 loss_sum += loss.item() * len(batch)
+                progress.after_step(step, loss_sum=loss_sum)
             if not math.isfinite(loss_sum):
                 raise TeacherError(
                     f"the teacher's training diverged in epoch {epoch} of {spec.epochs} (the loss "
@@ -253,6 +264,7 @@ def train_teacher(
             if on_epoch is not None:
                 accuracy = _accuracy(module, data.validation, num_classes=data.num_classes)
                 on_epoch(epoch, spec.epochs, loss_sum / len(split), accuracy)
+    progress.finish()
     module.eval().requires_grad_(requires_grad=False)
 
 
@@ -346,7 +358,15 @@ def _train_once(
     }
 
     def compute() -> Tensors:
-        train_teacher(module, spec, data, seed=seed, on_epoch=on_epoch)
+        path = cache_path("teachers", key, cache=cache)
+        train_teacher(
+            module,
+            spec,
+            data,
+            seed=seed,
+            on_epoch=on_epoch,
+            checkpoint=None if path is None else path.with_suffix(".unfinished"),
+        )
         return module.state_dict()
 
     def check(tensors: Tensors) -> None:

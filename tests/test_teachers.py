@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 import logging
 import os
@@ -13,6 +14,7 @@ from qkd_qiskit import teachers
 from qkd_qiskit.architectures import build_teacher
 from qkd_qiskit.data import Data, load_data
 from qkd_qiskit.errors import CheckpointError, DataError, StorageError, TeacherError
+from qkd_qiskit.progress import Progress
 from qkd_qiskit.recipe import DataSpec, TeacherSpec
 from qkd_qiskit.storage import load_tensors, save_tensors, tensor_digest
 from qkd_qiskit.teachers import load_weights, make_teacher, save_teacher, train_teacher
@@ -159,6 +161,51 @@ def test_dropout_is_seeded_and_off_afterwards(blobs):
         digests.append(tensor_digest(module.state_dict()))
         assert torch.equal(module(blobs.test.images), module(blobs.test.images))
     assert digests[0] == digests[1] != digests[2]
+
+
+@pytest.mark.parametrize("killed_in_step", [1, 5, 6, 8])
+def test_a_killed_training_goes_on_to_the_same_bits(blobs, monkeypatch, tmp_path, killed_in_step):
+    """Three batches per epoch: killed in the first, at an epoch's end and start, and within one."""
+    spec = TeacherSpec(epochs=3, batch_size=67, lr=0.01)
+    start = nn.Sequential(nn.Flatten(), nn.Linear(4, 8), nn.Dropout(), nn.Linear(8, 3))
+
+    def train(on_epoch=None):
+        module = copy.deepcopy(start)
+        train_teacher(module, spec, blobs, checkpoint=tmp_path / "unfinished", on_epoch=on_epoch)
+        return tensor_digest(module.state_dict())
+
+    losses = []
+    expected = train(lambda epoch, epochs, loss, accuracy: losses.append(loss))
+    assert not (tmp_path / "unfinished").exists()
+
+    monkeypatch.setattr(Progress, "seconds_between", 0.0)
+    steps = []
+
+    class Killed(torch.optim.AdamW):
+        def step(self, closure=None):
+            steps.append(None)
+            if len(steps) == killed_in_step:
+                raise KeyboardInterrupt
+            return super().step(closure)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.optim, "AdamW", Killed)
+        with pytest.raises(KeyboardInterrupt):
+            train()
+    again = []
+    assert train(lambda epoch, epochs, loss, accuracy: again.append(loss)) == expected
+    assert again == losses[-len(again) :]
+    assert not (tmp_path / "unfinished").exists()
+
+
+def test_a_damaged_unfinished_training_starts_again(blobs, tmp_path, caplog):
+    module = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+    other = copy.deepcopy(module)
+    (tmp_path / "unfinished").write_bytes(b"nothing")
+    train_teacher(module, SOFTMAX, blobs, checkpoint=tmp_path / "unfinished")
+    train_teacher(other, SOFTMAX, blobs)
+    assert tensor_digest(module.state_dict()) == tensor_digest(other.state_dict())
+    assert "starting again" in caplog.text
 
 
 def test_divergence_is_an_error_that_says_what_to_do(blobs):
