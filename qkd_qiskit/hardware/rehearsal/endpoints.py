@@ -89,7 +89,7 @@ class Endpoints:
         elif fault.kind == "expire_token":
             self.access.expire()
         elif fault.kind == "expire_session":
-            self.service.expire_sessions()
+            self.service.queue.expire_sessions()
         if fault.kind in ("delay", "pending", "expire_token", "expire_session"):
             return await self._checked(request, handler, name)
         if fault.accepted:
@@ -171,19 +171,7 @@ class Endpoints:
     async def jobs(self, request: web.Request) -> web.Response:
         """List jobs."""
         query = request.query
-        pending = query.get("pending")
-        found = self.service.find(
-            tags=query.getall("tags", []),
-            backend=query.get("backend"),
-            session_id=query.get("session_id"),
-            pending=None if pending is None else pending == "true",
-            created_after=query.get("created_after"),
-            created_before=query.get("created_before"),
-            ascending=query.get("sort", "").upper() == "ASC",
-            limit=int(query.get("limit", 200)),
-            offset=int(query.get("offset", 0)),
-        )
-        return web.json_response(found)
+        return web.json_response(self.service.find(query, tags=query.getall("tags", [])))
 
     async def job(self, request: web.Request) -> web.Response:
         """Give a job."""

@@ -125,7 +125,7 @@ class Rehearsal:
 
     def expire_sessions(self) -> None:
         """Let all open sessions and batches reach their maximum time."""
-        self._service.expire_sessions()
+        self._service.queue.expire_sessions()
 
     def start(self) -> "Rehearsal":
         """Listen; returns the server.
@@ -159,14 +159,14 @@ class Rehearsal:
         self._thread.start()
         if not self._ready.wait(_PATIENCE_S):
             raise TargetError(f"the rehearsal did not start within {_PATIENCE_S:.0f} s")
-        self._service.start()
+        self._service.queue.start()
         return self
 
     def stop(self) -> None:
         """Stop listening, after the job that runs; what was received can still be read."""
         if self._thread is None or self._loop is None or self._stopped is None:
             return
-        self._service.stop()
+        self._service.queue.stop()
         self._loop.call_soon_threadsafe(self._stopped.set)
         self._thread.join()
         self._thread = None
