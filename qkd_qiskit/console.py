@@ -7,9 +7,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
+from qkd_qiskit.hardware.records import Totals
 from qkd_qiskit.observer import Observer
 from qkd_qiskit.population import Epoch
 from qkd_qiskit.results import kept_rows, num_images
@@ -26,7 +34,7 @@ class Terminal(Observer):
         self._progress = Progress(
             TextColumn("{task.description:<28}"),
             BarColumn(bar_width=30),
-            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            MofNCompleteColumn(),
             TextColumn("{task.fields[figures]}"),
             TimeRemainingColumn(),
             console=console,
@@ -34,6 +42,7 @@ class Terminal(Observer):
         )
         self._task: TaskID | None = None
         self._stage, self._done, self._printed = "", 0, 0.0
+        self._figures, self._jobs = "", ""
 
     def __enter__(self) -> Terminal:
         self._progress.start()
@@ -45,6 +54,7 @@ class Terminal(Observer):
     def stage(self, text: str) -> None:
         """A new stage has begun."""
         self._stage, self._task, self._done, self._printed = text, None, 0, time.monotonic()
+        self._figures = ""
         if not self._live:
             self.console.print(text, highlight=False)
 
@@ -64,11 +74,33 @@ class Terminal(Observer):
         self._done += images
         self._show(self._done, total, "images", unit="image")
 
+    def step(self, number: int, *, steps: int, loss: float) -> None:
+        """A step of training on a device has been taken."""
+        self._show(number, steps, f"loss {loss:.3f}", unit="step")
+
+    def jobs(self, totals: Totals) -> None:
+        """Something happened to a job on a device."""
+        spent = totals.usage_s + totals.expected_s
+        failed = f", {totals.failed} failed" if totals.failed else ""
+        self._jobs = (
+            f"jobs: {totals.pending} running or queued, {totals.finished} done{failed}; "
+            f"{spent:.1f} QPU s"
+        )
+        if self._live:
+            if self._task is None:
+                self._task = self._progress.add_task(self._stage, total=None, figures="")
+            self._progress.update(self._task, figures=self._with_jobs())
+
+    def _with_jobs(self) -> str:
+        return "  ".join(filter(None, [self._figures, self._jobs]))
+
     def _show(self, done: int, total: int, figures: str, *, unit: str) -> None:
+        self._figures = figures
+        figures = self._with_jobs()
         if self._live:
             if self._task is None:
                 self._task = self._progress.add_task(self._stage, total=total, figures="")
-            self._progress.update(self._task, completed=done, figures=figures)
+            self._progress.update(self._task, completed=done, total=total, figures=figures)
         elif done == total or time.monotonic() - self._printed > _PLAIN_EVERY_S:
             self._printed = time.monotonic()
             self.console.print(f"  {unit} {done}/{total}  {figures}", highlight=False)
@@ -82,7 +114,7 @@ def summary_table(result: Mapping[str, Any]) -> Table:
     table = Table(title=f"test accuracy, mean and range over {count} seed{'s' * (count > 1)}")
     table.add_column("", no_wrap=True)
     for name in targets:
-        table.add_column(_target_heading(result, name), justify="right")
+        table.add_column(_target_heading(result, name), justify="right", overflow="fold")
     table.add_row(f"teacher ({teacher['kind']})", f"{teacher['accuracy']:.1%}")
     for arm, figures in result["arms"].items():
         failed = result["failed"][arm]

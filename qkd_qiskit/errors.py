@@ -10,6 +10,7 @@
     │   ├── CircuitError          a circuit or student that cannot be built
     │   ├── CheckpointError       weights or run files that cannot be read
     │   └── TargetError           a device or simulator that is unknown or cannot run the circuit
+    │       └── NoAccountError    a real device is asked for, and no account is saved
     ├── TrainingError             a loss term that does not reach the student
     ├── SubmissionError           jobs on a device that stopped: the run goes on where it was left
     │   └── BudgetError           the next job would pass the QPU seconds that are allowed
@@ -48,6 +49,10 @@ class CheckpointError(InputError):
 
 class TargetError(InputError):
     """A target that is unknown, or that cannot run the circuit it was given."""
+
+
+class NoAccountError(TargetError):
+    """A real device without an account of IBM Quantum that could reach it."""
 
 
 class TrainingError(QKDError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from qkd_qiskit.hardware.records import Totals
 from qkd_qiskit.population import Epoch
 
 
@@ -24,3 +25,9 @@ class Observer:
 
     def cells(self, done: int, *, total: int) -> None:
         """So many cells of a round that runs in several processes are finished."""
+
+    def step(self, number: int, *, steps: int, loss: float) -> None:
+        """A step of training on a device has been taken; loss is the mean over the members."""
+
+    def jobs(self, totals: Totals) -> None:
+        """Something happened to a job on a device; `totals` is for all jobs of the submission."""

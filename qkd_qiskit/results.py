@@ -10,7 +10,7 @@ from typing import Any
 from qkd_qiskit.data import Data
 from qkd_qiskit.errors import CheckpointError
 from qkd_qiskit.evaluate import confusion_counts
-from qkd_qiskit.hardware import Target
+from qkd_qiskit.hardware import CompiledCircuit, Target
 from qkd_qiskit.recipe import Recipe
 from qkd_qiskit.runs import RunFolder
 from qkd_qiskit.statistics import paired_gain
@@ -225,12 +225,16 @@ def _describe_target(target: Target, student: Student) -> dict[str, Any]:
     if target.options:
         described["options"] = target.options
     if not target.ideal and isinstance(student, QuantumStudent):
-        compiled = target.compile(student.circuit)
-        described["circuit"] = {
-            "two_qubit_gates": compiled.two_qubit_gates,
-            "depth": compiled.depth,
-            "duration_s": compiled.duration_s,
-            "fidelity": compiled.fidelity,
-            "layout": list(compiled.layout),
-        }
+        described["circuit"] = describe_circuit(target.compile(student.circuit))
     return described
+
+
+def describe_circuit(compiled: CompiledCircuit) -> dict[str, Any]:
+    """What a circuit costs where it was compiled for."""
+    return {
+        "two_qubit_gates": compiled.two_qubit_gates,
+        "depth": compiled.depth,
+        "duration_s": compiled.duration_s,
+        "fidelity": compiled.fidelity,
+        "layout": list(compiled.layout),
+    }

@@ -60,7 +60,7 @@ def one_line(capsys, *words, status=2):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("", "give one of distill, evaluate, bench, recipes"),
+        ("", "give one of distill, evaluate, submit, collect"),
         ("train", "choose from 'distill', 'evaluate'"),
         ("--quiet distill", "--quiet is not an option"),
         ("distill nonsense", "recipe 'nonsense' is unknown; give one of digits"),

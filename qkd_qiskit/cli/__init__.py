@@ -14,6 +14,7 @@ from qkd_qiskit.cli.catalogue import add_catalogue, run_circuits, run_recipes, r
 from qkd_qiskit.cli.distill import distill_parser, run_distill
 from qkd_qiskit.cli.evaluate import evaluate_parser, run_evaluate
 from qkd_qiskit.cli.messages import argument_message, discard_output, fail
+from qkd_qiskit.cli.submit import collect_parser, run_collect, run_submit, submit_parser
 from qkd_qiskit.errors import InputError, QKDError
 
 DESCRIPTION = """Distil a classical teacher into a quantum circuit that runs on IBM hardware, and
@@ -21,6 +22,8 @@ know whether it helped."""
 _COMMANDS: dict[str, Callable[[Namespace, Sequence[str]], int]] = {
     "distill": run_distill,
     "evaluate": run_evaluate,
+    "submit": run_submit,
+    "collect": run_collect,
     "bench": run_bench,
     "recipes": run_recipes,
     "circuits": run_circuits,
@@ -79,6 +82,10 @@ def _parser(recipe: str | None) -> ArgumentParser:
     commands.add_subcommand(
         "evaluate", evaluate_parser(), help="evaluate a trained run on another target"
     )
+    commands.add_subcommand(
+        "submit", submit_parser(), help="evaluate a trained run on a device of IBM Quantum"
+    )
+    commands.add_subcommand("collect", collect_parser(), help="finish what was submitted")
     add_bench(commands)
     add_catalogue(commands)
     return parser

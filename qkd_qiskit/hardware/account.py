@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from qkd_qiskit.errors import TargetError
+from qkd_qiskit.errors import NoAccountError, TargetError
 from qkd_qiskit.hardware.asking import Asking, Patience
 from qkd_qiskit.hardware.faults import Fault, FaultKind, hide, scrub
 
@@ -24,6 +24,7 @@ Answer = TypeVar("Answer")
 
 URL = "QKD_RUNTIME_URL"
 _IAM = "https://iam.cloud.ibm.com"
+_CLIENT = "qiskit_ibm_runtime"
 _RAW_KEY = "Unable to retrieve IBM Cloud access token"
 _READ_TIMEOUT_S = 120.0
 
@@ -75,11 +76,11 @@ def open_account() -> Any:
 
     _quiet_client()
     _check_token()
-    refused = None
+    refused: TargetError | None = None
     try:
         account = QiskitRuntimeService(**_rehearsal())
     except AccountNotFoundError:
-        refused = (
+        refused = NoAccountError(
             "a real device needs an IBM Quantum account and none is saved here; save one with "
             "QiskitRuntimeService.save_account(...), or set QISKIT_IBM_TOKEN and "
             "QISKIT_IBM_INSTANCE"
@@ -87,17 +88,17 @@ def open_account() -> Any:
     except InvalidAccountError as error:
         if fault_of(error).kind in ("busy", "server"):
             raise
-        refused = (
+        refused = TargetError(
             f"the IBM Quantum account cannot be used ({type(error).__name__}); check its token "
             "and instance, and the network"
         )
     except IBMInputValueError:
-        refused = (
+        refused = TargetError(
             "the IBM Quantum account has no access to the instance that is saved or set in "
             "QISKIT_IBM_INSTANCE; give one of its own"
         )
     if refused is not None:
-        raise TargetError(refused)
+        raise refused
     active = account.active_account() if hasattr(account, "active_account") else None
     hide(*((active or {}).get(key) for key in ("token", "instance")))
     for client in _clients(account):
@@ -339,6 +340,8 @@ class _Scrub(logging.Filter):
     """Sends the client's warnings to our log, and lets only errors through, without secrets."""
 
     def filter(self, record: logging.LogRecord) -> bool:
+        if not record.name.startswith(_CLIENT):  # a handler that others share, our log among them
+            return True
         record.msg, record.args = scrub(record.getMessage()), ()
         record.exc_info = record.exc_text = None
         if record.levelno >= logging.ERROR:
@@ -352,5 +355,5 @@ _SCRUB = _Scrub()
 
 
 def _quiet_client() -> None:
-    for handler in logging.getLogger("qiskit_ibm_runtime").handlers:
+    for handler in logging.getLogger(_CLIENT).handlers:
         handler.addFilter(_SCRUB)

@@ -21,7 +21,14 @@ from qkd_qiskit.report.figures import (
     paired_figure,
 )
 from qkd_qiskit.report.page import Markup, document, element, join, panel, panels, section
-from qkd_qiskit.report.tables import Pairs, accuracy_table, cost_table, noise_table, teacher_table
+from qkd_qiskit.report.tables import (
+    Pairs,
+    accuracy_table,
+    cost_table,
+    device_table,
+    noise_table,
+    teacher_table,
+)
 from qkd_qiskit.report.wording import (
     UNDECIDED,
     arm_name,
@@ -29,6 +36,7 @@ from qkd_qiskit.report.wording import (
     conditions,
     count,
     distillation_answer,
+    measured,
     missing_answer,
     reminders,
     seeds_text,
@@ -49,7 +57,7 @@ _CONTENTS = {
     CIRCUIT: "the student's circuit as OpenQASM 3, without measurements",
     "teacher.safetensors": "weights of the teacher",
     "teacher.json": "what the teacher is",
-    "journal.jsonl": "jobs on devices",
+    "devices": "jobs on devices: what was asked, a journal of every job, circuits and counts",
     "checkpoints": "state of the training, for --resume",
 }
 
@@ -76,6 +84,7 @@ def write_report(folder: RunFolder) -> Path:
         _confusion_section(result),
         _circuit_section(folder, result),
         _noise_section(result),
+        *_device_section(result),
         _repeat_section(folder, result),
     )
     path = folder.path / REPORT
@@ -94,7 +103,11 @@ def _headline(folder: RunFolder, result: Mapping[str, Any], *, title: str, what:
             "ul",
             *(
                 element("li", text)
-                for text in (*reminders(folder.recipe, result), best_case(result))
+                for text in (
+                    *reminders(folder.recipe, result),
+                    *measured(result),
+                    best_case(result),
+                )
                 if text
             ),
             class_="note",
@@ -333,6 +346,13 @@ def _noise_section(result: Mapping[str, Any]) -> Markup:
         _legend(list(shown)),
         panels(*figures, noise_table(result, pairs), caption=caption),
     )
+
+
+def _device_section(result: Mapping[str, Any]) -> list[Markup]:
+    """What ran where and what it cost, where anything was submitted."""
+    if not any("device" in described for described in result["targets"].values()):
+        return []
+    return [section("Jobs", device_table(result))]
 
 
 def _exact_and_sampled(result: Mapping[str, Any]) -> Pairs:

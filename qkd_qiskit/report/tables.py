@@ -8,10 +8,13 @@ from typing import Any
 
 from qkd_qiskit.report.page import Markup, element, join, table
 from qkd_qiskit.report.wording import (
+    PLACES,
     arm_name,
     best_case,
+    charged,
     conditions,
     count,
+    measured,
     percent,
     points,
     seeds_text,
@@ -112,6 +115,40 @@ def cost_table(result: Mapping[str, Any]) -> Markup:
         caption="The circuit as it runs, measurement included. Fidelity: estimate, the product of "
         "1 − error over gates and measurements. Layout: physical qubit of each logical qubit. "
         f"{best_case(result)}",
+    )
+
+
+def device_table(result: Mapping[str, Any]) -> Markup:
+    """What was submitted: where, when, how much, and what it cost; a target a row."""
+    rows: list[list[object]] = []
+    for name, described in result["targets"].items():
+        device = described.get("device")
+        if device is not None:
+            where = PLACES[device["place"]].format(device["backend"])
+            rows.append(
+                [
+                    join([name, _small(where)]),
+                    " to ".join(device["submitted"]),
+                    described["calibration_date"],
+                    device["mode"],
+                    count(len(device["jobs"])),
+                    count(device["circuits"]),
+                    count(device["executions"]),
+                    charged(device),
+                ]
+            )
+    jobs = "; ".join(
+        f"{name}: {', '.join(described['device']['jobs'])}"
+        for name, described in result["targets"].items()
+        if described.get("device", {}).get("place") == "device"
+    )
+    header = ["", "submitted", "calibrated", "mode", "jobs", "circuits", "executions", "charged"]
+    return table(
+        header,
+        [rows],
+        caption="Circuits: with their values bound. Executions: circuits times shots. "
+        + (f"Jobs: {jobs}. " if jobs else "")
+        + " ".join(measured(result)),
     )
 
 

@@ -8,6 +8,11 @@ from typing import Any
 from qkd_qiskit.recipe import Recipe
 from qkd_qiskit.results import BASELINE, TREATMENT, TWIN, num_images
 
+PLACES = {
+    "device": "measured on {}",
+    "simulation": "simulated {}",
+    "rehearsal": "rehearsal of {}",
+}
 FEW_SEEDS = 5  # below this many pairs the t interval is wide, and the reader is told
 HELPED, HARMED, UNDECIDED = "up", "down", "open"
 
@@ -183,8 +188,12 @@ def conditions(result: Mapping[str, Any], target: str) -> str:
     parts = [count(num_images(result, target), "image")]
     shots = described["shots"]
     parts.append("exact probabilities" if shots is None else count(shots, "shot"))
-    if is_noisy(result, target):
-        date = described.get("calibration_date", "").replace("-", "\u2011")  # keeps it on one line
+    if "device" in described:
+        parts.append(PLACES[described["device"]["place"]].format(described["device"]["backend"]))
+        parts.append(f"calibrated {_one_line(described['calibration_date'])}")
+        parts.append(charged(described["device"]))
+    elif is_noisy(result, target):
+        date = _one_line(described.get("calibration_date"))
         parts.append(f"noise calibrated {date}" if date else "synthetic noise")
         if described["options"].get("readout_mitigation"):
             parts.append("readout errors mitigated")
@@ -196,6 +205,47 @@ def conditions(result: Mapping[str, Any], target: str) -> str:
 def is_noisy(result: Mapping[str, Any], target: str) -> bool:
     """Whether a target has a device's noise."""
     return "options" in result["targets"][target]
+
+
+def charged(device: Mapping[str, Any]) -> str:
+    """What jobs on a device cost: `318.2 QPU seconds`."""
+    if device["place"] == "simulation":
+        return "no QPU seconds"
+    seconds = device["qpu_seconds"]
+    if seconds is None:
+        return f"about {device['expected_qpu_seconds']:.1f} QPU seconds"
+    unreal = " by the model" if device["place"] == "rehearsal" else ""
+    return f"{seconds:.1f} QPU seconds{unreal}"
+
+
+def measured(result: Mapping[str, Any]) -> list[str]:
+    """What has to be said of figures that came through jobs, a sentence for each target."""
+    said = []
+    for name, described in result["targets"].items():
+        device = described.get("device")
+        if device is None:
+            continue
+        if device["place"] == "device":
+            said.append(
+                f"{name} was measured on the device {device['backend']}. All students' circuits "
+                "for an image ran side by side in one job, so that drift meets both arms alike."
+            )
+        elif device["place"] == "rehearsal":
+            said.append(
+                f"{name} is a rehearsal: a server on this computer simulated {device['backend']}, "
+                "and no quantum computer was used."
+            )
+        else:
+            said.append(
+                f"{name} is a simulation: the Runtime client ran its jobs in local testing mode, "
+                "and no quantum computer was used."
+            )
+    return said
+
+
+def _one_line(date: str | None) -> str:
+    """An ISO date that is not broken at its hyphens."""
+    return (date or "").replace("-", "\u2011")
 
 
 def best_case(result: Mapping[str, Any]) -> str:

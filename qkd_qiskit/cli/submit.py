@@ -1,0 +1,218 @@
+"""`qkd submit` and `qkd collect`: a trained run on a device of IBM Quantum."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+from jsonargparse import ArgumentParser, Namespace
+
+from qkd_qiskit.cli.messages import fail
+from qkd_qiskit.cli.output import add_output_options, console, show_result, terminal
+from qkd_qiskit.errors import InputError
+from qkd_qiskit.recipe import Mode
+
+if TYPE_CHECKING:
+    from qkd_qiskit.submit import Outcome, Training
+
+STEPS = 50
+
+
+def submit_parser() -> ArgumentParser:
+    """The options of `qkd submit`."""
+    parser = ArgumentParser(
+        description="Evaluate the students of a finished run on a device of IBM Quantum, and add "
+        "the figures to its result.json and report. What was begun goes on; what is finished is "
+        "not paid twice. With --dry-run nothing is sent: it says what would be.",
+        exit_on_error=False,
+    )
+    parser.add_argument("run", type=str, help="run folder")
+    parser.add_argument(
+        "--backend", type=str, required=True, help="device of your account, or fake_<device>"
+    )
+    parser.add_argument("--mode", type=str, help="session, batch or job; default: the recipe's")
+    parser.add_argument("--shots", type=int, help="shots per circuit; default: the recipe's")
+    parser.add_argument("--limit", type=int, help="test images; default: the recipe's test_limit")
+    parser.add_argument("--seeds", type=str, help="seeds of the run, as 0,2; default: all")
+    parser.add_argument(
+        "--max-qpu-seconds", type=float, help="stop before jobs use more; the run can go on later"
+    )
+    parser.add_argument("--again", action="store_true", help="measure again what is finished")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="say what it would cost, beside alternatives"
+    )
+    parser.add_argument(
+        "--rate", type=str, help="price of a QPU second, as 1.6, or of a minute, as 96/min"
+    )
+    parser.add_argument(
+        "--train",
+        type=str,
+        help="train there too, by spsa or parameter_shift, into the new run RUN-on-<backend>",
+    )
+    parser.add_argument("--steps", type=int, help=f"steps of the training; default: {STEPS}")
+    parser.add_argument("--batch-size", type=int, help="images per step; default: the recipe's")
+    parser.add_argument("--lr", type=float, help="learning rate; default: a fifth of the recipe's")
+    parser.add_argument(
+        "--shifted-weights", type=int, help="weights that a step shifts, at random; default: all"
+    )
+    parser.add_argument(
+        "--from-scratch", action="store_true", help="train untrained students, not the run's"
+    )
+    parser.add_argument(
+        "--evaluate", action="store_true", help="evaluate there what was trained, with its start"
+    )
+    parser.add_argument("--out", type=str, help="run folder of the training")
+    add_output_options(parser)
+    return parser
+
+
+def collect_parser() -> ArgumentParser:
+    """The options of `qkd collect`."""
+    parser = ArgumentParser(
+        description="Finish what `qkd submit` began and did not end: read the jobs that were sent, "
+        "send those that were not, write result.json and the report.",
+        exit_on_error=False,
+    )
+    parser.add_argument("run", type=str, help="run folder")
+    add_output_options(parser)
+    return parser
+
+
+def run_submit(options: Namespace, words: Sequence[str]) -> int:
+    """Submit, or go on; returns the exit status."""
+    from qkd_qiskit.cli.budget import show_budget
+    from qkd_qiskit.hardware.budget import parse_rate
+    from qkd_qiskit.runs import RunFolder
+    from qkd_qiskit.submit import Request, plan_budget, submit_run
+
+    request = Request(
+        backend=options.backend,
+        mode=_mode(options.mode),
+        shots=_at_least_one(options.shots, "shots"),
+        limit=_at_least_one(options.limit, "limit"),
+        seeds=_seeds(options.seeds),
+        max_qpu_seconds=_positive(options.max_qpu_seconds, "max-qpu-seconds"),
+        again=options.again,
+    )
+    training = _training(options)
+    folder = RunFolder.open(options.run)
+    if options.dry_run:
+        rate = None if options.rate is None else parse_rate(options.rate)
+        with terminal(options) as observer:
+            budget = plan_budget(folder, request, training=training, observer=observer)
+        return show_budget(budget, options, rate=rate)
+    try:
+        with terminal(options) as observer:
+            outcome = submit_run(folder, request, observer=observer)
+            observer.stage("report")
+            _report(outcome)
+    except KeyboardInterrupt:
+        return _interrupted(folder.path)
+    return _show([outcome], options)
+
+
+def run_collect(options: Namespace, words: Sequence[str]) -> int:
+    """Finish what was begun; returns the exit status."""
+    from qkd_qiskit.runs import RunFolder
+    from qkd_qiskit.submit import collect_run
+
+    folder = RunFolder.open(options.run)
+    try:
+        with terminal(options) as observer:
+            outcomes = collect_run(folder, observer=observer)
+            observer.stage("report")
+            for outcome in outcomes:
+                _report(outcome)
+    except KeyboardInterrupt:
+        return _interrupted(folder.path)
+    return _show(outcomes, options)
+
+
+def _report(outcome: Outcome) -> None:
+    from qkd_qiskit.report import write_report
+
+    # Always: a process may have died between the result and the report.
+    write_report(outcome.folder)
+
+
+def _show(outcomes: Sequence[Outcome], options: Namespace) -> int:
+    if not options.json and not options.quiet:
+        for outcome in outcomes:
+            if outcome.already:
+                name = outcome.submission.name
+                text = f"{name} is finished: nothing was sent (to measure it again: --again)"
+                console().print(text, markup=False, highlight=False, soft_wrap=True)
+    return show_result(outcomes[-1].folder, outcomes[-1].result, options)
+
+
+def _interrupted(path: Path) -> int:
+    """Say what is still running, and how to go on."""
+    from qkd_qiskit.submit.desk import running_jobs
+
+    jobs = running_jobs(path)
+    running = f"jobs {', '.join(jobs)} go on running and are paid" if jobs else "no job is running"
+    command = f"qkd collect {shlex.quote(str(path))}"
+    return fail(f"interrupted; {running}; to go on: {command}", status=130)
+
+
+def _training(options: Namespace) -> Training | None:
+    """How to train, or None where it is not asked for."""
+    from qkd_qiskit.submit import Training
+
+    words = ("steps", "batch_size", "lr", "shifted_weights", "from_scratch", "evaluate", "out")
+    if options.train is None:
+        given = [word for word in words if options[word]]
+        if given:
+            flag = given[0].replace("_", "-")
+            raise InputError(
+                f"--{flag} is for training; give --train spsa with it, or leave it out"
+            )
+        return None
+    if options.train not in ("spsa", "parameter_shift"):
+        raise InputError(
+            f"--train: {options.train!r} is not accepted; give spsa or parameter_shift"
+        )
+    if options.train == "spsa" and options.shifted_weights is not None:
+        raise InputError("--shifted-weights is for --train parameter_shift; SPSA shifts none")
+    return Training(
+        gradient=options.train,
+        steps=_at_least_one(options.steps, "steps") or STEPS,
+        batch_size=_at_least_one(options.batch_size, "batch-size"),
+        lr=_positive(options.lr, "lr"),
+        shifted_weights=_at_least_one(options.shifted_weights, "shifted-weights"),
+        fresh=options.from_scratch,
+        evaluate=options.evaluate,
+    )
+
+
+def _mode(text: str | None) -> Mode | None:
+    modes: tuple[Mode, ...] = get_args(Mode)
+    if text is None:
+        return None
+    for mode in modes:
+        if mode == text:
+            return mode
+    raise InputError(f"--mode: {text!r} is not accepted; give {', '.join(modes)}")
+
+
+def _at_least_one(number: int | None, name: str) -> int | None:
+    if number is not None and number < 1:
+        raise InputError(f"--{name}: {number} is not accepted; give a whole number of at least 1")
+    return number
+
+
+def _positive(number: float | None, name: str) -> float | None:
+    if number is not None and not 0 < number < float("inf"):
+        raise InputError(f"--{name}: {number:g} is not accepted; give a number above 0")
+    return number
+
+
+def _seeds(text: str | None) -> tuple[int, ...] | None:
+    try:
+        return None if text is None else tuple(int(part) for part in text.strip("[]").split(","))
+    except ValueError:
+        raise InputError(
+            f"--seeds: {text!r} is not accepted; give seeds of the run, as in --seeds 0,2"
+        ) from None

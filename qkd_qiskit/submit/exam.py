@@ -1,0 +1,126 @@
+"""What a trained run is measured with: its students, and the test images that they are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+
+from torch import Tensor
+
+from qkd_qiskit.data import Split, load_data
+from qkd_qiskit.errors import CheckpointError, InputError
+from qkd_qiskit.evaluate import judge, subset
+from qkd_qiskit.runs import RESULT, TEACHER, RunFolder
+from qkd_qiskit.students import QuantumStudent, Student, load_student
+from qkd_qiskit.submit.evaluation import Member
+from qkd_qiskit.teachers import make_teacher
+
+
+@dataclass(frozen=True, eq=False)
+class Exam:
+    """Students and test images.
+
+    Attributes:
+        split: The images, and their labels.
+        teacher_logits: The teacher's logits for them `(images, num_classes)`.
+        students: Every student by arm and seed, those of a seed side by side.
+    """
+
+    split: Split
+    teacher_logits: Tensor
+    students: Mapping[Member, Student]
+
+    @property
+    def quantum(self) -> list[tuple[Member, QuantumStudent]]:
+        """The students with a circuit."""
+        return [
+            (member, student)
+            for member, student in self.students.items()
+            if isinstance(student, QuantumStudent)
+        ]
+
+    def grade(
+        self,
+        folder: RunFolder,
+        logits: Mapping[Member, Tensor],
+        *,
+        key: str,
+        shots: int,
+    ) -> None:
+        """Write each student's figures into the run.
+
+        Args:
+            folder: The run.
+            logits: What was measured; a student without a circuit has its exact figures.
+            key: What the figures are filed under.
+            shots: Shots per image.
+        """
+        for member, student in self.students.items():
+            measured = logits.get(member)
+            figures = judge(
+                student,
+                self.split,
+                logits=measured,
+                target=key,
+                teacher_logits=self.teacher_logits,
+                shots=None if measured is None else shots,
+            )
+            folder.add_evaluation(*member, key=key, figures=asdict(figures))
+
+
+def prepare_exam(folder: RunFolder, *, seeds: Sequence[int], limit: int) -> Exam:
+    """The students of a finished run, and its test images.
+
+    Raises:
+        CheckpointError: A student or the teacher cannot be read.
+        InputError: No student has a circuit.
+    """
+    recipe = folder.recipe
+    students: dict[Member, Student] = {
+        (arm, seed): load_student(folder.member(arm, seed)) for seed in seeds for arm in recipe.arms
+    }
+    if not any(isinstance(student, QuantumStudent) for student in students.values()):
+        raise InputError(
+            f"{folder.path} has only classical students ({', '.join(recipe.arms)}); there is no "
+            "circuit to run on a device"
+        )
+    data = load_data(recipe.data, seed=recipe.seed)
+    spec = replace(recipe.teacher, checkpoint=str(folder.path / TEACHER))
+    teacher = make_teacher(spec, data, seed=recipe.seed)
+    split, rows = subset(data.test, limit=limit, seed=recipe.seed)
+    return Exam(
+        split=split,
+        teacher_logits=teacher.logits(data.test.images)[rows],
+        students=students,
+    )
+
+
+def check_finished(folder: RunFolder) -> dict[str, object]:
+    """What result.json of a run holds.
+
+    Raises:
+        CheckpointError: The run has not ended.
+    """
+    result = folder.result
+    if result is None:
+        raise CheckpointError(
+            f"{folder.path} has no {RESULT}: the run has not ended; continue it with "
+            f"qkd distill --resume {folder.path}"
+        )
+    return result
+
+
+def check_seeds(folder: RunFolder, seeds: Sequence[int] | None) -> tuple[int, ...]:
+    """The seeds that are asked for; default: all of the run.
+
+    Raises:
+        InputError: One is not in the run.
+    """
+    known = folder.recipe.member_seeds
+    unknown = [seed for seed in seeds or () if seed not in known]
+    if unknown or (seeds is not None and not seeds):
+        raise InputError(
+            f"--seeds: {', '.join(map(str, seeds or ()))} is not accepted; {folder.path} has the "
+            f"seeds {', '.join(map(str, known))}"
+        )
+    return known if seeds is None else tuple(seed for seed in known if seed in seeds)

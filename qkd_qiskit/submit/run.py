@@ -1,0 +1,259 @@
+"""A run's students on a device: begun, gone on with, collected."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from qkd_qiskit.comparisons import compare_arms
+from qkd_qiskit.errors import BudgetError, CheckpointError
+from qkd_qiskit.hardware.accounting import device_timing
+from qkd_qiskit.hardware.compiled import CompiledCircuit
+from qkd_qiskit.hardware.jobs import executed_shots
+from qkd_qiskit.hardware.remote import RuntimeTarget
+from qkd_qiskit.hardware.runtime import RuntimeConnection
+from qkd_qiskit.hardware.submission import Runner
+from qkd_qiskit.observer import Observer
+from qkd_qiskit.results import add_figures, describe_circuit
+from qkd_qiskit.runs import RESULT, RunFolder, write_json
+from qkd_qiskit.seeds import derive_seed
+from qkd_qiskit.submit.desk import jobs_of, open_device, open_runner, place_of, submitted_dates
+from qkd_qiskit.submit.evaluation import (
+    Group,
+    Member,
+    chunks,
+    group_students,
+    images_per_job,
+)
+from qkd_qiskit.submit.exam import check_finished, check_seeds, prepare_exam
+from qkd_qiskit.submit.record import Submission, begin_or_go_on, find_submissions, first_name
+from qkd_qiskit.submit.request import Request
+
+EVALUATE = "evaluate/"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a submission.
+
+    Attributes:
+        folder: The run with the figures.
+        result: What its result.json holds.
+        submission: What was asked.
+        already: Whether it had been finished before.
+    """
+
+    folder: RunFolder
+    result: dict[str, Any]
+    submission: Submission
+    already: bool = False
+
+
+def submit_run(folder: RunFolder, request: Request, *, observer: Observer | None = None) -> Outcome:
+    """The trained students of a run on a device, with their figures in its result.json.
+
+    What was begun goes on; what is finished is not done again.
+
+    Raises:
+        InputError: The run, the device or a number is not accepted.
+        SubmissionError: The service failed; the run goes on where it was left.
+        BudgetError: The next job would pass the QPU seconds that are allowed.
+    """
+    observer = observer or Observer()
+    result = check_finished(folder)
+    wanted, connection = _wanted(folder, request, observer=observer)
+    begun = begin_or_go_on(folder, wanted, again=request.again)
+    if begun.finished:
+        return Outcome(folder, result, begun, already=True)
+    limit = request.max_qpu_seconds or begun.max_qpu_seconds
+    begun = replace(begun, mode=request.mode or begun.mode, max_qpu_seconds=limit)
+    return _finish(folder, begun, connection, observer=observer)
+
+
+def collect_run(folder: RunFolder, *, observer: Observer | None = None) -> list[Outcome]:
+    """Everything that was asked of devices for a run, brought to its end.
+
+    Raises:
+        CheckpointError: Nothing was submitted.
+        SubmissionError: As `submit_run`.
+    """
+    observer = observer or Observer()
+    known = find_submissions(folder)
+    if not known:
+        raise CheckpointError(
+            f"{folder.path} has no submission; begin with qkd submit {folder.path} --backend NAME"
+        )
+    outcomes = []
+    for submission in known:
+        if submission.finished:
+            outcomes.append(Outcome(folder, folder.result or {}, submission, already=True))
+            continue
+        options = replace(folder.recipe.runtime, mode=submission.mode)
+        connection = open_device(submission.backend, options=options)
+        _check_place(folder, submission, connection)
+        outcomes.append(_finish(folder, submission, connection, observer=observer))
+    return outcomes
+
+
+def _wanted(
+    folder: RunFolder, request: Request, *, observer: Observer
+) -> tuple[Submission, RuntimeConnection]:
+    """The request with the recipe's values, and its device."""
+    recipe = folder.recipe
+    mode = request.mode or recipe.runtime.mode
+    seeds = check_seeds(folder, request.seeds)
+    observer.stage(f"connecting to {request.backend}")
+    connection = open_device(request.backend, options=replace(recipe.runtime, mode=mode))
+    shots, place = request.shots or recipe.shots, place_of(connection)
+    wanted = Submission(
+        name=first_name(request.backend, place, shots=shots, usual_shots=recipe.shots),
+        backend=request.backend,
+        place=place,
+        mode=mode,
+        shots=shots,
+        limit=request.limit or recipe.test_limit,
+        seeds=seeds,
+        images_per_job=0,
+        max_qpu_seconds=request.max_qpu_seconds,
+    )
+    return wanted, connection
+
+
+def _check_place(folder: RunFolder, submission: Submission, connection: RuntimeConnection) -> None:
+    """Raise where a rehearsal would go on with a real device, or the other way round."""
+    place = place_of(connection)
+    if place != submission.place:
+        raise CheckpointError(
+            f"{submission.folder(folder)} was begun on a {submission.place} and this would be a "
+            f"{place}; set or unset QKD_RUNTIME_URL as it was, or begin anew with qkd submit"
+        )
+
+
+def _finish(
+    folder: RunFolder,
+    submission: Submission,
+    connection: RuntimeConnection,
+    *,
+    observer: Observer,
+) -> Outcome:
+    """Run what is not run yet, and write figures, result and record."""
+    with open_runner(folder, submission, connection, watch=observer.jobs) as runner:
+        target = RuntimeTarget(
+            connection.backend,
+            runner=runner,
+            prefix="train/",
+            shots=submission.shots,
+            seed=folder.recipe.seed,
+        )
+        compiled = _evaluate(folder, submission, runner, target, observer=observer)
+        runner.settle()
+        described = {
+            "shots": executed_shots(submission.shots, twirled=runner.options.twirled),
+            "calibration_date": target.calibration_date,
+            "seeds": list(submission.seeds),
+            "circuit": describe_circuit(compiled),
+            "device": {
+                "place": submission.place,
+                "backend": submission.backend,
+                "mode": runner.mode,
+                "submitted": submitted_dates(submission.folder(folder), EVALUATE),
+            }
+            | jobs_of(runner.journal, EVALUATE),
+        }
+    result = check_finished(folder)
+    add_figures(result, folder, key=submission.name, described=described)
+    result["comparisons"] = compare_arms(result)
+    write_json(folder.path / RESULT, result)
+    done = replace(submission, finished=True).save(folder)
+    return Outcome(folder, result, done)
+
+
+def _evaluate(
+    folder: RunFolder,
+    submission: Submission,
+    runner: Runner,
+    target: RuntimeTarget,
+    *,
+    observer: Observer,
+) -> CompiledCircuit:
+    """Measure all students, write their figures into the run, and return the first circuit."""
+    observer.stage("data")
+    exam = prepare_exam(folder, seeds=submission.seeds, limit=submission.limit)
+    observer.stage(f"compiling for {submission.backend}")
+    groups = group_students(exam.quantum, target)
+    options = runner.options
+    if not submission.images_per_job:
+        submission = replace(
+            submission,
+            images_per_job=images_per_job(
+                groups,
+                shots=submission.shots,
+                limits=runner.limits,
+                twirled=options.twirled,
+                timing=device_timing(target.backend),
+            ),
+        )
+    submission.save(folder)
+    observer.stage(submission.name)
+    logits = measure(
+        runner,
+        groups,
+        exam.split.images,
+        submission=submission,
+        seed=folder.recipe.seed,
+        observer=observer,
+    )
+    shots = executed_shots(submission.shots, twirled=options.twirled)
+    exam.grade(folder, logits, key=submission.name, shots=shots)
+    return groups[0].compiled
+
+
+def measure(
+    runner: Runner,
+    groups: Sequence[Group],
+    images: Tensor,
+    *,
+    submission: Submission,
+    seed: int,
+    observer: Observer,
+) -> dict[Member, Tensor]:
+    """Logits `(images, num_classes)` of every student: all jobs are sent, then collected.
+
+    Args:
+        runner: Where jobs are sent.
+        groups: The students.
+        images: Test images.
+        submission: Shots, and images of a job.
+        seed: Seed of the shots, where a simulator runs the jobs.
+        observer: Hears of the images that are measured.
+    """
+    parts = dict(chunks(len(images), per_job=submission.images_per_job))
+    found: dict[str, dict[Member, Tensor]] = {}
+
+    def submit(key: str) -> None:
+        pubs = [group.pub(images[parts[key]], shots=submission.shots) for group in groups]
+        runner.submit(key, pubs, seed=derive_seed(seed, submission.name, key) >> 33)
+
+    def collect(keys: Iterable[str]) -> None:
+        for key in [key for key in keys if key not in found]:
+            found[key] = {}
+            for group, counts in zip(groups, runner.collect(key), strict=True):
+                found[key] |= group.logits(counts)
+            observer.evaluated(parts[key].stop - parts[key].start, total=len(images))
+
+    sent: list[str] = []
+    for key in parts:
+        try:
+            submit(key)
+        except BudgetError:
+            # What is on its way may turn out cheaper than expected, and is not lost either way.
+            collect(sent)
+            submit(key)
+        sent.append(key)
+    collect(sent)
+    members = [member for group in groups for member in group.members]
+    return {member: torch.cat([found[key][member] for key in parts]) for member in members}
