@@ -44,6 +44,7 @@ class Arm:
         teacher: Architecture of its teacher, or None.
         changes: Fields of `Setting` that differ from the cell's.
         reordered: Whether order, dropout and shots have a seed of their own.
+        turn: Arms of a lower one are run first, over all cells.
     """
 
     name: str
@@ -51,10 +52,11 @@ class Arm:
     teacher: str | None = None
     changes: dict[str, object]
     reordered: bool = False
+    turn: int = 0
 
 
 def arms_of(cell: Cell, *, teachers: Sequence[str], controls: bool) -> list[Arm]:
-    """The arms of a cell, the cheap and decisive ones first."""
+    """The arms of a cell."""
     arms = [
         Arm(name="label_only", changes={}),
         Arm(name="replicate", baseline="label_only", changes={}, reordered=True),
@@ -65,7 +67,8 @@ def arms_of(cell: Cell, *, teachers: Sequence[str], controls: bool) -> list[Arm]
         arms.append(Arm(name="label_only_softmax", changes=head))
     for teacher in teachers:
         for alpha in ALPHAS:
-            arms.append(_distilled(f"distilled_{teacher}_{alpha}", teacher, {"alpha": alpha}))
+            distilled = _distilled(f"distilled_{teacher}_{alpha}", teacher, {"alpha": alpha})
+            arms.append(replace(distilled, turn=ALPHAS.index(alpha)))
         if softmax:
             arms.append(
                 _distilled(
@@ -81,15 +84,14 @@ def arms_of(cell: Cell, *, teachers: Sequence[str], controls: bool) -> list[Arm]
             ("true_gradient", {"gradient": "true"}),
             ("lr_3e-4", {"lr": 3e-4}),
         ):
-            arms.append(Arm(name=f"label_only_{word}", changes=dict(change)))
-            arms.append(
-                _distilled(
-                    f"distilled_lenet5_0.9_{word}",
-                    "lenet5",
-                    {"alpha": 0.9} | change,
-                    baseline=f"label_only_{word}",
-                )
+            plain = Arm(name=f"label_only_{word}", changes=dict(change))
+            distilled = _distilled(
+                f"distilled_lenet5_0.9_{word}",
+                "lenet5",
+                {"alpha": 0.9} | change,
+                baseline=plain.name,
             )
+            arms += [replace(arm, turn=2) for arm in (plain, distilled)]
     return arms
 
 
@@ -143,6 +145,7 @@ def run(
         for arm in arms_of(cell, teachers=teachers, controls=controls)
         for seed in range(seeds)
     ]
+    jobs.sort(key=lambda job: job[1].turn)
     missing = [job for job in jobs if not _path(folder, *job).exists()]
     started, live = time.monotonic(), sys.stdout.isatty()
     for number, (cell, arm, seed) in enumerate(missing):
