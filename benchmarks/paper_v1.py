@@ -137,8 +137,9 @@ def run(
     controls: bool,
     root: str | None,
     tell: Callable[[str], None],
+    only_kept: bool = False,
 ) -> list[Row]:
-    """Make the runs that are not there yet; return all of them."""
+    """Make the runs that are not there yet, or none (`only_kept`); return all that are there."""
     jobs = [
         (cell, arm, seed)
         for cell in cells
@@ -146,7 +147,7 @@ def run(
         for seed in range(seeds)
     ]
     jobs.sort(key=lambda job: job[1].turn)
-    missing = [job for job in jobs if not _path(folder, *job).exists()]
+    missing = [job for job in jobs if not _path(folder, *job).exists() and not only_kept]
     started, live = time.monotonic(), sys.stdout.isatty()
     for number, (cell, arm, seed) in enumerate(missing):
         lessons = _lessons(cell.dataset, cell.num_classes, root)
@@ -164,9 +165,8 @@ def run(
         left = (time.monotonic() - started) / (number + 1) * (len(missing) - number - 1)
         if live or seed == seeds - 1:
             tell(f"v1 {cell.name} {arm.name} seed {seed}: {left / 60:.0f} min left")
-    return [
-        _row(cell, arm, seed, _read(_path(folder, cell, arm, seed))) for cell, arm, seed in jobs
-    ]
+    kept = [(job, _path(folder, *job)) for job in jobs]
+    return [_row(*job, _read(path)) for job, path in kept if path.exists()]
 
 
 def setting(cell: Cell, arm: Arm) -> Setting:

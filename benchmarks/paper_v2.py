@@ -88,8 +88,9 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """For example mnist_4q_PCA_local."""
-        return f"{self.data}_{self.qubits}q_{self.inputs.replace(' ', '_')}_{self.circuit}"
+        """For example mnist_4q_amplitude_FC_local."""
+        inputs = "_".join(word for word in self.inputs.split() if word != "+")
+        return f"{self.data}_{self.qubits}q_{inputs}_{self.circuit}"
 
     def recipe(self, *, root: str | None, epochs: int, seeds: int) -> Recipe:
         """Its recipe; epochs and seeds are those of a short run."""
@@ -150,14 +151,16 @@ def run(
     epochs: int,
     seeds: int,
     tell: Callable[[str], None],
+    only_kept: bool = False,
 ) -> list[Row]:
-    """Make the cells that are not there yet; return the rows of all.
+    """Make the cells that are not there yet, or none (`only_kept`); return the rows that are there.
 
     A data set whose files are not there is left out and told.
     """
     rows, left_out = [], set()
     for cell in cells:
-        if cell.data in left_out:
+        kept = (folder / "v2" / cell.name / RESULT).exists()
+        if cell.data in left_out or (only_kept and not kept):
             continue
         recipe = cell.recipe(root=root, epochs=epochs, seeds=seeds)
         try:

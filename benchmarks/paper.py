@@ -1,0 +1,138 @@
+"""arXiv:2311.13810 re-run under control: does distillation make a quantum student better?
+
+    python benchmarks/paper.py [all|v1|v2|tables] [--data-root ROOT] [--out runs/paper]
+
+v1: the eighteen published gains of version 1, each with paired seeds, controls and a noise floor.
+v2: the published bar chart of version 2, its students and ours, at equal qubits.
+tables: only the tables and figures of the runs that are there.
+
+One published cell, from the teacher to its verdict:
+
+    python benchmarks/paper.py v1 --cells mnist_6_3q --teachers lenet5
+
+It says how far it is; a stopped one goes on with the same command. Writes paper_v1.csv (a row per
+run), paper_v1_cells.csv (a row per comparison), paper_v2.csv and two figures under
+benchmarks/results/, and prints the tables of benchmarks/PAPER.md.
+"""
+
+# ruff: noqa: E402  (the number of threads is set before torch is imported)
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import astuple, fields
+from pathlib import Path
+from typing import Any
+
+for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+
+import paper_tables
+import paper_v1
+import paper_v2
+
+from qkd_qiskit.errors import QKDError
+from qkd_qiskit.replication import CELLS
+from qkd_qiskit.replication.cells import TEACHERS
+from qkd_qiskit.storage import write_text
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("what", nargs="?", default="all", choices=["all", "v1", "v2", "tables"])
+    add("--data-root", help="folder of the torchvision data sets; default: $QKD_DATA")
+    add("--out", type=Path, default=Path("runs/paper"), help="where runs are kept")
+    add("--results", type=Path, default=RESULTS, help="where tables and figures go")
+    add("--cells", help="v1: some of " + ",".join(cell.name for cell in CELLS))
+    add("--teachers", default=",".join(TEACHERS), help="v1: some of " + ",".join(TEACHERS))
+    add("--seeds", type=int, default=20, help="v1: paired seeds")
+    add("--no-controls", action="store_true", help="v1: without shots, gradient and rate controls")
+    add("--data", default=",".join(paper_v2.DATA_SETS), help="v2: data sets")
+    add("--epochs", type=int, default=5, help="v2: epochs of the short runs")
+    add("--short-seeds", type=int, default=1, help="v2: seeds of the short runs")
+    given = parser.parse_args()
+    started = time.monotonic()
+
+    def tell(text: str) -> None:
+        print(f"[{(time.monotonic() - started) / 60:6.1f} min] {text}", flush=True)
+
+    try:
+        if given.what in ("all", "v2", "tables"):
+            _v2(given, tell)
+        if given.what in ("all", "v1", "tables"):
+            _v1(given, tell)
+    except KeyboardInterrupt:
+        tell("stopped; the same command goes on from here")
+        return 130
+    except QKDError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+def _v1(given: argparse.Namespace, tell: Any) -> None:
+    names = given.cells.split(",") if given.cells else [cell.name for cell in CELLS]
+    unknown = set(names) - {cell.name for cell in CELLS}
+    if unknown:
+        raise SystemExit(f"--cells: {', '.join(unknown)} is unknown; see --help")
+    rows = paper_v1.run(
+        [cell for cell in CELLS if cell.name in names],
+        folder=given.out,
+        teachers=given.teachers.split(","),
+        seeds=given.seeds,
+        controls=not given.no_controls,
+        root=given.data_root,
+        tell=tell,
+        only_kept=given.what == "tables",
+    )
+    if not rows:
+        return
+    found = paper_tables.comparisons(rows)
+    _write(given.results / "paper_v1.csv", rows)
+    _write(given.results / "paper_v1_cells.csv", found)
+    paper_tables.draw_v1(rows, given.results / "paper_v1.png")
+    tables = (
+        paper_tables.v1_markdown(found),
+        paper_tables.spread_markdown(rows),
+        paper_tables.controls_markdown(found),
+    )
+    print("\n\n".join(tables))
+
+
+def _v2(given: argparse.Namespace, tell: Any) -> None:
+    rows = paper_v2.run(
+        paper_v2.all_cells(given.data.split(",")),
+        folder=given.out,
+        root=given.data_root,
+        epochs=given.epochs,
+        seeds=given.short_seeds,
+        tell=tell,
+        only_kept=given.what == "tables",
+    )
+    if rows:
+        _write(given.results / "paper_v2.csv", rows)
+        paper_tables.draw_v2(rows, given.results / "paper_v2.png")
+        print(paper_tables.v2_markdown(rows))
+
+
+def _write(path: Path, rows: Sequence[Any]) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([field.name for field in fields(rows[0])])
+    for row in rows:
+        writer.writerow([f"{v:.6g}" if isinstance(v, float) else v for v in astuple(row)])
+    write_text(path, text.getvalue())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,370 @@
+"""What the runs of paper.py say: verdicts per published cell, tables in Markdown, figures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from paper_v1 import Row
+from paper_v2 import INPUTS, PUBLISHED, QUBITS
+from paper_v2 import Row as Row2
+
+from qkd_qiskit.replication import CELLS, Cell
+from qkd_qiskit.statistics import compare, holm
+
+ALPHA = 0.9  # of the published runs, as far as is known
+TITLES = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST", "cifar10": "CIFAR-10"}
+TEACHER_TITLES = {"lenet5": "LeNet", "alexnet": "AlexNet", "ensemble": "ensemble"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Two arms of a cell, in points with 95 % t intervals over paired seeds.
+
+    Attributes:
+        cell: Name of the cell.
+        arm: What is compared.
+        baseline: With what.
+        published_gain: The published gain of this cell, None where the comparison is ours alone.
+        flaw: What is wrong with the published gain: no-op, head or nothing.
+        pairs: Seeds in which neither run failed.
+        failed: Failed runs of the arm, and of its baseline.
+        arm_accuracy: Mean test accuracy of the sound protocol, in percent.
+        baseline_accuracy: The baseline's.
+        gain: All test images, epoch chosen on validation: the sound protocol.
+        low: Lower end of its interval.
+        high: Upper end.
+        effect: Cohen's d_z.
+        p: Two-sided, of the paired t test.
+        p_holm: The same after Holm's correction over the comparisons of the table.
+        subset_gain: The published protocol: best epoch on the test subset itself.
+        subset_low: Lower end of its interval.
+        subset_high: Upper end.
+        chance: Share of all pairs of label-only runs of different seeds of which the second is
+            better by at least the published gain (worse, where that is negative).
+    """
+
+    cell: str
+    arm: str
+    baseline: str
+    published_gain: float | None
+    flaw: str
+    pairs: int
+    failed: tuple[int, int]
+    arm_accuracy: float
+    baseline_accuracy: float
+    gain: float
+    low: float
+    high: float
+    effect: float
+    p: float
+    p_holm: float
+    subset_gain: float
+    subset_low: float
+    subset_high: float
+    chance: float | None
+
+    @property
+    def verdict(self) -> str:
+        """What the sound protocol says, after Holm's correction."""
+        if self.p_holm < 0.05:
+            return "gain" if self.gain > 0 else "harm"
+        return "none seen"
+
+
+def comparisons(rows: Sequence[Row]) -> list[Comparison]:
+    """Every published cell that was run, corrected together, then the controls, likewise."""
+    published, controls = [], []
+    for cell in CELLS:
+        arms = {row.arm for row in rows if row.cell == cell.name}
+        for teacher, gain in cell.gains.items():
+            arm = f"distilled_{teacher}_{ALPHA}"
+            if arm in arms:
+                found = _compare(rows, cell, arm, "label_only")
+                noise = _noise(rows, cell, cell.gain(teacher))
+                published.append(
+                    replace(found, published_gain=cell.gain(teacher), flaw=gain.flaw, chance=noise)
+                )
+        for arm, baseline in _control_pairs(arms):
+            controls.append(_compare(rows, cell, arm, baseline))
+    return _corrected(published) + _corrected(controls)
+
+
+def _control_pairs(arms: set[str]) -> list[tuple[str, str]]:
+    pairs = [("replicate", "label_only"), ("label_only", "label_only_softmax")]
+    for arm in sorted(arms):
+        if not arm.startswith("distilled_") or arm.endswith(f"_{ALPHA}"):
+            continue
+        word = arm.split(f"_{ALPHA}_")[-1] if f"_{ALPHA}_" in arm else ""
+        pairs.append((arm, f"label_only_{word}" if word else "label_only"))
+    return [(arm, baseline) for arm, baseline in pairs if {arm, baseline} <= arms]
+
+
+def _compare(rows: Sequence[Row], cell: Cell, arm: str, baseline: str) -> Comparison:
+    treated, plain = (
+        {row.seed: row for row in rows if (row.cell, row.arm) == (cell.name, name)}
+        for name in (arm, baseline)
+    )
+    seeds = sorted(treated.keys() & plain.keys())
+    kept = [seed for seed in seeds if not (treated[seed].failed or plain[seed].failed)]
+    sound = compare([treated[s].test for s in kept], [plain[s].test for s in kept])
+    subset = compare([treated[s].published for s in kept], [plain[s].published for s in kept])
+    low, high = sound["ci95"] or (math.nan, math.nan)
+    subset_low, subset_high = subset["ci95"] or (math.nan, math.nan)
+    return Comparison(
+        cell=cell.name,
+        arm=arm,
+        baseline=baseline,
+        published_gain=None,
+        flaw="",
+        pairs=len(kept),
+        failed=(
+            sum(treated[s].failed for s in seeds),
+            sum(plain[s].failed for s in seeds),
+        ),
+        arm_accuracy=_mean([100 * treated[s].test for s in kept]),
+        baseline_accuracy=_mean([100 * plain[s].test for s in kept]),
+        gain=sound["mean"] if kept else math.nan,
+        low=low,
+        high=high,
+        effect=_number(sound["effect"]),
+        p=_number(sound["p"]),
+        p_holm=math.nan,
+        subset_gain=subset["mean"] if kept else math.nan,
+        subset_low=subset_low,
+        subset_high=subset_high,
+        chance=None,
+    )
+
+
+def _noise(rows: Sequence[Row], cell: Cell, gain: float) -> float:
+    """How often two label-only runs differ by a published gain: all ordered pairs of seeds."""
+    name = "label_only_softmax" if cell.baseline_head == "softmax" else "label_only"
+    runs = np.array([100 * r.published for r in rows if (r.cell, r.arm) == (cell.name, name)])
+    apart = (runs[:, None] - runs[None, :])[~np.eye(len(runs), dtype=bool)]
+    return float((apart >= gain).mean() if gain >= 0 else (apart <= gain).mean())
+
+
+def _corrected(found: list[Comparison]) -> list[Comparison]:
+    known = [one for one in found if not math.isnan(one.p)]
+    corrected = dict(zip(map(id, known), holm([one.p for one in known]), strict=True))
+    return [replace(one, p_holm=corrected.get(id(one), math.nan)) for one in found]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values) if values else math.nan
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def v1_markdown(found: Sequence[Comparison]) -> str:
+    """The table of the published cells."""
+    lines = [
+        (
+            "| student | teacher | published gain (one run) | as often by chance | ours, published "
+            "protocol | ours, sound protocol | p (Holm) | failed | verdict |"
+        ),
+        "|---|---|--:|--:|--:|--:|--:|--:|---|",
+    ]
+    for one in found:
+        if one.published_gain is None:
+            continue
+        teacher = one.arm.split("_")[1]
+        flaw = f" ({one.flaw})" if one.flaw else ""
+        lines.append(
+            f"| {_title(one.cell)} | {TEACHER_TITLES[teacher]} | {one.published_gain:+.2f}{flaw} "
+            f"| {100 * _number(one.chance):.0f} % "
+            f"| {_interval(one.subset_gain, one.subset_low, one.subset_high)} "
+            f"| {_interval(one.gain, one.low, one.high)} | {_p(one.p_holm)} "
+            f"| {one.failed[0]} and {one.failed[1]} | {one.verdict} |"
+        )
+    return "\n".join(lines)
+
+
+def controls_markdown(found: Sequence[Comparison]) -> str:
+    """The table of the controls."""
+    lines = [
+        (
+            "| student | arm | against | accuracy | its baseline | gain, sound protocol | p (Holm) "
+            "| failed |"
+        ),
+        "|---|---|---|--:|--:|--:|--:|--:|",
+    ]
+    for one in found:
+        if one.published_gain is None:
+            lines.append(
+                f"| {_title(one.cell)} | `{one.arm}` | `{one.baseline}` | {one.arm_accuracy:.2f} "
+                f"| {one.baseline_accuracy:.2f} | {_interval(one.gain, one.low, one.high)} "
+                f"| {_p(one.p_holm)} | {one.failed[0]} and {one.failed[1]} |"
+            )
+    return "\n".join(lines)
+
+
+def spread_markdown(rows: Sequence[Row]) -> str:
+    """Label-only runs of the published protocol beside the published one."""
+    lines = [
+        (
+            "| student | published run | ours: median | smallest to largest | middle half | runs "
+            "| failed |"
+        ),
+        "|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for cell in CELLS:
+        name = "label_only_softmax" if cell.baseline_head == "softmax" else "label_only"
+        found = [row for row in rows if (row.cell, row.arm) == (cell.name, name)]
+        if found:
+            runs = [100 * row.published for row in found]
+            low, first, middle, third, high = np.quantile(runs, [0, 0.25, 0.5, 0.75, 1])
+            head = ", softmax head" if name.endswith("softmax") else ""
+            lines.append(
+                f"| {_title(cell.name)}{head} | {cell.baseline:.2f} | {middle:.2f} "
+                f"| {low:.2f} to {high:.2f} | {first:.2f} to {third:.2f} | {len(runs)} "
+                f"| {sum(row.failed for row in found)} |"
+            )
+    return "\n".join(lines)
+
+
+def v2_markdown(rows: Sequence[Row2]) -> str:
+    """Test errors beside those of the bar chart."""
+    data_sets = [name for name in TITLES if any(row.data == name for row in rows)]
+    names = [f"{TITLES[data]}, {qubits} qubits" for data in data_sets for qubits in QUBITS]
+    lines = [
+        "| input | circuit | arm | " + " | ".join(names) + " |",
+        "|---|---|---|" + "--:|" * len(names),
+    ]
+    for inputs in INPUTS:
+        published = [PUBLISHED[inputs][data][q] for data in data_sets for q in (0, 1)]
+        lines.append(f"| {inputs} | *published* | | " + " | ".join(map(str, published)) + " |")
+        for circuit, arm in (
+            ("local", "label_only"),
+            ("local", "distilled"),
+            ("entangled", "label_only"),
+            ("entangled", "distilled"),
+            ("entangled", "classical_twin"),
+        ):
+            cells = [
+                _error(rows, data=data, qubits=qubits, inputs=inputs, circuit=circuit, arm=arm)
+                for data in data_sets
+                for qubits in QUBITS
+            ]
+            if any(cells):
+                lines.append(
+                    f"| | {circuit} | {arm.replace('_', ' ')} | " + " | ".join(cells) + " |"
+                )
+    return "\n".join(lines)
+
+
+def _error(rows: Sequence[Row2], **what: Any) -> str:
+    found = [row for row in rows if all(getattr(row, k) == v for k, v in what.items())]
+    if not found:
+        return ""
+    errors = [100 * (1 - row.accuracy) for row in found]
+    spread = f" ± {np.std(errors, ddof=1):.1f}" if len(errors) > 1 else ""
+    return f"{_mean(errors):.1f}{spread}"
+
+
+def draw_v1(rows: Sequence[Row], path: Path) -> None:
+    """Every run of the published protocol, beside the published single runs."""
+    from matplotlib import pyplot as plt
+
+    cells = [cell for cell in CELLS if any(row.cell == cell.name for row in rows)]
+    figure, grid = plt.subplots(2, 3, figsize=(12, 7), constrained_layout=True)
+    for axes, cell in zip(grid.flat, cells, strict=False):
+        arms = ["label_only_softmax"] if cell.baseline_head == "softmax" else []
+        arms += ["label_only", "replicate"]
+        arms += [f"distilled_{teacher}_{ALPHA}" for teacher in cell.gains]
+        found = {
+            arm: [100 * r.published for r in rows if (r.cell, r.arm) == (cell.name, arm)]
+            for arm in arms
+        }
+        found = {arm: runs for arm, runs in found.items() if runs}
+        for place, (arm, runs) in enumerate(found.items()):
+            offsets = np.linspace(-0.22, 0.22, len(runs))
+            color = "#1f77b4" if arm.startswith("distilled") else "#777777"
+            axes.scatter(place + offsets, runs, s=12, color=color, alpha=0.75, linewidths=0)
+            axes.hlines(np.median(runs), place - 0.3, place + 0.3, color=color, linewidth=1.5)
+            mark = _published_mark(cell, arm)
+            if mark is not None:
+                axes.scatter([place], [mark], marker="D", s=34, color="#d62728", zorder=3)
+        axes.set_xticks(range(len(found)), [_arm_title(arm) for arm in found], fontsize=8)
+        axes.set_title(_title(cell.name), fontsize=10)
+        axes.grid(axis="y", alpha=0.3)
+    for axes in grid.flat[len(cells) :]:
+        axes.set_visible(False)
+    figure.supylabel("best epoch on the published test subset, %", fontsize=10)
+    figure.suptitle(
+        "One dot per run, bars are medians, red diamonds the published runs", fontsize=11
+    )
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def _published_mark(cell: Cell, arm: str) -> float | None:
+    if arm == ("label_only_softmax" if cell.baseline_head == "softmax" else "label_only"):
+        return cell.baseline
+    if arm.startswith("distilled_"):
+        return cell.gains[arm.split("_")[1]].accuracy
+    return None
+
+
+def _arm_title(arm: str) -> str:
+    if arm.startswith("distilled_"):
+        return TEACHER_TITLES[arm.split("_")[1]]
+    titles = {"label_only": "label\nonly", "label_only_softmax": "label only,\nsoftmax head"}
+    return titles.get(arm, arm)
+
+
+def draw_v2(rows: Sequence[Row2], path: Path) -> None:
+    """Test errors of the label-only arms beside the published bars."""
+    from matplotlib import pyplot as plt
+
+    panels = [(d, q) for d in TITLES for q in QUBITS if any(r.data == d for r in rows)]
+    figure, grid = plt.subplots(
+        len(panels) // 2, 2, figsize=(12, 2.2 + 2.6 * len(panels) / 2), constrained_layout=True
+    )
+    for axes, (data, qubits) in zip(np.atleast_1d(grid).flat, panels, strict=True):
+        places = np.arange(len(INPUTS))
+        published = [PUBLISHED[inputs][data][QUBITS.index(qubits)] for inputs in INPUTS]
+        axes.bar(places - 0.27, published, 0.25, color="#d62728", label="published, distilled")
+        for step, circuit, color in ((0, "local", "#9ecae1"), (1, "entangled", "#1f77b4")):
+            heights = [
+                _number_or_nan(
+                    _error(
+                        rows, data=data, qubits=qubits, inputs=inputs, circuit=circuit,
+                        arm="label_only",
+                    )
+                )
+                for inputs in INPUTS
+            ]  # fmt: skip
+            label = f"ours, {circuit}, label only"
+            axes.bar(places + 0.27 * step, heights, 0.25, color=color, label=label)
+        axes.set_xticks(places, [name.replace(" ", "\n") for name in INPUTS], fontsize=8)
+        axes.set_title(f"{TITLES[data]}, {qubits} qubits", fontsize=10)
+        axes.grid(axis="y", alpha=0.3)
+    np.atleast_1d(grid).flat[0].legend(fontsize=8)
+    figure.supylabel("test error, %", fontsize=10)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def _number_or_nan(text: str) -> float:
+    return float(text.split(" ")[0]) if text else math.nan
+
+
+def _title(name: str) -> str:
+    cell = next(cell for cell in CELLS if cell.name == name)
+    return f"{TITLES[cell.dataset]} 0-{cell.num_classes - 1}, {cell.qubits} qubits"
+
+
+def _interval(mean: float, low: float, high: float) -> str:
+    return f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]"
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
