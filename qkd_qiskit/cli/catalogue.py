@@ -32,7 +32,8 @@ def add_catalogue(commands: Any) -> None:
     """Add the groups and their actions to the commands."""
     for name, (text, actions) in _GROUPS.items():
         group = ArgumentParser(description=text, exit_on_error=False)
-        commands.add_subcommand(name, group, help=f"{text}: {', '.join(actions)}")
+        listed = [*actions, *(["rehearse"] if name == "targets" else [])]
+        commands.add_subcommand(name, group, help=f"{text}: {', '.join(listed)}")
         nested = group.add_subcommands(dest="action", metavar="ACTION", required=False)
         for action, arguments in actions.items():
             leaf = ArgumentParser(exit_on_error=False)

@@ -22,7 +22,7 @@ from scipy.stats import chisquare
 
 from qkd_qiskit.errors import TargetError
 from qkd_qiskit.hardware import DeviceTarget, Target
-from qkd_qiskit.hardware.accounting import Timing, job_seconds
+from qkd_qiskit.hardware.accounting import device_timing, job_seconds
 from qkd_qiskit.hardware.rehearsal import Faults, Rehearsal
 from qkd_qiskit.hardware.rehearsal.programs import circuit_digest
 
@@ -205,16 +205,14 @@ def test_shapes_and_options_of_the_sampler_are_served(serve, problem):
 
 
 def test_the_ledger_has_what_was_sent_and_what_it_costs(serve, problem):
-    _, compiled, values = problem("fake_manila")
+    target, compiled, values = problem("fake_manila")
     server = serve()
     service = sign_in(server)
     backend = service.backend("ibm_manila")
     job = run(backend, [pub_of(compiled, values, 100), pub_of(compiled, values[:2], 100)])
     job.result(timeout=PATIENCE_S, poll_interval=0.1)
-    timing = Timing(
-        rep_delay_s=backend.configuration().default_rep_delay,
-        init_s=max(known.duration for known in backend.target["reset"].values()),
-    )
+    timing = device_timing(backend)
+    assert timing == device_timing(target.backend)
     expected = job_seconds([(500, compiled.duration_s), (200, compiled.duration_s)], timing=timing)
     record = server.ledger.jobs[job.job_id()]
     assert [pub.circuits for pub in record.pubs] == [5, 2]
@@ -393,6 +391,13 @@ def test_a_port_that_is_taken_is_one_line(serve):
     port = int(serve().url.rpartition(":")[2])
     with pytest.raises(TargetError, match=f"127.0.0.1:{port} cannot be listened on"):
         Rehearsal("fake_manila", port=port).start()
+
+
+def test_without_its_extra_it_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "aiohttp", None)
+    monkeypatch.delitem(sys.modules, "qkd_qiskit.hardware.rehearsal.endpoints", raising=False)
+    with pytest.raises(TargetError, match=r"pip install 'qkd-qiskit\[rehearse\]'"):
+        Rehearsal("fake_manila").start()
 
 
 def test_only_requests_to_loopback_are_served(serve):

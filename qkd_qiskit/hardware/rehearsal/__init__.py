@@ -48,10 +48,9 @@ What it is not
 
 from qkd_qiskit.hardware.rehearsal.faults import Fault, Faults
 from qkd_qiskit.hardware.rehearsal.ledger import JobRecord, Ledger, PubLoad, SessionRecord
-from qkd_qiskit.hardware.rehearsal.server import URL_VARIABLE, Rehearsal
+from qkd_qiskit.hardware.rehearsal.server import Rehearsal
 
 __all__ = [
-    "URL_VARIABLE",
     "Fault",
     "Faults",
     "JobRecord",

@@ -2,7 +2,6 @@
 
 import base64
 import hmac
-import ipaddress
 import json
 import secrets
 import threading
@@ -69,15 +68,6 @@ class Access:
             raise Refused(401, 1201, "Invalid credentials.")
         if instance != self.instance:
             raise Refused(403, 1200, "You are not authorized to use this instance.")
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether an address is one of this machine's IPv4 loopback interface."""
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return address.version == 4 and address.is_loopback
 
 
 def _unsigned_jwt(claims: dict[str, object]) -> str:

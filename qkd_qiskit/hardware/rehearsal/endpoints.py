@@ -10,7 +10,8 @@ from typing import Any
 from aiohttp import web
 
 from qkd_qiskit.errors import InputError
-from qkd_qiskit.hardware.rehearsal.access import Access, is_loopback
+from qkd_qiskit.hardware.account import is_loopback
+from qkd_qiskit.hardware.rehearsal.access import Access
 from qkd_qiskit.hardware.rehearsal.faults import Fault
 from qkd_qiskit.hardware.rehearsal.service import Service
 from qkd_qiskit.hardware.rehearsal.sessions import Refused, iso_now
@@ -75,7 +76,7 @@ class Endpoints:
         """Serve a request, unless a fault strikes it first, or afterwards."""
         name = request.match_info.route.name or "unknown"
         # A page in a browser must not reach the server under a name of its own.
-        if request.url.host != "localhost" and not is_loopback(request.url.host or ""):
+        if not is_loopback(str(request.url)):
             return _error(403, 1200, "Only loopback is served.")
         if name.startswith("rehearsal_"):
             return await _served(request, handler)

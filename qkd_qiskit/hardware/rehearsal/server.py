@@ -8,7 +8,8 @@ from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING
 
 from qkd_qiskit.errors import TargetError
-from qkd_qiskit.hardware.rehearsal.access import Access, is_loopback
+from qkd_qiskit.hardware.account import URL, is_loopback
+from qkd_qiskit.hardware.rehearsal.access import Access
 from qkd_qiskit.hardware.rehearsal.devices import RehearsalDevice
 from qkd_qiskit.hardware.rehearsal.faults import Faults
 from qkd_qiskit.hardware.rehearsal.ledger import Ledger
@@ -18,8 +19,6 @@ from qkd_qiskit.hardware.rehearsal.sessions import Plan
 if TYPE_CHECKING:
     from aiohttp import web
 
-URL_VARIABLE = "QKD_RUNTIME_URL"
-"""Environment variable with the address that this package's commands submit to."""
 _PATIENCE_S = 10.0
 
 
@@ -55,7 +54,7 @@ class Rehearsal:
         """
         if plan not in ("open", "premium"):
             raise TargetError(f"plan is {plan!r}; accepted are open and premium")
-        if not is_loopback(host):
+        if not is_loopback(f"http://{host}"):
             raise TargetError(
                 f"host is {host!r}; a rehearsal listens on this machine alone, on 127.0.0.1"
             )
@@ -116,7 +115,7 @@ class Rehearsal:
             "QISKIT_FUNCTIONS_EXPERIMENTAL": "1",
             "QISKIT_IBM_TOKEN": self.token,
             "QISKIT_IBM_INSTANCE": self.instance,
-            URL_VARIABLE: self.url,
+            URL: self.url,
         }
 
     def expire_tokens(self) -> None:
