@@ -105,6 +105,7 @@ def _v1(given: argparse.Namespace, tell: Any) -> None:
         paper_tables.v1_markdown(found),
         paper_tables.spread_markdown(rows),
         paper_tables.controls_markdown(found),
+        paper_tables.terms_markdown(),
     )
     print("\n\n".join(tables))
 

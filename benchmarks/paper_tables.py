@@ -9,11 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from paper_v1 import Row
 from paper_v2 import INPUTS, PUBLISHED, QUBITS
 from paper_v2 import Row as Row2
 
-from qkd_qiskit.replication import CELLS, Cell
+from qkd_qiskit.distill import check_term
+from qkd_qiskit.errors import TrainingError
+from qkd_qiskit.replication import (
+    CELLS,
+    Cell,
+    PublishedStudent,
+    published_loss,
+    teacher_only_term,
+    zero_weight_term,
+)
 from qkd_qiskit.statistics import compare, holm
 
 ALPHA = 0.9  # of the published runs, as far as is known
@@ -227,6 +237,28 @@ def spread_markdown(rows: Sequence[Row]) -> str:
                 f"| {low:.2f} to {high:.2f} | {first:.2f} to {third:.2f} | {len(runs)} "
                 f"| {sum(row.failed for row in found)} |"
             )
+    return "\n".join(lines)
+
+
+def terms_markdown() -> str:
+    """What the check before training says of the published loss terms, on one batch of noise."""
+    random = torch.Generator().manual_seed(0)
+    student = PublishedStudent(qubits=3)
+    outputs = student(torch.rand(8, 1, 28, 28, generator=random))
+    logits = torch.randn(8, 6, generator=random)
+    terms = {
+        "divergence from the teacher": published_loss(outputs, logits.argmax(1), logits)["kd"],
+        "divergence computed on the teacher only": teacher_only_term(outputs, logits),
+        "divergence multiplied by 0": zero_weight_term(outputs, logits),
+    }
+    lines = ["| published term | check before training |", "|---|---|"]
+    for name, term in terms.items():
+        try:
+            check_term(term, list(student.parameters()), name="'kd'")
+            said = "reaches the student"
+        except TrainingError as error:
+            said = f"refused: {error}"
+        lines.append(f"| {name} | {said} |")
     return "\n".join(lines)
 
 

@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 OnEpoch = Callable[[int, int, float, float], None]
 
+_FUSED_FROM = 10_000_000  # parameters
 _INFERENCE_BATCH = 256  # images; 50 MB for AlexNet's widest layer
 
 
@@ -230,7 +231,14 @@ def train_teacher(
         DataError: A class has fewer images than `train_per_class`.
     """
     split = data.pool[_training_draw(spec, data, seed=seed)]
-    optimizer = torch.optim.AdamW(module.parameters(), lr=spec.lr, weight_decay=spec.weight_decay)
+    size = sum(parameter.numel() for parameter in module.parameters())
+    optimizer = torch.optim.AdamW(
+        module.parameters(),
+        lr=spec.lr,
+        weight_decay=spec.weight_decay,
+        # One pass over memory in place of many: a third of AlexNet's time, nothing to the others.
+        fused=True if size > _FUSED_FROM else None,
+    )
     order = generator(seed, "teacher", "order")
     # Batches of nearly one size: a last batch of one image would break batch normalisation.
     batches = math.ceil(len(split) / spec.batch_size)
