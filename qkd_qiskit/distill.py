@@ -250,13 +250,15 @@ def check_terms(
 
 
 def check_term(loss: Tensor, parameters: Sequence[Tensor], *, name: str) -> None:
-    """Checks that a loss term has a gradient to a student's parameters.
+    """Checks that a loss term has a gradient to a student's parameters; its graph is kept.
 
     Raises:
         TrainingError: It has none, or one that is not finite.
     """
     gradients = (
-        torch.autograd.grad(loss, parameters, allow_unused=True) if loss.requires_grad else ()
+        torch.autograd.grad(loss, parameters, allow_unused=True, retain_graph=True)
+        if loss.requires_grad
+        else ()
     )
     flat = torch.cat([torch.zeros(1), *(g.flatten() for g in gradients if g is not None)])
     if not bool(flat.isfinite().all()):
