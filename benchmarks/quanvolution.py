@@ -16,7 +16,6 @@ Also times the training of the quanvolutional teacher on 1,000 Fashion-MNIST ima
 Writes quanvolution_speed.csv and quanvolution_teacher.csv under benchmarks/results/.
 """
 
-# ruff: noqa: E402  (peers sets the number of threads before torch and jax are imported)
 from __future__ import annotations
 
 import argparse
@@ -27,10 +26,9 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from peers import RESULTS, seconds_in_turns, show, write
-
 import numpy as np
 import torch
+from peers import RESULTS, seconds_in_turns, show, write
 
 from qkd_qiskit.data import load_data
 from qkd_qiskit.quanvolution import Quanvolution

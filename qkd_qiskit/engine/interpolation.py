@@ -21,6 +21,7 @@ from qiskit.circuit import Parameter
 from torch import Tensor
 
 NODES = 3
+_CHUNK = 2**14  # points whose polynomials stay in the cache
 _ROTATIONS = frozenset({"rx", "ry", "rz", "p", "u1", "rxx", "ryy", "rzz", "rzx"})
 
 
@@ -51,6 +52,11 @@ def interpolate(values: Tensor, angles: Tensor) -> Tensor:
         values: At the points of `grid`: ``(outputs, 3**inputs)``.
         angles: In radians ``(inputs, points)``, the points last: the work is over long rows.
     """
+    parts = torch.split(angles, _CHUNK, dim=1)
+    return torch.cat([_interpolate(values, part) for part in parts], dim=1)
+
+
+def _interpolate(values: Tensor, angles: Tensor) -> Tensor:
     inputs, points = angles.shape
     cosine, sine = angles.cos() * (2 / 3), angles.sin() / math.sqrt(3)
     # Lagrange's polynomials (1 + 2 cos(x - 2 pi k / 3)) / 3.
