@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from qkd_qiskit.errors import QKDError
     from qkd_qiskit.evaluate import Evaluation, evaluate, subset
     from qkd_qiskit.hardware import Target
+    from qkd_qiskit.quanvolution import Quanvolution
     from qkd_qiskit.recipe import DataSpec, DistillSpec, Recipe, StudentSpec, TeacherSpec
     from qkd_qiskit.recipes import load_recipe
     from qkd_qiskit.students import Student, load_student, make_student
@@ -27,6 +28,7 @@ _HOMES = {
     "DistillSpec": "recipe",
     "Evaluation": "evaluate",
     "QKDError": "errors",
+    "Quanvolution": "quanvolution",
     "Recipe": "recipe",
     "Split": "data",
     "Student": "students",
@@ -51,6 +53,7 @@ __all__ = [
     "DistillSpec",
     "Evaluation",
     "QKDError",
+    "Quanvolution",
     "Recipe",
     "Split",
     "Student",

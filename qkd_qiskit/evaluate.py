@@ -12,7 +12,9 @@ from torch.nn.functional import kl_div, log_softmax
 
 from qkd_qiskit.data import Split
 from qkd_qiskit.errors import InputError
+from qkd_qiskit.filter_students import FilterStudent
 from qkd_qiskit.hardware import Target
+from qkd_qiskit.patches import logits_on_target
 from qkd_qiskit.seeds import derive_seed, generator
 from qkd_qiskit.students import QuantumStudent, Student
 
@@ -91,7 +93,7 @@ def evaluate(
             f"teacher_logits have shape {tuple(teacher_logits.shape)}; give {expected}, one row "
             f"for each image of the split"
         )
-    if not target.ideal and isinstance(student, QuantumStudent):
+    if not target.ideal and student.circuit is not None:
         shots = (target.shots if shots is None else shots) if target.sampled else None
         logits = target_logits(
             student, split.images, target=target, shots=shots, seed=seed, on_batch=on_batch
@@ -162,7 +164,7 @@ def exact_logits(student: Student, images: Tensor) -> Tensor:
 
 @torch.no_grad()
 def target_logits(
-    student: QuantumStudent,
+    student: Student,
     images: Tensor,
     *,
     target: Target,
@@ -172,8 +174,14 @@ def target_logits(
 ) -> Tensor:
     """Logits `(images, num_classes)` from outcome frequencies on a target.
 
-    The images go in batches, each as one PUB with its own seed.
+    The images go in batches, each as one PUB with its own seed. Of a quanvolutional student every
+    patch is a circuit with `shots` shots.
     """
+    if isinstance(student, FilterStudent):
+        return logits_on_target(
+            student, images, target=target, shots=shots, seed=seed, on_batch=on_batch
+        )
+    assert isinstance(student, QuantumStudent)
     compiled = target.compile(student.circuit)
     logits = []
     for number, batch in enumerate(torch.split(images, _SAMPLED_BATCH)):

@@ -8,14 +8,22 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
+import torch
 from qiskit import QuantumCircuit
 from torch import Tensor, nn
 
 from qkd_qiskit.architectures import convolution, quanvolution
-from qkd_qiskit.errors import CircuitError, TeacherError
+from qkd_qiskit.errors import CircuitError, InputError, TeacherError
 from qkd_qiskit.quanvolution import Quanvolution
 from qkd_qiskit.recipe import StudentSpec
 from qkd_qiskit.students import Student
+from qkd_qiskit.teachers import Teacher
+
+_KINDS = {
+    "quanvolution": "quanvolution",
+    "random_quanvolution": "quanvolution",
+    "convolution": "convolution",
+}
 
 
 class FilterStudent(Student):
@@ -57,3 +65,27 @@ class FilterStudent(Student):
     def circuit(self) -> QuantumCircuit | None:
         """A filter's circuit, or None for a convolution."""
         return self.filters.circuit if isinstance(self.filters, Quanvolution) else None
+
+
+def as_student(teacher: Teacher, *, image_shape: tuple[int, int, int]) -> FilterStudent:
+    """A teacher of this pair as a student, so that `evaluate` can run it on a target.
+
+    Args:
+        teacher: Of the kind quanvolution, random_quanvolution or convolution.
+        image_shape: (channels, height, width) of the images it takes.
+
+    Raises:
+        InputError: The teacher is of another kind.
+    """
+    if teacher.kind not in _KINDS:
+        raise InputError(
+            f"a teacher of kind {teacher.kind} has no filters of its own; give one of "
+            f"{', '.join(_KINDS)}"
+        )
+    spec = StudentSpec(kind=_KINDS[teacher.kind])  # type: ignore[arg-type]
+    student = FilterStudent(spec, image_shape=image_shape, num_classes=teacher.num_classes)
+    with torch.no_grad():
+        state = teacher.module.state_dict()
+        for name, parameter in student.named_parameters():
+            parameter.copy_(state[name])
+    return student

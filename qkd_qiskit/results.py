@@ -224,7 +224,7 @@ def _describe_target(target: Target, student: Student) -> dict[str, Any]:
         described["calibration_date"] = target.calibration_date
     if target.options:
         described["options"] = target.options
-    if not target.ideal and isinstance(student, QuantumStudent):
+    if not target.ideal and student.circuit is not None:
         described["circuit"] = describe_circuit(target.compile(student.circuit))
     return described
 

@@ -85,6 +85,11 @@ class Student(nn.Module):
         """
         return self.reduction(inputs) if inputs.ndim == 4 else inputs
 
+    @property
+    def circuit(self) -> QuantumCircuit | None:
+        """What runs on a target, without measurements; None where no circuit runs."""
+        return None
+
     def load_parameters(self, state: Mapping[str, Tensor]) -> None:
         """Copy parameters by name."""
         with torch.no_grad():
@@ -110,7 +115,7 @@ class Student(nn.Module):
             "foreign_circuit": self.foreign_circuit is not None,
         }
         write_text(folder / CARD_FILE, json.dumps(card, indent=2) + "\n")
-        circuit = self.circuit if isinstance(self, QuantumStudent) else self.foreign_circuit
+        circuit = self.foreign_circuit if self.circuit is None else self.circuit
         if circuit is not None:
             write_text(folder / CIRCUIT_FILE, dump_circuit(circuit))
         # Last: where the weights are, the student is whole.

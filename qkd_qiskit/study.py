@@ -37,7 +37,7 @@ from qkd_qiskit.recipe import Recipe
 from qkd_qiskit.results import add_target, collect_result, keep_other_targets
 from qkd_qiskit.runs import CIRCUIT, RESULT, TEACHER, RunFolder, write_json
 from qkd_qiskit.storage import load_tensors, write_text
-from qkd_qiskit.students import QuantumStudent, Student, load_student
+from qkd_qiskit.students import Student, load_student
 from qkd_qiskit.teachers import Teacher, make_teacher, save_teacher
 from qkd_qiskit.tuning import tuned
 from qkd_qiskit.workers import Workers, run_cells
@@ -92,7 +92,7 @@ def run(
     with timing("teacher"):
         observer.stage("teacher")
         teacher = _teacher(folder, data, observer)
-    if isinstance(student, QuantumStudent):
+    if student.circuit is not None:
         write_text(folder.path / CIRCUIT, dump_circuit(student.circuit))
     scene = Scene(folder=folder, data=data, teacher=teacher, targets=targets)
     for cells in (tuning_cells(recipe), member_cells(recipe)):
@@ -174,7 +174,7 @@ def _check_before_training(
     """Raise now what would otherwise be raised after the teacher or the students are trained."""
     data.draw_for(recipe.data, seed=recipe.member_seeds[0])
     for target in targets:
-        if not target.ideal and isinstance(student, QuantumStudent):
+        if not target.ideal and student.circuit is not None:
             target.compile(student.circuit)
     for noisy in sorted({ARMS[arm].noisy for arm in recipe.arms}):
         training_outcomes(recipe, student, noisy=noisy)
