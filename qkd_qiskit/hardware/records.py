@@ -34,6 +34,7 @@ class JobRecord:
         estimate_s: QPU seconds expected.
         state: intended, submitted, finished, failed or abandoned.
         job: the service's id for it, or None before it is known.
+        session: the session that was open when it was submitted, or None.
         result: digest of its counts, or None.
         reason: why it failed or was abandoned, or None.
         usage_s: QPU seconds that the service told, or None where it did not yet.
@@ -52,6 +53,7 @@ class JobRecord:
     estimate_s: float
     state: State = "intended"
     job: str | None = None
+    session: str | None = None
     result: str | None = None
     reason: str | None = None
     usage_s: float | None = None
@@ -67,7 +69,7 @@ class JobRecord:
         return self.state in ("submitted", "finished", "failed")
 
 
-_KNOWN_LATER = ("state", "job", "result", "reason", "usage_s")
+_KNOWN_LATER = ("state", "job", "session", "result", "reason", "usage_s")
 _FIRST = [name for name in JobRecord.__annotations__ if name not in _KNOWN_LATER]
 
 
@@ -179,7 +181,8 @@ class Records:
         if event == "usage":
             changed = {"usage_s": entry["usage_s"]}
         elif event == "submitted":
-            changed = {"job": entry["job"], "state": event}
+            inside = None if self.session is None else self.session[0]
+            changed = {"job": entry["job"], "session": inside, "state": event}
         elif event == "finished":
             changed = {"result": entry["result"], "usage_s": entry["usage_s"], "state": event}
         elif event == "failed":

@@ -1,6 +1,7 @@
 """The session or batch that a run's jobs go into: opened when one is sent, found again, renewed."""
 
 import logging
+from functools import partial
 
 from qkd_qiskit.hardware.asking import Asking
 from qkd_qiskit.hardware.connection import Connection
@@ -28,10 +29,7 @@ class SessionKeeper:
             return
         if self.journal.session is not None:
             before, mode = self.journal.session
-            if mode == self.mode and self.service.ask(
-                f"session {before}", lambda: self.connection.rejoin_session(before, mode)
-            ):
-                self._inside = True
+            if mode == self.mode and self._rejoin(before, mode):
                 return
             self.over()
         opened = self.service.ask("opening a session", self._open)
@@ -42,6 +40,17 @@ class SessionKeeper:
     def lost(self) -> bool:
         """Return whether there was a session and it takes no more jobs."""
         return self._inside and not self.service.ask("session", self.connection.session_open)
+
+    def took_along(self, session: str | None) -> bool:
+        """Return whether a session that a job was submitted to has ended since."""
+        if session is None:
+            return False
+        now = self.journal.session
+        if now is None or now[0] != session:
+            return True
+        if self._inside:
+            return self.lost()
+        return not self._rejoin(*now)
 
     def over(self) -> None:
         """Write down that the session has ended; the next job opens another."""
@@ -60,6 +69,11 @@ class SessionKeeper:
             logger.warning("%s: session not closed: %s", self.connection.name, fault)
             return
         self.over()
+
+    def _rejoin(self, session: str, mode: Mode) -> bool:
+        rejoin = partial(self.connection.rejoin_session, session, mode)
+        self._inside = self.service.ask(f"session {session}", rejoin)
+        return self._inside
 
     def _open(self) -> str | None:
         try:

@@ -310,7 +310,7 @@ class Runner:
         usage = self._usage(record)
         self.journal.append("failed", tag=record.tag, reason=reason, usage_s=usage)
         self._jobs.pop(record.tag, None)
-        stopped = state == "cancelled" and not self._session.lost()
+        stopped = state == "cancelled" and not self._session.took_along(record.session)
         failures = self._failures.get((task.key, task.part), 0) + 1
         self._failures[task.key, task.part] = failures
         if stopped or final or failures >= self.patience.attempts:

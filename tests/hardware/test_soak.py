@@ -30,7 +30,7 @@ SEED = 20_260
 ASKED = "[!tb]*"
 FAULTS = (
     f"{ASKED}:429:rate=0.07",
-    f"{ASKED}:429:rate=0.04:retry_after=0.01",
+    f"{ASKED}:429:rate=0.04:retry_after=0",
     f"{ASKED}:500:rate=0.08",
     f"{ASKED}:503:rate=0.08",
     f"{ASKED}:404:rate=0.04",
@@ -63,7 +63,7 @@ class Nursery:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=dict(os.environ, OMP_NUM_THREADS="1"),
+            env=dict(os.environ, OMP_NUM_THREADS="1", USAGE_DATA_OPT_OUT="True"),
         )
 
     def __enter__(self):
