@@ -8,7 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qkd_qiskit.errors import RecipeError
-from qkd_qiskit.recipe import DataSpec, DistillSpec, Recipe, StudentSpec, TeacherSpec
+from qkd_qiskit.recipe import (
+    DataSpec,
+    DistillSpec,
+    Recipe,
+    RuntimeSpec,
+    StudentSpec,
+    TeacherSpec,
+)
 from qkd_qiskit.recipes import (
     dump_recipe,
     flat_recipe,
@@ -173,3 +180,31 @@ def test_a_module_teacher_needs_its_path():
     with pytest.raises(RecipeError, match=r"teacher\.module"):
         TeacherSpec(kind="module")
     assert TeacherSpec(kind="module", module="a:b").module == "a:b"
+
+
+def test_how_jobs_are_submitted_is_a_part_of_the_recipe():
+    recipe = parse_recipe(
+        {"runtime": {"mode": "session", "twirl_gates": True, "dynamical_decoupling": "XY4"}},
+        overrides={"runtime.max_execution_time": 300},
+    )
+    assert recipe.runtime == RuntimeSpec(
+        mode="session", twirl_gates=True, dynamical_decoupling="XY4", max_execution_time=300
+    )
+    assert recipe.runtime.twirled
+    assert not parse_recipe({}).runtime.twirled
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "accepted"),
+    [
+        ("mode", "sessions", "one of session, batch, job"),
+        ("twirl_gates", 2, "true or false"),
+        ("dynamical_decoupling", "XYXY", "one of none, XX, XpXm, XY4"),
+        ("max_executions", 0, "a whole number of at least 1"),
+        ("max_execution_time", -1, "a whole number of at least 1"),
+        ("session_max_time", 0, "a whole number of at least 1"),
+    ],
+)
+def test_what_is_wrong_about_it_is_one_line(key, value, accepted):
+    with pytest.raises(RecipeError, match=f"runtime.{key}: .* is not accepted; give {accepted}"):
+        parse_recipe({"runtime": {key: value}})

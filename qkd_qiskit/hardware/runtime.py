@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qkd_qiskit.errors import TargetError
-from qkd_qiskit.hardware.account import ask_client, is_rehearsal, real_backend
+from qkd_qiskit.hardware.account import is_rehearsal, real_backend
 from qkd_qiskit.hardware.accounting import device_timing, job_seconds
 from qkd_qiskit.hardware.asking import Patience
+from qkd_qiskit.hardware.client import ask_client
 from qkd_qiskit.hardware.connection import Job, JobState
 from qkd_qiskit.hardware.faults import Fault, scrub
 from qkd_qiskit.hardware.isa import check_pubs
