@@ -42,6 +42,7 @@ class Arm:
         tuned: Whether it has a learning rate, weight decay and number of epochs of its own.
         unlabelled: Whether it sees images that the others do not.
         order: Name of the random stream that orders the images.
+        before: Whether it is what a training on a device began with: it is not trained again.
     """
 
     loss: Loss
@@ -51,10 +52,13 @@ class Arm:
     tuned: bool = False
     unlabelled: bool = False
     order: str = "order"
+    before: bool = False
 
     @property
     def population(self) -> str:
         """Members of equal population have one shape and optimizer setting: they train together."""
+        if self.before:
+            return "students before"
         if self.classical:
             return "twins"
         if self.noisy:
@@ -66,8 +70,10 @@ class Arm:
 
 ARMS: dict[str, Arm] = {
     "label_only": Arm(loss="labels"),
+    "label_only_before": Arm(loss="labels", before=True),
     "label_only_tuned": Arm(loss="labels", tuned=True),
     "distilled": Arm(loss="distilled"),
+    "distilled_before": Arm(loss="distilled", before=True),
     "distilled_noisy": Arm(loss="distilled", noisy=True),
     "transfer": Arm(loss="teacher_only", unlabelled=True),
     "label_smoothing": Arm(loss="distilled", targets="smoothed"),

@@ -7,15 +7,15 @@ and whatever was finished before it was stopped.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from qkd_qiskit.arms import ARMS, draw_images, loss_weights, soft_targets, training_spec
 from qkd_qiskit.data import Data
-from qkd_qiskit.distill import layer_of, make_lessons, train_population
+from qkd_qiskit.distill import layer_of, make_lessons, step_sizes, train_population
 from qkd_qiskit.evaluate import evaluate, subset
 from qkd_qiskit.hardware import Target
 from qkd_qiskit.hardware.gradients import noisy_outcomes, parameter_shift, spsa
@@ -76,12 +76,16 @@ class Scene:
         data: Images.
         teacher: Who teaches.
         targets: Where students are evaluated.
+        outcomes: Where the circuit of a student runs while it trains; None = where the recipe says.
+        starts: First parameters of a member by arm and seed; members without are initialised.
     """
 
     folder: RunFolder
     data: Data
     teacher: Teacher
     targets: Sequence[Target]
+    outcomes: Callable[[QuantumStudent], Callable[[Tensor, Tensor], Tensor]] | None = None
+    starts: Mapping[tuple[str, int], Mapping[str, Tensor]] = field(default_factory=dict)
 
 
 def recipe_targets(recipe: Recipe) -> list[Target]:
@@ -155,7 +159,13 @@ def train_cell(scene: Scene, cell: Cell, *, observer: Observer) -> None:
         seed: new_student(recipe, scene.data, arm=cell.arms[0], seed=seed) for seed in cell.seeds
     }
     shape = students[cell.seeds[0]]
-    shape.outcomes = training_outcomes(recipe, shape, noisy=ARMS[cell.arms[0]].noisy)
+    if scene.outcomes is not None and isinstance(shape, QuantumStudent):
+        shape.outcomes = scene.outcomes(shape)
+    else:
+        shape.outcomes = training_outcomes(recipe, shape, noisy=ARMS[cell.arms[0]].noisy)
+    starts = {seed: dict(student.named_parameters()) for seed, student in students.items()}
+    lessons = _lessons(scene, cell, shape)
+    steps = sum(map(len, step_sizes(spec, lessons.draws.shape[1])))
 
     def on_epoch(figures: Sequence[Epoch]) -> None:
         if cell.setting is None:
@@ -163,14 +173,20 @@ def train_cell(scene: Scene, cell: Cell, *, observer: Observer) -> None:
                 folder.append_metrics(member.arm, member.seed, epoch)
         observer.epoch(figures, epochs=spec.epochs)
 
+    def on_step(number: int, loss: float) -> None:
+        observer.step(number, steps=steps, loss=loss)
+
     trained = train_population(
         shape,
         members,
-        starts=[dict(students[member.seed].named_parameters()) for member in members],
-        lessons=_lessons(scene, cell, shape),
+        starts=[
+            scene.starts.get((member.arm, member.seed), starts[member.seed]) for member in members
+        ],
+        lessons=lessons,
         spec=spec,
         checkpoint=None if cell.setting is not None else folder.checkpoint(cell.name),
         on_epoch=on_epoch,
+        on_step=on_step if hasattr(shape.outcomes, "cost") else None,
     )
     if cell.setting is not None:
         keep_tried(folder, cell.setting, [one.validation_accuracy for one in trained])

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from qkd_qiskit.recipe import Arm
 from qkd_qiskit.results import BASELINE, NOISE_AWARE, TREATMENT, TWIN, kept_rows
 from qkd_qiskit.statistics import compare, holm
 
+BEFORE: dict[str, Arm] = {TREATMENT: "distilled_before", BASELINE: "label_only_before"}
 TUNED, REPLICATE, TRANSFER = "label_only_tuned", "replicate", "transfer"
 CONTROLS = (
     BASELINE,
@@ -28,10 +30,13 @@ def compared_pairs(arms: Sequence[str]) -> list[tuple[str, str]]:
     """Arms that are compared: all with the baseline, the distilled one with every control.
 
     The replicate is compared with label-only alone, from which it differs by the order of the
-    images and nothing else: their difference is noise.
+    images and nothing else: their difference is noise. What was trained on a device is compared
+    with what it was before.
     """
     baseline = baseline_of(arms)
-    pairs = [(arm, baseline) for arm in arms if arm not in (baseline, REPLICATE)]
+    alone = (baseline, REPLICATE, *BEFORE.values())
+    pairs = [(arm, baseline) for arm in arms if arm not in alone]
+    pairs += [(BEFORE[TREATMENT], BEFORE[BASELINE]), *BEFORE.items()]
     pairs += [(TREATMENT, arm) for arm in (*CONTROLS, TWIN)]
     pairs += [(NOISE_AWARE, TREATMENT), (REPLICATE, BASELINE)]
     return [(a, b) for a, b in dict.fromkeys(pairs) if a in arms and b in arms and b is not None]

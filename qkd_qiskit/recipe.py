@@ -50,6 +50,8 @@ Arm = Literal[
     "scaled_ce",
     "classical_twin",
     "replicate",
+    "label_only_before",
+    "distilled_before",
 ]
 
 MAX_LR = 1e30  # what comes near the largest 32-bit number overflows in the optimizer
@@ -291,7 +293,8 @@ class DistillSpec:
             1x1 convolution between them is learned.
         gradient: How the circuit is differentiated: exact, noisy (exactly, through the device's
             noise), parameter_shift or spsa (both from shots alone).
-        train_target: Where the circuit runs while it trains: exact, aer or fake_<device>.
+        train_target: Where the circuit runs while it trains: exact, aer or fake_<device>; a real
+            device in a recipe that `qkd submit --train` wrote.
         shifted_weights: Weights that a step of parameter_shift shifts, drawn at random; null = all.
         steps: Steps after which training ends, within an epoch too; null = after all epochs.
         selection: Which weights are kept: those of the best validation accuracy, or the last.
@@ -418,6 +421,7 @@ class Recipe:
             labelled); classical_twin (the distilled twin); replicate (label_only in another order).
             Distilled from other soft targets: label_smoothing, class_mean_labels,
             shuffled_teacher, untrained_teacher; from labels with their weight alone: scaled_ce.
+            As they were before a training on a device: label_only_before, distilled_before.
         targets: Where the trained students are evaluated: exact, aer, fake_<device>, a snapshot's
             file; a device with options is fake_torino:exact, fake_torino:scale=2, ...
         shots: Shots per image on sampled targets.

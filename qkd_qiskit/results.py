@@ -112,6 +112,8 @@ def add_figures(
 
 def keep_other_targets(result: dict[str, Any], earlier: Mapping[str, Any]) -> None:
     """Put the figures of targets that were added later, by an evaluation, into a new result."""
+    if "trained_on" in earlier:
+        result["trained_on"] = earlier["trained_on"]
     for key in [key for key in earlier["targets"] if key not in result["targets"]]:
         for name in ("targets", *COMPARISONS):
             if key in earlier.get(name, {}):

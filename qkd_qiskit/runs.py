@@ -3,6 +3,7 @@
     runs/NAME/
       recipe.yaml  teacher.safetensors  circuit.qasm  result.json  report.html
       checkpoints/POPULATION.safetensors
+      devices/NAME/  submission.json  journal.jsonl  jobs/
       ARM/seed_N/  student.json  weights.safetensors  metrics.jsonl  evaluations.json
 
 Every file is written whole or not at all. A finished piece is found again and not done twice.
@@ -26,6 +27,7 @@ from qkd_qiskit.recipes import dump_recipe, load_recipe
 from qkd_qiskit.storage import write_text
 
 RECIPE, RESULT, REPORT = "recipe.yaml", "result.json", "report.html"
+DEVICES = "devices"
 TEACHER, CIRCUIT = "teacher.safetensors", "circuit.qasm"
 
 
@@ -151,10 +153,11 @@ def _with_absolute_paths(recipe: Recipe) -> Recipe:
 def new_folder(recipe_name: str, *, parent: Path = Path("runs")) -> Path:
     """A path for a new run that nothing is at: runs/digits, then runs/digits-2, ..."""
     stem = re.sub(r"[^\w.-]", "_", Path(recipe_name).stem) or "run"
-    return next(path for path in _candidates(parent / stem) if not path.exists())
+    return next(path for path in numbered_paths(parent / stem) if not path.exists())
 
 
-def _candidates(path: Path) -> Iterator[Path]:
+def numbered_paths(path: Path) -> Iterator[Path]:
+    """The path, then with -2, -3, ... behind it."""
     yield path
     number = 2
     while True:

@@ -30,12 +30,12 @@ from qkd_qiskit.cells import (
 from qkd_qiskit.circuits.openqasm import dump_circuit
 from qkd_qiskit.comparisons import compare_arms
 from qkd_qiskit.data import Data, load_data
-from qkd_qiskit.errors import CheckpointError
+from qkd_qiskit.errors import CheckpointError, RecipeError
 from qkd_qiskit.hardware import Target
 from qkd_qiskit.observer import Observer
 from qkd_qiskit.recipe import Recipe
 from qkd_qiskit.results import add_target, collect_result, keep_other_targets
-from qkd_qiskit.runs import CIRCUIT, RESULT, TEACHER, RunFolder, write_json
+from qkd_qiskit.runs import CIRCUIT, DEVICES, RESULT, TEACHER, RunFolder, write_json
 from qkd_qiskit.storage import load_tensors, write_text
 from qkd_qiskit.students import Student, load_student
 from qkd_qiskit.teachers import Teacher, make_teacher, save_teacher
@@ -83,12 +83,17 @@ def run(
     observer, workers = observer or Observer(), workers or Workers()
     recipe, timing = folder.recipe, _Timing()
     check_arms(recipe)
+    cells = [*tuning_cells(recipe), *member_cells(recipe)]
+    trained = all(is_trained(folder, cell) for cell in cells)
+    if not trained:
+        _check_place(folder)
     targets = recipe_targets(recipe)
     with timing("data"):
         observer.stage("data")
         data = load_data(recipe.data, seed=recipe.seed)
         student = new_student(recipe, data, arm=_student_arm(recipe))
-        _check_before_training(recipe, data, student=student, targets=targets)
+        if not trained:
+            _check_before_training(recipe, data, student=student, targets=targets)
     with timing("teacher"):
         observer.stage("teacher")
         teacher = _teacher(folder, data, observer)
@@ -166,6 +171,23 @@ def evaluate_run(
 def _student_arm(recipe: Recipe) -> str:
     """The first arm with the recipe's own student, which stands for the run's circuit."""
     return next((arm for arm in recipe.arms if not ARMS[arm].classical), recipe.arms[0])
+
+
+def _check_place(folder: RunFolder) -> None:
+    """Raise where students are trained on a real device, which is not done here."""
+    recipe, spec = folder.recipe, folder.recipe.distill
+    if (folder.path / DEVICES).exists():
+        raise CheckpointError(
+            f"{folder.path} is trained on {spec.train_target} by jobs; to go on: "
+            f"qkd collect {folder.path}"
+        )
+    before = [arm for arm in recipe.arms if ARMS[arm].before]
+    if before or spec.train_target.startswith("ibm_"):
+        what = f"arm {before[0]!r}" if before else f"distill.train_target {spec.train_target!r}"
+        raise RecipeError(
+            f"{what} is for training on a real device: train with distill.train_target exact and "
+            f"distill.gradient exact first, then: qkd submit RUN --backend ibm_<name> --train spsa"
+        )
 
 
 def _check_before_training(

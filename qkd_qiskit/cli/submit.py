@@ -15,6 +15,7 @@ from qkd_qiskit.errors import InputError
 from qkd_qiskit.recipe import Mode
 
 if TYPE_CHECKING:
+    from qkd_qiskit.runs import RunFolder
     from qkd_qiskit.submit import Outcome, Training
 
 STEPS = 50
@@ -84,8 +85,9 @@ def run_submit(options: Namespace, words: Sequence[str]) -> int:
     """Submit, or go on; returns the exit status."""
     from qkd_qiskit.cli.budget import show_budget
     from qkd_qiskit.hardware.budget import parse_rate
+    from qkd_qiskit.report import write_report
     from qkd_qiskit.runs import RunFolder
-    from qkd_qiskit.submit import Request, plan_budget, submit_run
+    from qkd_qiskit.submit import Request, begin_training, plan_budget, submit_run
 
     request = Request(
         backend=options.backend,
@@ -103,11 +105,15 @@ def run_submit(options: Namespace, words: Sequence[str]) -> int:
         with terminal(options) as observer:
             budget = plan_budget(folder, request, training=training, observer=observer)
         return show_budget(budget, options, rate=rate)
+    if training is not None:
+        with terminal(options) as observer:
+            folder = begin_training(folder, request, training, out=options.out, observer=observer)
+        return _collect(folder, options)
     try:
         with terminal(options) as observer:
             outcome = submit_run(folder, request, observer=observer)
             observer.stage("report")
-            _report(outcome)
+            write_report(folder)
     except KeyboardInterrupt:
         return _interrupted(folder.path)
     return _show([outcome], options)
@@ -116,25 +122,23 @@ def run_submit(options: Namespace, words: Sequence[str]) -> int:
 def run_collect(options: Namespace, words: Sequence[str]) -> int:
     """Finish what was begun; returns the exit status."""
     from qkd_qiskit.runs import RunFolder
+
+    return _collect(RunFolder.open(options.run), options)
+
+
+def _collect(folder: RunFolder, options: Namespace) -> int:
+    from qkd_qiskit.report import write_report
     from qkd_qiskit.submit import collect_run
 
-    folder = RunFolder.open(options.run)
     try:
         with terminal(options) as observer:
             outcomes = collect_run(folder, observer=observer)
             observer.stage("report")
-            for outcome in outcomes:
-                _report(outcome)
+            # Always: a process may have died between the result and the report.
+            write_report(folder)
     except KeyboardInterrupt:
         return _interrupted(folder.path)
     return _show(outcomes, options)
-
-
-def _report(outcome: Outcome) -> None:
-    from qkd_qiskit.report import write_report
-
-    # Always: a process may have died between the result and the report.
-    write_report(outcome.folder)
 
 
 def _show(outcomes: Sequence[Outcome], options: Namespace) -> int:

@@ -20,8 +20,9 @@ from qkd_qiskit.hardware.accounting import (
 )
 from qkd_qiskit.hardware.jobs import Limits, PubSize, plan_jobs
 
-SESSION_WAIT_S = 2.0
-"""Seconds that a session is assumed to wait, and is billed, between a job and the next."""
+SESSION_WAIT_S = 1.5
+"""Seconds that a session is assumed to wait, and is billed, between a job and the next: a guess,
+which network and computer decide."""
 _PER_SECOND = {"": 1.0, "s": 1.0, "sec": 1.0, "second": 1.0, "min": 60.0, "minute": 60.0}
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from qkd_qiskit.circuits.openqasm import load_circuit
+from qkd_qiskit.comparisons import BEFORE
 from qkd_qiskit.errors import CheckpointError, CircuitError
 from qkd_qiskit.recipes import dump_recipe
 from qkd_qiskit.report.drawing import draw_student
@@ -211,7 +212,9 @@ def _limits(rows: Sequence[GainRow]) -> tuple[float, float]:
 
 def _training_section(folder: RunFolder, result: Mapping[str, Any]) -> Markup:
     histories = {
-        arm: [folder.metrics(arm, seed) for seed in result["seeds"]] for arm in result["arms"]
+        arm: [folder.metrics(arm, seed) for seed in result["seeds"]]
+        for arm in result["arms"]
+        if arm not in BEFORE.values()  # trained elsewhere, in epochs of their own
     }
     histories = {arm: lines for arm, lines in histories.items() if any(lines)}
     if not histories:

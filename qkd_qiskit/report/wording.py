@@ -9,14 +9,20 @@ from qkd_qiskit.recipe import Recipe
 from qkd_qiskit.results import BASELINE, TREATMENT, TWIN, num_images
 
 PLACES = {
-    "device": "measured on {}",
-    "simulation": "simulated {}",
+    "device": "on the device {}",
+    "simulation": "simulation of {}",
     "rehearsal": "rehearsal of {}",
 }
 FEW_SEEDS = 5  # below this many pairs the t interval is wide, and the reader is told
 HELPED, HARMED, UNDECIDED = "up", "down", "open"
 
-ARM_NAMES = {BASELINE: "label only", TREATMENT: "distilled", TWIN: "classical twin"}
+ARM_NAMES = {
+    BASELINE: "label only",
+    TREATMENT: "distilled",
+    TWIN: "classical twin",
+    "label_only_before": "label only, before",
+    "distilled_before": "distilled, before",
+}
 TEACHER_NAMES = {
     "softmax": "softmax regression",
     "mlp": "a multilayer perceptron",
@@ -166,6 +172,13 @@ def training_place(recipe: Recipe, result: Mapping[str, Any]) -> str:
         "spsa": f"on {spec.train_target}, by SPSA",
     }
     said = [f"Circuits are trained {how[spec.gradient]}."]
+    device = result.get("trained_on")
+    if device is not None:
+        where = PLACES[device["place"]].format(device["backend"])
+        date, jobs = _one_line(device["calibration_date"]), count(len(device["jobs"]), "job")
+        trained = f"Circuits are trained {how[spec.gradient]} ({where}, calibrated {date}), from "
+        trained += f"shots of {jobs} in mode {device['mode']}: {charged(device)}."
+        said = [trained, unreal_training(device)]
     if "distilled_noisy" in result["arms"]:
         said.append(f"The arm `distilled noisy` trains through the noise of {recipe.noise_target}.")
     for population, cost in result.get("training_cost", {}).items():
@@ -215,7 +228,9 @@ def charged(device: Mapping[str, Any]) -> str:
     if seconds is None:
         return f"about {device['expected_qpu_seconds']:.1f} QPU seconds"
     unreal = " by the model" if device["place"] == "rehearsal" else ""
-    return f"{seconds:.1f} QPU seconds{unreal}"
+    waits = device["wait_seconds"]
+    waited = f" and {waits:.0f} s of waits between jobs" if waits >= 0.5 else ""
+    return f"{seconds:.1f} QPU seconds{waited}{unreal}"
 
 
 def measured(result: Mapping[str, Any]) -> list[str]:
@@ -243,6 +258,11 @@ def measured(result: Mapping[str, Any]) -> list[str]:
     return said
 
 
+def unreal_training(device: Mapping[str, Any]) -> str:
+    """That no quantum computer was used for a training, where none was."""
+    return "" if device["place"] == "device" else "No quantum computer was used."
+
+
 def _one_line(date: str | None) -> str:
     """An ISO date that is not broken at its hyphens."""
     return (date or "").replace("-", "\u2011")
@@ -250,7 +270,11 @@ def _one_line(date: str | None) -> str:
 
 def best_case(result: Mapping[str, Any]) -> str:
     """What has to be said wherever a figure comes from a noise model; empty without one."""
-    noisy = [name.partition("@")[0] for name in result["targets"] if is_noisy(result, name)]
+    noisy = [
+        name.partition("@")[0]
+        for name, described in result["targets"].items()
+        if is_noisy(result, name) or described.get("device", {}).get("place", "device") != "device"
+    ]
     names = list(dict.fromkeys(noisy))
     if not names:
         return ""

@@ -24,8 +24,9 @@ from qkd_qiskit.observer import Observer
 from qkd_qiskit.recipe import DistillSpec, Recipe, RuntimeSpec
 from qkd_qiskit.reductions import TRAINED
 from qkd_qiskit.runs import RunFolder
+from qkd_qiskit.students import QuantumStudent
 from qkd_qiskit.submit.desk import open_device
-from qkd_qiskit.submit.evaluation import evaluation_calls, group_students, images_per_job
+from qkd_qiskit.submit.evaluation import Member, evaluation_calls, group_students, images_per_job
 from qkd_qiskit.submit.exam import check_finished, check_seeds, prepare_exam
 from qkd_qiskit.submit.request import Request, Training, trained_arms, training_spec
 
@@ -100,7 +101,8 @@ def plan_budget(
     recipe = folder.recipe
     check_finished(folder)
     seeds = check_seeds(folder, request.seeds)
-    mode = request.mode or recipe.runtime.mode
+    usual = recipe.runtime.mode if training is None else "session"
+    mode = request.mode or usual
     options = replace(recipe.runtime, mode=mode)
     shots = request.shots or recipe.shots
     observer.stage("data")
@@ -125,17 +127,23 @@ def plan_budget(
                 session=mode == "session",
             )
 
-        per_job = images_per_job(
-            groups,
-            shots=shots,
-            limits=target.runner.limits,
-            twirled=options.twirled,
-            timing=timing,
-        )
-        whole = cost(
-            f"evaluate {len(exam.quantum)} students",
-            evaluation_calls(groups, images=len(exam.split), per_job=per_job),
-        )
+        def evaluation(students: Sequence[tuple[Member, QuantumStudent]]) -> Estimate:
+            groups = group_students(students, target)
+            per_job = images_per_job(
+                groups,
+                shots=shots,
+                limits=target.runner.limits,
+                twirled=options.twirled,
+                timing=timing,
+            )
+            calls = evaluation_calls(groups, images=len(exam.split), per_job=per_job)
+            return cost(f"evaluate {len(students)} students", calls)
+
+        whole = evaluation(exam.quantum)
+        arms = trained_arms(recipe)
+        ends = [one for one in exam.quantum if one[0][0] in arms]
+        fresh = training is not None and training.fresh
+        after = evaluation(ends if fresh else [*ends, *ends])  # with what they began from
         weights = len(student.weights)
         ways, images = _ways(training, weights=weights), _images(recipe)
         trained = []
@@ -149,7 +157,7 @@ def plan_budget(
             calls = training_calls(
                 outcomes,
                 spec,
-                members=len(trained_arms(recipe)) * len(seeds),
+                members=len(arms) * len(seeds),
                 images=images,
                 inputs=student.spec.reduction in TRAINED,
                 load=lambda rows: replace(groups[0].load(0), rows=rows),
@@ -160,7 +168,7 @@ def plan_budget(
     if training is not None:
         chosen = next(one for wanted, one in trained if wanted == training)
         if training.evaluate:
-            chosen = chosen + whole
+            chosen = chosen + after
         others = [whole, *others]
     return Budget(
         device=connection.name,

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ from qkd_qiskit.errors import InputError
 from qkd_qiskit.hardware.account import is_rehearsal
 from qkd_qiskit.hardware.asking import Asking, Patience
 from qkd_qiskit.hardware.journal import Journal
-from qkd_qiskit.hardware.records import JOURNAL, Records, Totals, read_journal
+from qkd_qiskit.hardware.records import JOURNAL, Totals, read_journal
 from qkd_qiskit.hardware.runtime import RuntimeConnection, connect
 from qkd_qiskit.hardware.submission import Runner
 from qkd_qiskit.recipe import RuntimeSpec
-from qkd_qiskit.runs import RunFolder
-from qkd_qiskit.submit.record import DEVICES, Place, Submission
+from qkd_qiskit.runs import DEVICES, RunFolder
+from qkd_qiskit.submit.record import Place, Submission
+from qkd_qiskit.submit.waits import SessionWaits
 
 
 def open_device(name: str, *, options: RuntimeSpec) -> RuntimeConnection:
@@ -80,17 +82,27 @@ def open_runner(
 
 
 class WatchedJournal(Journal):
-    """A journal that tells what its jobs come to."""
+    """A journal that counts the waits of sessions as used, and tells what its jobs come to."""
 
     def __init__(self, folder: Path, watch: Callable[[Totals], None] | None) -> None:
         super().__init__(folder)
         self._watch = watch
+        self._waits = SessionWaits()
+        for entry in _entries(folder):
+            self._waits.hear(entry)
 
     def append(self, event: str, **content: Any) -> None:
         """As `Journal.append`."""
         super().append(event, **content)
+        time = datetime.now(timezone.utc).isoformat()
+        self._waits.hear({"event": event, "time": time, **content})
         if self._watch is not None:
             self._watch(self.totals())
+
+    def totals(self) -> Totals:
+        """As `Records.totals`, with what sessions waited among the QPU seconds used."""
+        totals = super().totals()
+        return replace(totals, usage_s=totals.usage_s + self._waits.seconds)
 
 
 def running_jobs(run: Path) -> list[str]:
@@ -103,32 +115,42 @@ def running_jobs(run: Path) -> list[str]:
     ]
 
 
-def jobs_of(records: Records, prefix: str) -> dict[str, Any]:
-    """What the finished jobs of keys with a prefix come to, for result.json."""
-    jobs = [
-        record
-        for record in records.records.values()
-        if record.key.startswith(prefix) and record.state == "finished"
-    ]
-    told = [record.usage_s for record in jobs]
-    known = all(usage is not None for usage in told)
-    return {
-        "jobs": [record.job for record in jobs],
-        "pubs": sum(record.pubs for record in jobs),
-        "circuits": sum(record.circuits for record in jobs),
-        "executions": sum(record.executions for record in jobs),
-        "qpu_seconds": sum(usage or 0.0 for usage in told) if known else None,
-        "expected_qpu_seconds": sum(record.estimate_s for record in jobs),
-    }
+def describe_jobs(folder: Path, prefix: str) -> dict[str, Any]:
+    """What the finished jobs of keys with a prefix come to, for result.json.
 
-
-def submitted_dates(folder: Path, prefix: str) -> list[str]:
-    """First and last ISO date on which jobs of keys with a prefix were submitted."""
-    dates, keys = [], {}
-    for line in (folder / JOURNAL).read_text(encoding="utf-8").splitlines():
-        entry = json.loads(line)
+    Returns:
+        submitted (first and last ISO date), jobs (their ids), pubs, circuits, executions,
+        qpu_seconds (None where the service has not told all), expected_qpu_seconds, wait_seconds
+        (what sessions waited for this computer between the jobs, which is billed too).
+    """
+    dates: list[str] = []
+    waits, keys = SessionWaits(), dict[str, str]()
+    for entry in _entries(folder):
+        waits.hear(entry)
         if entry["event"] == "intent":
             keys[entry["tag"]] = entry["key"]
         elif entry["event"] == "submitted" and keys[entry["tag"]].startswith(prefix):
             dates.append(str(entry["time"])[:10])
-    return sorted({min(dates), max(dates)}) if dates else []
+    jobs = [
+        record
+        for record in read_journal(folder).records.values()
+        if record.key.startswith(prefix) and record.state == "finished"
+    ]
+    told = [record.usage_s for record in jobs if record.usage_s is not None]
+    return {
+        "submitted": sorted({min(dates), max(dates)}) if dates else [],
+        "jobs": [record.job for record in jobs],
+        "pubs": sum(record.pubs for record in jobs),
+        "circuits": sum(record.circuits for record in jobs),
+        "executions": sum(record.executions for record in jobs),
+        "qpu_seconds": sum(told) if len(told) == len(jobs) else None,
+        "expected_qpu_seconds": sum(record.estimate_s for record in jobs),
+        "wait_seconds": sum(s for key, s in waits.of_keys.items() if key.startswith(prefix)),
+    }
+
+
+def _entries(folder: Path) -> list[dict[str, Any]]:
+    """The lines of a journal that has been checked."""
+    path = folder / JOURNAL
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return [json.loads(line) for line in lines]

@@ -13,9 +13,9 @@ from typing import Any, Literal
 
 from qkd_qiskit.errors import CheckpointError, InputError
 from qkd_qiskit.recipe import Mode
-from qkd_qiskit.runs import RunFolder, read_json, write_json
+from qkd_qiskit.runs import DEVICES, RunFolder, read_json, write_json
 
-DEVICES, RECORD = "devices", "submission.json"
+RECORD = "submission.json"
 Place = Literal["device", "simulation", "rehearsal"]
 _SUFFIX: dict[Place, str] = {"device": "", "simulation": ":submitted", "rehearsal": ":rehearsal"}
 

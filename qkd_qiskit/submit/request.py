@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from qkd_qiskit.errors import InputError
-from qkd_qiskit.recipe import DistillSpec, Mode, Recipe
+from qkd_qiskit.recipe import Arm, DistillSpec, Mode, Recipe
 from qkd_qiskit.results import BASELINE, TREATMENT
 
 SHARE_OF_LR = 0.2
@@ -60,13 +60,13 @@ class Training:
     evaluate: bool = False
 
 
-def trained_arms(recipe: Recipe) -> tuple[str, ...]:
+def trained_arms(recipe: Recipe) -> tuple[Arm, ...]:
     """The arms of a run that are trained on a device: label-only and distilled.
 
     Raises:
         InputError: The run has neither.
     """
-    arms = tuple(arm for arm in (BASELINE, TREATMENT) if arm in recipe.arms)
+    arms = tuple(arm for arm in recipe.arms if arm in (BASELINE, TREATMENT))
     if not arms or recipe.student.kind == "classical":
         raise InputError(
             f"the run has the arms {', '.join(recipe.arms)} of kind {recipe.student.kind}; on a "

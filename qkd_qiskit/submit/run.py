@@ -18,10 +18,12 @@ from qkd_qiskit.hardware.remote import RuntimeTarget
 from qkd_qiskit.hardware.runtime import RuntimeConnection
 from qkd_qiskit.hardware.submission import Runner
 from qkd_qiskit.observer import Observer
+from qkd_qiskit.recipe import Mode
 from qkd_qiskit.results import add_figures, describe_circuit
 from qkd_qiskit.runs import RESULT, RunFolder, write_json
 from qkd_qiskit.seeds import derive_seed
-from qkd_qiskit.submit.desk import jobs_of, open_device, open_runner, place_of, submitted_dates
+from qkd_qiskit.study import run
+from qkd_qiskit.submit.desk import describe_jobs, open_device, open_runner, place_of
 from qkd_qiskit.submit.evaluation import (
     Group,
     Member,
@@ -31,7 +33,8 @@ from qkd_qiskit.submit.evaluation import (
 )
 from qkd_qiskit.submit.exam import check_finished, check_seeds, prepare_exam
 from qkd_qiskit.submit.record import Submission, begin_or_go_on, find_submissions, first_name
-from qkd_qiskit.submit.request import Request
+from qkd_qiskit.submit.request import Request, Training
+from qkd_qiskit.submit.training import TRAIN, derive_run, derived_recipe, train_members
 
 EVALUATE = "evaluate/"
 
@@ -69,9 +72,58 @@ def submit_run(folder: RunFolder, request: Request, *, observer: Observer | None
     begun = begin_or_go_on(folder, wanted, again=request.again)
     if begun.finished:
         return Outcome(folder, result, begun, already=True)
-    limit = request.max_qpu_seconds or begun.max_qpu_seconds
-    begun = replace(begun, mode=request.mode or begun.mode, max_qpu_seconds=limit)
-    return _finish(folder, begun, connection, observer=observer)
+    return _finish(folder, _allowed(begun, request), connection, observer=observer)
+
+
+def begin_training(
+    start: RunFolder,
+    request: Request,
+    training: Training,
+    *,
+    out: str | None = None,
+    observer: Observer | None = None,
+) -> RunFolder:
+    """The run in which a run's students are trained on a device; `collect_run` trains them.
+
+    One that was begun with the same request is given back.
+
+    Args:
+        start: A finished run.
+        request: The device, and how it is used.
+        training: How its students are trained there.
+        out: Folder of the new run; default: beside the run, named after it and the device.
+        observer: Hears of the progress.
+
+    Raises:
+        InputError: The run, the device or a number is not accepted.
+        SubmissionError: The service does not answer.
+    """
+    observer = observer or Observer()
+    check_finished(start)
+    recipe = derived_recipe(start, request, training, seeds=check_seeds(start, request.seeds))
+    observer.stage(f"connecting to {request.backend}")
+    place = place_of(open_device(request.backend, options=recipe.runtime))
+    name = first_name(request.backend, place, shots=recipe.shots, usual_shots=recipe.shots)
+    folder = derive_run(start, recipe, out=out, name=name.replace(":", "-"))
+    known = [found for found in find_submissions(folder) if found.train]
+    if known:
+        if not known[0].finished:
+            _allowed(known[0], request).save(folder)
+        return folder
+    Submission(
+        name=name,
+        backend=request.backend,
+        place=place,
+        mode=recipe.runtime.mode,
+        shots=recipe.shots,
+        limit=recipe.test_limit,
+        seeds=recipe.member_seeds,
+        images_per_job=0,
+        max_qpu_seconds=request.max_qpu_seconds,
+        train=True,
+        evaluate=training.evaluate,
+    ).save(folder)
+    return folder
 
 
 def collect_run(folder: RunFolder, *, observer: Observer | None = None) -> list[Outcome]:
@@ -141,35 +193,56 @@ def _finish(
     observer: Observer,
 ) -> Outcome:
     """Run what is not run yet, and write figures, result and record."""
+    described: dict[str, Any] | None = None
     with open_runner(folder, submission, connection, watch=observer.jobs) as runner:
         target = RuntimeTarget(
             connection.backend,
             runner=runner,
-            prefix="train/",
+            prefix=TRAIN,
             shots=submission.shots,
             seed=folder.recipe.seed,
         )
-        compiled = _evaluate(folder, submission, runner, target, observer=observer)
-        runner.settle()
-        described = {
-            "shots": executed_shots(submission.shots, twirled=runner.options.twirled),
-            "calibration_date": target.calibration_date,
-            "seeds": list(submission.seeds),
-            "circuit": describe_circuit(compiled),
-            "device": {
-                "place": submission.place,
-                "backend": submission.backend,
-                "mode": runner.mode,
-                "submitted": submitted_dates(submission.folder(folder), EVALUATE),
+        if submission.train:
+            train_members(folder, target, observer=observer)
+        if submission.evaluate:
+            compiled = _evaluate(folder, submission, runner, target, observer=observer)
+            described = {
+                "shots": executed_shots(submission.shots, twirled=runner.options.twirled),
+                "calibration_date": target.calibration_date,
+                "seeds": list(submission.seeds),
+                "circuit": describe_circuit(compiled),
             }
-            | jobs_of(runner.journal, EVALUATE),
-        }
+        runner.settle()
+        mode, calibrated = runner.mode, target.calibration_date
+    # After the session is closed: a device is not kept waiting for simulators.
+    if submission.train and folder.result is None:
+        run(folder, observer=observer, command=f"qkd collect {folder.path}")
     result = check_finished(folder)
-    add_figures(result, folder, key=submission.name, described=described)
-    result["comparisons"] = compare_arms(result)
+    if described is not None:
+        described["device"] = _device(folder, submission, EVALUATE, mode=mode)
+        add_figures(result, folder, key=submission.name, described=described)
+        result["comparisons"] = compare_arms(result)
+    if submission.train:
+        result["trained_on"] = _device(folder, submission, TRAIN, mode=mode) | {
+            "calibration_date": calibrated
+        }
     write_json(folder.path / RESULT, result)
     done = replace(submission, finished=True).save(folder)
     return Outcome(folder, result, done)
+
+
+def _device(
+    folder: RunFolder, submission: Submission, prefix: str, *, mode: Mode
+) -> dict[str, Any]:
+    """What result.json says of the jobs whose keys begin with a prefix."""
+    place = {"place": submission.place, "backend": submission.backend, "mode": mode}
+    return place | describe_jobs(submission.folder(folder), prefix)
+
+
+def _allowed(submission: Submission, request: Request) -> Submission:
+    """A submission that goes on, with the mode and the limit that are now asked for."""
+    limit = request.max_qpu_seconds or submission.max_qpu_seconds
+    return replace(submission, mode=request.mode or submission.mode, max_qpu_seconds=limit)
 
 
 def _evaluate(

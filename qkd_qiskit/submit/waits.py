@@ -1,0 +1,46 @@
+"""What a session waits between its jobs, which is billed as the jobs are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from qkd_qiskit.hardware.accounting import INTERACTIVE_TTL_S
+
+
+class SessionWaits:
+    """Waits between the jobs of sessions, as a journal's lines tell them.
+
+    From the end of a job to the end of the next, less the next one's QPU seconds, and at most the
+    time after which an idle session is no longer billed.
+    """
+
+    def __init__(self) -> None:
+        self.of_keys: dict[str, float] = {}
+        """Seconds waited before the jobs of each key."""
+        self._keys: dict[str, str] = {}
+        self._inside = False
+        self._ended: datetime | None = None
+
+    @property
+    def seconds(self) -> float:
+        """All waits."""
+        return sum(self.of_keys.values())
+
+    def hear(self, entry: Mapping[str, Any]) -> None:
+        """Take in a line of the journal."""
+        event = entry["event"]
+        if event == "session":
+            self._inside = entry["state"] == "opened" and entry["mode"] == "session"
+            self._ended = None
+        elif event == "intent":
+            self._keys[entry["tag"]] = entry["key"]
+        elif event in ("finished", "failed") and self._inside:
+            now = datetime.fromisoformat(entry["time"])
+            if self._ended is not None:
+                key = self._keys[entry["tag"]]
+                wait = (now - self._ended).total_seconds() - (entry["usage_s"] or 0.0)
+                billed = min(max(0.0, wait), INTERACTIVE_TTL_S)
+                self.of_keys[key] = self.of_keys.get(key, 0.0) + billed
+            self._ended = now
