@@ -51,7 +51,8 @@ class Comparison:
         effect: Cohen's d_z.
         p: Two-sided, of the paired t test.
         p_holm: The same after Holm's correction over the comparisons of the table.
-        subset_gain: The published protocol: best epoch on the test subset itself.
+        detectable: The gain that so many pairs would have told from zero with a power of 0.8.
+        subset_gain: The published protocol: best epoch on the test subset itself, failed runs too.
         subset_low: Lower end of its interval.
         subset_high: Upper end.
         chance: Share of all pairs of label-only runs of different seeds of which the second is
@@ -73,6 +74,7 @@ class Comparison:
     effect: float
     p: float
     p_holm: float
+    detectable: float
     subset_gain: float
     subset_low: float
     subset_high: float
@@ -122,7 +124,7 @@ def _compare(rows: Sequence[Row], cell: Cell, arm: str, baseline: str) -> Compar
     seeds = sorted(treated.keys() & plain.keys())
     kept = [seed for seed in seeds if not (treated[seed].failed or plain[seed].failed)]
     sound = compare([treated[s].test for s in kept], [plain[s].test for s in kept])
-    subset = compare([treated[s].published for s in kept], [plain[s].published for s in kept])
+    subset = compare([treated[s].published for s in seeds], [plain[s].published for s in seeds])
     low, high = sound["ci95"] or (math.nan, math.nan)
     subset_low, subset_high = subset["ci95"] or (math.nan, math.nan)
     return Comparison(
@@ -144,7 +146,8 @@ def _compare(rows: Sequence[Row], cell: Cell, arm: str, baseline: str) -> Compar
         effect=_number(sound["effect"]),
         p=_number(sound["p"]),
         p_holm=math.nan,
-        subset_gain=subset["mean"] if kept else math.nan,
+        detectable=_number(sound["detectable"]),
+        subset_gain=subset["mean"],
         subset_low=subset_low,
         subset_high=subset_high,
         chance=None,
