@@ -30,6 +30,7 @@ from qkd_qiskit.teachers import Teacher, make_teacher
 
 ORDER_OFFSET = 1000  # order seeds of the replicate arm, apart from all others
 ALPHAS = (0.9, 0.1)
+SEEDS_AT_A_TIME = 10
 # Epochs of each teacher; Adam at 1e-3 and batches of 128, as published (10 epochs there).
 EPOCHS = {"lenet5": 10, "alexnet": 2, "ensemble": 2}
 
@@ -146,7 +147,8 @@ def run(
         for arm in arms_of(cell, teachers=teachers, controls=controls)
         for seed in range(seeds)
     ]
-    jobs.sort(key=lambda job: job[1].turn)
+    # Ten seeds of every arm before the next ten: a stopped study is a smaller one, not half of one.
+    jobs.sort(key=lambda job: (job[1].turn, job[2] // SEEDS_AT_A_TIME))
     missing = [job for job in jobs if not _path(folder, *job).exists() and not only_kept]
     started, live = time.monotonic(), sys.stdout.isatty()
     for number, (cell, arm, seed) in enumerate(missing):
@@ -163,7 +165,7 @@ def run(
         )
         write_json(_path(folder, cell, arm, seed), asdict(figures))
         left = (time.monotonic() - started) / (number + 1) * (len(missing) - number - 1)
-        if live or seed == seeds - 1:
+        if live or seed % SEEDS_AT_A_TIME == SEEDS_AT_A_TIME - 1:
             tell(f"v1 {cell.name} {arm.name} seed {seed}: {left / 60:.0f} min left")
     kept = [(job, _path(folder, *job)) for job in jobs]
     return [_row(*job, _read(path)) for job, path in kept if path.exists()]
