@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from qkd_qiskit.errors import RecipeError
-from qkd_qiskit.generated import Generator
+from qkd_qiskit.generator import Generator
 
 DatasetName = Literal["digits", "mnist", "fashion_mnist", "cifar10", "generated", "extended_xor"]
 GENERATED: tuple[DatasetName, ...] = ("generated", "extended_xor")

@@ -74,7 +74,7 @@ def one_line(capsys, *words, status=2):
         ("distill --student.qubits four", "student.qubits: 'four' is not accepted; give a whole"),
         ("distill --student.kind qubit", "student.kind: 'qubit' is not accepted; give one of"),
         ("distill --student nonsense.yaml", "give its keys one by one"),
-        ("distill --data.name cifar10", "'cifar10' is not accepted; give one of digits, mnist"),
+        ("distill --data.name svhn", "'svhn' is not accepted; give one of digits, mnist"),
         ("distill --data.classes 3", "two or more distinct labels"),
         ("distill --data.classes a,b", "give a list [a, b, ...], each a whole number"),
         ("distill --distill.temperature 0", "distill.temperature: 0.0 is not accepted"),
@@ -369,15 +369,18 @@ def test_help_is_quick_and_loads_nothing_heavy():
         "    heavy = {'torch', 'qiskit', 'scipy', 'numba'} & set(sys.modules)\n"
         "    print(time.process_time(), sorted(heavy), file=sys.stderr)\n"
     )
-    seconds = []
+    floor = "import jsonargparse, yaml, sys, time; print(time.process_time(), [], file=sys.stderr)"
+    seconds: dict[str, list[float]] = {code: [], floor: []}
     for _ in range(3):
-        done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True
-        )
-        took, heavy = done.stderr.split(maxsplit=1)
-        assert heavy.strip() == "[]"
-        seconds.append(float(took))
-    assert min(seconds) < 0.5
+        for program, taken in seconds.items():
+            done = subprocess.run(
+                [sys.executable, "-c", program], capture_output=True, text=True, check=True
+            )
+            took, heavy = done.stderr.split(maxsplit=1)
+            assert heavy.strip() == "[]"
+            taken.append(float(took))
+    # In units of what any command with these libraries takes: machines and their load differ.
+    assert min(seconds[code]) < 3 * min(seconds[floor])
 
 
 def test_a_reader_that_stops_early_is_no_error():

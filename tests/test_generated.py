@@ -6,7 +6,8 @@ import torch
 
 from qkd_qiskit.data import load_data
 from qkd_qiskit.errors import DataError, RecipeError
-from qkd_qiskit.generated import Generator, best_accuracy, class_corners, generate, image_size
+from qkd_qiskit.generated import best_accuracy, class_corners, generate, image_size
+from qkd_qiskit.generator import Generator
 from qkd_qiskit.recipe import DataSpec, TeacherSpec
 from qkd_qiskit.teachers import make_teacher
 

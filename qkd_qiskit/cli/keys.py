@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -13,6 +13,7 @@ from qkd_qiskit.recipes import flat_recipe, load_recipe, recipe_from, recipe_key
 COMMANDS = ("distill",)
 """The commands that take a recipe and its keys."""
 DEFAULT_RECIPE = "digits"
+_LONGEST_CHOICES = 60
 
 
 def add_keys(parser: ArgumentParser, *, recipe: str | None) -> None:
@@ -24,6 +25,10 @@ def add_keys(parser: ArgumentParser, *, recipe: str | None) -> None:
         f"without one: {DEFAULT_RECIPE}",
     )
     parser.add_class_arguments(Recipe)
+    for action in parser._actions:
+        choices = ",".join(map(str, get_args(recipe_keys().get(action.dest))))
+        if len(choices) > _LONGEST_CHOICES:  # they do not wrap, and the text has them too
+            action.metavar = action.dest.rpartition(".")[2].upper()
     if recipe is not None:
         parser.set_defaults(flat_recipe(load_recipe(recipe)))
 
