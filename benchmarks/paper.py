@@ -36,7 +36,7 @@ import paper_tables
 import paper_v1
 import paper_v2
 
-from qkd_qiskit.errors import QKDError
+from qkd_qiskit.errors import InputError, QKDError
 from qkd_qiskit.replication import CELLS
 from qkd_qiskit.replication.cells import TEACHERS
 from qkd_qiskit.storage import write_text
@@ -54,7 +54,7 @@ def main() -> int:
     add("--out", type=Path, default=Path("runs/paper"), help="where runs are kept")
     add("--results", type=Path, default=RESULTS, help="where tables and figures go")
     add("--cells", help="v1: some of " + ",".join(cell.name for cell in CELLS))
-    add("--teachers", default=",".join(TEACHERS), help="v1: some of " + ",".join(TEACHERS))
+    add("--teachers", help="v1: some of " + ",".join(TEACHERS))
     add("--seeds", type=int, default=20, help="v1: paired seeds")
     add(
         "--deep-epochs",
@@ -63,7 +63,7 @@ def main() -> int:
         help="v1: epochs of AlexNet and the ensemble, ten minutes of one core each",
     )
     add("--no-controls", action="store_true", help="v1: without shots, gradient and rate controls")
-    add("--data", default=",".join(paper_v2.DATA_SETS), help="v2: data sets")
+    add("--data", help="v2: some of " + ",".join(paper_v2.DATA_SETS))
     add("--epochs", type=int, default=5, help="v2: epochs of the short runs")
     add("--short-seeds", type=int, default=1, help="v2: seeds of the short runs")
     given = parser.parse_args()
@@ -87,14 +87,12 @@ def main() -> int:
 
 
 def _v1(given: argparse.Namespace, tell: Any) -> None:
-    names = given.cells.split(",") if given.cells else [cell.name for cell in CELLS]
-    unknown = set(names) - {cell.name for cell in CELLS}
-    if unknown:
-        raise SystemExit(f"--cells: {', '.join(unknown)} is unknown; see --help")
+    names = _chosen("--cells", given.cells, [cell.name for cell in CELLS])
+    teachers = _chosen("--teachers", given.teachers, TEACHERS)
     rows = paper_v1.run(
         [cell for cell in CELLS if cell.name in names],
         folder=given.out,
-        teachers=given.teachers.split(","),
+        teachers=teachers,
         seeds=given.seeds,
         controls=not given.no_controls,
         root=given.data_root,
@@ -119,7 +117,7 @@ def _v1(given: argparse.Namespace, tell: Any) -> None:
 
 def _v2(given: argparse.Namespace, tell: Any) -> None:
     rows = paper_v2.run(
-        paper_v2.all_cells(given.data.split(",")),
+        paper_v2.all_cells(_chosen("--data", given.data, paper_v2.DATA_SETS)),
         folder=given.out,
         root=given.data_root,
         epochs=given.epochs,
@@ -131,6 +129,14 @@ def _v2(given: argparse.Namespace, tell: Any) -> None:
         _write(given.results / "paper_v2.csv", rows)
         paper_tables.draw_v2(rows, given.results / "paper_v2.png")
         print(paper_tables.v2_markdown(rows))
+
+
+def _chosen(option: str, given: str | None, known: Sequence[str]) -> list[str]:
+    names = given.split(",") if given else list(known)
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise InputError(f"{option}: {unknown[0]!r} is unknown; give some of {','.join(known)}")
+    return names
 
 
 def _write(path: Path, rows: Sequence[Any]) -> None:
