@@ -17,7 +17,7 @@ from torch.nn.functional import one_hot, softmax
 
 from qkd_qiskit.data import Data
 from qkd_qiskit.errors import RecipeError
-from qkd_qiskit.recipe import DistillSpec, Recipe
+from qkd_qiskit.recipe import DistillSpec, Recipe, StudentKind
 from qkd_qiskit.seeds import generator
 from qkd_qiskit.teachers import Teacher, make_untrained_teacher
 
@@ -37,7 +37,7 @@ class Arm:
             distilled arm's weight), distilled (the recipe's weights), teacher_only (the divergence
             alone, with the sum of both weights).
         targets: Whose soft targets the divergence is taken from.
-        classical: Whether the student is the twin without a circuit.
+        kind: Kind of the student where it is another than the recipe's: a twin without a circuit.
         noisy: Whether it is trained through the noise of the first device in targets.
         tuned: Whether it has a learning rate, weight decay and number of epochs of its own.
         unlabelled: Whether it sees images that the others do not.
@@ -47,7 +47,7 @@ class Arm:
 
     loss: Loss
     targets: Targets = "teacher"
-    classical: bool = False
+    kind: StudentKind | None = None
     noisy: bool = False
     tuned: bool = False
     unlabelled: bool = False
@@ -59,8 +59,8 @@ class Arm:
         """Members of equal population have one shape and optimizer setting: they train together."""
         if self.before:
             return "students before"
-        if self.classical:
-            return "twins"
+        if self.kind is not None:
+            return "twins" if self.kind == "classical" else "full-size twins"
         if self.noisy:
             return "noisy students"
         if self.tuned:
@@ -81,7 +81,8 @@ ARMS: dict[str, Arm] = {
     "shuffled_teacher": Arm(loss="distilled", targets="shuffled"),
     "untrained_teacher": Arm(loss="distilled", targets="untrained"),
     "scaled_ce": Arm(loss="labels_scaled"),
-    "classical_twin": Arm(loss="distilled", classical=True),
+    "classical_twin": Arm(loss="distilled", kind="classical"),
+    "classical_full": Arm(loss="distilled", kind="classical_full"),
     "replicate": Arm(loss="labels", order="replicate order"),
 }
 

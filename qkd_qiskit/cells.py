@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from qkd_qiskit.arms import ARMS, draw_images, loss_weights, soft_targets, training_spec
+from qkd_qiskit.bins import learn_bins
 from qkd_qiskit.data import Data
 from qkd_qiskit.distill import layer_of, make_lessons, step_sizes, train_population
 from qkd_qiskit.evaluate import evaluate, subset
@@ -134,14 +135,14 @@ def is_finished(folder: RunFolder, cell: Cell, targets: Sequence[Target]) -> boo
 
 def new_student(recipe: Recipe, data: Data, *, arm: str, seed: int = 0) -> Student:
     """The student of an arm as it is before training."""
-    kind = "classical" if ARMS[arm].classical else recipe.student.kind
     student = make_student(
-        replace(recipe.student, kind=kind),
+        replace(recipe.student, kind=ARMS[arm].kind or recipe.student.kind),
         image_shape=data.image_shape,
         num_classes=data.num_classes,
         seed=seed,
     )
     student.fit(data.pool.images)
+    learn_bins(student, data.pool[data.draw_for(recipe.data, seed=seed)])
     return student
 
 

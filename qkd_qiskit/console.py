@@ -127,6 +127,7 @@ def summary_table(result: Mapping[str, Any]) -> Table:
     titles = {
         "gain": "gain (points)",
         "gain_over_twin": "over the classical twin",
+        "gain_over_full": "over the full-size twin",
         "gain_of_noise": "training through noise",
     }
     for key, title in titles.items():
@@ -157,4 +158,5 @@ def _spread(values: Sequence[float]) -> str:
 
 def _target_heading(result: Mapping[str, Any], name: str) -> str:
     shots = result["targets"][name]["shots"]
-    return f"{name}\n{num_images(result, name)} images" + (f", {shots} shots" if shots else "")
+    tested = f"{num_images(result, name)} {result.get('sample', 'image')}s"
+    return f"{name}\n{tested}" + (f", {shots} shots" if shots else "")

@@ -26,16 +26,19 @@ TeacherKind = Literal[
     "convolution",
     "module",
 ]
-StudentKind = Literal["quantum", "hybrid", "classical", "quanvolution", "convolution"]
+StudentKind = Literal[
+    "quantum", "hybrid", "classical", "classical_full", "quanvolution", "convolution"
+]
 FILTER_STUDENTS = ("quanvolution", "convolution")
 Encoding = Literal["amplitude", "angle", "reuploading", "qubit"]
 Ansatz = Literal["ry_rz_ring", "real_amplitudes", "cz_line", "local_rotations"]
 Reduction = Literal["none", "linear", "crop", "pca", "avg_pool", "max_pool", "cnn"]
-Readout = Literal["bins", "modulo", "probabilities", "expectation"]
-Head = Literal["none", "linear"]
+Readout = Literal["bins", "modulo", "learned", "probabilities", "expectation"]
+Head = Literal["none", "linear", "mlp"]
 Gradient = Literal["exact", "noisy", "parameter_shift", "spsa"]
 Mode = Literal["session", "batch", "job"]
 Decoupling = Literal["none", "XX", "XpXm", "XY4"]
+CLASS_BINS = ("bins", "modulo", "learned")
 IDEAL_TARGETS = ("exact", "aer")
 Arm = Literal[
     "label_only",
@@ -49,6 +52,7 @@ Arm = Literal[
     "untrained_teacher",
     "scaled_ce",
     "classical_twin",
+    "classical_full",
     "replicate",
     "label_only_before",
     "distilled_before",
@@ -215,7 +219,8 @@ class StudentSpec:
     Attributes:
         kind: quantum (no trainable classical layer), hybrid (trainable reduction and/or head),
             classical (the twin of the hybrid or quantum student that the other fields describe,
-            with a matched number of parameters and no circuit), convolution (three filters of 2x2
+            with a matched number of parameters and no circuit), classical_full (the same with as
+            many hidden units as it likes: `full_width`), convolution (three filters of 2x2
             pixels and a linear layer) or quanvolution (the same, the filters circuits); the last
             two take no other field.
         qubits: Width of the circuit.
@@ -225,9 +230,12 @@ class StudentSpec:
         layers: Repetitions of the ansatz.
         reduction: From image to features: linear and cnn are trained; crop, pca, avg_pool, max_pool
             and none are fixed.
-        readout: bins or modulo (outcome probabilities summed into classes), probabilities (all 2^n)
-            or expectation (<Z> per qubit).
-        head: none, or a trained linear layer from readout to logits.
+        readout: bins, modulo or learned (outcome probabilities summed into classes; learned = which
+            outcome counts for which class is chosen from the labelled images before training),
+            probabilities (all 2^n) or expectation (<Z> per qubit).
+        head: none, or trained layers from readout to logits: linear, or mlp with one hidden layer.
+        head_width: Hidden units of the head mlp.
+        full_width: Hidden units of the kind classical_full.
         sharpness: gamma in logits = gamma log p of a class-bin readout: a number or `learned`.
         circuit: OpenQASM 3 file with parameters x_000... and w_000... in place of encoding, ansatz
             and layers.
@@ -241,12 +249,15 @@ class StudentSpec:
     reduction: Reduction = "linear"
     readout: Readout = "probabilities"
     head: Head = "linear"
+    head_width: int = 8
+    full_width: int = 8
     sharpness: float | Literal["learned"] = 8.0
     circuit: str | None = None
 
     def __post_init__(self) -> None:
         _require(1 <= self.qubits <= 20, "student.qubits", self.qubits, "1 to 20")
-        _at_least("student.layers", self.layers, 1)
+        for key in ("layers", "head_width", "full_width"):
+            _at_least(f"student.{key}", getattr(self, key), 1)
         if self.sharpness != "learned":
             _positive("student.sharpness", float(self.sharpness))
         if self.kind == "quantum":
@@ -265,10 +276,10 @@ class StudentSpec:
             )
         if self.head == "none":
             _require(
-                self.readout in ("bins", "modulo"),
+                self.readout in CLASS_BINS,
                 "student.readout",
                 self.readout,
-                "bins or modulo where student.head is none, or student.head: linear",
+                "bins, modulo or learned where student.head is none, or student.head: linear",
             )
 
 
@@ -418,7 +429,8 @@ class Recipe:
         arms: What is compared: label_only; label_only_tuned (its learning rate, weight decay and
             epochs chosen on validation images); distilled; distilled_noisy (through the noise of
             the first device in targets); transfer (from images that only the teacher has
-            labelled); classical_twin (the distilled twin); replicate (label_only in another order).
+            labelled); classical_twin (the distilled twin); classical_full (the
+            same with student.full_width hidden units); replicate (label_only in another order).
             Distilled from other soft targets: label_smoothing, class_mean_labels,
             shuffled_teacher, untrained_teacher; from labels with their weight alone: scaled_ce.
             As they were before a training on a device: label_only_before, distilled_before.
@@ -459,10 +471,11 @@ class Recipe:
         )
         _require(0 <= self.seed < 2**32, "seed", self.seed, "a whole number from 0 to 2**32 - 1")
         _require(
-            "classical_twin" not in self.arms or self.student.kind != "convolution",
+            not {"classical_twin", "classical_full"} & set(self.arms)
+            or self.student.kind != "convolution",
             "arms",
             list(self.arms),
-            "arms without classical_twin for the student convolution, which is classical itself",
+            "arms without classical twins for the student convolution, which is classical itself",
         )
         _require(
             "distilled_noisy" not in self.arms or self.noise_target is not None,

@@ -11,17 +11,18 @@ from qkd_qiskit.data import Data
 from qkd_qiskit.errors import CheckpointError
 from qkd_qiskit.evaluate import confusion_counts
 from qkd_qiskit.hardware import CompiledCircuit, Target
-from qkd_qiskit.recipe import Recipe
+from qkd_qiskit.recipe import GENERATED, Recipe
 from qkd_qiskit.runs import RunFolder
 from qkd_qiskit.statistics import paired_gain
 from qkd_qiskit.students import QuantumStudent, Student
 from qkd_qiskit.teachers import Teacher
 
-BASELINE, TREATMENT, TWIN = "label_only", "distilled", "classical_twin"
-NOISE_AWARE = "distilled_noisy"
+BASELINE, TREATMENT = "label_only", "distilled"
+TWIN, FULL_TWIN, NOISE_AWARE = "classical_twin", "classical_full", "distilled_noisy"
 COMPARISONS = {
     "gain": (TREATMENT, BASELINE),
     "gain_over_twin": (TREATMENT, TWIN),
+    "gain_over_full": (TREATMENT, FULL_TWIN),
     "gain_of_noise": (NOISE_AWARE, TREATMENT),
 }
 # A student that on validation comes no further than this from chance (0) to perfect (1) has not
@@ -66,6 +67,7 @@ def collect_result(
     recipe = folder.recipe
     result: dict[str, Any] = {
         "classes": list(data.class_names),
+        "sample": "point" if recipe.data.name in GENERATED else "image",
         "teacher": describe_teacher(teacher, data),
         "student": describe_student(student),
         "seeds": list(recipe.member_seeds),

@@ -35,6 +35,7 @@ from qkd_qiskit.seeds import derive_seed, seeded
 from qkd_qiskit.storage import load_tensors, save_tensors, write_text
 
 SMALLEST_PROBABILITY = 1e-6  # log p of an outcome that was never seen stays finite
+CLASSICAL_STUDENTS = ("classical", "classical_full")
 DEFAULT_SHARPNESS = 8.0
 FIRST_ANGLE = 0.3  # radians; circuits that start near the identity train better than random ones
 FIRST_FEATURE_SCALE = 0.1  # so that angles of a trained reduction do not start wrapped around
@@ -98,8 +99,8 @@ class Student(nn.Module):
 
     @property
     def num_parameters(self) -> int:
-        """Trainable numbers, circuit weights included."""
-        return sum(parameter.numel() for parameter in self.parameters())
+        """Trained numbers, circuit weights included."""
+        return count_trained(self)
 
     def save(self, folder: str | Path) -> None:
         """Write specification, weights and circuit into a folder that `load_student` reads.
@@ -128,51 +129,15 @@ class Student(nn.Module):
         return dict(self.named_parameters()) | buffers
 
 
-class ClassicalStudent(Student):
-    """The twin without a circuit: reduction, a hidden tanh layer, logits.
-
-    The width of the hidden layer brings the number of parameters as near as possible to `matched`,
-    the number of the quantum or hybrid student that the same specification describes.
-    """
-
-    def __init__(
-        self,
-        spec: StudentSpec,
-        *,
-        image_shape: tuple[int, int, int],
-        num_classes: int,
-        num_features: int,
-        matched: int,
-    ) -> None:
-        super().__init__(spec, image_shape=image_shape, num_classes=num_classes)
-
-        def layers(width: int) -> tuple[nn.Sequential, nn.Sequential]:
-            trained = spec.reduction in TRAINED
-            reduction = make_reduction(
-                spec.reduction,
-                image_shape=image_shape,
-                num_features=width if trained else num_features,
-            )
-            hidden = [] if trained else [nn.Linear(num_features, width)]
-            return reduction, nn.Sequential(*hidden, nn.Tanh(), nn.Linear(width, num_classes))
-
-        narrow, wide = (_count(*layers(width)) for width in (1, 2))
-        width = 1 + max(0, round((matched - narrow) / (wide - narrow)))
-        self.reduction, self.network = layers(width)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Logits `(batch, num_classes)` of images or prepared features."""
-        logits: Tensor = self.network(self.reduce(inputs))
-        return logits
-
-
 class QuantumStudent(Student):
     """A circuit between a reduction and a read-out.
 
     Attributes:
+        parts: The circuit, which of its parameters is which, and its encoding.
         qnn: SamplerQNN, or EstimatorQNN for the read-out `expectation`.
         connector: The TorchConnector around it.
-        head: Linear layer from the read-out to logits, or None: logits = gamma log p.
+        head: Layers from the read-out to logits, or None: logits = gamma log p.
+        readout_matrix: Which outcomes make which output `(2^n, outputs)`, outcomes little-endian.
     """
 
     readout_matrix: Tensor
@@ -187,7 +152,7 @@ class QuantumStudent(Student):
         seed: int,
     ) -> None:
         super().__init__(spec, image_shape=image_shape, num_classes=num_classes)
-        self._parts = parts
+        self.parts = parts
         self.reduction = make_reduction(
             spec.reduction, image_shape=image_shape, num_features=_num_features(parts)
         )
@@ -199,8 +164,12 @@ class QuantumStudent(Student):
             self.qnn, initial_weights=weights.numpy(), preparation=parts.preparation
         )
         matrix = readout_matrix(spec.readout, qubits=self.qubits, num_classes=num_classes)
-        self.register_buffer("readout_matrix", matrix.float(), persistent=False)
-        self.head = nn.Linear(matrix.shape[1], num_classes) if spec.head == "linear" else None
+        if spec.readout == "learned":
+            # A parameter, though no gradient reaches it: a population keeps one for each member.
+            self.readout_matrix = nn.Parameter(matrix.float(), requires_grad=False)
+        else:
+            self.register_buffer("readout_matrix", matrix.float(), persistent=False)
+        self.head = _make_head(spec, inputs=matrix.shape[1], num_classes=num_classes)
         if self.head is None:
             start = DEFAULT_SHARPNESS if spec.sharpness == "learned" else float(spec.sharpness)
             log_sharpness = torch.tensor(math.log(start))
@@ -212,7 +181,7 @@ class QuantumStudent(Student):
     @property
     def circuit(self) -> QuantumCircuit:
         """The circuit without measurements, parameters x_000... (inputs) and w_000... (weights)."""
-        return self._parts.circuit
+        return self.parts.circuit
 
     @property
     def qubits(self) -> int:
@@ -234,30 +203,33 @@ class QuantumStudent(Student):
     def only_circuit_is_trained(self) -> bool:
         """Whether the circuit weights are all that is trained, on exact outcomes."""
         plain = self.head is None and self.spec.sharpness != "learned" and self.outcomes is None
-        return plain and self.spec.reduction not in TRAINED
+        shared = self.spec.readout != "learned"
+        return plain and shared and self.spec.reduction not in TRAINED
 
     @property
     def input_names(self) -> list[str]:
         """Names of the circuit's input parameters, in the order of `encode`'s columns."""
-        return [parameter.name for parameter in self._parts.input_params]
+        return [parameter.name for parameter in self.parts.input_params]
 
     @property
     def weight_names(self) -> list[str]:
         """Names of the circuit's weights, in the order of `weights`."""
-        return [parameter.name for parameter in self._parts.weight_params]
+        return [parameter.name for parameter in self.parts.weight_params]
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Logits `(batch, num_classes)` of images or prepared features."""
-        features, encoding = self.reduce(inputs), self._parts.encoding
+        features, encoding = self.reduce(inputs), self.parts.encoding
         if self.outcomes is not None:
             return self.decode(self.outcomes(self._input_values(features), self.weights))
         if encoding is not None and encoding.prepares_state:
-            return self._logits(self.connector.from_states(encoding.amplitudes(features)))
-        return self._logits(self.connector(self._input_values(features)))
+            outputs = self.connector.from_states(encoding.amplitudes(features))
+        else:
+            outputs = self.connector(self._input_values(features))
+        return self.decode(outputs) if self.spec.readout == "learned" else self._logits(outputs)
 
     def circuit_inputs(self, features: Tensor) -> dict[str, Tensor]:
         """Prepared features as the engine takes them: `states` to start from, or `inputs`."""
-        encoding = self._parts.encoding
+        encoding = self.parts.encoding
         if encoding is not None and encoding.prepares_state:
             return {"states": encoding.amplitudes(features)}
         return {"inputs": self._input_values(features)}
@@ -269,8 +241,8 @@ class QuantumStudent(Student):
             CircuitError: An amplitude-encoded image is zero everywhere.
         """
         features = super().features(images)
-        if self.spec.reduction not in TRAINED and self._parts.encoding is not None:
-            self._parts.encoding.check(features)
+        if self.spec.reduction not in TRAINED and self.parts.encoding is not None:
+            self.parts.encoding.check(features)
         return features
 
     def encode(self, inputs: Tensor) -> Tensor:
@@ -283,10 +255,11 @@ class QuantumStudent(Student):
         This is all that follows a measurement: `student(x)` equals `student.decode(p)` where p are
         the exact probabilities of `student.circuit` at `student.encode(x)` and `student.weights`.
         """
-        return self._logits(probabilities.to(self.readout_matrix.dtype) @ self.readout_matrix)
+        matrix = self.readout_matrix.detach()
+        return self._logits(probabilities.to(matrix.dtype) @ matrix)
 
     def _input_values(self, features: Tensor) -> Tensor:
-        encoding = self._parts.encoding
+        encoding = self.parts.encoding
         return features if encoding is None else encoding.parameters(features)
 
     def _logits(self, readout: Tensor) -> Tensor:
@@ -297,6 +270,15 @@ class QuantumStudent(Student):
         scale = 1 if self.spec.readout == "expectation" else readout.shape[-1]
         logits: Tensor = self.head(readout * scale)
         return logits
+
+
+def _make_head(spec: StudentSpec, *, inputs: int, num_classes: int) -> nn.Module | None:
+    if spec.head == "none":
+        return None
+    if spec.head == "linear":
+        return nn.Linear(inputs, num_classes)
+    width = spec.head_width
+    return nn.Sequential(nn.Linear(inputs, width), nn.Tanh(), nn.Linear(width, num_classes))
 
 
 def make_student(
@@ -342,7 +324,9 @@ def make_student(
         student: Student = QuantumStudent(
             spec, image_shape=image_shape, num_classes=num_classes, parts=parts, seed=seed
         )
-        if spec.kind == "classical":
+        if spec.kind in CLASSICAL_STUDENTS:
+            from qkd_qiskit.classical_students import ClassicalStudent
+
             student = ClassicalStudent(
                 spec,
                 image_shape=image_shape,
@@ -408,5 +392,7 @@ def _shrink(reduction: nn.Module, parts: StudentCircuit) -> None:
                 parameter.mul_(FIRST_FEATURE_SCALE)
 
 
-def _count(*modules: nn.Module) -> int:
-    return sum(parameter.numel() for module in modules for parameter in module.parameters())
+def count_trained(*modules: nn.Module) -> int:
+    """Trained numbers of modules."""
+    parameters = (parameter for module in modules for parameter in module.parameters())
+    return sum(parameter.numel() for parameter in parameters if parameter.requires_grad)

@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from qkd_qiskit.arms import ARMS, check_arms
+from qkd_qiskit.bins import shows_outcomes, tell_outcomes
 from qkd_qiskit.cells import (
     Cell,
     Scene,
@@ -125,6 +126,8 @@ def run(
     result["training_cost"] = _training_cost(folder)
     if tuning_cells(recipe):
         result["tuning"] = tuned(folder)
+    if shows_outcomes(student):
+        result["outcomes"] = _outcomes(folder, data)
     if folder.result is not None:
         keep_other_targets(result, folder.result)
     result["comparisons"] = compare_arms(result)
@@ -170,7 +173,7 @@ def evaluate_run(
 
 def _student_arm(recipe: Recipe) -> str:
     """The first arm with the recipe's own student, which stands for the run's circuit."""
-    return next((arm for arm in recipe.arms if not ARMS[arm].classical), recipe.arms[0])
+    return next((arm for arm in recipe.arms if ARMS[arm].kind is None), recipe.arms[0])
 
 
 def _check_place(folder: RunFolder) -> None:
@@ -223,6 +226,15 @@ def _train_here(scene: Scene, cell: Cell, *, observer: Observer) -> None:
         tried = setting and f"lr {setting.lr:g}, weight decay {setting.weight_decay:g}"
         observer.stage(f"tuning: {tried}" if tried else " and ".join(cell.arms))
         train_cell(scene, cell, observer=observer)
+
+
+def _outcomes(folder: RunFolder, data: Data) -> dict[str, Any]:
+    """What the outcomes of the first seed's circuits say of the test points of each class."""
+    recipe, seed = folder.recipe, folder.recipe.member_seeds[0]
+    arms = [arm for arm in recipe.arms if ARMS[arm].kind is None]
+    before = new_student(recipe, data, arm=arms[0], seed=seed)
+    trained: dict[str, Student] = {arm: load_student(folder.member(arm, seed)) for arm in arms}
+    return {"seed": seed, **tell_outcomes(before, trained, data.test)}
 
 
 def _training_cost(folder: RunFolder) -> dict[str, Any]:

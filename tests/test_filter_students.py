@@ -88,7 +88,7 @@ def test_what_does_not_fit_is_refused():
         student("convolution", image_shape=(1, 1, 64))
     with pytest.raises(TeacherError, match="filters of 2x2 pixels"):
         build_teacher(TeacherSpec(kind="quanvolution"), image_shape=(1, 1, 64), num_classes=3)
-    with pytest.raises(RecipeError, match="arms without classical_twin"):
+    with pytest.raises(RecipeError, match="arms without classical twins"):
         Recipe(student=StudentSpec(kind="convolution"))
     with pytest.raises(RecipeError, match=r"distill\.student_layer: None"):
         DistillSpec(feature_weight=1.0, teacher_layer="filters")

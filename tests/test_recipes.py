@@ -162,7 +162,7 @@ def test_files_that_cannot_be_read(tmp_path):
 
 
 def test_a_student_without_head_needs_class_bins():
-    with pytest.raises(RecipeError, match=r"student\.readout: .* give bins or modulo"):
+    with pytest.raises(RecipeError, match=r"student\.readout: .* give bins, modulo or learned"):
         StudentSpec(head="none", readout="probabilities")
 
 

@@ -7,6 +7,7 @@ readout        outputs                                Qiskit Machine Learning
 =============  =====================================  ===============================
 bins           C classes: class (k C) // 2^n          SamplerQNN, `interpret`
 modulo         C classes: class k % C                 SamplerQNN, `interpret`
+learned        C classes: as `qkd_qiskit.bins` finds  SamplerQNN, `interpret`; summed after it
 probabilities  2^n: outcome k itself                  SamplerQNN, `interpret`
 expectation    n: <Z> of qubit 0, 1, ...              EstimatorQNN, `observables`
 =============  =====================================  ===============================
@@ -22,7 +23,7 @@ from qiskit.quantum_info import SparsePauliOp
 
 from qkd_qiskit.errors import CircuitError
 
-READOUTS = ("bins", "modulo", "probabilities", "expectation")
+READOUTS = ("bins", "modulo", "learned", "probabilities", "expectation")
 
 
 def bin_of(outcome: int, *, qubits: int, num_classes: int) -> int:
@@ -44,7 +45,7 @@ def check_readout(readout: str, *, qubits: int, num_classes: int) -> None:
     """Raise a CircuitError where the readout is unknown or has fewer outcomes than classes."""
     if readout not in READOUTS:
         raise CircuitError(f"readout {readout!r} is unknown; give one of {', '.join(READOUTS)}")
-    if readout in ("bins", "modulo") and num_classes > 2**qubits:
+    if readout in ("bins", "modulo", "learned") and num_classes > 2**qubits:
         raise CircuitError(
             f"readout {readout}: {num_classes} classes do not fit into the {2**qubits} outcomes "
             f"of {qubits} qubits; use {(num_classes - 1).bit_length()} or more qubits, or fewer "
@@ -53,13 +54,17 @@ def check_readout(readout: str, *, qubits: int, num_classes: int) -> None:
 
 
 def output_shape(readout: str, *, qubits: int, num_classes: int) -> int:
-    """Return how many numbers the readout gives per image.
+    """Return how many numbers the network gives per image; for learned bins all outcomes.
 
     Raises:
         CircuitError: The readout is unknown or has fewer outcomes than classes.
     """
     check_readout(readout, qubits=qubits, num_classes=num_classes)
-    sizes: dict[str, int] = {"probabilities": 2**qubits, "expectation": qubits}
+    sizes: dict[str, int] = {
+        "learned": 2**qubits,
+        "probabilities": 2**qubits,
+        "expectation": qubits,
+    }
     return sizes.get(readout, num_classes)
 
 
@@ -93,13 +98,16 @@ def observables(qubits: int) -> list[SparsePauliOp]:
 def readout_matrix(readout: str, *, qubits: int, num_classes: int) -> torch.Tensor:
     """Return the matrix (2^n, outputs), float64, with outputs = probabilities @ matrix.
 
-    Class bins and probabilities: 0 or 1, one 1 per row. Expectation: +1 where bit q of outcome k is
+    Class bins and probabilities: 0 or 1, one 1 per row; bins that are learned start as contiguous
+    ones. Expectation: +1 where bit q of outcome k is
     0, else -1.
 
     Raises:
         CircuitError: The readout is unknown or has fewer outcomes than classes.
     """
     outcomes = torch.arange(2**qubits)
+    if readout == "learned":
+        readout = "bins"
     if readout == "expectation":
         bits = (outcomes[:, None] >> torch.arange(qubits)) & 1
         return (1 - 2 * bits).to(torch.float64)

@@ -21,6 +21,7 @@ from qkd_qiskit.report.figures import (
     gain_figure,
     paired_figure,
 )
+from qkd_qiskit.report.outcomes import outcomes_section
 from qkd_qiskit.report.page import Markup, document, element, join, panel, panels, section
 from qkd_qiskit.report.tables import (
     Pairs,
@@ -46,7 +47,7 @@ from qkd_qiskit.report.wording import (
     twin_answer,
     verdict,
 )
-from qkd_qiskit.results import BASELINE, COMPARISONS, TREATMENT, TWIN, kept_rows
+from qkd_qiskit.results import BASELINE, COMPARISONS, FULL_TWIN, TREATMENT, TWIN, kept_rows
 from qkd_qiskit.runs import CIRCUIT, RECIPE, REPORT, RESULT, RunFolder
 from qkd_qiskit.storage import write_text
 
@@ -83,6 +84,7 @@ def write_report(folder: RunFolder) -> Path:
         _gain_section(result),
         _training_section(folder, result),
         _confusion_section(result),
+        outcomes_section(result),
         _circuit_section(folder, result),
         _noise_section(result),
         *_device_section(result),
@@ -127,6 +129,8 @@ def _answers(result: Mapping[str, Any]) -> list[Markup]:
         gain, twin = result["gain"].get(target), result["gain_over_twin"].get(target)
         sentences = [] if gain is None else [distillation_answer(gain)]
         sentences += [] if twin is None else [twin_answer(twin)]
+        full = result.get("gain_over_full", {}).get(target)
+        sentences += [] if full is None else [twin_answer(full, twin="full-size twin")]
         if sentences:
             where = element("p", f"{target}: {conditions(result, target)}", class_="small")
             first, *more = (element("p", sentence) for sentence in sentences)
@@ -250,7 +254,7 @@ def _training_section(folder: RunFolder, result: Mapping[str, Any]) -> Markup:
                 for key, title, unit in drawn
             ),
             caption=f"Each seed thin, the mean bold, {seeds_text(result)}; both losses are means "
-            "over the training images of an epoch. Distilled students minimise "
+            "over what an epoch trains on. Distilled students minimise "
             f"{spec.ce_weight:g} × cross-entropy + {spec.kd_weight:g} × divergence, label-only "
             f"students the cross-entropy alone. The divergence is {softened:g}² × KL(teacher ‖ "
             f"student), the teacher softened by {spec.temperature:g}, the student by "
@@ -278,9 +282,10 @@ def _confusion_section(result: Mapping[str, Any]) -> Markup:
         "Confusion",
         panels(
             *shown,
-            caption="Of 100 test images of a class (row), how many were taken for which (column). "
+            caption="Of 100 in a class (row) of the test set, how many were taken for which "
+            "(column). "
             f"Students: summed over {seeds_text(result)}, {target} ({conditions(result, target)}). "
-            "Teacher: all test images.",
+            "Teacher: the whole test set.",
         ),
     )
 
@@ -340,7 +345,7 @@ def _noise_section(result: Mapping[str, Any]) -> Markup:
         for number, (target, arms) in enumerate(pairs.items())
     ]
     caption = (
-        "Each line is one student on the same images with exact probabilities and on the target; "
+        "Each line is one student, with exact probabilities and on the target, tested on the same; "
         f"the bold line is the mean of {seeds_text(result)}. {best_case(result)}"
     )
     shown = dict.fromkeys(arm for arms in pairs.values() for arm in arms)
@@ -363,7 +368,7 @@ def _exact_and_sampled(result: Mapping[str, Any]) -> Pairs:
     pairs: Pairs = {}
     for target, arm in itertools.product(result["targets"], result["arms"]):
         figures, rows = result["arms"][arm][target], kept_rows(result, arm, target=target)
-        has_circuit = arm != TWIN and "circuit" in result["targets"][target]
+        has_circuit = arm not in (TWIN, FULL_TWIN) and "circuit" in result["targets"][target]
         if rows and has_circuit:
             exact, sampled = (
                 [figures[key][row] for row in rows] for key in ("exact_accuracy", "accuracy")

@@ -226,6 +226,59 @@ def confusion_figure(
         return _svg(figure, name=name, title=title)
 
 
+def outcome_figure(
+    distributions: Sequence[Sequence[float]],
+    bins: Sequence[int],
+    classes: Sequence[str],
+    *,
+    name: str,
+    arm: str,
+    title: str,
+) -> str:
+    """Mean outcome probabilities of each class (row), the outcomes side by side in their bins.
+
+    Args:
+        distributions: Probability of each outcome, class by class.
+        bins: Class that each outcome counts for.
+        classes: Their names.
+        name: Prefix of the identifiers inside; unique on a page.
+        arm: Whose colour it has.
+        title: What is drawn, for readers who cannot see it.
+    """
+    from matplotlib.patches import Rectangle
+
+    probabilities = np.asarray(distributions, dtype=float)
+    order = np.argsort(bins, kind="stable")
+    edges = np.cumsum(np.bincount(bins, minlength=len(classes)))
+    strongest, size = max(float(probabilities.max()), 1e-12), len(classes)
+    with _canvas(4.95, 0.9 + 0.34 * size) as (figure, axes):
+        for row, (line, label) in enumerate(zip(probabilities, range(size), strict=True)):
+            for column, outcome in enumerate(order):
+                axes.add_patch(
+                    Rectangle(
+                        (column, row - 0.42),
+                        1,
+                        0.84,
+                        facecolor=arm_colour(arm),
+                        alpha=float(line[outcome]) / strongest,
+                        linewidth=0,
+                        in_layout=False,
+                    )
+                )
+            share = float(line[np.asarray(bins) == label].sum())
+            axes.text(len(order) + 1, row, f"{100 * share:.0f} %", va="center", fontsize=8)
+        for edge in edges[:-1]:
+            axes.axvline(edge, color=INK, linewidth=0.8)
+        axes.set(xlim=(0, len(order)), ylim=(size - 0.5, -0.5))
+        middles = (edges + np.concatenate([[0], edges[:-1]])) / 2
+        axes.set_xticks(middles, [_shortened(one) for one in classes])
+        axes.set_yticks(range(size), [_shortened(one) for one in classes])
+        axes.tick_params(length=0, labelsize=8)
+        axes.spines[:].set_visible(False)
+        axes.set(xlabel="outcomes, by the class that they count for", ylabel="label")
+        return _svg(figure, name=name, title=title)
+
+
 def paired_figure(
     arms: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, name: str, target: str
 ) -> str:

@@ -46,6 +46,7 @@ def accuracy_table(result: Mapping[str, Any]) -> Markup:
         for key, heading in (
             ("gain", "gain of distillation, points"),
             ("gain_over_twin", "distilled − classical twin, points"),
+            ("gain_over_full", "distilled − full-size twin, points"),
             ("gain_of_noise", "distilled noisy − distilled, points"),
         )
         if result.get(key)
@@ -55,7 +56,7 @@ def accuracy_table(result: Mapping[str, Any]) -> Markup:
         [[[f"teacher ({result['teacher']['kind']})", *teacher]], arms, gains],
         caption=f"Mean and, below it, lowest to highest of {seeds_text(result)}. Gains: mean "
         "of the paired differences in points and its 95\u202f% interval (paired t). "
-        f"The teacher is measured on all test images. {best_case(result)}",
+        f"The teacher is measured on the whole test set. {best_case(result)}",
     )
 
 
@@ -81,9 +82,9 @@ def teacher_table(result: Mapping[str, Any]) -> Markup:
     return table(
         ["", *(title for title, _ in columns.values())],
         groups,
-        caption=f"Mean and lowest to highest of {seeds_text(result)}. Agreement: share of images "
-        "on which student and teacher choose the same class. KL: divergence from the teacher's "
-        "class probabilities at temperature 1, mean over images. Calibration error: expected "
+        caption=f"Mean and lowest to highest of {seeds_text(result)}. Agreement: how "
+        "often student and teacher choose the same class. KL: divergence from the teacher's "
+        "class probabilities at temperature 1, mean over the test set. Calibration error: expected "
         f"calibration error, 15 bins of equal width. {best_case(result)}",
     )
 

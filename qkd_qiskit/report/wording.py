@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from qkd_qiskit.recipe import Recipe
-from qkd_qiskit.results import BASELINE, TREATMENT, TWIN, num_images
+from qkd_qiskit.results import BASELINE, FULL_TWIN, TREATMENT, TWIN, num_images
 
 PLACES = {
     "device": "on the device {}",
@@ -22,6 +22,7 @@ ARM_NAMES = {
     TWIN: "classical twin",
     "label_only_before": "label only, before",
     "distilled_before": "distilled, before",
+    FULL_TWIN: "full-size twin",
 }
 TEACHER_NAMES = {
     "softmax": "softmax regression",
@@ -73,20 +74,22 @@ def subject(recipe: Recipe, result: Mapping[str, Any]) -> tuple[str, str]:
             f"a classical student with {count(student['parameters'], 'trained parameter')} and no "
             "circuit"
         )
+    sample = result.get("sample", "image")
     paragraph = (
         f"{_capital(teacher)}, right on {percent(result['teacher']['accuracy'])} of the test "
-        f"images of {recipe.data.name}{f' ({classes} classes)' if classes else ''}, taught {what}. "
-        f"Each student learned from {_labelled(recipe)}."
+        f"{sample}s of {recipe.data.name}{f' ({classes} classes)' if classes else ''}, taught "
+        f"{what}. "
+        f"Each student learned from {_labelled(recipe, sample)}."
     )
     return _capital(title), paragraph
 
 
-def _labelled(recipe: Recipe) -> str:
+def _labelled(recipe: Recipe, sample: str) -> str:
     if recipe.data.train_points is not None:
-        return f"{count(recipe.data.train_points, 'labelled image')} drawn over all classes"
+        return f"{count(recipe.data.train_points, f'labelled {sample}')} drawn over all classes"
     if recipe.data.train_per_class is not None:
-        return f"{count(recipe.data.train_per_class, 'labelled image')} per class"
-    return "all labelled images"
+        return f"{count(recipe.data.train_per_class, f'labelled {sample}')} per class"
+    return f"all labelled {sample}s"
 
 
 def verdict(gain: Mapping[str, Any]) -> str:
@@ -110,11 +113,11 @@ def distillation_answer(gain: Mapping[str, Any]) -> str:
     return f"{start} ({interval(gain)}): {ends[verdict(gain)]}."
 
 
-def twin_answer(gain: Mapping[str, Any]) -> str:
-    """How the distilled student stands against its classical twin, in one sentence."""
+def twin_answer(gain: Mapping[str, Any], *, twin: str = "classical twin") -> str:
+    """How the distilled student stands against a twin without a circuit, in one sentence."""
     if gain["mean"] is None:
-        return "Against the classical twin: no pair of trained students is left."
-    start = f"Against its classical twin, the distilled student: {points(gain['mean'])} points"
+        return f"Against the {twin}: no pair of trained students is left."
+    start = f"Against its {twin}, the distilled student: {points(gain['mean'])} points"
     if gain["ci95"] is None:
         return f"{start} with one paired seed: no interval, so no conclusion."
     ends = {
@@ -145,8 +148,8 @@ def reminders(recipe: Recipe, result: Mapping[str, Any]) -> list[str]:
         )
     if gains:
         said.append(
-            "The interval covers what differs between seeds (draw of images, their order, "
-            "initialisation, shots). Teacher, validation split and test images are the same in "
+            "The interval covers what differs between seeds (draw of training data, its order, "
+            "initialisation, shots). Teacher, validation split and test set are the same in "
             "all. Each target has its own interval; none is corrected for their number."
         )
     if TWIN in result["arms"]:
@@ -198,7 +201,7 @@ def missing_answer(arms: Sequence[str]) -> str:
 def conditions(result: Mapping[str, Any], target: str) -> str:
     """Images, shots and noise of a target, in short."""
     described = result["targets"][target]
-    parts = [count(num_images(result, target), "image")]
+    parts = [count(num_images(result, target), result.get("sample", "image"))]
     shots = described["shots"]
     parts.append("exact probabilities" if shots is None else count(shots, "shot"))
     if "device" in described:
