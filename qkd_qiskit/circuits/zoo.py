@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 COST_BACKENDS = ("fake_torino", "fake_sherbrooke", "fake_fez")
-MOST_LAYERS_DRAWN = 6
+MOST_LAYERS_DRAWN = 5
 
 
 @dataclass(frozen=True, kw_only=True)
