@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from qkd_qiskit.recipe import Arm
-from qkd_qiskit.results import BASELINE, NOISE_AWARE, TREATMENT, TWIN, kept_rows
+from qkd_qiskit.results import BASELINE, FULL_TWIN, NOISE_AWARE, TREATMENT, TWIN, kept_rows
 from qkd_qiskit.statistics import compare, holm
 
 BEFORE: dict[str, Arm] = {TREATMENT: "distilled_before", BASELINE: "label_only_before"}
@@ -37,7 +37,7 @@ def compared_pairs(arms: Sequence[str]) -> list[tuple[str, str]]:
     alone = (baseline, REPLICATE, *BEFORE.values())
     pairs = [(arm, baseline) for arm in arms if arm not in alone]
     pairs += [(BEFORE[TREATMENT], BEFORE[BASELINE]), *BEFORE.items()]
-    pairs += [(TREATMENT, arm) for arm in (*CONTROLS, TWIN)]
+    pairs += [(TREATMENT, arm) for arm in (*CONTROLS, TWIN, FULL_TWIN)]
     pairs += [(NOISE_AWARE, TREATMENT), (REPLICATE, BASELINE)]
     return [(a, b) for a, b in dict.fromkeys(pairs) if a in arms and b in arms and b is not None]
 

@@ -29,6 +29,7 @@ TeacherKind = Literal[
 StudentKind = Literal[
     "quantum", "hybrid", "classical", "classical_full", "quanvolution", "convolution"
 ]
+CLASSICAL_STUDENTS = ("classical", "classical_full")
 FILTER_STUDENTS = ("quanvolution", "convolution")
 Encoding = Literal["amplitude", "angle", "reuploading", "qubit"]
 Ansatz = Literal["ry_rz_ring", "real_amplitudes", "cz_line", "local_rotations"]

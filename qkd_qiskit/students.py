@@ -28,14 +28,13 @@ from qkd_qiskit.circuits.networks import make_qnn
 from qkd_qiskit.circuits.openqasm import dump_circuit, load_circuit
 from qkd_qiskit.engine import CompiledConnector
 from qkd_qiskit.errors import CheckpointError, CircuitError
-from qkd_qiskit.recipe import FILTER_STUDENTS, StudentSpec
+from qkd_qiskit.recipe import CLASSICAL_STUDENTS, FILTER_STUDENTS, StudentSpec
 from qkd_qiskit.recipes import parse_recipe
 from qkd_qiskit.reductions import TRAINED, PrincipalComponents, make_reduction
 from qkd_qiskit.seeds import derive_seed, seeded
 from qkd_qiskit.storage import load_tensors, save_tensors, write_text
 
 SMALLEST_PROBABILITY = 1e-6  # log p of an outcome that was never seen stays finite
-CLASSICAL_STUDENTS = ("classical", "classical_full")
 DEFAULT_SHARPNESS = 8.0
 FIRST_ANGLE = 0.3  # radians; circuits that start near the identity train better than random ones
 FIRST_FEATURE_SCALE = 0.1  # so that angles of a trained reduction do not start wrapped around

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from qkd_qiskit.errors import InputError
-from qkd_qiskit.recipe import Arm, DistillSpec, Mode, Recipe
+from qkd_qiskit.recipe import CLASSICAL_STUDENTS, Arm, DistillSpec, Mode, Recipe
 from qkd_qiskit.results import BASELINE, TREATMENT
 
 SHARE_OF_LR = 0.2
@@ -67,7 +67,7 @@ def trained_arms(recipe: Recipe) -> tuple[Arm, ...]:
         InputError: The run has neither.
     """
     arms = tuple(arm for arm in recipe.arms if arm in (BASELINE, TREATMENT))
-    if not arms or recipe.student.kind == "classical":
+    if not arms or recipe.student.kind in CLASSICAL_STUDENTS:
         raise InputError(
             f"the run has the arms {', '.join(recipe.arms)} of kind {recipe.student.kind}; on a "
             "device, label_only and distilled are trained, with a circuit"
