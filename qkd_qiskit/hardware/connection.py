@@ -77,5 +77,8 @@ class Connection(Protocol):
     def session_open(self) -> bool:
         """Return whether the session takes jobs."""
 
+    def session_usage(self, session_id: str) -> float | None:
+        """Return the QPU seconds that a session was billed for so far; None where it is unknown."""
+
     def close_session(self) -> None:
         """Let the session take no more jobs; those that it has run to their end."""

@@ -87,6 +87,8 @@ class Totals:
         usage_s: QPU seconds that the service told, of all jobs.
         failed_usage_s: those of failed jobs among them, and of second jobs of one tag.
         expected_s: QPU seconds expected of jobs whose usage is not known yet.
+        waiting_s: QPU seconds that closed sessions were billed beyond their jobs, which is the time
+            that the device was held between them; 0 for batches.
     """
 
     jobs: int
@@ -98,6 +100,7 @@ class Totals:
     usage_s: float
     failed_usage_s: float
     expected_s: float
+    waiting_s: float
 
 
 class Records:
@@ -110,6 +113,8 @@ class Records:
         """QPU seconds of second jobs of one tag, by job id."""
         self.session: tuple[str, Mode] | None = None
         """Id and mode of the session that was opened last, unless it was closed."""
+        self.sessions: dict[str, tuple[Mode, float | None]] = {}
+        """Mode and QPU seconds of each closed session or batch, by id."""
         self._latest: dict[tuple[str, int], str] = {}
 
     def latest(self, key: str, part: int = 0) -> JobRecord | None:
@@ -144,7 +149,15 @@ class Records:
             usage_s=sum(record.usage_s or 0.0 for record in paid) + second,
             failed_usage_s=sum(record.usage_s or 0.0 for record in failed) + second,
             expected_s=sum(record.estimate_s for record in paid if record.usage_s is None),
+            waiting_s=sum(self._waiting_s(session) for session in self.sessions),
         )
+
+    def _waiting_s(self, session: str) -> float:
+        mode, usage = self.sessions[session]
+        if mode != "session" or usage is None:
+            return 0.0
+        inside = (r.usage_s or 0.0 for r in self.records.values() if r.session == session)
+        return max(0.0, usage - sum(inside))
 
     def unsettled(self) -> list[JobRecord]:
         """Return the jobs that have ended and whose usage the service has not told yet."""
@@ -170,6 +183,10 @@ class Records:
         elif event == "session":
             opened = entry["state"] == "opened"
             self.session = (entry["id"], entry["mode"]) if opened else None
+            if not opened:
+                self.sessions[entry["id"]] = (entry["mode"], entry["usage_s"])
+        elif event == "session_usage":
+            self.sessions[entry["id"]] = (self.sessions[entry["id"]][0], entry["usage_s"])
         elif event == "duplicate":
             self.duplicates[entry["job"]] = entry["usage_s"]
         else:

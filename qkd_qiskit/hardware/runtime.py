@@ -148,29 +148,36 @@ class RuntimeConnection:
 
     def rejoin_session(self, session_id: str, mode: Mode) -> bool:
         """Go on in a session of an earlier process; return whether it still takes jobs."""
-        from qiskit_ibm_runtime import Batch, Session
-
-        if self.local:
-            return False
-        kind = Session if mode == "session" else Batch
-        # `Session.from_id` fetches a new backend; the one at hand is the same.
-        session: Any = kind(backend=self.backend, create_new=False)
-        session._session_id = session_id
-        try:
-            accepted = bool((ask_client(session.details) or {}).get("accepting_jobs"))
-        except Fault as fault:
-            if fault.kind != "missing":
-                raise
-            accepted = False
-        self._session = session if accepted else None
-        return accepted
+        session = self._known_session(session_id, mode)
+        self._session = session if self._accepts_jobs(session) else None
+        return self._session is not None
 
     def session_open(self) -> bool:
         """Return whether the session takes jobs."""
-        if self._session is None or self.local:
-            return self._session is not None
+        return self._accepts_jobs(self._session)
+
+    def session_usage(self, session_id: str) -> float | None:
+        """Return the QPU seconds that a session was billed for, waits between its jobs included."""
+        if self.local:
+            return 0.0
+        session = self._known_session(session_id, "session")
+        usage = (ask_client(session.details) or {}).get("usage_time")
+        return None if usage is None else float(usage)
+
+    def _known_session(self, session_id: str, mode: Mode) -> Any:
+        from qiskit_ibm_runtime import Batch, Session
+
+        # `Session.from_id` fetches a new backend; the one at hand is the same.
+        kind = Session if mode == "session" else Batch
+        session: Any = kind(backend=self.backend, create_new=False)
+        session._session_id = session_id
+        return session
+
+    def _accepts_jobs(self, session: Any) -> bool:
+        if session is None or self.local:
+            return session is not None and session is self._session
         try:
-            return bool((ask_client(self._session.details) or {}).get("accepting_jobs"))
+            return bool((ask_client(session.details) or {}).get("accepting_jobs"))
         except Fault as fault:
             if fault.kind != "missing":
                 raise
@@ -178,9 +185,9 @@ class RuntimeConnection:
 
     def close_session(self) -> None:
         """Let the session take no more jobs."""
-        session, self._session = self._session, None
-        if session is not None:
-            ask_client(session.close)
+        if self._session is not None:
+            ask_client(self._session.close)
+            self._session = None
 
     def _plan(self) -> str | None:
         """Return the plan of the instance as the client tells it, in lower case."""

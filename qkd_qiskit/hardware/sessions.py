@@ -1,5 +1,6 @@
 """The session or batch that a run's jobs go into: opened when one is sent, found again, renewed."""
 
+import contextlib
 import logging
 from functools import partial
 
@@ -29,8 +30,10 @@ class SessionKeeper:
             return
         if self.journal.session is not None:
             before, mode = self.journal.session
-            if mode == self.mode and self._rejoin(before, mode):
-                return
+            if self._rejoin(before, mode):
+                if mode == self.mode:
+                    return
+                self.service.ask("closing a session", self.connection.close_session)
             self.over()
         opened = self.service.ask("opening a session", self._open)
         self._inside = True
@@ -55,16 +58,22 @@ class SessionKeeper:
     def over(self) -> None:
         """Write down that the session has ended; the next job opens another."""
         self._inside = False
-        if self.journal.session is not None:
-            before, mode = self.journal.session
-            self.journal.append("session", state="closed", id=before, mode=mode)
+        if self.journal.session is None:
+            return
+        before, mode = self.journal.session
+        usage = None
+        # Asked once: what is not told now is asked for when all else is done.
+        with contextlib.suppress(Fault):
+            usage = self.connection.session_usage(before)
+        self.journal.append("session", state="closed", id=before, mode=mode, usage_s=usage)
 
     def close(self) -> None:
-        """Let the session take no more jobs; those in it run to their end."""
-        if not self._inside:
-            return
+        """Let the session take no more jobs, that of a process that died too; its jobs run on."""
         try:
-            self.connection.close_session()
+            if self.journal.session is not None and not self._inside:
+                self._inside = self.connection.rejoin_session(*self.journal.session)
+            if self._inside:
+                self.connection.close_session()
         except Fault as fault:
             logger.warning("%s: session not closed: %s", self.connection.name, fault)
             return

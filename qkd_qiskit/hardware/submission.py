@@ -13,7 +13,6 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import count
 
 import numpy as np
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 
 from qkd_qiskit.errors import BudgetError, CheckpointError, InputError, SubmissionError
 from qkd_qiskit.hardware.asking import Asking, Patience
+from qkd_qiskit.hardware.bills import Bills
 from qkd_qiskit.hardware.connection import Connection, Job, JobState
 from qkd_qiskit.hardware.faults import Fault
 from qkd_qiskit.hardware.jobs import JobPlan, Limits, Pub, plan_jobs, pubs_digest
@@ -29,7 +29,6 @@ from qkd_qiskit.hardware.sessions import SessionKeeper
 from qkd_qiskit.recipe import Mode, RuntimeSpec
 
 logger = logging.getLogger(__name__)
-_SETTLING = 4  # times that a service is asked for QPU seconds that are not final
 Counts = list[NDArray[np.int64]]
 
 
@@ -68,7 +67,8 @@ class Runner:
             options: mode, twirling and limits.
             patience: how long the service is waited for.
             estimate: QPU seconds expected of a job with these PUBs; default: the connection's.
-            max_qpu_seconds: QPU seconds that all jobs of the journal together may use.
+            max_qpu_seconds: QPU seconds that all jobs of the journal together may use, with what
+                closed sessions cost beyond them; a job that is expected to pass them is not sent.
             go_on: what a user does to continue, for messages.
 
         Raises:
@@ -86,6 +86,7 @@ class Runner:
         self._session = SessionKeeper(
             connection, journal=journal, service=self._service, mode=self.options.mode
         )
+        self._bills = Bills(connection, journal=journal, service=self._service)
         self._tasks: dict[str, list[_Task]] = {}
         self._jobs: dict[str, Job] = {}
         self._failures: dict[tuple[str, int], int] = {}
@@ -100,9 +101,9 @@ class Runner:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._session.close()
         if kind is None:
             self.settle()
-        self._session.close()
 
     def submit(self, key: str, pubs: Sequence[Pub], *, seed: int | None = None) -> None:
         """Send what a key stands for, unless it has been sent; `collect` gives the counts.
@@ -149,24 +150,8 @@ class Runner:
         return self.collect(key)
 
     def settle(self) -> None:
-        """Ask for the QPU seconds of ended jobs that the service had not told yet."""
-        for number in range(1, _SETTLING + 1):
-            for record in self.journal.unsettled():
-                usage = self._usage(record)
-                if usage is not None:
-                    self.journal.append("usage", tag=record.tag, usage_s=usage)
-            seconds = self.journal.duplicates.items()
-            for job in [job for job, usage in seconds if usage is None]:
-                usage = self._usage_of(partial(self.connection.job, job))
-                if usage is not None:
-                    self.journal.append("duplicate", job=job, usage_s=usage)
-            if not self.journal.unsettled():
-                return
-            if number < _SETTLING:
-                time.sleep(self.patience.wait_s(number))
-        logger.warning(
-            "the service has not told yet what %d jobs used", len(self.journal.unsettled())
-        )
+        """Ask for the QPU seconds of jobs and sessions that the service had not told yet."""
+        self._bills.settle()
 
     def _cut(self, key: str, pubs: list[Pub], seed: int | None) -> list[_Task]:
         plans = plan_jobs(
@@ -214,7 +199,7 @@ class Runner:
         if self.max_qpu_seconds is None:
             return
         totals = self.journal.totals()
-        used = totals.usage_s + totals.expected_s
+        used = totals.usage_s + totals.expected_s + totals.waiting_s
         if used + expected > self.max_qpu_seconds:
             raise BudgetError(
                 f"the next job is expected to take {expected:.3g} QPU seconds; with "
@@ -271,7 +256,7 @@ class Runner:
             job.cancel()
         except Fault as fault:
             logger.warning("job %s could not be cancelled: %s", job.id, fault)
-        self.journal.append("duplicate", job=job.id, usage_s=self._usage_of(lambda: job))
+        self.journal.append("duplicate", job=job.id, usage_s=self._bills.of_job(job))
 
     def _finish(self, task: _Task) -> Counts:
         """Bring a job to its end, as often as that takes."""
@@ -299,7 +284,7 @@ class Runner:
         if state == "done":
             counts = self._service.ask(f"results of job {job.id}", lambda: job.counts(task.pubs))
             digest = self.journal.save_counts(record, counts)
-            usage = self._usage(record)
+            usage = self._bills.of_job(job)
             self.journal.append("finished", tag=record.tag, result=digest, usage_s=usage)
             self._jobs.pop(record.tag, None)
             self._failures.pop((task.key, task.part), None)
@@ -307,7 +292,7 @@ class Runner:
         reason, final = ("cancelled", False)
         if state == "failed":
             reason, final = self._service.ask(f"job {job.id}", job.reason)
-        usage = self._usage(record)
+        usage = self._bills.of_job(job)
         self.journal.append("failed", tag=record.tag, reason=reason, usage_s=usage)
         self._jobs.pop(record.tag, None)
         stopped = state == "cancelled" and not self._session.took_along(record.session)
@@ -356,19 +341,6 @@ class Runner:
             job = self._service.ask(f"job {known}", lambda: self.connection.job(known))
             self._jobs[record.tag] = job
         return job
-
-    def _usage(self, record: JobRecord) -> float | None:
-        return self._usage_of(partial(self._job, record))
-
-    def _usage_of(self, job: Callable[[], Job]) -> float | None:
-        """Return a job's QPU seconds; None, to be asked again later, where that fails."""
-        if self.connection.local:
-            return 0.0
-        try:
-            return self._service.ask("usage", lambda: job().usage())
-        except SubmissionError as error:
-            logger.warning("%s", error)
-            return None
 
 
 def _part_seed(seed: int, part: int) -> int:

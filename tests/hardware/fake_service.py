@@ -90,7 +90,7 @@ class FakeService:
     sessions: dict = field(default_factory=dict)
     session: str | None = None
     modes: tuple = ("session", "batch")
-    down: bool = False
+    billed: float | None = 10.0
 
     def meet(self, endpoint, script=None):
         if script is None:
@@ -144,6 +144,10 @@ class FakeService:
     def session_open(self):
         self.meet("session")
         return self.sessions[self.session]
+
+    def session_usage(self, session_id):
+        self.meet("billed")
+        return self.billed
 
     def close_session(self):
         self.meet("close")

@@ -43,7 +43,7 @@ def fill(folder):
         journal.intend(record("t3", key="t3"))
         journal.append("abandoned", tag="t3", reason="refused")
         journal.append("duplicate", job="j9", usage_s=0.25)
-        journal.append("session", state="closed", id="s0", mode="batch")
+        journal.append("session", state="closed", id="s0", mode="batch", usage_s=None)
     return folder / "journal.jsonl"
 
 
@@ -70,6 +70,21 @@ def test_what_was_written_is_read(tmp_path):
     assert (totals.usage_s, totals.failed_usage_s, totals.expected_s) == (2.25, 0.75, 2.0)
 
 
+def test_a_session_is_billed_for_its_waits_and_a_batch_is_not(tmp_path):
+    with Journal(tmp_path) as journal:
+        for mode in ("session", "batch"):
+            journal.append("session", state="opened", id=mode, mode=mode)
+            journal.intend(record(mode, key=mode))
+            journal.append("submitted", tag=mode, job=mode)
+            journal.append("finished", tag=mode, result="r", usage_s=1.5)
+            journal.append("session", state="closed", id=mode, mode=mode, usage_s=None)
+            assert journal.totals().waiting_s == 0
+        for mode in ("session", "batch"):
+            journal.append("session_usage", id=mode, usage_s=4.0)
+            assert journal.session is None
+        assert (journal.totals().usage_s, journal.totals().waiting_s) == (3.0, 2.5)
+
+
 def test_all_parts_of_a_key_have_to_be_finished(tmp_path):
     with Journal(tmp_path) as journal:
         for part in range(2):
@@ -90,7 +105,7 @@ def test_a_last_line_that_was_cut_is_dropped_and_written_over(tmp_path):
         assert read_journal(tmp_path).session == ("s0", "batch")
         with Journal(tmp_path) as journal:
             assert path.read_bytes() == b"".join(lines[:-1])
-            journal.append("session", state="closed", id="s0", mode="batch")
+            journal.append("session", state="closed", id="s0", mode="batch", usage_s=None)
         assert len(path.read_bytes().splitlines()) == len(lines)
         assert read_journal(tmp_path).session is None
 

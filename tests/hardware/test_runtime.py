@@ -107,6 +107,9 @@ class TestModes:
             assert (record.job, record.executions) == (job.id, job.executions)
             assert record.usage_s == pytest.approx(job.quantum_seconds, rel=1e-12)
             assert record.estimate_s == pytest.approx(job.quantum_seconds, rel=1e-9)
+        totals, ledger = read_journal(tmp_path).totals(), server.ledger.totals()
+        held = ledger["session_seconds"] or ledger["quantum_seconds"]
+        assert totals.usage_s + totals.waiting_s == pytest.approx(held, rel=1e-12)
 
     @pytest.mark.parametrize("mode", MODES)
     def test_distillation_by_spsa(self, tmp_path, rehearse, simulated_training, mode):

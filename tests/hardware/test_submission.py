@@ -428,6 +428,36 @@ class TestSessions:
         assert_right(work(tmp_path, service))
         assert service.sessions == {"s0": False}
 
+    def test_what_it_costs_beyond_its_jobs_counts(self, tmp_path):
+        service = FakeService(billed=None)
+        options = RuntimeSpec(mode="session", max_executions=40)
+        work(tmp_path, service, options=options)
+        assert read_journal(tmp_path).totals().waiting_s == 0
+        service.billed = 10.0  # 6 of them for jobs
+        work(tmp_path, service, options=options)
+        assert read_journal(tmp_path).totals().waiting_s == 4.0
+        with pytest.raises(BudgetError, match="with 10 used"):
+            work(tmp_path, service, keys={"more": [pub()]}, max_qpu_seconds=11.9)
+
+    def test_that_of_a_process_that_died_is_closed_though_nothing_is_left_to_send(self, tmp_path):
+        service = FakeService()
+        service.script["close"] = [Crash()]
+        with pytest.raises(Crash):
+            work(tmp_path, service)
+        assert service.sessions == {"s0": True}
+        assert_right(work(tmp_path, service))
+        assert service.sessions == {"s0": False}
+        assert read_journal(tmp_path).session is None
+
+    def test_that_of_another_mode_is_closed(self, tmp_path):
+        service = FakeService()
+        service.script["close"] = [Fault("server", "down")]
+        work(tmp_path, service)
+        options = RuntimeSpec(mode="session", max_executions=40)
+        more = WORK | {"d": [pub()]}
+        assert_right(work(tmp_path, service, options=options, keys=more), keys=more)
+        assert service.sessions == {"s0": False, "s1": False}
+
     def test_one_that_cannot_be_closed_does_not_hide_what_happened(self, tmp_path, caplog):
         service = FakeService()
         service.script["close"] = [Fault("server", "down")]
