@@ -78,13 +78,15 @@ def train(data, teacher, *, target, checkpoint=None, epochs=EPOCHS):
     return trained, shape.outcomes.cost
 
 
-def train_on_device(folder, data, teacher, *, mode, device):
+def train_on_device(folder, data, teacher, *, mode, device, **settings):
     """Train through a runner with a journal in `folder`, and keep what came out."""
     options = RuntimeSpec(mode=mode)
     connection = connect(device, options=options, patience=IMPATIENT)
     with (
         Journal(folder) as journal,
-        Runner(connection, journal=journal, options=options, patience=IMPATIENT) as runner,
+        Runner(
+            connection, journal=journal, options=options, patience=IMPATIENT, **settings
+        ) as runner,
     ):
         target = target_of(connection, runner)
         trained, cost = train(

@@ -9,8 +9,16 @@ import soak_training as soak
 import torch
 from qiskit.circuit import Parameter, QuantumCircuit
 
-from qkd_qiskit.errors import CheckpointError, InputError, QKDError, SubmissionError, TargetError
+from qkd_qiskit.errors import (
+    BudgetError,
+    CheckpointError,
+    InputError,
+    QKDError,
+    SubmissionError,
+    TargetError,
+)
 from qkd_qiskit.hardware import DeviceTarget
+from qkd_qiskit.hardware.gradients import parameter_shift
 from qkd_qiskit.hardware.journal import Journal, read_journal
 from qkd_qiskit.hardware.rehearsal import Faults, Rehearsal
 from qkd_qiskit.hardware.remote import RuntimeTarget
@@ -83,14 +91,6 @@ def simulated(calls=2, shots=200, values=VALUES):
     return [target.probabilities(compiled, values, seed=call) for call in range(calls)]
 
 
-@pytest.fixture(scope="module")
-def simulated_training():
-    """A distillation on this machine's own simulator."""
-    target = DeviceTarget(fake_backend(soak.DEVICE), shots=soak.SHOTS, seed=3, num_transpilations=2)
-    trained, _ = soak.train(*soak.lessons(), target=target)
-    return trained
-
-
 class TestModes:
     @pytest.mark.parametrize("mode", MODES)
     def test_what_is_measured_is_what_the_simulator_measures(self, tmp_path, rehearse, mode):
@@ -110,22 +110,6 @@ class TestModes:
         totals, ledger = read_journal(tmp_path).totals(), server.ledger.totals()
         held = ledger["session_seconds"] or ledger["quantum_seconds"]
         assert totals.usage_s + totals.waiting_s == pytest.approx(held, rel=1e-12)
-
-    @pytest.mark.parametrize("mode", MODES)
-    def test_distillation_by_spsa(self, tmp_path, rehearse, simulated_training, mode):
-        server = rehearse()
-        data, teacher = soak.lessons()
-        soak.train_on_device(tmp_path, data, teacher, mode=mode, device="ibm_manila")
-        # One job a step, with both evaluations of all members: 2 members, 8 images, 2 points.
-        assert len(server.ledger.jobs) == soak.STEPS >= 20
-        assert {job.circuits for job in server.ledger.jobs.values()} == {32}
-        tensors, _ = load_tensors(tmp_path / soak.RESULT)
-        losses = tensors["losses"]
-        assert (losses[:, -3:].mean(dim=1) < 0.9 * losses[:, :3].mean(dim=1)).all()
-        # The same training on the simulator, to the bit.
-        for place, one in enumerate(simulated_training):
-            for name, value in one.state.items():
-                assert torch.equal(value, tensors[f"{place}/{name}"])
 
     @pytest.mark.parametrize("mode", MODES)
     def test_without_an_account_the_client_simulates(self, tmp_path, mode):
@@ -177,6 +161,74 @@ class TestModes:
         found, _ = run(tmp_path, circuit=circuit, values=np.zeros((3, 1)), calls=1)
         assert found[0].shape == (3, 4)
         assert (found[0][:, 2] > 0.9).all()
+
+
+@pytest.fixture(scope="module")
+def simulated_training():
+    """A distillation on this machine's own simulator."""
+    target = DeviceTarget(fake_backend(soak.DEVICE), shots=soak.SHOTS, seed=3, num_transpilations=2)
+    trained, _ = soak.train(*soak.lessons(), target=target)
+    return trained
+
+
+def assert_same(trained, folder):
+    tensors, _ = load_tensors(folder / soak.RESULT)
+    for place, one in enumerate(trained):
+        for name, value in one.state.items():
+            assert torch.equal(value, tensors[f"{place}/{name}"])
+
+
+class TestTraining:
+    @pytest.mark.parametrize("mode", MODES)
+    def test_distillation_by_spsa(self, tmp_path, rehearse, simulated_training, mode):
+        server = rehearse()
+        data, teacher = soak.lessons()
+        soak.train_on_device(tmp_path, data, teacher, mode=mode, device="ibm_manila")
+        # One job a step, with both evaluations of all members: 2 members, 8 images, 2 points.
+        assert len(server.ledger.jobs) == soak.STEPS >= 20
+        assert {job.circuits for job in server.ledger.jobs.values()} == {32}
+        tensors, _ = load_tensors(tmp_path / soak.RESULT)
+        losses = tensors["losses"]
+        assert (losses[:, -3:].mean(dim=1) < 0.9 * losses[:, :3].mean(dim=1)).all()
+        # The same training on the simulator, to the bit.
+        assert_same(simulated_training, tmp_path)
+
+    def test_it_stops_before_a_limit_and_goes_on(self, tmp_path, rehearse, simulated_training):
+        server = rehearse()
+        data, teacher = soak.lessons()
+        settings = {"mode": "batch", "device": "ibm_manila"}
+        for limit in (15, 40):
+            with pytest.raises(BudgetError, match=f"the {limit} that are allowed would be passed"):
+                soak.train_on_device(tmp_path, data, teacher, max_qpu_seconds=limit, **settings)
+            used = server.ledger.totals()["quantum_seconds"]
+            one = used / len(server.ledger.jobs)
+            assert limit - one < used <= limit
+        soak.train_on_device(tmp_path, data, teacher, **settings)
+        assert len(server.ledger.jobs) == soak.STEPS
+        assert_same(simulated_training, tmp_path)
+
+    def test_parameter_shift_gives_the_simulators_gradient(self, tmp_path, rehearse):
+        rehearse()
+        connection = connect("ibm_manila", patience=soak.IMPATIENT)
+        found = []
+        with (
+            Journal(tmp_path) as journal,
+            Runner(connection, journal=journal, patience=soak.IMPATIENT) as runner,
+        ):
+            for target in (
+                soak.target_of(connection, runner),
+                DeviceTarget(
+                    fake_backend(soak.DEVICE), shots=soak.SHOTS, seed=3, num_transpilations=2
+                ),
+            ):
+                compiled = target.compile(plus())
+                inputs = torch.tensor(VALUES, requires_grad=True)
+                outcomes = parameter_shift(target, compiled)
+                outcomes(inputs, torch.empty(0, dtype=torch.float64))[:, 0].sum().backward()
+                found.append(inputs.grad)
+            assert journal.keys() == ["train/000000", "train/000001"]
+        assert torch.equal(*found)
+        assert (found[0] != 0).any()
 
 
 class TestResuming:
