@@ -39,6 +39,9 @@ class Connection(Protocol):
 
     name: str
     """Name of the device."""
+    identity: str
+    """The device, whether it is real, and the options that change counts: what is sent to one
+    connection is not the same as what is sent to another of another identity."""
     local: bool
     """Whether jobs live in this process, and end with it."""
 

@@ -163,9 +163,14 @@ def executed_shots(shots: int, *, twirled: bool) -> int:
     return each * math.ceil(shots / each)
 
 
-def pubs_digest(pubs: Iterable[Pub]) -> str:
-    """Return a digest that equal PUBs share: gates, names, values to the bit, shots."""
-    digest = hashlib.sha256()
+def pubs_digest(pubs: Iterable[Pub], *, receiver: str = "") -> str:
+    """Return a digest that equal PUBs share: gates, names, values to the bit, shots.
+
+    Args:
+        pubs: what is sent.
+        receiver: who receives it, and what else changes the counts.
+    """
+    digest = hashlib.sha256(receiver.encode())
     for pub in pubs:
         values = np.ascontiguousarray(pub.values, dtype="<f8")
         head = [content_digest(pub.circuit), *pub.parameters, values.shape, pub.shots]

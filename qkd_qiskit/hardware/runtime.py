@@ -65,6 +65,16 @@ class RuntimeConnection:
         self.account: Any = getattr(backend, "service", None)
         """The client's service; None in local testing mode."""
         self.local = self.account is None
+        place = "local" if self.local else "rehearsal" if is_rehearsal() else "device"
+        self.identity = "/".join(
+            [
+                self.name,
+                place,
+                f"gates={options.twirl_gates}",
+                f"measure={options.twirl_measure}",
+                f"decoupling={options.dynamical_decoupling}",
+            ]
+        )
         self._session: Any = None
 
     def check(self, pubs: Sequence[Pub]) -> None:

@@ -161,13 +161,14 @@ class Runner:
         for part, plan in enumerate(plans):
             cut = plan.cut(pubs)
             own = None if seed is None else _part_seed(seed, part)
-            digest = pubs_digest(cut)
+            digest = pubs_digest(cut, receiver=self.connection.identity)
             tasks.append(_Task(key, part, len(plans), plan, cut, digest, own))
             record = self.journal.latest(key, part)
             if record is not None and (record.digest, record.parts) != (digest, len(plans)):
                 raise CheckpointError(
-                    f"{self.journal.path} holds other circuits or values under {key!r}; go on with "
-                    "the recipe, options and versions of that run, or begin in a new folder"
+                    f"{self.journal.path} holds other circuits, values or options, or another "
+                    f"device, under {key!r}; go on with those of that run, and its versions, or "
+                    "begin in a new folder"
                 )
         return tasks
 
@@ -212,6 +213,7 @@ class Runner:
         for number in count(1):
             job = self._look_up(record) if look_first else None
             if job is None:
+                self._keep_budget(record.estimate_s)
                 self._session.enter()
                 job = fault = None
                 try:

@@ -78,6 +78,7 @@ class FakeService:
     """What is scripted for an endpoint happens to its next calls: a fault, a crash, or None."""
 
     name: str = "fake"
+    identity: str = "fake/twirled=False"
     local: bool = False
     jobs: dict = field(default_factory=dict)
     script: dict = field(default_factory=dict)

@@ -248,8 +248,15 @@ class TestResuming:
     def test_other_values_in_the_same_call_are_refused(self, tmp_path, rehearse):
         rehearse()
         run(tmp_path)
-        with pytest.raises(CheckpointError, match="other circuits or values under 't/000000'"):
+        with pytest.raises(CheckpointError, match=r"holds other circuits, .* under 't/000000'"):
             run(tmp_path, values=VALUES + 1e-9)
+
+    def test_a_rehearsal_is_not_gone_on_with_elsewhere(self, tmp_path, rehearse):
+        rehearse()
+        run(tmp_path)
+        for changed in ({"device": "fake_manila"}, {"twirl_gates": True}):
+            with pytest.raises(CheckpointError, match="or another device"):
+                run(tmp_path, **changed)
 
 
 class TestFaults:

@@ -151,8 +151,10 @@ class TestOnce:
     def test_other_pubs_under_a_key_are_refused(self, tmp_path):
         work(tmp_path, FakeService())
         for other in ([pub(3, start=1e-12)], [pub(3, shots=11)], [pub(2)], [pub(5)]):
-            with pytest.raises(CheckpointError, match="other circuits or values under 'a'"):
+            with pytest.raises(CheckpointError, match=r"holds other circuits, .* under 'a'"):
                 work(tmp_path, FakeService(), keys={"a": other})
+        with pytest.raises(CheckpointError, match="or another device"):
+            work(tmp_path, FakeService(identity="fake/twirled=True"))
 
     def test_a_lost_file_of_counts_is_fetched_again(self, tmp_path):
         service = FakeService()
@@ -318,6 +320,17 @@ class TestBudget:
             work(tmp_path, service, max_qpu_seconds=5)  # 2 s expected of each, 1.5 s used
         assert len(service.jobs) == 2
         assert_right(work(tmp_path, service, max_qpu_seconds=8))
+        assert_once(tmp_path, service)
+
+    def test_what_was_meant_before_a_crash_counts_when_it_is_sent(self, tmp_path):
+        service = FakeService()
+        service.script["submit"] = [Crash()]
+        with pytest.raises(Crash):
+            work(tmp_path, service)
+        with pytest.raises(BudgetError, match="with 0 used"):
+            work(tmp_path, service, max_qpu_seconds=1)
+        assert not service.jobs
+        assert_right(work(tmp_path, service))
         assert_once(tmp_path, service)
 
     def test_used_seconds_count_when_they_are_known(self, tmp_path):
