@@ -35,6 +35,7 @@ def test_built_in_recipes_load_and_survive_yaml(name):
 
 def test_the_recipes_that_are_promised_are_there():
     assert {"digits", "digits_quantum", "mnist", "fashion_mnist", "paper_v2"} <= set(list_recipes())
+    assert {"slides_c2q_hybrid", "slides_c2q_quantum"} <= set(list_recipes())
 
 
 @settings(max_examples=12, deadline=None)
