@@ -19,9 +19,11 @@ from qkd_qiskit.data import Data
 from qkd_qiskit.errors import RecipeError
 from qkd_qiskit.recipe import DistillSpec, Recipe, StudentKind
 from qkd_qiskit.seeds import generator
-from qkd_qiskit.teachers import Teacher, make_untrained_teacher
+from qkd_qiskit.teachers import make_untrained_teacher
 
-Loss = Literal["labels", "labels_scaled", "distilled", "teacher_only"]
+Loss = Literal[
+    "labels", "labels_scaled", "distilled", "teacher_only", "logits_only", "features_only"
+]
 Targets = Literal["teacher", "smoothed", "class_means", "shuffled", "untrained"]
 
 _SMALLEST = 1e-12  # of a target probability: its logarithm stays finite
@@ -35,7 +37,8 @@ class Arm:
     Attributes:
         loss: Weights of the loss: labels (cross-entropy alone, weight 1), labels_scaled (with the
             distilled arm's weight), distilled (the recipe's weights), teacher_only (the divergence
-            alone, with the sum of both weights).
+            alone, with the sum of both weights), logits_only and features_only (the distilled arm's
+            without the feature maps, and without the divergence).
         targets: Whose soft targets the divergence is taken from.
         kind: Kind of the student where it is another than the recipe's: a twin without a circuit.
         noisy: Whether it is trained through the noise of the first device in targets.
@@ -75,6 +78,8 @@ ARMS: dict[str, Arm] = {
     "distilled": Arm(loss="distilled"),
     "distilled_before": Arm(loss="distilled", before=True),
     "distilled_noisy": Arm(loss="distilled", noisy=True),
+    "logits_only": Arm(loss="logits_only"),
+    "features_only": Arm(loss="features_only"),
     "transfer": Arm(loss="teacher_only", unlabelled=True),
     "label_smoothing": Arm(loss="distilled", targets="smoothed"),
     "class_mean_labels": Arm(loss="distilled", targets="class_means"),
@@ -99,6 +104,8 @@ def loss_weights(arm: str, spec: DistillSpec) -> tuple[float, float, float]:
         "labels_scaled": (ce_weight, 0.0, 0.0),
         "distilled": (ce_weight, kd_weight, features),
         "teacher_only": (0.0, ce_weight + kd_weight, features),
+        "logits_only": (ce_weight, kd_weight, 0.0),
+        "features_only": (ce_weight, 0.0, features),
     }
     return weights[ARMS[arm].loss]
 
@@ -107,9 +114,14 @@ def check_arms(recipe: Recipe) -> None:
     """Raise where an arm does not fit the recipe.
 
     Raises:
-        RecipeError: transfer without images that are left unlabelled, or scaled_ce without a
-            weight for the labels.
+        RecipeError: transfer without images that are left unlabelled, scaled_ce without a weight
+            for the labels, or features_only without one for the feature maps.
     """
+    if "features_only" in recipe.arms and recipe.distill.feature_weight == 0:
+        raise RecipeError(
+            "arms: 'features_only' learns from feature maps, and distill.feature_weight is 0; give "
+            "a weight above 0 and the layers, or leave the arm out"
+        )
     given = recipe.data.train_per_class, recipe.data.train_points
     if "transfer" in recipe.arms and given == (None, None):
         raise RecipeError(
@@ -152,16 +164,23 @@ def training_spec(arm: str, recipe: Recipe, data: Data) -> DistillSpec:
     return replace(spec, epochs=max(1, round(spec.epochs * usual / more)))
 
 
-def soft_targets(arm: str, recipe: Recipe, data: Data, *, teacher: Teacher) -> Tensor:
-    """Logits for the pool `(pool, num_classes)` whose softening gives the arm's soft targets."""
+def soft_targets(arm: str, recipe: Recipe, data: Data, *, teacher_logits: Tensor) -> Tensor:
+    """Logits for the pool `(pool, num_classes)` whose softening gives the arm's soft targets.
+
+    Args:
+        arm: Whose targets.
+        recipe: Teacher, temperature and seed.
+        data: Its pool is what the targets are for.
+        teacher_logits: What the recipe's teacher says about the pool `(pool, num_classes)`.
+    """
     kind = ARMS[arm].targets
     if kind == "untrained":
-        teacher = make_untrained_teacher(recipe.teacher, data, seed=recipe.seed)
-    logits = teacher.logits(data.pool.images)
-    change = _CONTROLS.get(kind)
-    if change is None:
-        return logits
-    return change(logits, data.pool.labels, recipe.distill.temperature, recipe.seed)
+        untrained = make_untrained_teacher(recipe.teacher, data, seed=recipe.seed)
+        return untrained.logits(data.pool.images)
+    if kind == "teacher":
+        return teacher_logits
+    change = _CONTROLS[kind]
+    return change(teacher_logits, data.pool.labels, recipe.distill.temperature, recipe.seed)
 
 
 def smoothed(logits: Tensor, labels: Tensor, temperature: float, seed: int) -> Tensor:

@@ -18,6 +18,7 @@ from qkd_qiskit.bins import learn_bins
 from qkd_qiskit.data import Data
 from qkd_qiskit.distill import layer_of, make_lessons, step_sizes, train_population
 from qkd_qiskit.evaluate import evaluate, subset
+from qkd_qiskit.faculty import Faculty
 from qkd_qiskit.hardware import Target
 from qkd_qiskit.hardware.gradients import noisy_outcomes, parameter_shift, spsa
 from qkd_qiskit.observer import Observer
@@ -33,7 +34,6 @@ from qkd_qiskit.students import (
     load_student,
     make_student,
 )
-from qkd_qiskit.teachers import Teacher
 from qkd_qiskit.tuning import Setting, chosen_setting, grid, is_tried, keep_tried, tuning_seeds
 
 SEEDS_PER_CELL = 10  # enough for a step to be cheap, few enough for cells to be shared out
@@ -75,7 +75,7 @@ class Scene:
     Attributes:
         folder: Where everything is written.
         data: Images.
-        teacher: Who teaches.
+        faculty: Who teaches.
         targets: Where students are evaluated.
         outcomes: Where the circuit of a student runs while it trains; None = where the recipe says.
         starts: First parameters of a member by arm and seed; members without are initialised.
@@ -83,7 +83,7 @@ class Scene:
 
     folder: RunFolder
     data: Data
-    teacher: Teacher
+    faculty: Faculty
     targets: Sequence[Target]
     outcomes: Callable[[QuantumStudent], Callable[[Tensor, Tensor], Tensor]] | None = None
     starts: Mapping[tuple[str, int], Mapping[str, Tensor]] = field(default_factory=dict)
@@ -211,7 +211,7 @@ def evaluate_members(
     split, rows = data.test, torch.arange(len(data.test))
     if target.sampled:
         split, rows = subset(data.test, limit=recipe.test_limit, seed=recipe.seed)
-    teacher_logits = scene.teacher.logits(data.test.images)[rows]
+    said = [teacher.logits(data.test.images)[rows] for teacher in scene.faculty.teachers]
 
     def on_batch(images: int) -> None:
         observer.evaluated(images, total=len(missing) * len(split))
@@ -221,7 +221,7 @@ def evaluate_members(
             load_student(folder.member(arm, seed)),
             split,
             target=target,
-            teacher_logits=teacher_logits,
+            teacher_logits=said[scene.faculty.place(seed)],
             seed=derive_seed(recipe.seed, "evaluate", seed),
             on_batch=on_batch,
         )
@@ -253,31 +253,43 @@ def _cell_spec(scene: Scene, cell: Cell) -> DistillSpec:
 
 
 def _lessons(scene: Scene, cell: Cell, shape: Student) -> Lessons:
-    """What the members learn from; arms with soft targets of their own are their own teachers."""
+    """What the members learn from.
+
+    Among the lessons' teachers are the run's, once for each kind of soft targets that an arm has.
+    """
     recipe = scene.folder.recipe
     draws = [draw_images(arm, recipe, scene.data, seed=seed) for arm, seed in cell.members]
     featured = any(loss_weights(arm, recipe.distill)[2] > 0 for arm in cell.arms)
+    places = [scene.faculty.place(seed) for seed in cell.seeds]
+    teachers = scene.faculty.teachers[min(places) : max(places) + 1]
     lessons = make_lessons(
         shape,
-        scene.teacher,
+        teachers,
         scene.data,
         draws=torch.stack(draws),
         layer=layer_of(recipe.distill) if featured else None,
     )
     kinds = list(dict.fromkeys(ARMS[arm].targets for arm in cell.arms))
     logits = {
-        ARMS[arm].targets: soft_targets(arm, recipe, scene.data, teacher=scene.teacher)
+        ARMS[arm].targets: [
+            soft_targets(arm, recipe, scene.data, teacher_logits=said)
+            for said in lessons.teacher_logits
+        ]
         for arm in cell.arms
     }
+    taught_by = [
+        kinds.index(ARMS[arm].targets) * len(teachers) + scene.faculty.place(seed) - min(places)
+        for arm, seed in cell.members
+    ]
     features = lessons.teacher_features
     return replace(
         lessons,
-        teacher_logits=torch.stack([logits[kind] for kind in kinds]),
-        teachers=torch.tensor([kinds.index(ARMS[arm].targets) for arm, _ in cell.members]),
-        # Feature maps are the teacher's for all of them; controls give them no weight.
+        teacher_logits=torch.stack([said for kind in kinds for said in logits[kind]]),
+        teachers=torch.tensor(taught_by),
+        # Feature maps are the teacher's for all kinds; controls give them no weight.
         teacher_features=None
         if features is None
-        else features.expand(len(kinds), *features[0].shape),
+        else features.repeat(len(kinds), *[1] * (features.ndim - 1)),
     )
 
 

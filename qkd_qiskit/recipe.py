@@ -46,6 +46,8 @@ Arm = Literal[
     "label_only_tuned",
     "distilled",
     "distilled_noisy",
+    "logits_only",
+    "features_only",
     "transfer",
     "label_smoothing",
     "class_mean_labels",

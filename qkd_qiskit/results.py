@@ -7,15 +7,18 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
+import torch
+
 from qkd_qiskit.data import Data
 from qkd_qiskit.errors import CheckpointError
 from qkd_qiskit.evaluate import confusion_counts
+from qkd_qiskit.faculty import Faculty
+from qkd_qiskit.filter_students import FilterStudent
 from qkd_qiskit.hardware import CompiledCircuit, Target
 from qkd_qiskit.recipe import GENERATED, Recipe
 from qkd_qiskit.runs import RunFolder
 from qkd_qiskit.statistics import paired_gain
 from qkd_qiskit.students import QuantumStudent, Student
-from qkd_qiskit.teachers import Teacher
 
 BASELINE, TREATMENT = "label_only", "distilled"
 TWIN, FULL_TWIN, NOISE_AWARE = "classical_twin", "classical_full", "distilled_noisy"
@@ -53,7 +56,7 @@ def collect_result(
     folder: RunFolder,
     *,
     student: Student,
-    teacher: Teacher,
+    faculty: Faculty,
     data: Data,
     targets: Sequence[Target],
     timing: Mapping[str, float],
@@ -68,7 +71,7 @@ def collect_result(
     result: dict[str, Any] = {
         "classes": list(data.class_names),
         "sample": "point" if recipe.data.name in GENERATED else "image",
-        "teacher": describe_teacher(teacher, data),
+        "teacher": describe_teachers(faculty, data),
         "student": describe_student(student),
         "seeds": list(recipe.member_seeds),
         "arms": {arm: {} for arm in recipe.arms},
@@ -130,18 +133,30 @@ def evaluation_key(recipe: Recipe, target: Target) -> str:
     return target.name if own else f"{target.name}@{target.shots}"
 
 
-def describe_teacher(teacher: Teacher, data: Data) -> dict[str, Any]:
-    """What the teacher is, and its accuracy and confusion (row = label) on all test images."""
-    choices = teacher.logits(data.test.images).argmax(dim=1)
+def describe_teachers(faculty: Faculty, data: Data) -> dict[str, Any]:
+    """What the teacher is, and its accuracy and confusion (row = label) on all test images.
+
+    Where each seed has its own: the mean accuracy, the accuracies, and all confusions summed.
+    """
+    teachers = faculty.teachers
+    choices = torch.cat([one.logits(data.test.images).argmax(dim=1) for one in teachers])
+    labels = data.test.labels.repeat(len(teachers))
+    accuracies = [one.accuracy for one in teachers]
+    each = {"accuracies": accuracies} if len(teachers) > 1 else {}
     return {
-        "kind": teacher.kind,
-        "accuracy": teacher.accuracy,
-        "confusion": confusion_counts(choices, data.test.labels, num_classes=data.num_classes),
+        "kind": teachers[0].kind,
+        "accuracy": math.fsum(accuracies) / len(accuracies),
+        **each,
+        "parameters": teachers[0].parameters,
+        "confusion": confusion_counts(choices, labels, num_classes=data.num_classes),
     }
 
 
 def describe_student(student: Student) -> dict[str, Any]:
     """Size of a student: parameters, and for a circuit qubits, weights, gates and depth."""
+    if isinstance(student, FilterStudent):
+        of_filters = sum(parameter.numel() for parameter in student.filters.parameters())
+        return {"parameters": student.num_parameters, "filter_parameters": of_filters}
     if not isinstance(student, QuantumStudent):
         return {"parameters": student.num_parameters}
     circuit = student.circuit

@@ -11,7 +11,6 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 from qkd_qiskit.arms import ARMS, check_arms
@@ -32,14 +31,14 @@ from qkd_qiskit.circuits.openqasm import dump_circuit
 from qkd_qiskit.comparisons import compare_arms
 from qkd_qiskit.data import Data, load_data
 from qkd_qiskit.errors import CheckpointError, RecipeError
+from qkd_qiskit.faculty import Faculty, load_faculty
 from qkd_qiskit.hardware import Target
 from qkd_qiskit.observer import Observer
 from qkd_qiskit.recipe import Recipe
 from qkd_qiskit.results import add_target, collect_result, keep_other_targets
-from qkd_qiskit.runs import CIRCUIT, DEVICES, RESULT, TEACHER, RunFolder, write_json
+from qkd_qiskit.runs import CIRCUIT, DEVICES, RESULT, RunFolder, write_json
 from qkd_qiskit.storage import load_tensors, write_text
 from qkd_qiskit.students import Student, load_student
-from qkd_qiskit.teachers import Teacher, make_teacher, save_teacher
 from qkd_qiskit.tuning import tuned
 from qkd_qiskit.workers import Workers, run_cells
 
@@ -97,10 +96,10 @@ def run(
             _check_before_training(recipe, data, student=student, targets=targets)
     with timing("teacher"):
         observer.stage("teacher")
-        teacher = _teacher(folder, data, observer)
+        faculty = _faculty(folder, data, observer)
     if student.circuit is not None:
         write_text(folder.path / CIRCUIT, dump_circuit(student.circuit))
-    scene = Scene(folder=folder, data=data, teacher=teacher, targets=targets)
+    scene = Scene(folder=folder, data=data, faculty=faculty, targets=targets)
     for cells in (tuning_cells(recipe), member_cells(recipe)):
         if workers.parallel and cells:
             with timing("cells"):
@@ -117,7 +116,7 @@ def run(
     result = collect_result(
         folder,
         student=student,
-        teacher=teacher,
+        faculty=faculty,
         data=data,
         targets=targets,
         timing=timing.seconds,
@@ -159,9 +158,9 @@ def evaluate_run(
     target = Target.parse(target_name, shots=shots, seed=recipe.seed)
     observer.stage("data")
     data = load_data(recipe.data, seed=recipe.seed)
-    teacher = _teacher(folder, data, observer)
+    faculty = _faculty(folder, data, observer)
     observer.stage(target.name)
-    scene = Scene(folder=folder, data=data, teacher=teacher, targets=[target])
+    scene = Scene(folder=folder, data=data, faculty=faculty, targets=[target])
     members = [(arm, seed) for seed in recipe.member_seeds for arm in recipe.arms]
     evaluate_members(scene, target, members, observer=observer)
     student = load_student(folder.member(_student_arm(recipe), recipe.member_seeds[0]))
@@ -205,18 +204,11 @@ def _check_before_training(
         training_outcomes(recipe, student, noisy=noisy)
 
 
-def _teacher(folder: RunFolder, data: Data, observer: Observer) -> Teacher:
-    spec, path = folder.recipe.teacher, folder.path / TEACHER
-    if path.exists():
-        spec = replace(spec, checkpoint=str(path))
-
+def _faculty(folder: RunFolder, data: Data, observer: Observer) -> Faculty:
     def on_epoch(epoch: int, epochs: int, loss: float, accuracy: float) -> None:
         observer.teacher_epoch(epoch, epochs=epochs, loss=loss, accuracy=accuracy)
 
-    teacher = make_teacher(spec, data, seed=folder.recipe.seed, on_epoch=on_epoch)
-    if not path.exists():
-        save_teacher(teacher, path)
-    return teacher
+    return load_faculty(folder, data, train=True, on_epoch=on_epoch)
 
 
 def _train_here(scene: Scene, cell: Cell, *, observer: Observer) -> None:

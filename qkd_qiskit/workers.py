@@ -11,7 +11,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -27,11 +27,11 @@ from qkd_qiskit.cells import (
 )
 from qkd_qiskit.data import load_data
 from qkd_qiskit.errors import InputError, WorkerError
+from qkd_qiskit.faculty import load_faculty
 from qkd_qiskit.hardware import Target
 from qkd_qiskit.observer import Observer
 from qkd_qiskit.population import Epoch
-from qkd_qiskit.runs import TEACHER, RunFolder
-from qkd_qiskit.teachers import make_teacher
+from qkd_qiskit.runs import RunFolder
 
 logger = logging.getLogger(__name__)
 
@@ -170,11 +170,10 @@ def _scene(path: Path) -> Scene:
     folder = RunFolder.open(path)
     recipe = folder.recipe
     data = load_data(recipe.data, seed=recipe.seed)
-    spec = replace(recipe.teacher, checkpoint=str(path / TEACHER))
     return Scene(
         folder=folder,
         data=data,
-        teacher=make_teacher(spec, data, seed=recipe.seed),
+        faculty=load_faculty(folder, data),
         targets=[
             Target.parse(name, shots=recipe.shots, seed=recipe.seed) for name in recipe.targets
         ],

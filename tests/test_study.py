@@ -15,9 +15,11 @@ from qkd_qiskit.runs import RunFolder
 from qkd_qiskit.storage import load_tensors
 from qkd_qiskit.students import load_student
 from qkd_qiskit.study import evaluate_run, run
-from qkd_qiskit.teachers import save_teacher
+from qkd_qiskit.teachers import make_teacher, save_teacher
 
-cells, study = (import_module(f"qkd_qiskit.{name}") for name in ("cells", "study"))
+cells, study, teachers = (
+    import_module(f"qkd_qiskit.{name}") for name in ("cells", "study", "teachers")
+)
 
 
 def create(tmp_path, tiny, **overrides):
@@ -49,7 +51,7 @@ def no_training(*_, **__):
 @pytest.fixture
 def untrained(monkeypatch):
     """Fails the test where a teacher or a student is trained."""
-    monkeypatch.setattr(study, "make_teacher", no_training)
+    monkeypatch.setattr(teachers, "train_teacher", no_training)
     monkeypatch.setattr(cells, "train_population", no_training)
 
 
@@ -269,7 +271,7 @@ def test_what_cannot_work_is_said_before_anything_is_trained(
 
 def test_a_teacher_of_other_classes_is_refused_before_training(tiny, tmp_path, monkeypatch):
     data = study.load_data(load_recipe(tiny, {"data.classes": [1, 2, 3]}).data)
-    teacher = study.make_teacher(load_recipe(tiny).teacher, data)
+    teacher = make_teacher(load_recipe(tiny).teacher, data)
     save_teacher(teacher, tmp_path / "teacher.safetensors")
     monkeypatch.setattr(cells, "train_population", no_training)
     checkpoint = {"teacher.checkpoint": str(tmp_path / "teacher.safetensors")}

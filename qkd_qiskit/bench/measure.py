@@ -11,7 +11,7 @@ import csv
 import io
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import astuple, dataclass, fields, replace
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +27,14 @@ from qkd_qiskit.evaluate import (
     subset,
     target_logits,
 )
+from qkd_qiskit.faculty import load_faculty
 from qkd_qiskit.hardware import Target
 from qkd_qiskit.hardware.devices import DeviceTarget
 from qkd_qiskit.observer import Observer
-from qkd_qiskit.runs import RESULT, TEACHER, RunFolder
+from qkd_qiskit.runs import RESULT, RunFolder
 from qkd_qiskit.seeds import derive_seed
 from qkd_qiskit.storage import write_text
 from qkd_qiskit.students import QuantumStudent, Student, load_student
-from qkd_qiskit.teachers import make_teacher
 
 SCALES = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
 SHOTS: tuple[int | None, ...] = (64, 256, 1024, 4096, None)
@@ -101,7 +101,7 @@ class _Bench:
     students: dict[tuple[str, int], Student]
     exact: dict[tuple[str, int], Tensor]
     split: Split
-    teacher_logits: Tensor
+    teacher_logits: dict[int, Tensor]
 
     @property
     def circuit_owner(self) -> QuantumStudent | None:
@@ -241,8 +241,7 @@ def _open(folder: RunFolder, *, limit: int | None, observer: Observer) -> _Bench
     split, rows = data.test, torch.arange(len(data.test))
     if limit is not None:
         split, rows = subset(data.test, limit=limit, seed=recipe.seed)
-    spec = replace(recipe.teacher, checkpoint=str(folder.path / TEACHER))
-    teacher = make_teacher(spec, data, seed=recipe.seed)
+    faculty = load_faculty(folder, data)
     students: dict[tuple[str, int], Student] = {
         (arm, seed): load_student(folder.member(arm, seed))
         for arm in recipe.arms
@@ -253,7 +252,10 @@ def _open(folder: RunFolder, *, limit: int | None, observer: Observer) -> _Bench
         students=students,
         exact={key: exact_logits(student, split.images) for key, student in students.items()},
         split=split,
-        teacher_logits=teacher.logits(data.test.images)[rows],
+        teacher_logits={
+            seed: teacher.logits(data.test.images)[rows]
+            for seed, teacher in faculty.by_seed.items()
+        },
     )
 
 
@@ -296,7 +298,7 @@ def _measure(bench: _Bench, setting: _Setting, *, arm: str, seed: int) -> Cell:
             seed=derive_seed(bench.folder.recipe.seed, "evaluate", seed),
         )
     choices, labels = logits.argmax(dim=1), bench.split.labels
-    _, divergence = agreement_and_divergence(logits, bench.teacher_logits)
+    _, divergence = agreement_and_divergence(logits, bench.teacher_logits[seed])
     return Cell(
         target=setting.target,
         scale=setting.scale,

@@ -235,12 +235,19 @@ def _training_section(folder: RunFolder, result: Mapping[str, Any]) -> Markup:
         ]
 
     spec = folder.recipe.distill
+    maps, feature_term = spec.feature_weight > 0, ""
+    if maps:
+        feature_term = (
+            f" + {spec.feature_weight:g} × mean squared difference of the feature maps (layer "
+            f"{spec.teacher_layer} of the teacher, {spec.student_layer} of the student)"
+        )
     softened = spec.temperature if spec.student_temperature is None else spec.student_temperature
     kept = "of the last epoch" if spec.selection == "last" else "of the best validation accuracy"
     drawn = (
         ("validation_accuracy", "Validation accuracy", ""),
         ("ce", "Cross-entropy with the labels", "nats"),
         ("kd", "Divergence from the teacher", "nats"),
+        *([("feature", "Difference of feature maps", "mean square")] if maps else []),
     )
     return section(
         "Training",
@@ -253,9 +260,10 @@ def _training_section(folder: RunFolder, result: Mapping[str, Any]) -> Markup:
                 )
                 for key, title, unit in drawn
             ),
-            caption=f"Each seed thin, the mean bold, {seeds_text(result)}; both losses are means "
+            caption=f"Each seed thin, the mean bold, {seeds_text(result)}; losses are means "
             "over what an epoch trains on. Distilled students minimise "
-            f"{spec.ce_weight:g} × cross-entropy + {spec.kd_weight:g} × divergence, label-only "
+            f"{spec.ce_weight:g} × cross-entropy + {spec.kd_weight:g} × divergence"
+            f"{feature_term}, label-only "
             f"students the cross-entropy alone. The divergence is {softened:g}² × KL(teacher ‖ "
             f"student), the teacher softened by {spec.temperature:g}, the student by "
             f"{softened:g}. The weights {kept} are kept. " + training_place(folder.recipe, result),

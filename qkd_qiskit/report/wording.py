@@ -31,6 +31,9 @@ TEACHER_NAMES = {
     "lenet5": "LeNet-5",
     "alexnet": "AlexNet",
     "ensemble": "an ensemble",
+    "quanvolution": "a quanvolutional network",
+    "random_quanvolution": "a network with random quanvolutional filters",
+    "convolution": "a convolutional network",
     "module": "a network of your own",
 }
 
@@ -68,18 +71,32 @@ def subject(recipe: Recipe, result: Mapping[str, Any]) -> tuple[str, str]:
             f"with {count(student['weights'], 'trained angle')}, among "
             f"{count(student['parameters'], 'trained parameter')} in all"
         )
+    elif "filter_parameters" in student:
+        kind = f"{recipe.student.kind}al network"
+        title = f"{teacher} distilled into a {kind}"
+        what = (
+            f"a {kind} with {count(student['parameters'], 'trained parameter')}, "
+            f"{count(student['filter_parameters'])} of them in its filters"
+        )
     else:
         title = f"{teacher} distilled into a classical student"
         what = (
             f"a classical student with {count(student['parameters'], 'trained parameter')} and no "
             "circuit"
         )
-    sample = result.get("sample", "image")
+    sample, size = result.get("sample", "image"), result["teacher"].get("parameters")
+    teacher += f" with {count(size, 'trained parameter')}" if size else ""
+    each = "on average " if "accuracies" in result["teacher"] else ""
+    own = (
+        f" Each seed has a teacher of its own, trained on the same {sample}s as its students."
+        if recipe.teacher.same_draw
+        else ""
+    )
     paragraph = (
-        f"{_capital(teacher)}, right on {percent(result['teacher']['accuracy'])} of the test "
+        f"{_capital(teacher)}, {each}right on {percent(result['teacher']['accuracy'])} of the test "
         f"{sample}s of {recipe.data.name}{f' ({classes} classes)' if classes else ''}, taught "
         f"{what}. "
-        f"Each student learned from {_labelled(recipe, sample)}."
+        f"Each student learned from {_labelled(recipe, sample)}.{own}"
     )
     return _capital(title), paragraph
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 from torch import Tensor
 
 from qkd_qiskit.data import Split, load_data
 from qkd_qiskit.errors import CheckpointError, InputError
 from qkd_qiskit.evaluate import judge, subset
-from qkd_qiskit.runs import RESULT, TEACHER, RunFolder
+from qkd_qiskit.faculty import load_faculty
+from qkd_qiskit.runs import RESULT, RunFolder
 from qkd_qiskit.students import QuantumStudent, Student, load_student
 from qkd_qiskit.submit.evaluation import Member
-from qkd_qiskit.teachers import make_teacher
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,12 +22,12 @@ class Exam:
 
     Attributes:
         split: The images, and their labels.
-        teacher_logits: The teacher's logits for them `(images, num_classes)`.
+        teacher_logits: What the teacher of each seed says about them `(images, num_classes)`.
         students: Every student by arm and seed, those of a seed side by side.
     """
 
     split: Split
-    teacher_logits: Tensor
+    teacher_logits: dict[int, Tensor]
     students: Mapping[Member, Student]
 
     @property
@@ -62,7 +62,7 @@ class Exam:
                 self.split,
                 logits=measured,
                 target=key,
-                teacher_logits=self.teacher_logits,
+                teacher_logits=self.teacher_logits[member[1]],
                 shots=None if measured is None else shots,
             )
             folder.add_evaluation(*member, key=key, figures=asdict(figures))
@@ -85,12 +85,13 @@ def prepare_exam(folder: RunFolder, *, seeds: Sequence[int], limit: int) -> Exam
             "circuit to run on a device"
         )
     data = load_data(recipe.data, seed=recipe.seed)
-    spec = replace(recipe.teacher, checkpoint=str(folder.path / TEACHER))
-    teacher = make_teacher(spec, data, seed=recipe.seed)
+    faculty = load_faculty(folder, data)
     split, rows = subset(data.test, limit=limit, seed=recipe.seed)
     return Exam(
         split=split,
-        teacher_logits=teacher.logits(data.test.images)[rows],
+        teacher_logits={
+            seed: faculty.by_seed[seed].logits(data.test.images)[rows] for seed in seeds
+        },
         students=students,
     )
 

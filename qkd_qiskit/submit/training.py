@@ -20,14 +20,14 @@ from qkd_qiskit.cells import Cell, Scene, is_trained, train_cell
 from qkd_qiskit.comparisons import BEFORE
 from qkd_qiskit.data import load_data
 from qkd_qiskit.errors import CheckpointError, StorageError
+from qkd_qiskit.faculty import load_faculty, teacher_files
 from qkd_qiskit.hardware.gradients import parameter_shift, spsa
 from qkd_qiskit.hardware.remote import RuntimeTarget
 from qkd_qiskit.observer import Observer
 from qkd_qiskit.recipe import Recipe
-from qkd_qiskit.runs import CIRCUIT, RECIPE, TEACHER, RunFolder, numbered_paths
+from qkd_qiskit.runs import CIRCUIT, RECIPE, RunFolder, numbered_paths
 from qkd_qiskit.students import QuantumStudent, load_student
 from qkd_qiskit.submit.request import Request, Training, trained_arms, training_spec
-from qkd_qiskit.teachers import make_teacher
 
 TRAIN = "train/"
 _STARTED = ("metrics.jsonl", "weights.safetensors", "student.json", "circuit.qasm")
@@ -105,14 +105,12 @@ def train_members(run: RunFolder, target: RuntimeTarget, *, observer: Observer) 
         return
     observer.stage("data")
     data = load_data(recipe.data, seed=recipe.seed)
-    teacher = make_teacher(
-        replace(recipe.teacher, checkpoint=str(run.path / TEACHER)), data, seed=recipe.seed
-    )
+    faculty = load_faculty(run, data)
     observer.stage(f"compiling for {target.name}")
     scene = Scene(
         folder=run,
         data=data,
-        teacher=teacher,
+        faculty=faculty,
         targets=(),
         outcomes=lambda student: outcomes_on(target, student, recipe),
         starts=_starts(run, cell),
@@ -150,7 +148,8 @@ def _create(start: RunFolder, recipe: Recipe, path: Path) -> RunFolder:
     made = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         run = RunFolder.create(made, recipe)
-        for name in (TEACHER, CIRCUIT):
+        for name in dict.fromkeys((*teacher_files(recipe).values(), CIRCUIT)):
+            (made / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(start.path / name, made / name)
         for arm, before in BEFORE.items():
             for seed in recipe.member_seeds if before in recipe.arms else ():
