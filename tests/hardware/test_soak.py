@@ -29,12 +29,12 @@ SEED = 20_260
 # 60 and 15 s after a fault of theirs.
 ASKED = "[!tb]*"
 FAULTS = (
-    f"{ASKED}:429:rate=0.07",
+    f"{ASKED}:429:rate=0.085",
     f"{ASKED}:429:rate=0.04:retry_after=0",
-    f"{ASKED}:500:rate=0.08",
-    f"{ASKED}:503:rate=0.08",
+    f"{ASKED}:500:rate=0.085",
+    f"{ASKED}:503:rate=0.085",
     f"{ASKED}:404:rate=0.04",
-    f"{ASKED}:cut:rate=0.08",
+    f"{ASKED}:cut:rate=0.085",
     f"{ASKED}:delay:rate=0.03:seconds=0.02",
     "submit:500:accepted:rate=0.08",
     "submit:503:accepted:rate=0.08",
@@ -167,7 +167,7 @@ def check(found, *, least_strikes, kills):
                 assert secret.encode() not in content, path
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(400)
 def test_a_training_survives_hundreds_of_faults_and_kills(tmp_path):
     found = go_through(
         tmp_path, seed=SEED, kills=12, longest_kill_s=2.0, modes=("job", "batch", "session")
