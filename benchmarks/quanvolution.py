@@ -11,9 +11,11 @@ patch, as their users would write it. Contenders run in turns in one process, af
 gradients were found to agree to 1e-5. Times are CPU time of the process, medians over turns; a
 ratio is the median of the turns' ratios.
 
-Also times the training of the quanvolutional teacher on 1,000 Fashion-MNIST images, 10 epochs.
+Also times the training of the quanvolutional teacher on 1,000 Fashion-MNIST images, 10 epochs, and
+its evaluation on noisy targets, where every patch of every image is a circuit for every filter.
 
-Writes quanvolution_speed.csv and quanvolution_teacher.csv under benchmarks/results/.
+Writes quanvolution_speed.csv, quanvolution_teacher.csv and quanvolution_targets.csv under
+benchmarks/results/.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -31,11 +34,16 @@ import torch
 from peers import RESULTS, seconds_in_turns, show, write
 
 from qkd_qiskit.data import load_data
+from qkd_qiskit.evaluate import evaluate, subset
+from qkd_qiskit.filter_students import as_student
+from qkd_qiskit.hardware import Target
+from qkd_qiskit.patches import patch_cost
 from qkd_qiskit.quanvolution import Quanvolution
 from qkd_qiskit.recipe import DataSpec, TeacherSpec
 from qkd_qiskit.teachers import make_teacher
 
 IMAGES, FILTERS = 256, 3
+TEACHER = TeacherSpec(kind="quanvolution", epochs=10, batch_size=32, lr=0.003, train_per_class=100)
 Pass = Callable[[], tuple[Any, Any, Any]]
 """Runs forward and backward; returns feature maps, gradients of weights and of images."""
 
@@ -229,23 +237,45 @@ def time_pass(peers: list[str], *, turns: int) -> dict[str, Any]:
 def time_teacher() -> dict[str, Any]:
     """Return the seconds of training on 1,000 images for 10 epochs, and the accuracy."""
     data = load_data(DataSpec(name="fashion_mnist"))
-    spec = TeacherSpec(kind="quanvolution", epochs=10, batch_size=32, lr=0.003, train_per_class=100)
     begin, cpu = time.perf_counter(), time.process_time()
-    teacher = make_teacher(spec, data, cache=False)
+    teacher = make_teacher(TEACHER, data, cache=False)
     return {
         "images": 1000,
-        "epochs": spec.epochs,
+        "epochs": TEACHER.epochs,
         "wall_s": time.perf_counter() - begin,
         "cpu_s": time.process_time() - cpu,
         "test_accuracy": teacher.accuracy,
     }
 
 
+def time_targets(*, images: int, shots: int) -> list[dict[str, Any]]:
+    """Return the accuracy of that teacher on noisy targets, every patch a circuit, and its cost."""
+    data = load_data(DataSpec(name="fashion_mnist"))
+    student = as_student(make_teacher(TEACHER, data), image_shape=data.image_shape)
+    split, _ = subset(data.test, limit=images)
+    rows = []
+    for name in ("fake_torino", "fake_torino:exact", "fake_melbourne:exact"):
+        target = Target.parse(name, shots=shots)
+        cost = patch_cost(student.filters, split.images, target=target)
+        begin = time.perf_counter()
+        figures = evaluate(student, split, target=target)
+        rows.append(
+            {
+                "target": name, "images": images, **asdict(cost), "executions": cost.executions,
+                "accuracy": figures.accuracy, "exact_accuracy": figures.exact_accuracy,
+                "wall_s": time.perf_counter() - begin,
+            }
+        )  # fmt: skip
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--peers", default=",".join(PEERS))
     parser.add_argument("--turns", type=int, default=9)
-    parser.add_argument("--parts", default="pass,teacher")
+    parser.add_argument("--parts", default="pass,teacher,targets")
+    parser.add_argument("--images", type=int, default=50)
+    parser.add_argument("--shots", type=int, default=1024)
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
@@ -260,6 +290,11 @@ def main() -> None:
         row = time_teacher()
         show(row)
         write(RESULTS / "quanvolution_teacher.csv", [row])
+    if "targets" in parts:
+        rows = time_targets(images=options.images, shots=options.shots)
+        for row in rows:
+            show(row)
+        write(RESULTS / "quanvolution_targets.csv", rows)
 
 
 if __name__ == "__main__":

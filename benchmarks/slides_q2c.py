@@ -56,7 +56,7 @@ from qkd_qiskit.teachers import Teacher, make_teacher
 
 RESULTS = Path(__file__).parent / "results"
 POINTS = (50, 100, 200, 500, 1000, 5000)
-EPOCHS = {50: 100, 100: 80, 200: 60, 500: 40, 1000: 30, 5000: 15}
+EPOCHS = {50: 100, 100: 80, 200: 60, 500: 40, 1000: 30, 5000: 10}
 TUNING_SEEDS = (100, 101, 102)
 RATES = (0.001, 0.003, 0.01)
 TEACHER_RATES = (0.003, 0.01)
