@@ -115,8 +115,7 @@ class Row:
         test: Accuracy on all test images, epoch chosen on validation.
         chosen_epoch: That epoch, from 1.
         validation: Validation accuracy of that epoch.
-        last_validation: Validation accuracy after the last epoch.
-        failed: Whether the run collapsed: after the last epoch it is no better than chance.
+        lost_classes: Classes of which it recognises less than a tenth of the validation images.
     """
 
     cell: str
@@ -126,8 +125,12 @@ class Row:
     test: float
     chosen_epoch: int
     validation: float
-    last_validation: float
-    failed: bool
+    lost_classes: int
+
+    @property
+    def failed(self) -> bool:
+        """Whether a class was lost: the run has not been trained."""
+        return self.lost_classes > 0
 
 
 def run(
@@ -226,7 +229,6 @@ def _read(path: Path) -> Figures:
 
 
 def _row(cell: Cell, arm: Arm, seed: int, figures: Figures) -> Row:
-    chance = 1 / cell.num_classes
     return Row(
         cell=cell.name,
         arm=arm.name,
@@ -235,6 +237,5 @@ def _row(cell: Cell, arm: Arm, seed: int, figures: Figures) -> Row:
         test=figures.test,
         chosen_epoch=figures.chosen_epoch,
         validation=figures.validation[figures.chosen_epoch - 1],
-        last_validation=figures.validation[-1],
-        failed=figures.validation[-1] <= chance + (1 - chance) / 18,
+        lost_classes=figures.lost_classes,
     )

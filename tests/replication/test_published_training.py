@@ -12,6 +12,8 @@ from qkd_qiskit.data import Data
 from qkd_qiskit.replication import CELLS, PublishedLessons, Setting, kernel, train
 from qkd_qiskit.replication.cells import TEACHERS
 from qkd_qiskit.replication.lessons import published_lessons
+from qkd_qiskit.replication.student import initial_weights
+from qkd_qiskit.replication.training import recall
 
 SETTING = Setting(qubits=3, epochs=2)
 
@@ -71,6 +73,17 @@ def test_the_chosen_epoch_is_the_first_best_on_validation(squares):
     # Validation and test are the same images here.
     assert figures.test == figures.validation[figures.chosen_epoch - 1]
     assert figures.published == max(figures.subset)
+
+
+def test_a_class_that_is_never_recognised_is_lost(squares):
+    weights = initial_weights(3, seed=0)
+    weights[-153:-3], weights[-3:] = 0, np.arctanh((-0.5, 0.5, -0.5))  # always outcome 2
+    assert recall(SETTING, weights, squares.test, seed=0).tolist() == [0, 0, 1]
+    stuck = train(Setting(qubits=3, epochs=1, lr=1e-12), squares, seed=0)
+    assert stuck.lost_classes == 2
+    learnt = [train(Setting(qubits=3, epochs=8), squares, seed=seed) for seed in range(2)]
+    best = max(learnt, key=lambda figures: figures.test)
+    assert best.lost_classes == 0
 
 
 def test_shots_scatter_around_the_probabilities():
