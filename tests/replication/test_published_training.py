@@ -80,7 +80,7 @@ def test_a_class_that_is_never_recognised_is_lost(squares):
     weights[-153:-3], weights[-3:] = 0, np.arctanh((-0.5, 0.5, -0.5))  # always outcome 2
     assert recall(SETTING, weights, squares.test, seed=0).tolist() == [0, 0, 1]
     stuck = train(Setting(qubits=3, epochs=1, lr=1e-12), squares, seed=0)
-    assert stuck.lost_classes == 2
+    assert stuck.lost_classes >= 2  # it says one thing of every image
     learnt = [train(Setting(qubits=3, epochs=8), squares, seed=seed) for seed in range(2)]
     best = max(learnt, key=lambda figures: figures.test)
     assert best.lost_classes == 0
