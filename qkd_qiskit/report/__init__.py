@@ -366,7 +366,8 @@ def _noise_section(result: Mapping[str, Any]) -> Markup:
 
 def _device_section(result: Mapping[str, Any]) -> list[Markup]:
     """What ran where and what it cost, where anything was submitted."""
-    if not any("device" in described for described in result["targets"].values()):
+    devices = [target for target in result["targets"].values() if "device" in target]
+    if not devices and "trained_on" not in result:
         return []
     return [section("Jobs", device_table(result))]
 

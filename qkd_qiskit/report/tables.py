@@ -11,7 +11,6 @@ from qkd_qiskit.report.wording import (
     PLACES,
     arm_name,
     best_case,
-    charged,
     conditions,
     count,
     measured,
@@ -121,36 +120,43 @@ def cost_table(result: Mapping[str, Any]) -> Markup:
 
 def device_table(result: Mapping[str, Any]) -> Markup:
     """What was submitted: where, when, how much, and what it cost; a target a row."""
-    rows: list[list[object]] = []
-    for name, described in result["targets"].items():
-        device = described.get("device")
-        if device is not None:
-            where = PLACES[device["place"]].format(device["backend"])
-            rows.append(
-                [
-                    join([name, _small(where)]),
-                    " to ".join(device["submitted"]),
-                    described["calibration_date"],
-                    device["mode"],
-                    count(len(device["jobs"])),
-                    count(device["circuits"]),
-                    count(device["executions"]),
-                    charged(device),
-                ]
-            )
-    jobs = "; ".join(
-        f"{name}: {', '.join(described['device']['jobs'])}"
+    sent = {
+        name: described["device"] | {"calibration_date": described["calibration_date"]}
         for name, described in result["targets"].items()
-        if described.get("device", {}).get("place") == "device"
+        if "device" in described
+    }
+    if "trained_on" in result:
+        sent = {"training": result["trained_on"], **sent}
+    rows: list[list[object]] = []
+    for name, device in sent.items():
+        where = PLACES[device["place"]].format(device["backend"])
+        seconds = device["qpu_seconds"]
+        told = (
+            f"about {device['expected_qpu_seconds']:.1f}" if seconds is None else f"{seconds:.1f}"
+        )
+        rows.append(
+            [
+                join([name, _small(f"{where}, {' to '.join(device['submitted'])}")]),
+                device["calibration_date"],
+                device["mode"],
+                count(len(device["jobs"])),
+                count(device["circuits"]),
+                count(device["executions"]),
+                told,
+                f"{device['wait_seconds']:.1f}" if device["mode"] == "session" else _NONE,
+            ]
+        )
+    real = [
+        f"Jobs of {name}: {', '.join(device['jobs'])}."
+        for name, device in sent.items()
+        if device["place"] == "device"
+    ]
+    header = ["", "calibrated", "mode", "jobs", "circuits", "executions", "QPU s", "waits, s"]
+    explained = (
+        "Circuits: with their values bound. Executions: circuits times shots. Waits: what a "
+        "session, which is billed while it is open, waited for this computer between jobs."
     )
-    header = ["", "submitted", "calibrated", "mode", "jobs", "circuits", "executions", "charged"]
-    return table(
-        header,
-        [rows],
-        caption="Circuits: with their values bound. Executions: circuits times shots. "
-        + (f"Jobs: {jobs}. " if jobs else "")
-        + " ".join(measured(result)),
-    )
+    return table(header, [rows], caption=" ".join([explained, *real, *measured(result)]))
 
 
 def noise_table(result: Mapping[str, Any], pairs: Pairs) -> Markup:

@@ -145,6 +145,7 @@ def collect_run(folder: RunFolder, *, observer: Observer | None = None) -> list[
             outcomes.append(Outcome(folder, folder.result or {}, submission, already=True))
             continue
         options = replace(folder.recipe.runtime, mode=submission.mode)
+        observer.stage(f"connecting to {submission.backend}")
         connection = open_device(submission.backend, options=options)
         _check_place(folder, submission, connection)
         outcomes.append(_finish(folder, submission, connection, observer=observer))

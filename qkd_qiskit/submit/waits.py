@@ -12,8 +12,8 @@ from qkd_qiskit.hardware.accounting import INTERACTIVE_TTL_S
 class SessionWaits:
     """Waits between the jobs of sessions, as a journal's lines tell them.
 
-    From the end of a job to the end of the next, less the next one's QPU seconds, and at most the
-    time after which an idle session is no longer billed.
+    After a job that leaves none behind: until the end of the next, less its QPU seconds, and at
+    most the time after which an idle session is no longer billed.
     """
 
     def __init__(self) -> None:
@@ -21,6 +21,7 @@ class SessionWaits:
         """Seconds waited before the jobs of each key."""
         self._keys: dict[str, str] = {}
         self._inside = False
+        self._pending: set[str] = set()
         self._ended: datetime | None = None
 
     @property
@@ -36,11 +37,14 @@ class SessionWaits:
             self._ended = None
         elif event == "intent":
             self._keys[entry["tag"]] = entry["key"]
+        elif event == "submitted":
+            self._pending.add(entry["tag"])
         elif event in ("finished", "failed") and self._inside:
+            self._pending.discard(entry["tag"])
             now = datetime.fromisoformat(entry["time"])
             if self._ended is not None:
                 key = self._keys[entry["tag"]]
                 wait = (now - self._ended).total_seconds() - (entry["usage_s"] or 0.0)
                 billed = min(max(0.0, wait), INTERACTIVE_TTL_S)
                 self.of_keys[key] = self.of_keys.get(key, 0.0) + billed
-            self._ended = now
+            self._ended = None if self._pending else now
