@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from qkd_qiskit.cli.keys import COMMANDS, sections
 from qkd_qiskit.recipes import recipe_keys, type_message, unknown_key
 
+_NUMBERS = {"int": "a whole number", "float": "a number"}
+
 
 def argument_message(error: Exception, words: Sequence[str], *, commands: Sequence[str]) -> str:
     """One line for options that the parser refuses."""
@@ -26,6 +28,10 @@ def argument_message(error: Exception, words: Sequence[str], *, commands: Sequen
     if unknown and unknown[1].startswith("--"):
         flag = unknown[1].partition("=")[0].removeprefix("--")
         return unknown_key(flag) if words[0] in COMMANDS else f"--{flag} is not an option"
+    typed = re.match(r'Parser key "([\w.]+)": Expected a <class \'(\w+)\'>\. Got value: (.*)', text)
+    if typed and typed[2] in _NUMBERS and typed[1] not in recipe_keys():
+        flag = typed[1].rpartition(".")[2].replace("_", "-")
+        return f"--{flag}: {typed[3]} is not accepted; give {_NUMBERS[typed[2]]}"
     group = re.match(r'Parser key "(\w+)"', text)
     if group and group[1] in sections() and group[1] not in recipe_keys():
         return f"--{group[1]} cannot be read; give its keys one by one, see `qkd {words[0]} --help`"

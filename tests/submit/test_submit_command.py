@@ -34,7 +34,8 @@ CODE = "import sys; from qkd_qiskit.cli import main; sys.exit(main())"
         ("submit RUN --backend fake_manila --seeds a", "--seeds: 'a' is not accepted"),
         ("submit RUN --backend fake_manila --seeds 0,9", "has the seeds 0, 1"),
         ("submit RUN --backend fake_manila --max-qpu-seconds 0", "give a number above 0"),
-        ("submit RUN --backend fake_manila --max-qpu-seconds nan", "give a number above 0"),
+        ("submit RUN --backend fake_manila --max-qpu-seconds nan", "nan is not accepted"),
+        ("submit RUN --backend fake_manila --max-qpu-seconds much", "--max-qpu-seconds: much is"),
         ("submit RUN --backend fake_manila --dry-run --rate much", "--rate: 'much'"),
         ("submit RUN --backend fake_manila --train adam", "give spsa or parameter_shift"),
         ("submit RUN --backend fake_manila --steps 3", "--steps is for training"),
@@ -42,8 +43,8 @@ CODE = "import sys; from qkd_qiskit.cli import main; sys.exit(main())"
         ("submit RUN --backend fake_manila --train spsa --lr -1", "--lr: -1 is not accepted"),
         ("submit RUN --backend fake_manila --train spsa --shifted-weights 2", "SPSA shifts none"),
         (
-            "submit RUN --backend fake_manila --train parameter_shift --shifted-weights 99 "
-            "--dry-run",
+            "submit RUN --backend fake_manila --dry-run --train parameter_shift "
+            + "--shifted-weights 99",
             "the circuit has 4 weights",
         ),
         ("submit RUN --backend fake_lima_armonk", "unknown target"),
