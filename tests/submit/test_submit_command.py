@@ -44,7 +44,7 @@ CODE = "import sys; from qkd_qiskit.cli import main; sys.exit(main())"
         ("submit RUN --backend fake_manila --train spsa --shifted-weights 2", "SPSA shifts none"),
         (
             "submit RUN --backend fake_manila --dry-run --train parameter_shift "
-            + "--shifted-weights 99",
+             "--shifted-weights 99",
             "the circuit has 4 weights",
         ),
         ("submit RUN --backend fake_lima_armonk", "unknown target"),
