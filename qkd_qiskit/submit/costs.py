@@ -145,6 +145,7 @@ def plan_budget(
         fresh = training is not None and training.fresh
         after = evaluation(ends if fresh else [*ends, *ends])  # with what they began from
         weights = len(student.weights)
+        inputs = student.spec.reduction in TRAINED  # their angles are shifted, sample by sample
         ways, images = _ways(training, weights=weights), _images(recipe)
         trained = []
         for wanted in ways:
@@ -159,10 +160,10 @@ def plan_budget(
                 spec,
                 members=len(arms) * len(seeds),
                 images=images,
-                inputs=student.spec.reduction in TRAINED,
+                inputs=inputs,
                 load=lambda rows: replace(groups[0].load(0), rows=rows),
             )
-            trained.append((wanted, cost(_words(wanted, weights=weights), calls)))
+            trained.append((wanted, cost(_words(wanted, weights=weights, inputs=inputs), calls)))
     chosen = whole
     others = [one for wanted, one in trained if wanted != training]
     if training is not None:
@@ -224,13 +225,13 @@ def _ways(training: Training | None, *, weights: int) -> list[Training]:
     return ways if training is None or training in ways else [training, *ways]
 
 
-def _words(training: Training, *, weights: int) -> str:
+def _words(training: Training, *, weights: int, inputs: bool) -> str:
     steps = f"train {training.steps} steps"
     if training.gradient == "spsa":
         return f"{steps}, SPSA"
     shifted = training.shifted_weights
     some = "all weights" if shifted is None else f"{shifted} of {weights} weights"
-    return f"{steps}, parameter shift on {some}"
+    return f"{steps}, parameter shift on {some}{' and the inputs' if inputs else ''}"
 
 
 def _images(recipe: Recipe) -> int:

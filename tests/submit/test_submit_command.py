@@ -14,6 +14,7 @@ from qkd_qiskit.hardware.records import read_journal
 from qkd_qiskit.runs import RunFolder
 from qkd_qiskit.submit.record import find_submissions
 
+SHIFT = "submit RUN --backend fake_manila --train parameter_shift"
 CODE = "import sys; from qkd_qiskit.cli import main; sys.exit(main())"
 
 
@@ -42,11 +43,7 @@ CODE = "import sys; from qkd_qiskit.cli import main; sys.exit(main())"
         ("submit RUN --backend fake_manila --train spsa --steps 0", "--steps: 0 is not accepted"),
         ("submit RUN --backend fake_manila --train spsa --lr -1", "--lr: -1 is not accepted"),
         ("submit RUN --backend fake_manila --train spsa --shifted-weights 2", "SPSA shifts none"),
-        (
-            "submit RUN --backend fake_manila --dry-run --train parameter_shift "
-             "--shifted-weights 99",
-            "the circuit has 4 weights",
-        ),
+        (f"{SHIFT} --shifted-weights 99 --dry-run", "the circuit has 4 weights"),
         ("submit RUN --backend fake_lima_armonk", "unknown target"),
         ("collect", "run missing"),
         ("collect nowhere", "nowhere holds no run"),
