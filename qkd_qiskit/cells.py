@@ -34,7 +34,15 @@ from qkd_qiskit.students import (
     load_student,
     make_student,
 )
-from qkd_qiskit.tuning import Setting, chosen_setting, grid, is_tried, keep_tried, tuning_seeds
+from qkd_qiskit.tuning import (
+    Setting,
+    chosen_setting,
+    first_round,
+    is_tried,
+    keep_tried,
+    second_round,
+    tuning_seeds,
+)
 
 SEEDS_PER_CELL = 10  # enough for a step to be cheap, few enough for cells to be shared out
 
@@ -94,14 +102,21 @@ def recipe_targets(recipe: Recipe) -> list[Target]:
     return [Target.parse(name, shots=recipe.shots, seed=recipe.seed) for name in recipe.targets]
 
 
-def tuning_cells(recipe: Recipe) -> list[Cell]:
-    """The cells that have to end before the tuned arm can begin."""
-    if not any(ARMS[arm].tuned for arm in recipe.arms):
-        return []
+def rounds(folder: RunFolder) -> Iterator[list[Cell]]:
+    """The cells of a run in rounds: which there are in one can depend on the rounds before it."""
+    recipe = folder.recipe
+    if any(ARMS[arm].tuned for arm in recipe.arms):
+        first = first_round(recipe)
+        yield _tuning_cells(recipe, first)
+        yield _tuning_cells(recipe, second_round(folder), start=len(first))
+    yield member_cells(recipe)
+
+
+def _tuning_cells(recipe: Recipe, settings: Sequence[Setting], *, start: int = 0) -> list[Cell]:
     seeds = tuning_seeds(recipe)
     return [
         Cell("tuning", ("label_only_tuned",), seeds, part, setting)
-        for part, setting in enumerate(grid(recipe))
+        for part, setting in enumerate(dict.fromkeys(settings), start=start)
     ]
 
 

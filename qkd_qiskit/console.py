@@ -74,6 +74,10 @@ class Terminal(Observer):
         self._done += images
         self._show(self._done, total, "images", unit="image")
 
+    def cells(self, done: int, *, total: int) -> None:
+        """A round of cells has gone on."""
+        self._show(done, total, "trained", unit="cell")
+
     def step(self, number: int, *, steps: int, loss: float) -> None:
         """A step of training on a device has been taken."""
         self._show(number, steps, f"loss {loss:.3f}", unit="step")
@@ -135,6 +139,34 @@ def summary_table(result: Mapping[str, Any]) -> Table:
             table.add_section()
             table.add_row(title, *(gain_text(result[key][name]) for name in targets))
     return table
+
+
+def comparison_table(result: Mapping[str, Any]) -> Table:
+    """What a study ends with: a comparison of two arms a row."""
+    table = Table(title="paired gains in points, with their 95 % interval")
+    table.add_column("", no_wrap=True)
+    for name in ("gain", "p (Holm)", "effect d_z", "pairs", "seeds for 1 point"):
+        table.add_column(name, justify="right")
+    for target in result["targets"]:
+        table.add_section()
+        for entry in result["comparisons"]:
+            if entry["target"] == target:
+                table.add_row(*_comparison(entry, several=len(result["targets"]) > 1))
+    return table
+
+
+def _comparison(entry: Mapping[str, Any], *, several: bool) -> list[str]:
+    where = f" on {entry['target']}" if several else ""
+    arms = f"{entry['arm']} - {entry['baseline']}".replace("_", " ")
+    corrected, effect, needed = entry["p_holm"], entry["effect"], entry["seeds_needed"]["1"]
+    return [
+        arms + where,
+        gain_text(entry),
+        "" if corrected is None else "< 0.001" if corrected < 0.001 else f"{corrected:.3f}",
+        "" if effect is None else f"{effect:+.2f}",
+        str(entry["seeds"]),
+        "" if needed is None else str(needed),
+    ]
 
 
 def gain_text(gain: Mapping[str, Any]) -> str:

@@ -150,10 +150,10 @@ def _with_absolute_paths(recipe: Recipe) -> Recipe:
     )
 
 
-def new_folder(recipe_name: str, *, parent: Path = Path("runs")) -> Path:
+def new_folder(recipe_name: str, *, suffix: str = "", parent: Path = Path("runs")) -> Path:
     """A path for a new run that nothing is at: runs/digits, then runs/digits-2, ..."""
     stem = re.sub(r"[^\w.-]", "_", Path(recipe_name).stem) or "run"
-    return next(path for path in numbered_paths(parent / stem) if not path.exists())
+    return next(path for path in numbered_paths(parent / f"{stem}{suffix}") if not path.exists())
 
 
 def numbered_paths(path: Path) -> Iterator[Path]:

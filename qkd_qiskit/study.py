@@ -23,9 +23,9 @@ from qkd_qiskit.cells import (
     member_cells,
     new_student,
     recipe_targets,
+    rounds,
     train_cell,
     training_outcomes,
-    tuning_cells,
 )
 from qkd_qiskit.circuits.openqasm import dump_circuit
 from qkd_qiskit.comparisons import compare_arms
@@ -83,8 +83,8 @@ def run(
     observer, workers = observer or Observer(), workers or Workers()
     recipe, timing = folder.recipe, _Timing()
     check_arms(recipe)
-    cells = [*tuning_cells(recipe), *member_cells(recipe)]
-    trained = all(is_trained(folder, cell) for cell in cells)
+    workers.check()
+    trained = all(is_trained(folder, cell) for cell in member_cells(recipe))
     if not trained:
         _check_place(folder)
     targets = recipe_targets(recipe)
@@ -100,8 +100,8 @@ def run(
     if student.circuit is not None:
         write_text(folder.path / CIRCUIT, dump_circuit(student.circuit))
     scene = Scene(folder=folder, data=data, faculty=faculty, targets=targets)
-    for cells in (tuning_cells(recipe), member_cells(recipe)):
-        if workers.parallel and cells:
+    for cells in rounds(folder):
+        if workers.parallel:
             with timing("cells"):
                 observer.stage(cells[0].population if cells[0].setting else "students")
                 run_cells(folder, cells, workers=workers, targets=targets, observer=observer)
@@ -123,7 +123,7 @@ def run(
         command=command,
     )
     result["training_cost"] = _training_cost(folder)
-    if tuning_cells(recipe):
+    if any(ARMS[arm].tuned for arm in recipe.arms):
         result["tuning"] = tuned(folder)
     if shows_outcomes(student):
         result["outcomes"] = _outcomes(folder, data)

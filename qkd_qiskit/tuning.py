@@ -1,14 +1,14 @@
 """The label-only arm with settings of its own: the baseline that a gain has to beat.
 
-Learning rate, weight decay and number of epochs are chosen from a grid around the recipe's, by the
-mean accuracy on the validation images of some of the run's own seeds. The recipe's setting is in
-the grid; ties go to the one that comes first.
+By mean accuracy on the validation images, over some of the run's own seeds: first learning rate and
+number of epochs from a grid around the recipe's, then weight decay at the best of them. The
+recipe's own setting is in the grid; ties go to the one that comes first.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -42,15 +42,28 @@ class Setting:
         return replace(spec, **asdict(self))
 
 
-def grid(recipe: Recipe) -> list[Setting]:
-    """The settings that are tried, the recipe's first."""
+def first_round(recipe: Recipe) -> list[Setting]:
+    """Learning rates and epochs with the recipe's weight decay, the recipe's setting first."""
     spec = recipe.distill
-    own = Setting(spec.lr, spec.weight_decay, spec.epochs)
-    tried = [
-        Setting(float(f"{spec.lr * lr:.3g}"), weight_decay, max(1, round(spec.epochs * epochs)))
-        for lr, weight_decay, epochs in itertools.product(LR_FACTORS, WEIGHT_DECAYS, EPOCH_FACTORS)
+    return [
+        Setting(
+            spec.lr if lr == 1 else float(f"{spec.lr * lr:.3g}"),
+            spec.weight_decay,
+            max(1, round(spec.epochs * epochs)),
+        )
+        for lr, epochs in itertools.product(LR_FACTORS, EPOCH_FACTORS)
     ]
-    return list(dict.fromkeys([own, *tried]))
+
+
+def second_round(folder: RunFolder) -> list[Setting]:
+    """Weight decays at the best of the first round.
+
+    Raises:
+        CheckpointError: A setting of the first round has not been tried yet.
+    """
+    best = _setting(max(_tried(folder, first_round(folder.recipe)), key=_score))
+    others = [decay for decay in WEIGHT_DECAYS if decay != best.weight_decay]
+    return [replace(best, weight_decay=decay) for decay in others]
 
 
 def tuning_seeds(recipe: Recipe) -> tuple[int, ...]:
@@ -79,21 +92,32 @@ def tuned(folder: RunFolder) -> dict[str, Any]:
     """What was tried and chosen, for result.json.
 
     Raises:
-        CheckpointError: A setting of the grid has not been tried yet.
+        CheckpointError: A setting has not been tried yet.
     """
-    tried = [read_json(tuning_file(folder, setting)) for setting in grid(folder.recipe)]
-    chosen = max(tried, key=_score)
-    return {"seeds": list(tuning_seeds(folder.recipe)), "chosen": chosen, "tried": tried}
+    tried = _tried(folder, [*first_round(folder.recipe), *second_round(folder)])
+    return {
+        "seeds": list(tuning_seeds(folder.recipe)),
+        "chosen": max(tried, key=_score),
+        "tried": tried,
+    }
 
 
 def chosen_setting(folder: RunFolder) -> Setting:
     """The setting of the best mean validation accuracy.
 
     Raises:
-        CheckpointError: A setting of the grid has not been tried yet.
+        CheckpointError: A setting has not been tried yet.
     """
-    chosen = tuned(folder)["chosen"]
-    return Setting(chosen["lr"], chosen["weight_decay"], chosen["epochs"])
+    return _setting(tuned(folder)["chosen"])
+
+
+def _tried(folder: RunFolder, settings: Sequence[Setting]) -> list[dict[str, Any]]:
+    files = (tuning_file(folder, setting) for setting in dict.fromkeys(settings))
+    return [read_json(path) for path in files]
+
+
+def _setting(tried: Mapping[str, Any]) -> Setting:
+    return Setting(tried["lr"], tried["weight_decay"], tried["epochs"])
 
 
 def _score(tried: Mapping[str, Any]) -> float:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,10 @@ CONNECT_S = 10
 _one_at_a_time = threading.Lock()
 
 
+class _WorkerDied(Exception):
+    """A worker died, and the cells that were given to it with it."""
+
+
 @dataclass(frozen=True)
 class Workers:
     """Where cells run.
@@ -56,6 +62,16 @@ class Workers:
     def parallel(self) -> bool:
         """Whether cells run in other processes."""
         return self.jobs > 1 or self.cluster is not None
+
+    def check(self) -> None:
+        """Raise where the cluster cannot be reached.
+
+        Raises:
+            InputError: Dask is not installed, or nothing answers at the address.
+        """
+        if self.cluster is not None:
+            with connected(self.cluster):
+                pass
 
 
 def run_cells(
@@ -77,73 +93,90 @@ def run_cells(
     with _pool(workers) as submit:
         while missing := [cell for cell in cells if not is_finished(folder, cell, targets)]:
             done = len(cells) - len(missing)
-            observer.cells(done, total=len(cells))
             try:
                 for _ in submit(folder, missing):
                     done, deaths = done + 1, 0
                     observer.cells(done, total=len(cells))
-            except _deaths() as error:
+            except _WorkerDied as error:
                 deaths += 1
                 if deaths >= MOST_DEATHS:
                     raise WorkerError(
-                        f"worker processes died {deaths} times without finishing a cell "
-                        f"({_first_line(error)}); is memory short? give fewer --jobs"
+                        f"worker processes died {deaths} times without finishing a cell ({error}); "
+                        f"where memory is short, give fewer --jobs"
                     ) from error
                 logger.warning("a worker process died; its cells run again")
-    observer.cells(len(cells), total=len(cells))
 
 
 @contextmanager
 def _pool(workers: Workers) -> Iterator[Callable[[RunFolder, Sequence[Cell]], Iterator[None]]]:
     """A function that runs cells and yields as each ends."""
-    from joblib import Parallel, delayed, parallel_config
-
-    def submit(folder: RunFolder, cells: Sequence[Cell]) -> Iterator[None]:
-        run = Parallel(n_jobs=workers.jobs, return_as="generator_unordered")
-        owner = os.getpid() if workers.cluster is None else None
-        path = folder.path.absolute()
-        results: Iterator[None] = run(delayed(_run)(path, cell, owner=owner) for cell in cells)
-        return results
-
     if workers.cluster is None:
-        with parallel_config(backend="loky", inner_max_num_threads=1):
-            yield submit
-        return
-    with _client(workers.cluster) as client, parallel_config(backend="dask", client=client):
-        yield submit
+        yield partial(_in_processes, workers.jobs)
+    else:
+        with connected(workers.cluster) as client:
+            yield partial(_on_cluster, client)
+
+
+def _in_processes(jobs: int, folder: RunFolder, cells: Sequence[Cell]) -> Iterator[None]:
+    from joblib import Parallel, delayed, parallel_config
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+    path = folder.path.absolute()
+    with parallel_config(backend="loky", inner_max_num_threads=1):
+        run = Parallel(n_jobs=jobs, return_as="generator_unordered")
+        try:
+            yield from run(delayed(_run)(path, cell, owner=os.getpid()) for cell in cells)
+        except TerminatedWorkerError as error:
+            raise _WorkerDied(_first_line(error)) from error
+
+
+def _on_cluster(client: Any, folder: RunFolder, cells: Sequence[Cell]) -> Iterator[None]:
+    from distributed import as_completed
+    from distributed.scheduler import KilledWorker
+
+    path = folder.path.absolute()
+    futures = [client.submit(_run, path, cell, owner=None, pure=False) for cell in cells]
+    try:
+        for future in as_completed(futures, loop=client.loop):
+            future.result()
+            yield
+    except KilledWorker as error:
+        raise _WorkerDied(_first_line(error)) from error
+    except CancelledError as error:
+        raise WorkerError("the cluster was lost: its scheduler does not answer any more") from error
+    finally:
+        client.cancel(futures)
 
 
 @contextmanager
-def _client(address: str) -> Iterator[Any]:
+def connected(address: str) -> Iterator[Any]:
+    """A client of the Dask scheduler at an address.
+
+    Raises:
+        InputError: Dask is not installed, or nothing answers there.
+    """
     try:
         from distributed import Client
     except ImportError as error:
         raise InputError(
             "--cluster needs Dask, which is not installed; pip install 'qkd-qiskit[cluster]'"
         ) from error
+    wanted = "give the address that `dask scheduler` prints, such as tcp://10.0.0.1:8786"
+    if not re.fullmatch(r"\w+://\S+:\d+", address):
+        raise InputError(f"--cluster: {address!r} is no address; {wanted}")
+    for name in ("distributed", "tornado"):  # what goes wrong is raised, in one line
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         client = Client(address, timeout=CONNECT_S, set_as_default=False)
     except (OSError, ValueError) as error:
         raise InputError(
-            f"--cluster: no Dask scheduler answers at {address!r} ({_first_line(error)}); give the "
-            f"address that `dask scheduler` prints, such as tcp://10.0.0.1:8786"
+            f"--cluster: no Dask scheduler answers at {address!r} ({_first_line(error)}); {wanted}"
         ) from error
     try:
         yield client
     finally:
         with suppress(OSError, TimeoutError):
             client.close(timeout=1)
-
-
-def _deaths() -> tuple[type[Exception], ...]:
-    """What says that a worker died."""
-    from joblib.externals.loky.process_executor import TerminatedWorkerError
-
-    try:
-        from distributed.scheduler import KilledWorker
-    except ImportError:
-        return (TerminatedWorkerError,)
-    return (TerminatedWorkerError, KilledWorker)
 
 
 def _run(path: Path, cell: Cell, *, owner: int | None) -> None:

@@ -14,6 +14,7 @@ from qkd_qiskit.cli.catalogue import add_catalogue, run_circuits, run_recipes, r
 from qkd_qiskit.cli.distill import distill_parser, run_distill
 from qkd_qiskit.cli.evaluate import evaluate_parser, run_evaluate
 from qkd_qiskit.cli.messages import argument_message, discard_output, fail
+from qkd_qiskit.cli.study import run_study, study_parser
 from qkd_qiskit.cli.submit import collect_parser, run_collect, run_submit, submit_parser
 from qkd_qiskit.errors import InputError, QKDError
 
@@ -21,6 +22,7 @@ DESCRIPTION = """Distil a classical teacher into a quantum circuit that runs on 
 know whether it helped."""
 _COMMANDS: dict[str, Callable[[Namespace, Sequence[str]], int]] = {
     "distill": run_distill,
+    "study": run_study,
     "evaluate": run_evaluate,
     "submit": run_submit,
     "collect": run_collect,
@@ -78,6 +80,9 @@ def _parser(recipe: str | None) -> ArgumentParser:
     commands = parser.add_subcommands(dest="command", title="commands", metavar="COMMAND")
     commands.add_subcommand(
         "distill", distill_parser(recipe), help="train a student from a teacher, and compare"
+    )
+    commands.add_subcommand(
+        "study", study_parser(recipe), help="is the gain real? paired seeds, controls, statistics"
     )
     commands.add_subcommand(
         "evaluate", evaluate_parser(), help="evaluate a trained run on another target"

@@ -11,11 +11,12 @@ from jsonargparse import ArgumentParser, Namespace
 from qkd_qiskit.cli.keys import DEFAULT_RECIPE, add_keys, given_recipe, sections
 from qkd_qiskit.cli.messages import fail
 from qkd_qiskit.cli.output import add_output_options, show_result, terminal
-from qkd_qiskit.errors import InputError, StorageError
+from qkd_qiskit.errors import InputError, StorageError, WorkerError
 from qkd_qiskit.recipes import recipe_keys
 
 if TYPE_CHECKING:
     from qkd_qiskit.runs import RunFolder
+    from qkd_qiskit.workers import Workers
 
 
 def distill_parser(recipe: str | None) -> ArgumentParser:
@@ -37,14 +38,27 @@ def distill_parser(recipe: str | None) -> ArgumentParser:
 
 def run_distill(options: Namespace, words: Sequence[str]) -> int:
     """Start a new run, or continue one; returns the exit status."""
+    return run_folder(options, words)
+
+
+def run_folder(options: Namespace, words: Sequence[str], *, workers: Workers | None = None) -> int:
+    """Run what the options say, in a new folder or the one to continue; returns the exit status.
+
+    Args:
+        options: What was parsed.
+        words: What was typed; its first word is the command.
+        workers: Where the cells of the run go; default: this process.
+    """
     from qkd_qiskit.runs import RECIPE, RunFolder, new_folder
 
+    name = words[0]
     if options.resume is None:
         recipe = given_recipe(options)
-        path = options.out or new_folder(options.recipe or DEFAULT_RECIPE)
+        suffix = "" if name == "distill" else f"-{name}"
+        path = options.out or new_folder(options.recipe or DEFAULT_RECIPE, suffix=suffix)
         folder = RunFolder.create(path, recipe)
         try:
-            return _run(folder, options, command=["qkd", *words])
+            return _run(folder, options, command=["qkd", *words], workers=workers)
         except InputError:
             folder.discard()
             raise
@@ -57,22 +71,26 @@ def run_distill(options: Namespace, words: Sequence[str]) -> int:
         )
     folder = RunFolder.open(options.resume)
     # What repeats a run is its recipe: the command that started it is not known here.
-    return _run(folder, options, command=["qkd", "distill", str(folder.path / RECIPE)])
+    command = ["qkd", name, str(folder.path / RECIPE)]
+    return _run(folder, options, command=command, workers=workers)
 
 
-def _run(folder: RunFolder, options: Namespace, *, command: Sequence[str]) -> int:
+def _run(
+    folder: RunFolder, options: Namespace, *, command: Sequence[str], workers: Workers | None
+) -> int:
     from qkd_qiskit.report import write_report
     from qkd_qiskit.study import run
 
-    resume = f"to continue: qkd distill --resume {shlex.quote(str(folder.path))}"
+    resume = f"to continue: qkd {command[1]} --resume {shlex.quote(str(folder.path))}"
     try:
         with terminal(options) as observer:
-            result = run(folder, observer=observer, command=shlex.join(command))
+            text = shlex.join(command)
+            result = run(folder, observer=observer, command=text, workers=workers)
             observer.stage("report")
             write_report(folder)
     except KeyboardInterrupt:
         return fail(f"interrupted; {resume}", status=130)
-    except StorageError as error:
+    except (StorageError, WorkerError) as error:
         return fail(f"{error}; {resume}", status=1)
     return show_result(folder, result, options)
 

@@ -10,7 +10,7 @@ from jsonargparse import ArgumentParser, Namespace
 from qkd_qiskit.recipe import Recipe
 from qkd_qiskit.recipes import flat_recipe, load_recipe, recipe_from, recipe_keys
 
-COMMANDS = ("distill",)
+COMMANDS = ("distill", "study")
 """The commands that take a recipe and its keys."""
 DEFAULT_RECIPE = "digits"
 _LONGEST_CHOICES = 60

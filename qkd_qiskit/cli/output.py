@@ -24,7 +24,8 @@ def add_output_options(parser: ArgumentParser) -> None:
 
 def show_result(folder: RunFolder, result: dict[str, Any], options: Namespace) -> int:
     """Show what a run found, as a table or as JSON; returns the exit status."""
-    from qkd_qiskit.console import summary_table
+    from qkd_qiskit.comparisons import TUNED
+    from qkd_qiskit.console import comparison_table, summary_table
     from qkd_qiskit.runs import REPORT
 
     if options.json:
@@ -32,6 +33,8 @@ def show_result(folder: RunFolder, result: dict[str, Any], options: Namespace) -
     elif not options.quiet:
         screen = console()
         screen.print(summary_table(result))
+        if len(result["comparisons"]) > 2 * len(result["targets"]) or TUNED in result["arms"]:
+            screen.print(comparison_table(result))
         for arm, failed in result["failed"].items():
             for seed, reason in failed.items():
                 text = f"failed, left out: {arm}, seed {seed}: {reason}"

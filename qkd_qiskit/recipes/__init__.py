@@ -17,6 +17,7 @@ from qkd_qiskit.errors import RecipeError
 from qkd_qiskit.recipe import DataSpec, DistillSpec, Recipe, RuntimeSpec, StudentSpec, TeacherSpec
 
 _RECIPES = Path(__file__).parent
+_SUFFIXES = (".yaml", ".yml")
 _GROUPS: dict[str, type] = {
     "data": DataSpec,
     "teacher": TeacherSpec,
@@ -44,8 +45,22 @@ def load_recipe(source: str | Path, overrides: Mapping[str, Any] | None = None) 
     Raises:
         RecipeError: An unknown recipe, an unknown key, a wrong type or an impossible combination.
     """
+    return parse_recipe(_read_tree(source), overrides=overrides)
+
+
+def stated_keys(source: str | Path) -> set[str]:
+    """Dotted keys that a user's own YAML file states; none for a built-in recipe.
+
+    Raises:
+        RecipeError: As `load_recipe`.
+    """
+    tree = _read_tree(source)
+    return set() if Path(source).suffix not in _SUFFIXES else set(_flatten(tree))
+
+
+def _read_tree(source: str | Path) -> dict[str, Any]:
     path = Path(source)
-    if path.suffix not in (".yaml", ".yml"):
+    if path.suffix not in _SUFFIXES:
         path = _RECIPES / f"{source}.yaml"
         if not path.is_file():
             names = ", ".join(list_recipes())
@@ -61,7 +76,7 @@ def load_recipe(source: str | Path, overrides: Mapping[str, Any] | None = None) 
         raise RecipeError(f"recipe {path} is not YAML: {reason}") from error
     if not isinstance(tree, dict):
         raise RecipeError(f"recipe {path} holds {tree!r}; a recipe is a tree of keys")
-    return parse_recipe(tree, overrides=overrides)
+    return tree
 
 
 def parse_recipe(tree: Mapping[str, Any], *, overrides: Mapping[str, Any] | None = None) -> Recipe:

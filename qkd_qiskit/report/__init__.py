@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from qkd_qiskit.circuits.openqasm import load_circuit
-from qkd_qiskit.comparisons import BEFORE
+from qkd_qiskit.comparisons import BEFORE, TUNED
 from qkd_qiskit.errors import CheckpointError, CircuitError
 from qkd_qiskit.recipes import dump_recipe
+from qkd_qiskit.report.comparisons import comparison_section
 from qkd_qiskit.report.drawing import draw_student
 from qkd_qiskit.report.figures import (
     Curves,
@@ -47,11 +48,20 @@ from qkd_qiskit.report.wording import (
     twin_answer,
     verdict,
 )
-from qkd_qiskit.results import BASELINE, COMPARISONS, FULL_TWIN, TREATMENT, TWIN, kept_rows
+from qkd_qiskit.results import (
+    BASELINE,
+    COMPARISONS,
+    FULL_TWIN,
+    NOISE_AWARE,
+    TREATMENT,
+    TWIN,
+    kept_rows,
+)
 from qkd_qiskit.runs import CIRCUIT, RECIPE, REPORT, RESULT, RunFolder
 from qkd_qiskit.storage import write_text
 
 _NONE = "–"
+_DRAWN, _MOST_DRAWN = (BASELINE, TREATMENT, NOISE_AWARE, TWIN, FULL_TWIN), 5
 _CONTENTS = {
     RECIPE: "everything the run is; `qkd distill recipe.yaml` repeats it",
     RESULT: "the figures of this page as JSON",
@@ -61,6 +71,7 @@ _CONTENTS = {
     "teacher.json": "what the teacher is",
     "devices": "jobs on devices: what was asked, a journal of every job, circuits and counts",
     "checkpoints": "state of the training, for --resume",
+    "tuning": "validation accuracies of each setting of the tuned arm",
 }
 
 
@@ -82,6 +93,7 @@ def write_report(folder: RunFolder) -> Path:
         _headline(folder, result, title=title, what=what),
         section("Test accuracy", accuracy_table(result), teacher_table(result)),
         _gain_section(result),
+        comparison_section(result),
         _training_section(folder, result),
         _confusion_section(result),
         outcomes_section(result),
@@ -127,7 +139,10 @@ def _answers(result: Mapping[str, Any]) -> list[Markup]:
         boxes.append(element("div", element("p", text), class_="answer"))
     for target in result["targets"]:
         gain, twin = result["gain"].get(target), result["gain_over_twin"].get(target)
+        tuned = _gain_over_tuned(result, target)
         sentences = [] if gain is None else [distillation_answer(gain)]
+        if tuned is not None:
+            sentences, gain = [distillation_answer(tuned, tuned=True)], tuned
         sentences += [] if twin is None else [twin_answer(twin)]
         full = result.get("gain_over_full", {}).get(target)
         sentences += [] if full is None else [twin_answer(full, twin="full-size twin")]
@@ -137,6 +152,15 @@ def _answers(result: Mapping[str, Any]) -> list[Markup]:
             kind = UNDECIDED if gain is None else verdict(gain)
             boxes.append(element("div", first, where, *more, class_=f"answer {kind}"))
     return boxes
+
+
+def _gain_over_tuned(result: Mapping[str, Any], target: str) -> Mapping[str, Any] | None:
+    """The gain over the baseline that counts, where the run has that arm."""
+    wanted = (TREATMENT, TUNED, target)
+    for entry in result.get("comparisons", []):
+        if (entry["arm"], entry["baseline"], entry["target"]) == wanted:
+            return dict(entry)
+    return None
 
 
 def _failures(result: Mapping[str, Any]) -> Markup:
@@ -215,11 +239,9 @@ def _limits(rows: Sequence[GainRow]) -> tuple[float, float]:
 
 
 def _training_section(folder: RunFolder, result: Mapping[str, Any]) -> Markup:
-    histories = {
-        arm: [folder.metrics(arm, seed) for seed in result["seeds"]]
-        for arm in result["arms"]
-        if arm not in BEFORE.values()  # trained elsewhere, in epochs of their own
-    }
+    trained = [arm for arm in result["arms"] if arm not in BEFORE.values()]
+    arms = [arm for arm in trained if arm in _DRAWN or len(trained) <= _MOST_DRAWN]
+    histories = {arm: [folder.metrics(arm, seed) for seed in result["seeds"]] for arm in arms}
     histories = {arm: lines for arm, lines in histories.items() if any(lines)}
     if not histories:
         return section("Training", element("p", "The folder has no metrics of the training."))
@@ -266,7 +288,9 @@ def _training_section(folder: RunFolder, result: Mapping[str, Any]) -> Markup:
             f"{feature_term}, label-only "
             f"students the cross-entropy alone. The divergence is {softened:g}² × KL(teacher ‖ "
             f"student), the teacher softened by {spec.temperature:g}, the student by "
-            f"{softened:g}. The weights {kept} are kept. " + training_place(folder.recipe, result),
+            f"{softened:g}. The weights {kept} are kept. "
+            + ("Other arms are in the folder. " if len(arms) < len(trained) else "")
+            + training_place(folder.recipe, result),
         ),
     )
 
@@ -388,7 +412,8 @@ def _exact_and_sampled(result: Mapping[str, Any]) -> Pairs:
 
 def _repeat_section(folder: RunFolder, result: Mapping[str, Any]) -> Markup:
     commands = [result["command"]] if result["command"] else []
-    commands.append(shlex.join(["qkd", "distill", RECIPE]))
+    name = result["command"].split(" ")[1] if commands else "distill"
+    commands.append(shlex.join(["qkd", name, RECIPE]))
     seconds = {
         key.removesuffix("_s").replace("_", " "): f"{value:.1f} s"
         for key, value in result["timing"].items()

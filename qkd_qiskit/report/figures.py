@@ -69,12 +69,14 @@ class GainRow:
         differences: Gain of each pair, in points.
         mean: Their mean in points; None without pairs.
         interval: 95 % interval in points; None below two pairs.
+        clear: Whether it is told from zero; else it is grey.
     """
 
     label: str
     differences: Sequence[float]
     mean: float | None
     interval: tuple[float, float] | None
+    clear: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,20 +95,26 @@ class Curves:
 
 
 def gain_figure(
-    rows: Sequence[GainRow], *, name: str, label: str, limits: tuple[float, float]
+    rows: Sequence[GainRow],
+    *,
+    name: str,
+    label: str,
+    limits: tuple[float, float],
+    width: float = 4.95,
 ) -> str:
-    """Paired gains: a dot for each seed, mean and interval above them, one row for each target.
+    """Paired gains: a dot for each seed, mean and interval above them, row by row.
 
     Args:
         rows: From top to bottom.
         name: Prefix of the identifiers inside; unique on a page.
         label: Title of the axis.
         limits: Range of the axis in points, so that two figures can share it.
+        width: Of the figure, in inches.
     """
-    with _canvas(4.95, 0.75 + 0.55 * len(rows)) as (figure, axes):
-        colour = ARM_COLOURS["distilled"]
+    with _canvas(width, 0.75 + 0.55 * len(rows)) as (figure, axes):
         axes.axvline(0, color=INK, linewidth=0.9, zorder=1)
         for height, row in enumerate(reversed(rows)):
+            colour = ARM_COLOURS["distilled" if row.clear else "classical_twin"]
             if row.interval is not None:
                 axes.plot(row.interval, [height + 0.1] * 2, color=colour, linewidth=2.4)
                 for end in row.interval:

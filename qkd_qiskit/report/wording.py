@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from qkd_qiskit.comparisons import TUNED
 from qkd_qiskit.recipe import Recipe
 from qkd_qiskit.results import BASELINE, FULL_TWIN, TREATMENT, TWIN, num_images
 
@@ -18,11 +19,13 @@ HELPED, HARMED, UNDECIDED = "up", "down", "open"
 
 ARM_NAMES = {
     BASELINE: "label only",
+    TUNED: "label only, tuned",
     TREATMENT: "distilled",
     TWIN: "classical twin",
     "label_only_before": "label only, before",
     "distilled_before": "distilled, before",
     FULL_TWIN: "full-size twin",
+    "scaled_ce": "scaled cross-entropy",
 }
 TEACHER_NAMES = {
     "softmax": "softmax regression",
@@ -115,15 +118,21 @@ def verdict(gain: Mapping[str, Any]) -> str:
     return HELPED if low > 0 else HARMED if high < 0 else UNDECIDED
 
 
-def distillation_answer(gain: Mapping[str, Any]) -> str:
-    """Whether distillation helped, in one sentence."""
+def distillation_answer(gain: Mapping[str, Any], *, tuned: bool = False) -> str:
+    """Whether distillation helped, in one sentence.
+
+    Args:
+        gain: The paired gain.
+        tuned: Whether it is over label-only students with settings of their own.
+    """
     if gain["mean"] is None:
         return (
             "No pair of trained students is left: this run cannot say whether distillation helped."
         )
     verb = "gained" if gain["mean"] > 0 else "changed test accuracy by"
     unit = "points of test accuracy" if gain["mean"] > 0 else "points"
-    start = f"Distillation {verb} {points(gain['mean'])} {unit}"
+    over = " over label-only students with settings of their own" if tuned else ""
+    start = f"Distillation {verb} {points(gain['mean'])} {unit}{over}"
     if gain["ci95"] is None:
         return f"{start} with one paired seed: no interval, so no conclusion."
     ends = {HELPED: "it helped", HARMED: "it harmed", UNDECIDED: "not distinguishable from zero"}
@@ -161,13 +170,14 @@ def reminders(recipe: Recipe, result: Mapping[str, Any]) -> list[str]:
         said.append(
             f"{gains[0]['seeds']} seeds are few: with their spread, only a gain beyond "
             f"±{points((high - low) / 2)[1:]} points would have been told from zero here. "
-            "More seeds narrow the interval (--seeds 10)."
+            "More seeds narrow the interval: qkd study trains ten, with a tuned baseline and "
+            "controls."
         )
     if gains:
         said.append(
             "The interval covers what differs between seeds (draw of training data, its order, "
             "initialisation, shots). Teacher, validation split and test set are the same in "
-            "all. Each target has its own interval; none is corrected for their number."
+            "all. Each target has its own interval; p values are corrected for their number."
         )
     if TWIN in result["arms"]:
         said.append(

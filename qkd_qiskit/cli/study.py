@@ -1,0 +1,76 @@
+"""`qkd study`: many arms and seeds as one job, in parallel, with statistics."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from jsonargparse import ArgumentParser, Namespace
+
+from qkd_qiskit.cli.distill import run_folder
+from qkd_qiskit.cli.keys import add_keys
+from qkd_qiskit.cli.output import add_output_options
+from qkd_qiskit.errors import InputError
+from qkd_qiskit.recipes import stated_keys
+
+DEFAULTS = {
+    "arms": [
+        "label_only",
+        "label_only_tuned",
+        "distilled",
+        "class_mean_labels",
+        "shuffled_teacher",
+        "classical_twin",
+        "replicate",
+    ],
+    "seeds": 10,
+    "targets": ["exact"],
+}
+"""What a study has in place of the recipe's own, where a file does not state it."""
+
+
+def study_parser(recipe: str | None) -> ArgumentParser:
+    """The options; the keys of the recipe have its values, but for `DEFAULTS`."""
+    parser = ArgumentParser(
+        usage="qkd study [RECIPE] [--seeds N] [--arms A,B,...] [--jobs N | --cluster ADDRESS]\n"
+        "                 [--KEY VALUE ...] [--out DIR] [--quiet | --json]\n"
+        "       qkd study --resume DIR [--jobs N | --cluster ADDRESS] [--quiet | --json]",
+        description="Is the gain real? Paired seeds of many arms, among them the label-only "
+        "student with settings of its own and controls that take away what the teacher knows; "
+        "intervals, tests corrected for their number, effect sizes. Stopped at any moment, it goes "
+        "on with --resume. Every KEY of the recipe can be given, as for qkd distill.",
+        exit_on_error=False,
+    )
+    parser.add_argument("--jobs", type=int, help="processes; default: the cores of this machine")
+    parser.add_argument(
+        "--cluster",
+        type=str,
+        help="tcp://HOST:PORT of a Dask scheduler whose workers see the run folder",
+    )
+    parser.add_argument("--out", type=str, help="new run folder; default: runs/RECIPE-study")
+    parser.add_argument("--resume", type=str, help="run folder to continue, with its own recipe")
+    add_output_options(parser)
+    add_keys(parser, recipe=recipe)
+    if recipe is not None:
+        stated = stated_keys(recipe)
+        parser.set_defaults({key: item for key, item in DEFAULTS.items() if key not in stated})
+    return parser
+
+
+def run_study(options: Namespace, words: Sequence[str]) -> int:
+    """Start a new study, or continue one; returns the exit status."""
+    from qkd_qiskit.workers import Workers
+
+    if options.jobs is not None and options.jobs < 1:
+        raise InputError(f"--jobs: {options.jobs} is not accepted; give a number of at least 1")
+    if options.jobs is not None and options.cluster is not None:
+        raise InputError("--jobs and --cluster were both given; the cluster has its own workers")
+    workers = Workers(jobs=options.jobs or _cores(), cluster=options.cluster)
+    return run_folder(options, words, workers=workers)
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
