@@ -29,6 +29,7 @@ from qkd_qiskit.students import Student
 from qkd_qiskit.teachers import Teacher
 
 TERMS = ("ce", "kd", "feature")
+WATCHED = 500  # validation images that follow a training in which they choose nothing
 _LARGE_STEP = 2**24  # parameters x images, of all members
 _DEAD = 1e-9  # a gradient that is nowhere larger than this comes from rounding
 
@@ -45,6 +46,9 @@ def train_population(
     on_step: Callable[[int, float], None] | None = None,
 ) -> list[Trained]:
     """The members after `spec.epochs` epochs, trained together in every step.
+
+    Where the last weights are kept, validation images choose nothing: the first `WATCHED` of them
+    follow the training, all of them are used after its last epoch.
 
     A member whose parameters stop being finite keeps the weights chosen before; from then on its
     losses are NaN in its history, and the other members go on.
@@ -89,10 +93,12 @@ def train_population(
             )
             lr = _learning_rate(spec, epoch)
             terms = take_steps(order[:, : sum(plan[epoch])], lr=lr)
+            chooses = spec.selection == "validation" or epoch == len(plan) - 1
+            seen = slice(None if chooses else WATCHED)
             population.end_epoch(
                 terms,
-                validation_inputs=lessons.validation_inputs,
-                validation_labels=lessons.validation_labels,
+                validation_inputs=lessons.validation_inputs[seen],
+                validation_labels=lessons.validation_labels[seen],
                 lr=lr,
             )
             if checkpoint is not None:

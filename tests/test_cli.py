@@ -31,7 +31,7 @@ def _elsewhere(tmp_path, monkeypatch):
 def recipe_of(monkeypatch):
     """Runs the command up to the point where the run would begin, and returns its recipe."""
 
-    def parse(*words):
+    def parse(*words, command="distill"):
         seen = []
 
         def stop(folder, *_, **__):
@@ -39,7 +39,7 @@ def recipe_of(monkeypatch):
             return 0
 
         monkeypatch.setattr("qkd_qiskit.cli.distill._run", stop)
-        assert main(["distill", *words]) == 0
+        assert main([command, *words]) == 0
         return seen[0]
 
     return parse
@@ -60,8 +60,8 @@ def one_line(capsys, *words, status=2):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("", "give one of distill, evaluate, submit, collect"),
-        ("train", "choose from 'distill', 'evaluate'"),
+        ("", "give one of distill, study, evaluate"),
+        ("train", "choose from 'distill', 'study'"),
         ("--quiet distill", "--quiet is not an option"),
         ("distill nonsense", "recipe 'nonsense' is unknown; give one of digits"),
         ("distill --quiet nonsense", "recipe 'nonsense' is unknown"),
@@ -104,6 +104,18 @@ def one_line(capsys, *words, status=2):
         ("distill --resume nowhere --seeds 3", "--seeds was given with --resume"),
         ("distill digits --resume nowhere", "digits was given with --resume"),
         ("distill --resume nowhere --out x", "--out was given with --resume"),
+        ("study nonsense", "recipe 'nonsense' is unknown"),
+        ("study --seeds 0", "seeds: 0 is not accepted"),
+        ("study --arms teacher", "each one of label_only, label_only_tuned"),
+        ("study --arms transfer --data.train_per_class null", "from images without labels"),
+        ("study --arms scaled_ce --distill.ce_weight 0", "distill.ce_weight, which is 0"),
+        ("study --jobs 0", "--jobs: 0 is not accepted; give a number of at least 1"),
+        ("study --jobs two", "--jobs: 'two' is not accepted; give a whole number"),
+        ("study --cluster nowhere", "--cluster: 'nowhere' is no address; give the address"),
+        ("study --jobs 2 --cluster tcp://127.0.0.1:1", "--jobs and --cluster were both given"),
+        ("study --job 2", "job: no such key in a recipe"),
+        ("study --resume nowhere", "nowhere holds no run"),
+        ("study --resume nowhere --arms label_only", "--arms was given with --resume"),
         ("evaluate", "run and target missing; see `qkd evaluate --help`"),
         ("evaluate nowhere --target aer", "nowhere holds no run"),
         ("evaluate nowhere --target aer --shot 3", "--shot is not an option"),
@@ -116,6 +128,44 @@ def one_line(capsys, *words, status=2):
 def test_bad_input_is_one_line(words, message, capsys, tmp_path):
     assert message in one_line(capsys, *words.split())
     assert not list(tmp_path.glob("runs/*")), "a run that never began left a folder"
+
+
+def test_a_study_has_arms_and_seeds_of_its_own(recipe_of):
+    recipe = recipe_of("digits_quantum", command="study").recipe
+    assert recipe.arms[:3] == ("label_only", "label_only_tuned", "distilled")
+    assert recipe.seeds == 10
+    assert recipe.targets == ("exact",)
+    assert recipe.student.kind == "quantum"
+    given = "--seeds", "4", "--arms", "label_only,distilled", "--targets", "exact,aer"
+    recipe = recipe_of(*given, command="study").recipe
+    assert (recipe.seeds, recipe.arms) == (4, ("label_only", "distilled"))
+    assert recipe.targets == ("exact", "aer")
+
+
+def test_a_study_leaves_what_your_own_file_states(tiny, tmp_path, recipe_of):
+    recipe = recipe_of(str(tiny), command="study").recipe
+    assert (recipe.seeds, len(recipe.arms)) == (2, 3)
+    assert recipe.targets == ("exact", "fake_manila")
+    path = tmp_path / "some.yaml"
+    path.write_text("distill: {epochs: 2}")
+    recipe = recipe_of(str(path), command="study").recipe
+    assert (recipe.seeds, recipe.distill.epochs) == (10, 2)
+
+
+def test_a_study_from_the_command(tiny, capsys):
+    words = ["study", str(tiny), "--jobs", "1", "--targets", "exact"]
+    words += ["--arms", "label_only,label_only_tuned,distilled", "--distill.epochs", "1"]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert "distilled - label only tuned" in said
+    folder = next(Path("runs").iterdir())
+    assert folder.name == "tiny-study"
+    page = (folder / "report.html").read_text()
+    assert "Is it real?" in page
+    assert "qkd study recipe.yaml" in page
+    assert main(["study", "--resume", str(folder), "--jobs", "1", "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert {entry["arm"] for entry in again["comparisons"]} == {"label_only", "distilled"}
 
 
 def write_pickle(path):

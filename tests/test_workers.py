@@ -80,6 +80,7 @@ def test_processes_give_the_same_bytes_although_one_is_killed(alone, tmp_path, c
     assert contents(folder) == contents(alone)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_workers_left")
 def test_workers_that_keep_dying_are_given_up(alone, tmp_path, monkeypatch):
     folder = RunFolder.create(tmp_path / "run", alone.recipe)

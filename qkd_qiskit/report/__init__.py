@@ -10,6 +10,7 @@ from typing import Any
 
 from qkd_qiskit.circuits.openqasm import load_circuit
 from qkd_qiskit.comparisons import BEFORE, TUNED
+from qkd_qiskit.distill import WATCHED
 from qkd_qiskit.errors import CheckpointError, CircuitError
 from qkd_qiskit.recipes import dump_recipe
 from qkd_qiskit.report.comparisons import comparison_section
@@ -289,6 +290,11 @@ def _training_section(folder: RunFolder, result: Mapping[str, Any]) -> Markup:
             f"students the cross-entropy alone. The divergence is {softened:g}² × KL(teacher ‖ "
             f"student), the teacher softened by {spec.temperature:g}, the student by "
             f"{softened:g}. The weights {kept} are kept. "
+            + (
+                f"Validation accuracy before it is of {count(WATCHED)} images at most. "
+                if spec.selection == "last"
+                else ""
+            )
             + ("Other arms are in the folder. " if len(arms) < len(trained) else "")
             + training_place(folder.recipe, result),
         ),

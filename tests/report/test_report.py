@@ -7,6 +7,7 @@ import pytest
 
 from qkd_qiskit.circuits import build_circuit
 from qkd_qiskit.circuits.openqasm import dump_circuit
+from qkd_qiskit.comparisons import compare_arms
 from qkd_qiskit.errors import CheckpointError
 from qkd_qiskit.population import Epoch
 from qkd_qiskit.recipes import parse_recipe
@@ -15,6 +16,7 @@ from qkd_qiskit.report.wording import (
     HARMED,
     HELPED,
     UNDECIDED,
+    arm_name,
     count,
     distillation_answer,
     percent,
@@ -441,3 +443,72 @@ def test_exact_noisy_targets_say_so(tmp_path):
     assert is_noisy(result, "fake_torino:exact")
     said = conditions(result, "fake_torino:exact")
     assert said == "500 images, exact probabilities, synthetic noise, readout errors mitigated"
+
+
+STUDY_ARMS = (
+    "label_only",
+    "label_only_tuned",
+    "distilled",
+    "shuffled_teacher",
+    "transfer",
+    "replicate",
+)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """The page of a study, and its result."""
+    folder = make_run(
+        tmp_path_factory.mktemp("runs") / "study",
+        arms=STUDY_ARMS,
+        targets=("exact",),
+        seeds=8,
+        failed={"distilled": {"3": "no better than chance"}},
+    )
+
+    def add(result):
+        for arm, figures in result["arms"].items():
+            noise = [0.003 * ((7 * seed + len(arm)) % 5) for seed in range(8)]
+            pairs = zip(figures["exact"]["accuracy"], noise, strict=True)
+            figures["exact"]["accuracy"] = [one + more for one, more in pairs]
+        result["comparisons"] = compare_arms(result)
+        tried = {"lr": 0.03, "weight_decay": 0.0, "epochs": 20, "validation_accuracy": [0.5]}
+        result["tuning"] = {"seeds": [0], "chosen": tried, "tried": [tried] * 11}
+        result["command"] = "qkd study digits"
+
+    change_result(folder, add)
+    text = write_report(folder).read_text(encoding="utf-8")
+    return Page(text), folder.result
+
+
+def test_a_study_answers_over_the_baseline_that_counts(study):
+    page, result = study
+    said = " ".join(page.text)
+    (gain,) = (
+        entry
+        for entry in result["comparisons"]
+        if (entry["arm"], entry["baseline"]) == ("distilled", "label_only_tuned")
+    )
+    assert distillation_answer(gain, tuned=True) in said
+    assert "over label-only students with settings of their own" in said
+    assert "learning rate 0.03, weight decay 0, 20 epochs, the best of 11" in said
+    assert "the floor of the noise" in said
+    assert "sees images that the others do not" in said
+
+
+def test_a_study_shows_every_comparison(study):
+    page, result = study
+    assert "Is it real?" in page.headings
+    said = " ".join(page.text)
+    for entry in result["comparisons"]:
+        assert f"{arm_name(entry['arm'])} − {arm_name(entry['baseline'])}" in said
+    tested = [entry for entry in result["comparisons"] if entry["p_holm"] is not None]
+    assert len(tested) >= 5
+    assert f"corrected for the {len(tested)} tests" in said
+    assert "1 failed" in said
+    assert "qkd study recipe.yaml" in said
+
+
+def test_a_run_without_comparisons_has_no_such_section(usual):
+    _, page = usual
+    assert "Is it real?" not in page.headings

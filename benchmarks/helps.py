@@ -1,0 +1,248 @@
+"""Where does distillation help? The recipes' students against label-only ones with own settings.
+
+    python benchmarks/helps.py [--data-root ROOT] [--runs runs/helps] [--seeds 20] [--jobs N]
+
+Eight cells: the hybrid student of `mnist` and `fashion_mnist` at 50 and 150 labels per class, the
+fully quantum one of `mnist_quantum` and `fashion_mnist_quantum` at 10, and both on digits. Each is
+what `qkd study RECIPE --seeds 20` does: validation images of other seeds chose the recipe, the
+label-only baseline has a learning rate, weight decay and number of epochs of its own, and the
+figures are of the whole test set.
+
+Every cell is a run folder under --runs and goes on where it was stopped. Writes helps.csv (a row
+for each comparison of each cell, p values corrected by Holm over all of them), helps_accuracy.csv
+(a row for each student) and helps.png under benchmarks/results/.
+"""
+
+# ruff: noqa: E402  (the number of threads is set before torch is imported)
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+
+from qkd_qiskit.recipes import load_recipe
+from qkd_qiskit.report import write_report
+from qkd_qiskit.runs import RECIPE, RunFolder
+from qkd_qiskit.statistics import holm
+from qkd_qiskit.storage import write_text
+from qkd_qiskit.study import run
+from qkd_qiskit.workers import Workers
+
+RESULTS = Path(__file__).parent / "results"
+PAIR = ["label_only", "label_only_tuned", "distilled", "classical_twin"]
+CONTROLS = ["class_mean_labels", "shuffled_teacher", "replicate"]
+COLUMNS = ("cell", "arm", "baseline", "seeds", "failed", "mean", "low", "high")
+COLUMNS += ("bootstrap_low", "bootstrap_high", "effect", "p", "p_holm")
+TITLES = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST", "digits": "digits"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One study.
+
+    Attributes:
+        recipe: Built-in recipe.
+        labels: Labelled images per class.
+        arms: What is compared.
+    """
+
+    recipe: str
+    labels: int
+    arms: list[str]
+
+    @property
+    def name(self) -> str:
+        """Name of its folder, and in the tables."""
+        return f"{self.recipe}_{self.labels}"
+
+    @property
+    def title(self) -> str:
+        """What a figure calls it."""
+        data = TITLES[self.recipe.removesuffix("_quantum")]
+        qubits = load_recipe(self.recipe).student.qubits
+        kind = "fully quantum" if self.recipe.endswith("_quantum") else "hybrid"
+        return f"{data}, {self.labels} per class\n{kind}, {qubits} qubits"
+
+
+CELLS = [
+    Cell("mnist", 50, PAIR + CONTROLS),
+    Cell("mnist", 150, PAIR),
+    Cell("fashion_mnist", 50, PAIR + CONTROLS),
+    Cell("fashion_mnist", 150, PAIR),
+    Cell("mnist_quantum", 10, PAIR + CONTROLS),
+    Cell("fashion_mnist_quantum", 10, PAIR + CONTROLS),
+    Cell("digits", 10, PAIR + CONTROLS),
+    Cell("digits_quantum", 10, PAIR + CONTROLS),
+]
+
+
+def run_cell(
+    cell: Cell, *, parent: Path, root: str | None, seeds: int, workers: Workers
+) -> Mapping[str, Any]:
+    """Return what a cell found, running what of it is not there yet."""
+    path = parent / cell.name
+    if (path / RECIPE).exists():
+        folder = RunFolder.open(path)
+    else:
+        changes = {"data.train_per_class": cell.labels, "data.root": root, "seeds": seeds}
+        changes |= {"arms": cell.arms, "targets": ["exact"]}
+        folder = RunFolder.create(path, load_recipe(cell.recipe, changes))
+    if folder.result is None:
+        command = f"qkd study {cell.recipe} --seeds {seeds} --arms {','.join(cell.arms)} "
+        command += f"--data.train_per_class {cell.labels}"
+        run(folder, workers=workers, command=command)
+        write_report(folder)
+    assert folder.result is not None
+    return folder.result
+
+
+def comparison_rows(results: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return a row for each comparison, p values corrected over all of them."""
+    rows = []
+    for name, result in results.items():
+        for entry in result["comparisons"]:
+            low, high = entry["ci95"]
+            bootstrap = entry["bootstrap95"]
+            row = {"cell": name, "failed": len(entry["left_out"]), "low": low, "high": high}
+            row |= {"bootstrap_low": bootstrap[0], "bootstrap_high": bootstrap[1]}
+            names = ("arm", "baseline", "seeds", "mean", "effect", "p")
+            rows.append(row | {key: entry[key] for key in names})
+    for row, corrected in zip(rows, holm([row["p"] for row in rows]), strict=True):
+        row["p_holm"] = corrected
+    return rows
+
+
+def accuracy_rows(results: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return a row for each student."""
+    return [
+        {"cell": name, "arm": arm, "seed": seed, "accuracy": accuracy}
+        for name, result in results.items()
+        for arm, figures in result["arms"].items()
+        for seed, accuracy in zip(result["seeds"], figures["exact"]["accuracy"], strict=True)
+    ]
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write a table, whole or not at all; numbers with six digits."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        shown = {
+            key: f"{row[key]:.6g}" if isinstance(row[key], float) else row[key] for key in columns
+        }
+        writer.writerow(shown)
+    write_text(path, text.getvalue())
+
+
+def draw(
+    rows: Sequence[Mapping[str, Any]], results: Mapping[str, Mapping[str, Any]], path: Path
+) -> None:
+    """Draw the gains over the tuned baseline and over the recipe's own label-only student."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    cells = [cell for cell in CELLS if cell.name in results]
+    styles = {
+        ("distilled", "label_only_tuned"): ("#0072b2", "D", "distilled − label only, tuned"),
+        ("distilled", "label_only"): ("#d55e00", "s", "distilled − label only, same settings"),
+        ("class_mean_labels", "label_only_tuned"): ("#7c7f83", "o", "class means − tuned"),
+    }
+    with rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
+        figure = Figure(figsize=(7.4, 0.9 + 0.8 * len(cells)), layout="constrained", dpi=150)
+        axes = figure.subplots()
+        axes.axvline(0, color="#1d1f21", linewidth=0.9)
+        for number, (pair, (colour, marker, label)) in enumerate(styles.items()):
+            for height, cell in enumerate(reversed(cells)):
+                for row in rows:
+                    if (row["cell"], row["arm"], row["baseline"]) == (cell.name, *pair):
+                        place = height + 0.22 - 0.22 * number
+                        axes.plot([row["low"], row["high"]], [place] * 2, color=colour, linewidth=2)
+                        fill = colour if row["p_holm"] < 0.05 else "white"
+                        axes.plot(
+                            row["mean"],
+                            place,
+                            marker,
+                            color=colour,
+                            markerfacecolor=fill,
+                            markersize=6,
+                        )
+            axes.plot([], [], color=colour, marker=marker, label=label)
+        axes.set_yticks(range(len(cells)), [cell.title for cell in reversed(cells)])
+        axes.set_xlabel("paired gain in points of test accuracy, 95 % interval")
+        axes.grid(axis="x", color="#dddfe1", linewidth=0.7)
+        axes.set_axisbelow(True)
+        axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.4, -0.12), ncols=3)
+        axes.set_title(
+            "Filled: above or below zero after Holm's correction", loc="left", fontsize=9
+        )
+        figure.savefig(path)
+
+
+def markdown(rows: Sequence[Mapping[str, Any]], results: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the gains over the tuned baseline as a table."""
+    columns = (
+        "cell",
+        "label only",
+        "tuned",
+        "distilled",
+        "gain over tuned (points)",
+        "p (Holm)",
+        "d_z",
+    )
+    lines = [f"| {' | '.join(columns)} |", "|---" + "|--:" * (len(columns) - 1) + "|"]
+    for row in rows:
+        if (row["arm"], row["baseline"]) == ("distilled", "label_only_tuned"):
+            arms = results[row["cell"]]["arms"]
+            means = []
+            for arm in PAIR[:3]:
+                values = arms[arm]["exact"]["accuracy"]
+                means.append(f"{100 * sum(values) / len(values):.1f}")
+            p = "< 0.001" if row["p_holm"] < 0.001 else f"{row['p_holm']:.3f}"
+            gain = f"{row['mean']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]"
+            lines.append(
+                f"| {row['cell']} | {' | '.join(means)} | {gain} | {p} | {row['effect']:+.1f} |"
+            )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--data-root", help="folder of MNIST and FashionMNIST; default: $QKD_DATA")
+    parser.add_argument("--runs", type=Path, default=Path("runs/helps"))
+    parser.add_argument("--cells", default=",".join(cell.name for cell in CELLS))
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--cluster", help="tcp://HOST:PORT of a Dask scheduler")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    workers = Workers(jobs=options.jobs, cluster=options.cluster)
+    results = {}
+    for cell in CELLS:
+        if cell.name in options.cells.split(","):
+            print(cell.name, flush=True)
+            results[cell.name] = run_cell(
+                cell,
+                parent=options.runs,
+                root=options.data_root,
+                seeds=options.seeds,
+                workers=workers,
+            )
+    rows = comparison_rows(results)
+    write_csv(options.out / "helps.csv", COLUMNS, rows)
+    columns = ("cell", "arm", "seed", "accuracy")
+    write_csv(options.out / "helps_accuracy.csv", columns, accuracy_rows(results))
+    draw(rows, results, options.out / "helps.png")
+    print(markdown(rows, results))
+
+
+if __name__ == "__main__":
+    main()
