@@ -154,7 +154,7 @@ def test_a_study_leaves_what_your_own_file_states(tiny, tmp_path, recipe_of):
 
 def test_a_study_from_the_command(tiny, capsys):
     words = ["study", str(tiny), "--jobs", "1", "--targets", "exact"]
-    words += ["--arms", "label_only,label_only_tuned,distilled", "--distill.epochs", "1"]
+    words += ["--arms", "label_only,label_only_tuned,distilled"]
     assert main(words) == 0
     said = capsys.readouterr().out
     assert "distilled - label only tuned" in said
