@@ -4,7 +4,9 @@
           -> frequencies of the 2^n outcomes -> head -> outputs, which the losses take for logits
 
 The circuit entangles nothing and has no weights, so that its outcomes have a closed form. Bit order
-is little-endian: bit k of an outcome is qubit k.
+is little-endian: bit k of an outcome is qubit k. A trained student writes its classes as bits, each
+theta_k near pi/2 or -pi/2. An angle that should be pi/2 and has passed -pi/2 is trapped: its
+gradient leads to -pi, the end of tanh's range, where sin is only 0.
 """
 
 from __future__ import annotations
