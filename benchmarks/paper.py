@@ -12,7 +12,8 @@ One published cell, from the teacher to its verdict:
 
 It says how far it is; a stopped one goes on with the same command. Writes paper_v1.csv (a row per
 run), paper_v1_cells.csv (a row per comparison), paper_v2.csv and two figures under
-benchmarks/results/, and prints the tables of benchmarks/PAPER.md.
+benchmarks/results/, and puts its tables into benchmarks/PAPER.md; with --results, all of it goes
+there and the tables are printed. What the page says of them is for a reader to check.
 """
 
 # ruff: noqa: E402  (the number of threads is set before torch is imported)
@@ -22,6 +23,7 @@ import argparse
 import csv
 import io
 import os
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -42,6 +44,7 @@ from qkd_qiskit.replication.cells import TEACHERS
 from qkd_qiskit.storage import write_text
 
 RESULTS = Path(__file__).parent / "results"
+PAGE = Path(__file__).parent / "PAPER.md"
 
 
 def main() -> int:
@@ -106,13 +109,14 @@ def _v1(given: argparse.Namespace, tell: Any) -> None:
     _write(given.results / "paper_v1.csv", rows)
     _write(given.results / "paper_v1_cells.csv", found)
     paper_tables.draw_v1(rows, given.results / "paper_v1.png")
-    tables = (
-        paper_tables.v1_markdown(found),
-        paper_tables.spread_markdown(rows),
-        paper_tables.controls_markdown(found),
-        paper_tables.terms_markdown(),
+    _show(
+        given.results,
+        v1=paper_tables.v1_markdown(found),
+        spread=paper_tables.spread_markdown(rows),
+        failures=paper_tables.failures_markdown(rows),
+        controls=paper_tables.controls_markdown(found),
+        terms=paper_tables.terms_markdown(),
     )
-    print("\n\n".join(tables))
 
 
 def _v2(given: argparse.Namespace, tell: Any) -> None:
@@ -128,7 +132,7 @@ def _v2(given: argparse.Namespace, tell: Any) -> None:
     if rows:
         _write(given.results / "paper_v2.csv", rows)
         paper_tables.draw_v2(rows, given.results / "paper_v2.png")
-        print(paper_tables.v2_markdown(rows))
+        _show(given.results, v2=paper_tables.v2_markdown(rows))
 
 
 def _chosen(option: str, given: str | None, known: Sequence[str]) -> list[str]:
@@ -137,6 +141,18 @@ def _chosen(option: str, given: str | None, known: Sequence[str]) -> list[str]:
     if unknown:
         raise InputError(f"{option}: {unknown[0]!r} is unknown; give some of {','.join(known)}")
     return names
+
+
+def _show(results: Path, **tables: str) -> None:
+    """Put tables between their marks in the page, or print them where the results go elsewhere."""
+    if results != RESULTS or not PAGE.exists():
+        print("\n\n".join(tables.values()))
+        return
+    page = PAGE.read_text(encoding="utf-8")
+    for name, table in tables.items():
+        mark = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
+        page = mark.sub(lambda found, table=table: f"{found[1]}{table}\n{found[2]}", page)
+    write_text(PAGE, page)
 
 
 def _write(path: Path, rows: Sequence[Any]) -> None:

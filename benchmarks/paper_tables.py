@@ -13,6 +13,7 @@ import torch
 from paper_v1 import Row
 from paper_v2 import INPUTS, PUBLISHED, QUBITS
 from paper_v2 import Row as Row2
+from scipy import stats
 
 from qkd_qiskit.distill import check_term
 from qkd_qiskit.errors import TrainingError
@@ -42,7 +43,7 @@ class Comparison:
         published_gain: The published gain of this cell, None where the comparison is ours alone.
         flaw: What is wrong with the published gain: no-op, head or nothing.
         pairs: Seeds in which neither run failed.
-        failed: Runs that lost a class, of the arm and of its baseline.
+        failed: Failed runs of the arm, and of its baseline.
         arm_accuracy: Mean test accuracy of the sound protocol, in percent.
         baseline_accuracy: The baseline's.
         gain: All test images, epoch chosen on validation: the sound protocol.
@@ -58,8 +59,9 @@ class Comparison:
         subset_gain: The published protocol: best epoch on the test subset itself, failed runs too.
         subset_low: Lower end of its interval.
         subset_high: Upper end.
-        chance: Share of all pairs of label-only runs of different seeds of which the second is
-            better by at least the published gain (worse, where that is negative).
+        chance: Share of all ordered pairs of label-only runs of which one is better than the other
+            by at least the published gain (worse, where that is negative).
+        chance_trained: The same of the runs that did not fail.
     """
 
     cell: str
@@ -85,6 +87,7 @@ class Comparison:
     subset_low: float
     subset_high: float
     chance: float | None
+    chance_trained: float | None
 
     @property
     def verdict(self) -> str:
@@ -103,9 +106,16 @@ def comparisons(rows: Sequence[Row]) -> list[Comparison]:
             arm = f"distilled_{teacher}_{ALPHA}"
             if arm in arms:
                 found = _compare(rows, cell, arm, "label_only")
-                noise = _noise(rows, cell, cell.gain(teacher))
                 published.append(
-                    replace(found, published_gain=cell.gain(teacher), flaw=gain.flaw, chance=noise)
+                    replace(
+                        found,
+                        published_gain=cell.gain(teacher),
+                        flaw=gain.flaw,
+                        chance=_chance(rows, cell, cell.gain(teacher)),
+                        chance_trained=_chance(
+                            [row for row in rows if not row.failed], cell, cell.gain(teacher)
+                        ),
+                    )
                 )
         for arm, baseline in _control_pairs(arms):
             controls.append(_compare(rows, cell, arm, baseline))
@@ -113,13 +123,12 @@ def comparisons(rows: Sequence[Row]) -> list[Comparison]:
 
 
 def _control_pairs(arms: set[str]) -> list[tuple[str, str]]:
-    pairs = [("replicate", "label_only"), ("label_only", "label_only_softmax")]
-    for arm in sorted(arms):
-        if not arm.startswith("distilled_") or arm.endswith(f"_{ALPHA}"):
-            continue
-        word = arm.split(f"_{ALPHA}_")[-1] if f"_{ALPHA}_" in arm else ""
-        pairs.append((arm, f"label_only_{word}" if word else "label_only"))
-    return [(arm, baseline) for arm, baseline in pairs if {arm, baseline} <= arms]
+    pairs = [
+        (arm, _baseline(arm))
+        for arm in sorted(arms)
+        if arm != "label_only" and not (arm.startswith("distilled_") and arm.endswith(f"_{ALPHA}"))
+    ]
+    return [(arm, baseline) for arm, baseline in pairs if baseline in arms]
 
 
 def _compare(rows: Sequence[Row], cell: Cell, arm: str, baseline: str) -> Comparison:
@@ -162,15 +171,46 @@ def _compare(rows: Sequence[Row], cell: Cell, arm: str, baseline: str) -> Compar
         subset_low=subset_low,
         subset_high=subset_high,
         chance=None,
+        chance_trained=None,
     )
 
 
-def _noise(rows: Sequence[Row], cell: Cell, gain: float) -> float:
+def _chance(rows: Sequence[Row], cell: Cell, gain: float) -> float:
     """How often two label-only runs differ by a published gain: all ordered pairs of seeds."""
     name = "label_only_softmax" if cell.baseline_head == "softmax" else "label_only"
     runs = np.array([100 * r.published for r in rows if (r.cell, r.arm) == (cell.name, name)])
+    if len(runs) < 2:
+        return math.nan
     apart = (runs[:, None] - runs[None, :])[~np.eye(len(runs), dtype=bool)]
-    return float((apart >= gain).mean() if gain >= 0 else (apart <= gain).mean())
+    # Counts of right images: the published gain itself is one of the steps, to rounding.
+    return float((apart >= gain - 0.01).mean() if gain >= 0 else (apart <= gain + 0.01).mean())
+
+
+def failures_markdown(rows: Sequence[Row]) -> str:
+    """Failed runs of all cells, each arm paired with its baseline; McNemar's exact test."""
+    lines = ["| arm | failed, all cells | its baseline | p |", "|---|--:|--:|--:|"]
+    names = sorted({row.arm for row in rows if row.arm != "label_only"})
+    for arm in names:
+        base = _baseline(arm)
+        found = {(row.cell, row.seed): row.failed for row in rows if row.arm == arm}
+        plain = {(row.cell, row.seed): row.failed for row in rows if row.arm == base}
+        pairs = sorted(found.keys() & plain.keys())
+        worse = sum(found[pair] and not plain[pair] for pair in pairs)
+        better = sum(plain[pair] and not found[pair] for pair in pairs)
+        p = stats.binomtest(worse, worse + better).pvalue if worse + better else 1.0
+        lines.append(
+            f"| `{arm}` | {sum(found[pair] for pair in pairs)} of {len(pairs)} "
+            f"| {sum(plain[pair] for pair in pairs)} (`{base}`) | {_p(p)} |"
+        )
+    return "\n".join(lines)
+
+
+def _baseline(arm: str) -> str:
+    """The arm that a control is paired with."""
+    if arm == "label_only_softmax" or arm.startswith("label_only_") or arm == "replicate":
+        return "label_only"
+    word = arm.split(f"_{ALPHA}_")[-1] if f"_{ALPHA}_" in arm else ""
+    return f"label_only_{word}" if word else "label_only"
 
 
 def _corrected(found: list[Comparison]) -> list[Comparison]:
@@ -204,7 +244,7 @@ def v1_markdown(found: Sequence[Comparison]) -> str:
         flaw = f" ({one.flaw})" if one.flaw else ""
         lines.append(
             f"| {_title(one.cell)} | {TEACHER_TITLES[teacher]} | {one.published_gain:+.2f}{flaw} "
-            f"| {100 * _number(one.chance):.0f} % "
+            f"| {_share(one.chance)}, {_share(one.chance_trained)} "
             f"| {_interval(one.subset_gain, one.subset_low, one.subset_high)} "
             f"| {_interval(one.all_gain, one.all_low, one.all_high)} "
             f"| {one.failed[0]} and {one.failed[1]} | {_interval(one.gain, one.low, one.high)} "
@@ -416,6 +456,10 @@ def _interval(mean: float, low: float, high: float) -> str:
     if math.isnan(low):
         return "" if math.isnan(mean) else f"{mean:+.2f}"
     return f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]"
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None or math.isnan(value) else f"{100 * value:.0f} %"
 
 
 def _p(value: float) -> str:

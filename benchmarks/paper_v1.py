@@ -18,6 +18,7 @@ import torch
 
 from qkd_qiskit.recipe import TeacherSpec
 from qkd_qiskit.replication import (
+    CELLS,
     Cell,
     Figures,
     PublishedLessons,
@@ -116,6 +117,8 @@ class Row:
         chosen_epoch: That epoch, from 1.
         validation: Validation accuracy of that epoch.
         lost_classes: Classes of which it recognises less than a tenth of the validation images.
+        failed: Whether it is behind the best run of its cell by more than half a class on
+            validation: two classes that share an outcome cost a whole one.
     """
 
     cell: str
@@ -126,11 +129,7 @@ class Row:
     chosen_epoch: int
     validation: float
     lost_classes: int
-
-    @property
-    def failed(self) -> bool:
-        """Whether a class was lost: the run has not been trained."""
-        return self.lost_classes > 0
+    failed: bool = False
 
 
 def run(
@@ -173,7 +172,16 @@ def run(
         if live or seed % SEEDS_AT_A_TIME == SEEDS_AT_A_TIME - 1:
             tell(f"v1 {cell.name} {arm.name} seed {seed}: {left / 60:.0f} min left")
     kept = [(job, _path(folder, *job)) for job in jobs]
-    return [_row(*job, _read(path)) for job, path in kept if path.exists()]
+    return _judged([_row(*job, _read(path)) for job, path in kept if path.exists()])
+
+
+def _judged(rows: Sequence[Row]) -> list[Row]:
+    """The rows with what failed marked."""
+    least = {}
+    for cell in CELLS:
+        reached = [row.validation for row in rows if row.cell == cell.name]
+        least[cell.name] = max(reached, default=0.0) - 0.5 / cell.num_classes
+    return [replace(row, failed=row.validation < least[row.cell]) for row in rows]
 
 
 def setting(cell: Cell, arm: Arm) -> Setting:
