@@ -12,12 +12,12 @@ parameters); teachers are
 * quanvolution_all, convolution_all: one of each for all seeds, on all training images.
 
 An arm adds to the cross-entropy with the labels the divergence from the teacher (logits), the mean
-squared difference of the feature maps (feature), or both; `shuffled` is both with the maps of other
-images of the same draw (control). Every arm chooses its temperature (1 or 4) and the weight of the
-maps (1 or 10) on validation images with other seeds, by its mean accuracy; the learning rate is the
-one at which label-only students are best, for all arms; `slides` is both with T = 1 and weights 1,
-as the slides have it. Draw, order and start of a seed are shared by all arms. The last weights are
-kept, and the official test images are used once, by what was chosen.
+squared difference of the feature maps (feature), or both; `quanvolution_shuffled` gives the maps of
+other images of the same draw (control). Every arm chooses its temperature (1 or 4) and the weight
+of the maps (1 or 10) on validation images with other seeds, by its mean accuracy; the learning rate
+is the one at which label-only students are best, for all arms; `slides` is both with T = 1 and
+weights 1, as the slides have it. Draw, order and start of a seed are shared by all arms. The last
+weights are kept, and the official test images are used once, by what was chosen.
 
 Finished K are found in slides_q2c.csv and not done again: a stopped run goes on with the same
 command. Writes slides_q2c.csv (a row per student), slides_q2c_tuning.csv, slides_q2c_summary.csv
@@ -64,7 +64,7 @@ TEMPERATURES = (1.0, 4.0)
 MAP_WEIGHTS = (1.0, 10.0)
 SAME, ALL = ("quanvolution", "convolution", "random"), ("quanvolution_all", "convolution_all")
 KINDS = {"random": "random_quanvolution"} | {f"{kind}_all": kind for kind in SAME[:2]}
-SHUFFLED = "quanvolution, shuffled maps"
+SHUFFLED = "quanvolution_shuffled"
 TEACHERS = (*SAME, *ALL, SHUFFLED)
 LAYER = "filters"
 _WATCHED = 32  # validation images of the training's own display; `selection: last` needs none
@@ -228,7 +228,8 @@ class Study:
         maps = torch.zeros(max(1, len(names)), len(images), 3, 14, 14)
         for place, name in enumerate(names):
             for number, (seed, split) in enumerate(zip(seeds, splits, strict=True)):
-                teacher = self.everyone.get(name) or self.teachers[name.split(",")[0], seed]
+                own = name.removesuffix("_shuffled")
+                teacher = self.everyone.get(own) or self.teachers[own, seed]
                 rows = slice(number * self.points, (number + 1) * self.points)
                 logits[place, rows] = teacher.logits(split.images, cache=False)
                 found = teacher.features(split.images, layer=LAYER, cache=False)
@@ -429,7 +430,7 @@ def draw(table: Sequence[dict[str, Any]], path: Path) -> None:
                 yerr=list(zip(*bars, strict=True)) or None,
                 label=label, color=color, marker=marker, ls=line, ms=4, capsize=2, lw=1.2,
             )  # fmt: skip
-        axis.set(xscale="log", title=title, xlabel="training images K")
+        axis.set(xscale="log", xlim=(40, 6300), title=title, xlabel="training images K")
         axis.set_xticks(POINTS, [str(points) for points in POINTS])
         axis.minorticks_off()
         axis.grid(True, alpha=0.3)
