@@ -49,8 +49,8 @@ from qkd_qiskit.distill import train_population
 from qkd_qiskit.evaluate import exact_logits
 from qkd_qiskit.population import Lessons, Member
 from qkd_qiskit.recipe import DataSpec, DistillSpec, StudentSpec, TeacherSpec
-from qkd_qiskit.results import mean_interval, paired_gain
 from qkd_qiskit.seeds import generator
+from qkd_qiskit.statistics import mean_interval, paired_gain
 from qkd_qiskit.students import Student, make_student
 from qkd_qiskit.teachers import Teacher, make_teacher
 

@@ -11,7 +11,7 @@ README = Path(__file__).parent.parent / "README.md"
 def test_the_python_in_the_readme_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"^```python\n(.*?)^```", README.read_text(), flags=re.M | re.S)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     names = {}
     for block in blocks:
         exec(block, names)
@@ -20,4 +20,5 @@ def test_the_python_in_the_readme_runs(tmp_path, monkeypatch, capsys):
     assert noisy > 0.75
     images = names["data"].test.images[:2]
     assert torch.equal(names["layer"].weight, names["layer"]._weights)
+    assert names["maps"].shape == (256, 3, 14, 14)
     assert names["student"](images).shape == (2, 10)
