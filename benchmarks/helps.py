@@ -109,13 +109,15 @@ def comparison_rows(results: Mapping[str, Mapping[str, Any]]) -> list[dict[str, 
     rows = []
     for name, result in results.items():
         for entry in result["comparisons"]:
-            low, high = entry["ci95"]
-            bootstrap = entry["bootstrap95"]
+            low, high = entry["ci95"] or ("", "")
+            bootstrap = entry["bootstrap95"] or ("", "")
             row = {"cell": name, "failed": len(entry["left_out"]), "low": low, "high": high}
             row |= {"bootstrap_low": bootstrap[0], "bootstrap_high": bootstrap[1]}
             names = ("arm", "baseline", "seeds", "mean", "effect", "p")
             rows.append(row | {key: entry[key] for key in names})
-    for row, corrected in zip(rows, holm([row["p"] for row in rows]), strict=True):
+            rows[-1]["p_holm"] = None
+    tested = [row for row in rows if row["p"] is not None]
+    for row, corrected in zip(tested, holm([row["p"] for row in tested]), strict=True):
         row["p_holm"] = corrected
     return rows
 
@@ -163,7 +165,8 @@ def draw(
         for number, (pair, (colour, marker, label)) in enumerate(styles.items()):
             for height, cell in enumerate(reversed(cells)):
                 for row in rows:
-                    if (row["cell"], row["arm"], row["baseline"]) == (cell.name, *pair):
+                    found = (row["cell"], row["arm"], row["baseline"]) == (cell.name, *pair)
+                    if found and row["p_holm"] is not None:
                         place = height + 0.22 - 0.22 * number
                         axes.plot([row["low"], row["high"]], [place] * 2, color=colour, linewidth=2)
                         fill = colour if row["p_holm"] < 0.05 else "white"
@@ -180,7 +183,7 @@ def draw(
         axes.set_xlabel("paired gain in points of test accuracy, 95 % interval")
         axes.grid(axis="x", color="#dddfe1", linewidth=0.7)
         axes.set_axisbelow(True)
-        axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.4, -0.12), ncols=3)
+        figure.legend(loc="outside lower center", ncols=3, frameon=False)
         axes.set_title(
             "Filled: above or below zero after Holm's correction", loc="left", fontsize=9
         )

@@ -1,7 +1,11 @@
 """Cells in other processes: the same bytes as in this one, whatever dies on the way."""
 
 import os
+import shutil
 import signal
+import socket
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -10,6 +14,7 @@ import pytest
 
 from qkd_qiskit.cells import member_cells
 from qkd_qiskit.errors import InputError, WorkerError
+from qkd_qiskit.observer import Observer
 from qkd_qiskit.recipes import load_recipe
 from qkd_qiskit.runs import RunFolder
 from qkd_qiskit.study import run
@@ -158,3 +163,93 @@ def test_a_cluster_that_is_not_there_is_said_first(address, alone, tmp_path, mon
         run(folder, workers=Workers(cluster=address))
     assert "\n" not in str(caught.value)
     assert not Path(folder.path, "teacher.safetensors").exists()
+
+
+def finished(folder):
+    """Files of cells that need not be done again, with the time they were written."""
+    trained = list(folder.path.glob("*/seed_*/weights.safetensors"))
+    return {path: path.stat().st_mtime_ns for path in [*folder.path.glob("tuning/*"), *trained]}
+
+
+def check_rerun(folder, alone):
+    """The missing cells are done, those that were there are left alone, and all ends alike."""
+    before = finished(folder)
+    assert before
+    assert folder.result is None
+    run(folder)
+    after = finished(folder)
+    assert {path: after[path] for path in before} == before
+    assert len(after) > len(before)
+    assert contents(folder) == contents(alone)
+
+
+@pytest.mark.parametrize("stop", ["label_only and distilled and replicate", "exact"])
+def test_a_stopped_study_does_the_missing_cells_only(stop, alone, tmp_path):
+    class Stopping(Observer):
+        def stage(self, text):
+            if text == stop:
+                raise KeyboardInterrupt
+
+    folder = RunFolder.create(tmp_path / "run", alone.recipe)
+    with pytest.raises(KeyboardInterrupt):
+        run(folder, observer=Stopping())
+    if stop == "exact":  # one population is gone, the others are whole
+        shutil.rmtree(folder.path / "classical_twin")
+        shutil.rmtree(folder.path / "checkpoints")
+    check_rerun(folder, alone)
+
+
+def start(*words):
+    code = "import sys; from qkd_qiskit.cli import main; sys.exit(main())"
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    return subprocess.Popen(
+        [sys.executable, *(("-c", code) if words[0] == "study" else ("-m", "dask")), *words],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def kill_when_a_cell_is_done(folder, *, watched, killed):
+    deadline = time.monotonic() + 180
+    while not finished(folder) and time.monotonic() < deadline and watched.poll() is None:
+        time.sleep(0.005)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.communicate()
+
+
+@pytest.mark.slow
+def test_a_killed_study_goes_on(alone, tmp_path):
+    folder = RunFolder.create(tmp_path / "run", alone.recipe)
+    study = start("study", "--resume", str(folder.path), "--jobs", "2", "--quiet")
+    kill_when_a_cell_is_done(folder, watched=study, killed=study)
+    time.sleep(5)  # its workers see that it is gone
+    check_rerun(folder, alone)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_a_killed_scheduler_is_said_and_the_study_goes_on(alone, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address = f"tcp://127.0.0.1:{port}"
+    folder = RunFolder.create(tmp_path / "run", alone.recipe)
+    words = "--no-dashboard", "--host", "127.0.0.1"
+    scheduler = start("scheduler", "--port", str(port), *words)
+    worker = start("worker", address, "--nthreads", "1", "--local-directory", str(tmp_path), *words)
+    try:
+        time.sleep(10)
+        study = start("study", "--resume", str(folder.path), "--cluster", address, "--quiet")
+        kill_when_a_cell_is_done(folder, watched=study, killed=scheduler)
+        _, said = study.communicate(timeout=120)
+        assert study.returncode == 1
+        assert said.startswith("qkd: the cluster was lost")
+        assert said.endswith(f"to continue: qkd study --resume {folder.path}\n")
+        assert said.count("\n") == 1
+    finally:
+        for process in (scheduler, worker):
+            process.kill()
+            process.communicate()
+    check_rerun(folder, alone)
