@@ -480,6 +480,14 @@ class Recipe:
             list(self.arms),
             "arms without classical twins for the student convolution, which is classical itself",
         )
+        exactly = self.distill.gradient == "exact" and "distilled_noisy" not in self.arms
+        _require(
+            exactly or self.student.kind not in FILTER_STUDENTS,
+            "student.kind",
+            self.student.kind,
+            "another kind where distill.gradient is not exact or an arm trains through noise: "
+            "filters are trained exactly",
+        )
         _require(
             "distilled_noisy" not in self.arms or self.noise_target is not None,
             "targets",

@@ -90,6 +90,11 @@ def test_what_does_not_fit_is_refused():
         build_teacher(TeacherSpec(kind="quanvolution"), image_shape=(1, 1, 64), num_classes=3)
     with pytest.raises(RecipeError, match="arms without classical twins"):
         Recipe(student=StudentSpec(kind="convolution"))
+    with pytest.raises(RecipeError, match=r"student\.kind: .*filters are trained exactly"):
+        Recipe(
+            student=StudentSpec(kind="quanvolution"),
+            distill=DistillSpec(gradient="spsa", train_target="fake_manila"),
+        )
     with pytest.raises(RecipeError, match=r"distill\.student_layer: None"):
         DistillSpec(feature_weight=1.0, teacher_layer="filters")
     with pytest.raises(RecipeError, match=r"teacher\.same_draw: True"):

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from qiskit import QuantumCircuit
 from torch import Tensor
 
 from qkd_qiskit.data import Split, load_data
@@ -34,7 +35,7 @@ from qkd_qiskit.observer import Observer
 from qkd_qiskit.runs import RESULT, RunFolder
 from qkd_qiskit.seeds import derive_seed
 from qkd_qiskit.storage import write_text
-from qkd_qiskit.students import QuantumStudent, Student, load_student
+from qkd_qiskit.students import Student, load_student
 
 SCALES = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
 SHOTS: tuple[int | None, ...] = (64, 256, 1024, 4096, None)
@@ -104,10 +105,10 @@ class _Bench:
     teacher_logits: dict[int, Tensor]
 
     @property
-    def circuit_owner(self) -> QuantumStudent | None:
-        """A student with the run's circuit."""
-        owners = (one for one in self.students.values() if isinstance(one, QuantumStudent))
-        return next(owners, None)
+    def circuit(self) -> QuantumCircuit | None:
+        """The circuit of the run's students; None where no circuit runs."""
+        circuits = (one.circuit for one in self.students.values() if one.circuit is not None)
+        return next(circuits, None)
 
 
 def bench_noise(
@@ -263,16 +264,16 @@ def _run(
     bench: _Bench, settings: Sequence[_Setting], *, file: str, observer: Observer
 ) -> list[Cell]:
     """All cells of the settings; those that are not in the file are computed and added to it."""
-    path, owner = bench.folder.path / FOLDER / file, bench.circuit_owner
+    path, circuit = bench.folder.path / FOLDER / file, bench.circuit
     kept = read_cells(path)
     found = {cell.key: cell for cell in kept}
     images = len(bench.split)
     wanted = [(setting, *key) for setting in settings for key in bench.students]
     keys = [(s.target, s.scale, s.shots, arm, seed, images) for s, arm, seed in wanted]
     missing = [one for one, key in zip(wanted, keys, strict=True) if key not in found]
-    if owner is not None:
+    if circuit is not None:
         for setting in dict.fromkeys(one[0] for one in missing):
-            setting.place.compile(owner.circuit)  # what cannot run says so before the first cell
+            setting.place.compile(circuit)  # what cannot run says so before the first cell
     for name in dict.fromkeys(setting.target for setting, _, _ in missing):
         observer.stage(name)
         of_target = [one for one in missing if one[0].target == name]
@@ -287,7 +288,7 @@ def _run(
 def _measure(bench: _Bench, setting: _Setting, *, arm: str, seed: int) -> Cell:
     student, exact = bench.students[arm, seed], bench.exact[arm, seed]
     logits, fidelity = exact, 1.0
-    if isinstance(student, QuantumStudent):
+    if student.circuit is not None:
         fidelity = setting.place.compile(student.circuit).fidelity
         logits = target_logits(
             student,
