@@ -107,7 +107,14 @@ def run_submit(options: Namespace, words: Sequence[str]) -> int:
         return show_budget(budget, options, rate=rate)
     if training is not None:
         with terminal(options) as observer:
-            folder = begin_training(folder, request, training, out=options.out, observer=observer)
+            folder = begin_training(
+                folder,
+                request,
+                training,
+                out=options.out,
+                observer=observer,
+                command=shlex.join(["qkd", *words]),
+            )
         return _collect(folder, options)
     try:
         with terminal(options) as observer:

@@ -419,20 +419,24 @@ def _exact_and_sampled(result: Mapping[str, Any]) -> Pairs:
 def _repeat_section(folder: RunFolder, result: Mapping[str, Any]) -> Markup:
     commands = [result["command"]] if result["command"] else []
     name = result["command"].split(" ")[1] if commands else "distill"
-    commands.append(shlex.join(["qkd", name, RECIPE]))
+    here = shlex.join(["qkd", name, RECIPE])
+    # A training on a device begins with another run, which the recipe alone does not hold.
+    by_recipe = "trained_on" not in result
     seconds = {
         key.removesuffix("_s").replace("_", " "): f"{value:.1f} s"
         for key, value in result["timing"].items()
     }
     files = {entry.name for entry in folder.path.iterdir()} | {REPORT}
     contents = {name: text for name, text in _CONTENTS.items() if name in files}
+    if not by_recipe:
+        contents[RECIPE] = "everything the training is, but the run that it began with"
     for arm in result["arms"]:
         contents[f"{arm}/seed_N/"] = "weights, figures of each epoch and of each target"
     return section(
         "To repeat it",
-        *(element("pre", command, class_="command") for command in commands[:1]),
-        element("p", "or, with the recipe in this folder,"),
-        element("pre", commands[-1], class_="command"),
+        *(element("pre", command, class_="command") for command in commands),
+        *([element("p", "or, with the recipe in this folder,")] if by_recipe and commands else []),
+        *([element("pre", here, class_="command")] if by_recipe else []),
         element("h3", "Recipe"),
         element("pre", dump_recipe(folder.recipe)),
         _columns(

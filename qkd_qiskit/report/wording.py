@@ -266,6 +266,10 @@ def charged(device: Mapping[str, Any]) -> str:
 def measured(result: Mapping[str, Any]) -> list[str]:
     """What has to be said of figures that came through jobs, a sentence for each target."""
     said = []
+    if "trained_on" in result:
+        device = result["trained_on"]
+        where = PLACES[device["place"]].format(device["backend"])
+        said.append(f"The students were trained by jobs: {where}. {unreal_training(device)}")
     for name, described in result["targets"].items():
         device = described.get("device")
         if device is None:

@@ -38,6 +38,7 @@ class Submission:
         train: Whether students are trained there before.
         evaluate: Whether students are evaluated there.
         finished: Whether nothing is left to do.
+        command: What was typed to train, for the report.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Submission:
     train: bool = False
     evaluate: bool = True
     finished: bool = False
+    command: str = ""
 
     @property
     def asked(self) -> dict[str, Any]:

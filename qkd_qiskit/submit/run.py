@@ -82,6 +82,7 @@ def begin_training(
     *,
     out: str | None = None,
     observer: Observer | None = None,
+    command: str = "",
 ) -> RunFolder:
     """The run in which a run's students are trained on a device; `collect_run` trains them.
 
@@ -93,6 +94,7 @@ def begin_training(
         training: How its students are trained there.
         out: Folder of the new run; default: beside the run, named after it and the device.
         observer: Hears of the progress.
+        command: What was typed, for the report.
 
     Raises:
         InputError: The run, the device or a number is not accepted.
@@ -122,6 +124,7 @@ def begin_training(
         max_qpu_seconds=request.max_qpu_seconds,
         train=True,
         evaluate=training.evaluate,
+        command=command,
     ).save(folder)
     return folder
 
@@ -217,7 +220,7 @@ def _finish(
         mode, calibrated = runner.mode, target.calibration_date
     # After the session is closed: a device is not kept waiting for simulators.
     if submission.train and folder.result is None:
-        run(folder, observer=observer, command=f"qkd collect {folder.path}")
+        run(folder, observer=observer, command=submission.command)
     result = check_finished(folder)
     if described is not None:
         described["device"] = _device(folder, submission, EVALUATE, mode=mode)

@@ -11,6 +11,7 @@ from qkd_qiskit.hardware import Target
 from qkd_qiskit.hardware.records import read_journal
 from qkd_qiskit.observer import Observer
 from qkd_qiskit.recipes import load_recipe
+from qkd_qiskit.report import write_report
 from qkd_qiskit.runs import RunFolder
 from qkd_qiskit.students import load_student
 from qkd_qiskit.study import run
@@ -92,8 +93,12 @@ def test_twenty_steps_lower_the_loss_and_equal_the_simulators(run_copy, rehearsa
     rehearsal()
     training = replace(SPSA, steps=21, fresh=True)
     observer = Steps()
-    folder = begin_training(run_copy, REQUEST, training)
+    folder = begin_training(run_copy, REQUEST, training, command="qkd submit RUN --train spsa")
     collect_run(folder, observer=observer)
+    page = write_report(folder).read_text()
+    assert "The students were trained by jobs: rehearsal of ibm_manila. No quantum" in page
+    assert "qkd submit RUN --train spsa" in page
+    assert "qkd distill recipe.yaml" not in page
     losses = list(observer.losses.values())
     assert len(losses) == 21
     assert sum(losses[-6:]) < sum(losses[:6])
