@@ -164,8 +164,10 @@ def connected(address: str) -> Iterator[Any]:
     wanted = "give the address that `dask scheduler` prints, such as tcp://10.0.0.1:8786"
     if not re.fullmatch(r"\w+://\S+:\d+", address):
         raise InputError(f"--cluster: {address!r} is no address; {wanted}")
-    for name in ("distributed", "tornado"):  # what goes wrong is raised, in one line
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+    for name in list(logging.root.manager.loggerDict):
+        if name.partition(".")[0] in ("distributed", "tornado", "asyncio"):
+            # What goes wrong is raised, in one line.
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     try:
         client = Client(address, timeout=CONNECT_S, set_as_default=False)
     except (OSError, ValueError) as error:

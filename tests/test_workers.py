@@ -206,7 +206,7 @@ def start(*words):
         [sys.executable, *(("-c", code) if words[0] == "study" else ("-m", "dask")), *words],
         env=environment,
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
+        stderr=subprocess.PIPE if words[0] == "study" else subprocess.DEVNULL,
         text=True,
     )
 
@@ -216,7 +216,7 @@ def kill_when_a_cell_is_done(folder, *, watched, killed):
     while not finished(folder) and time.monotonic() < deadline and watched.poll() is None:
         time.sleep(0.005)
     os.kill(killed.pid, signal.SIGKILL)
-    killed.communicate()
+    killed.wait()
 
 
 @pytest.mark.slow
@@ -224,6 +224,7 @@ def test_a_killed_study_goes_on(alone, tmp_path):
     folder = RunFolder.create(tmp_path / "run", alone.recipe)
     study = start("study", "--resume", str(folder.path), "--jobs", "2", "--quiet")
     kill_when_a_cell_is_done(folder, watched=study, killed=study)
+    study.stderr.close()
     time.sleep(5)  # its workers see that it is gone
     check_rerun(folder, alone)
 
@@ -251,5 +252,5 @@ def test_a_killed_scheduler_is_said_and_the_study_goes_on(alone, tmp_path):
     finally:
         for process in (scheduler, worker):
             process.kill()
-            process.communicate()
+            process.wait()
     check_rerun(folder, alone)

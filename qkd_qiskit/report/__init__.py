@@ -62,6 +62,7 @@ from qkd_qiskit.runs import CIRCUIT, RECIPE, REPORT, RESULT, RunFolder
 from qkd_qiskit.storage import write_text
 
 _NONE = "–"
+_MOST_NAMED = 4  # failed students of an arm
 _DRAWN, _MOST_DRAWN = (BASELINE, TREATMENT, NOISE_AWARE, TWIN, FULL_TWIN), 5
 _CONTENTS = {
     RECIPE: "everything the run is; `qkd distill recipe.yaml` repeats it",
@@ -172,7 +173,12 @@ def _failures(result: Mapping[str, Any]) -> Markup:
     lines = [
         element("li", f"{arm_name(arm)}, seed {seed}: {reason}")
         for arm, reasons in failed.items()
-        for seed, reason in reasons.items()
+        for seed, reason in itertools.islice(reasons.items(), _MOST_NAMED)
+    ]
+    lines += [
+        element("li", f"{arm_name(arm)}: {len(reasons) - _MOST_NAMED} more, in {RESULT}")
+        for arm, reasons in failed.items()
+        if len(reasons) > _MOST_NAMED
     ]
     text = (
         f"{count(total, 'student')} failed to train. Means and ranges leave them out, gains leave "
