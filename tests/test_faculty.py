@@ -139,3 +139,22 @@ def test_the_recipe_of_the_slides_is_their_loss_on_their_networks():
     assert (recipe.teacher.kind, recipe.student.kind) == ("quanvolution", "convolution")
     assert recipe.teacher.same_draw
     assert recipe.data.train_points == 200
+
+
+def test_a_quanvolutional_student_is_run_on_a_noisy_target(tmp_path):
+    changes = {
+        "teacher.kind": "convolution",
+        "student.kind": "quanvolution",
+        "arms": ["label_only", "distilled"],
+        "targets": ["exact", "fake_manila:exact"],
+        "data.test_per_class": 4,
+        "seeds": 1,
+    }
+    folder = RunFolder.create(tmp_path / "run", parse_recipe(PAIR, overrides=changes))
+    result = run(folder)
+    noisy = result["targets"]["fake_manila:exact"]
+    assert noisy["circuit"]["two_qubit_gates"] >= 7
+    assert (folder.path / "circuit.qasm").read_text().count("ry(w_") == 11
+    assert result["student"] == {"parameters": 33 + 98, "filter_parameters": 33}
+    page = write_report(folder).read_text(encoding="utf-8")
+    assert "distilled into a quanvolutional network" in page
