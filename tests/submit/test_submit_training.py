@@ -7,6 +7,7 @@ import pytest
 from qkd_qiskit.cells import Cell, Scene, train_cell
 from qkd_qiskit.data import load_data
 from qkd_qiskit.errors import BudgetError, CheckpointError, InputError, RecipeError
+from qkd_qiskit.faculty import load_faculty
 from qkd_qiskit.hardware import Target
 from qkd_qiskit.hardware.records import read_journal
 from qkd_qiskit.observer import Observer
@@ -24,7 +25,6 @@ from qkd_qiskit.submit import (
 )
 from qkd_qiskit.submit.training import outcomes_on
 from qkd_qiskit.submit.waits import SessionWaits
-from qkd_qiskit.teachers import make_teacher
 
 NAME = "ibm_manila:rehearsal"
 SPSA = Training(gradient="spsa", steps=4, lr=0.05)
@@ -106,12 +106,11 @@ def test_twenty_steps_lower_the_loss_and_equal_the_simulators(run_copy, rehearsa
     twin = RunFolder.create(folder.path.with_name("twin"), folder.recipe)
     recipe = twin.recipe
     data = load_data(recipe.data, seed=recipe.seed)
-    spec = replace(recipe.teacher, checkpoint=str(folder.path / "teacher.safetensors"))
     target = Target.parse("fake_manila", shots=recipe.shots, seed=recipe.seed)
     scene = Scene(
         folder=twin,
         data=data,
-        teacher=make_teacher(spec, data, seed=recipe.seed),
+        faculty=load_faculty(folder, data),
         targets=(),
         outcomes=lambda student: outcomes_on(target, student, recipe),
     )
