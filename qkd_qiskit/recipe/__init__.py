@@ -1,0 +1,49 @@
+"""Everything a run is, as frozen dataclasses; `recipes` reads and writes them as YAML.
+
+They check themselves when they are made, so a value that exists is a valid one.
+"""
+
+from qkd_qiskit.recipe.data import GENERATED, DatasetName, DataSpec
+from qkd_qiskit.recipe.networks import (
+    CLASS_BINS,
+    CLASSICAL_STUDENTS,
+    FILTER_STUDENTS,
+    Ansatz,
+    Encoding,
+    Head,
+    Readout,
+    Reduction,
+    StudentKind,
+    StudentSpec,
+    TeacherKind,
+    TeacherSpec,
+)
+from qkd_qiskit.recipe.run import Arm, Recipe
+from qkd_qiskit.recipe.runtime import Decoupling, Mode, RuntimeSpec
+from qkd_qiskit.recipe.training import IDEAL_TARGETS, DistillSpec, Gradient
+
+__all__ = [
+    "CLASSICAL_STUDENTS",
+    "CLASS_BINS",
+    "FILTER_STUDENTS",
+    "GENERATED",
+    "IDEAL_TARGETS",
+    "Ansatz",
+    "Arm",
+    "DataSpec",
+    "DatasetName",
+    "Decoupling",
+    "DistillSpec",
+    "Encoding",
+    "Gradient",
+    "Head",
+    "Mode",
+    "Readout",
+    "Recipe",
+    "Reduction",
+    "RuntimeSpec",
+    "StudentKind",
+    "StudentSpec",
+    "TeacherKind",
+    "TeacherSpec",
+]

@@ -1,0 +1,96 @@
+"""Which images, or points, a run sees."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from qkd_qiskit.generator import Generator
+from qkd_qiskit.recipe.checks import at_least, require
+
+DatasetName = Literal["digits", "mnist", "fashion_mnist", "cifar10", "generated", "extended_xor"]
+GENERATED: tuple[DatasetName, ...] = ("generated", "extended_xor")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSpec:
+    """Which images a run sees.
+
+    Attributes:
+        name: Data set: digits (8x8, no download), mnist or fashion_mnist (28x28), cifar10 (3x32x32,
+            never downloaded), generated or extended_xor (feature vectors of three classes; see
+            `qkd_qiskit.generated`).
+        root: Folder of the torchvision data sets; default: $QKD_DATA, else the user's cache folder.
+        classes: Labels to keep, relabelled 0, 1, ... in this order; default: all.
+        train_per_class: Labelled training images per class for the student; null = all.
+        train_points: Labelled training images for the student in all, drawn without regard to
+            their classes; null = as train_per_class says.
+        draw: Take the first images (of each class) in data-set order, or a random draw per seed.
+        validation_fraction: Share of the training images held out before anything is drawn.
+        test_per_class: First test images per class to keep; null = all.
+        points: Of generated data: how many points, a third of them for the test.
+        features: Of generated data: features of a point.
+        informative: Of generated data: hidden numbers that decide the class.
+        noise_features: Of generated data: features that say nothing.
+        difficulty: Of generated data: 0 (clusters apart) to 1 (they overlap widely).
+    """
+
+    name: DatasetName = "digits"
+    root: str | None = None
+    classes: tuple[int, ...] | None = None
+    train_per_class: int | None = None
+    train_points: int | None = None
+    draw: Literal["first", "random"] = "random"
+    validation_fraction: float = 0.1
+    test_per_class: int | None = None
+    points: int = 3000
+    features: int = 64
+    informative: int = 4
+    noise_features: int = 0
+    difficulty: float = 0.25
+
+    def __post_init__(self) -> None:
+        if self.classes is not None:
+            object.__setattr__(self, "classes", tuple(self.classes))
+            distinct = len(set(self.classes)) == len(self.classes)
+            in_range = all(0 <= label <= 9 for label in self.classes)
+            require(
+                distinct and in_range and len(self.classes) >= 2,
+                "data.classes",
+                list(self.classes),
+                "two or more distinct labels from 0 to 9, for example [0, 1, 2]",
+            )
+        for key in ("train_per_class", "train_points", "test_per_class"):
+            value = getattr(self, key)
+            if value is not None:
+                at_least(f"data.{key}", value, 1)
+        require(
+            self.train_points is None or self.train_per_class is None,
+            "data.train_points",
+            self.train_points,
+            "either train_points or train_per_class, and null for the other",
+        )
+        require(
+            0 < self.validation_fraction < 1,
+            "data.validation_fraction",
+            self.validation_fraction,
+            "a share between 0 and 1",
+        )
+        at_least("data.points", self.points, 30)
+        if self.name in GENERATED:
+            _ = self.generator
+
+    @property
+    def generator(self) -> Generator:
+        """What generates the points of generated data.
+
+        Raises:
+            RecipeError: Numbers that do not go together.
+        """
+        return Generator(
+            name=self.name,
+            features=self.features,
+            informative=self.informative,
+            noise_features=self.noise_features,
+            difficulty=self.difficulty,
+        )
