@@ -42,7 +42,8 @@ class Comparison:
         baseline: With what.
         published_gain: The published gain of this cell, None where the comparison is ours alone.
         flaw: What is wrong with the published gain: no-op, head or nothing.
-        pairs: Seeds in which neither run failed.
+        seeds: Paired seeds.
+        pairs: Those of them in which neither run failed.
         failed: Failed runs of the arm, and of its baseline.
         arm_accuracy: Mean test accuracy of the sound protocol, in percent.
         baseline_accuracy: The baseline's.
@@ -69,6 +70,7 @@ class Comparison:
     baseline: str
     published_gain: float | None
     flaw: str
+    seeds: int
     pairs: int
     failed: tuple[int, int]
     arm_accuracy: float
@@ -150,6 +152,7 @@ def _compare(rows: Sequence[Row], cell: Cell, arm: str, baseline: str) -> Compar
         baseline=baseline,
         published_gain=None,
         flaw="",
+        seeds=len(seeds),
         pairs=len(kept),
         failed=(
             sum(treated[s].failed for s in seeds),
@@ -247,7 +250,7 @@ def v1_markdown(found: Sequence[Comparison]) -> str:
             f"| {_share(one.chance)}, {_share(one.chance_trained)} "
             f"| {_interval(one.subset_gain, one.subset_low, one.subset_high)} "
             f"| {_interval(one.all_gain, one.all_low, one.all_high)} "
-            f"| {one.failed[0]} and {one.failed[1]} | {_interval(one.gain, one.low, one.high)} "
+            f"| {one.failed[0]} and {one.failed[1]} of {one.seeds} | {_interval(one.gain, one.low, one.high)} "
             f"| {_p(one.p_holm)} | {one.verdict} |"
         )
     return "\n".join(lines)
@@ -268,7 +271,7 @@ def controls_markdown(found: Sequence[Comparison]) -> str:
                 f"| {_title(one.cell)} | `{one.arm}` | `{one.baseline}` | {one.arm_accuracy:.2f} "
                 f"| {one.baseline_accuracy:.2f} "
                 f"| {_interval(one.all_gain, one.all_low, one.all_high)} "
-                f"| {one.failed[0]} and {one.failed[1]} "
+                f"| {one.failed[0]} and {one.failed[1]} of {one.seeds} "
                 f"| {_interval(one.gain, one.low, one.high)} | {_p(one.p_holm)} |"
             )
     return "\n".join(lines)
