@@ -250,8 +250,8 @@ def v1_markdown(found: Sequence[Comparison]) -> str:
             f"| {_share(one.chance)}, {_share(one.chance_trained)} "
             f"| {_interval(one.subset_gain, one.subset_low, one.subset_high)} "
             f"| {_interval(one.all_gain, one.all_low, one.all_high)} "
-            f"| {one.failed[0]} and {one.failed[1]} of {one.seeds} | {_interval(one.gain, one.low, one.high)} "
-            f"| {_p(one.p_holm)} | {one.verdict} |"
+            f"| {one.failed[0]} and {one.failed[1]} of {one.seeds} "
+            f"| {_interval(one.gain, one.low, one.high)} | {_p(one.p_holm)} | {one.verdict} |"
         )
     return "\n".join(lines)
 
