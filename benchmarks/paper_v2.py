@@ -63,6 +63,8 @@ CIRCUITS: dict[str, dict[str, object]] = {
     "local": {"ansatz": "local_rotations", "layers": 1, "readout": "expectation"},
 }
 ARMS = ("label_only", "distilled")
+# At the recipe's 0.01, which suits amplitudes, trained angles wrap around and little is learnt.
+ANGLES, ANGLE_LR = ("angle", "qubit"), 1e-3
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,8 @@ class Cell:
         changes = INPUTS[self.inputs] | CIRCUITS[self.circuit] | {"qubits": self.qubits}
         overrides = {f"student.{key}": value for key, value in changes.items()}
         overrides |= {"data.name": self.data, "data.root": root}
+        if changes.get("encoding") in ANGLES:
+            overrides |= {"distill.lr": ANGLE_LR}
         if not self.is_main:
             overrides |= {"distill.epochs": epochs, "seeds": seeds}
         return load_recipe("paper_v2", overrides)
