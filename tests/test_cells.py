@@ -22,8 +22,14 @@ from qkd_qiskit.tuning import (
     tuned,
 )
 
-# Arms that are trained here, on any student: not on a device before or after, not at full size.
-HERE = [arm for arm, what in ARMS.items() if not what.before and what.kind != "classical_full"]
+# Arms of any student: not before a device, not of full size, not about feature maps.
+HERE = [
+    arm
+    for arm, what in ARMS.items()
+    if not what.before
+    and what.kind != "classical_full"
+    and arm not in ("logits_only", "features_only")
+]
 EXACT = {"targets": ["exact"], "seeds": 2, "distill.selection": "last"}
 
 

@@ -31,14 +31,10 @@ def argument_message(error: Exception, words: Sequence[str], *, commands: Sequen
     typed = re.match(r'Parser key "([\w.]+)": Expected a <class \'(\w+)\'>\. Got value: (.*)', text)
     if typed and typed[2] in _NUMBERS and typed[1] not in recipe_keys():
         flag = typed[1].rpartition(".")[2].replace("_", "-")
-        return f"--{flag}: {typed[3]} is not accepted; give {_NUMBERS[typed[2]]}"
+        return f"--{flag}: {typed[3]!r} is not accepted; give {_NUMBERS[typed[2]]}"
     group = re.match(r'Parser key "(\w+)"', text)
     if group and group[1] in sections() and group[1] not in recipe_keys():
         return f"--{group[1]} cannot be read; give its keys one by one, see `qkd {words[0]} --help`"
-    option = re.match(r"Parser key \"([\w.]+)\": Expected a <class 'int'>. Got value: (.*)", text)
-    if option and option[1] not in recipe_keys():
-        name = option[1].rpartition(".")[2]
-        return f"--{name}: {option[2]!r} is not accepted; give a whole number"
     given = {}
     for word, following in zip(words, [*words[1:], ""], strict=True):
         flag, equals, value = word.partition("=")

@@ -424,7 +424,7 @@ def _exact_and_sampled(result: Mapping[str, Any]) -> Pairs:
 
 def _repeat_section(folder: RunFolder, result: Mapping[str, Any]) -> Markup:
     commands = [result["command"]] if result["command"] else []
-    name = result["command"].split(" ")[1] if commands else "distill"
+    name = "study" if result["command"].startswith("qkd study ") else "distill"
     here = shlex.join(["qkd", name, RECIPE])
     # A training on a device begins with another run, which the recipe alone does not hold.
     by_recipe = "trained_on" not in result

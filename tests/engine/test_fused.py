@@ -265,7 +265,7 @@ def test_logits_of_a_student(encoding):
     labels, teacher, _ = make_lessons(batch=7, dtype=torch.float32)
     logits = student(inputs)
     expected = [label_loss(logits, labels), distillation_loss(logits, teacher, temperature=2.0)]
-    prepared = student._parts.encoding
+    prepared = student.parts.encoding
     if prepared.prepares_state:
         start = {"states": prepared.amplitudes(inputs)}
     else:
