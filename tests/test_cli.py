@@ -17,7 +17,11 @@ from qkd_qiskit.recipes import flat_recipe, load_recipe, recipe_keys
 from qkd_qiskit.runs import RunFolder
 
 study = import_module("qkd_qiskit.study")
-CODE = "import sys; from qkd_qiskit.cli import main; sys.exit(main())"
+# A test run that was started in the background has SIGINT ignored, and hands that down.
+CODE = (
+    "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from qkd_qiskit.cli import main; sys.exit(main())"
+)
 QKD = [sys.executable, "-W", "error", "-c", CODE]
 SMALL = ["--seeds", "1", "--targets", "exact", "--arms", "label_only,distilled"]
 

@@ -15,7 +15,11 @@ from qkd_qiskit.runs import RunFolder
 from qkd_qiskit.submit.record import find_submissions
 
 SHIFT = "submit RUN --backend fake_manila --train parameter_shift"
-CODE = "import sys; from qkd_qiskit.cli import main; sys.exit(main())"
+# A test run that was started in the background has SIGINT ignored, and hands that down.
+CODE = (
+    "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from qkd_qiskit.cli import main; sys.exit(main())"
+)
 
 
 @pytest.mark.parametrize(
