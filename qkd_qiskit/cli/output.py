@@ -33,7 +33,7 @@ def show_result(folder: RunFolder, result: dict[str, Any], options: Namespace) -
     elif not options.quiet:
         screen = console()
         screen.print(summary_table(result))
-        if len(result["comparisons"]) > 2 * len(result["targets"]) or TUNED in result["arms"]:
+        if len(result["comparisons"]) > 3 * len(result["targets"]) or TUNED in result["arms"]:
             screen.print(comparison_table(result))
         for arm, failed in result["failed"].items():
             for seed, reason in failed.items():
