@@ -47,7 +47,7 @@ def comparison_section(result: Mapping[str, Any]) -> Markup:
                 "p (Holm)",
                 "effect",
                 "pairs",
-                "seeds for 1 point",
+                "for 1 point",
             ],
             [[[target], *map(_row, _of(found, target))] for target in targets],
             caption="Gain: mean of the paired differences and its 95\u202f% t interval. Bootstrap: "
