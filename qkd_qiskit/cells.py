@@ -122,15 +122,12 @@ def _tuning_cells(recipe: Recipe, settings: Sequence[Setting], *, start: int = 0
 
 def member_cells(recipe: Recipe) -> list[Cell]:
     """The cells with the students of the run."""
-    return list(_parts(recipe))
-
-
-def _parts(recipe: Recipe) -> Iterator[Cell]:
-    seeds = recipe.member_seeds
+    seeds, cells = recipe.member_seeds, []
     for population in dict.fromkeys(ARMS[arm].population for arm in recipe.arms):
         arms = tuple(arm for arm in recipe.arms if ARMS[arm].population == population)
         for part, start in enumerate(range(0, len(seeds), SEEDS_PER_CELL)):
-            yield Cell(population, arms, seeds[start : start + SEEDS_PER_CELL], part)
+            cells.append(Cell(population, arms, seeds[start : start + SEEDS_PER_CELL], part))
+    return cells
 
 
 def is_trained(folder: RunFolder, cell: Cell) -> bool:
@@ -157,7 +154,8 @@ def new_student(recipe: Recipe, data: Data, *, arm: str, seed: int = 0) -> Stude
         seed=seed,
     )
     student.fit(data.pool.images)
-    learn_bins(student, data.pool[data.draw_for(recipe.data, seed=seed)])
+    if recipe.student.readout == "learned":
+        learn_bins(student, data.pool[data.draw_for(recipe.data, seed=seed)])
     return student
 
 

@@ -26,7 +26,8 @@ from qkd_qiskit.features import layer_outputs
 from qkd_qiskit.progress import Progress
 from qkd_qiskit.recipe import TeacherSpec
 from qkd_qiskit.seeds import derive_seed, generator, seeded
-from qkd_qiskit.storage import load_tensors, save_tensors, tensor_digest
+from qkd_qiskit.storage import save_tensors, tensor_digest
+from qkd_qiskit.teacher_weights import check_weights, load_weights
 
 logger = logging.getLogger(__name__)
 
@@ -286,64 +287,6 @@ def save_teacher(teacher: Teacher, path: str | Path) -> None:
     save_tensors(path, teacher.module.state_dict(), metadata)
 
 
-def load_weights(module: nn.Module, path: str | Path, *, num_classes: int) -> None:
-    """Load a safetensors file into `module`, which must have the same tensors.
-
-    Raises:
-        TeacherError: The file has tensors of other names or shapes, such as another number of
-            classes, or values that are not finite.
-        CheckpointError: The file is missing, a pickle or damaged.
-    """
-    tensors, metadata = load_tensors(path)
-    source = f"teacher.checkpoint: {path}"
-    if "kind" in metadata:
-        source += f" (it holds a {metadata['kind']})"
-    _check_weights(tensors, module, source=source, num_classes=num_classes)
-    module.load_state_dict(tensors)
-
-
-def _check_weights(tensors: Tensors, module: nn.Module, *, source: str, num_classes: int) -> None:
-    expected = module.state_dict()
-    missing, unexpected = sorted(expected.keys() - tensors), sorted(tensors.keys() - expected)
-    if missing or unexpected:
-        raise TeacherError(
-            f"{source} lacks {_some(missing)} and has {_some(unexpected)} too many; "
-            "give weights of this teacher.kind, or its kind"
-        )
-    _check_classes(tensors, expected, source=source, num_classes=num_classes)
-    for name, tensor in tensors.items():
-        if tensor.shape != expected[name].shape:
-            raise TeacherError(
-                f"{source} has {name} of shape {tuple(tensor.shape)}, "
-                f"{tuple(expected[name].shape)} is expected; give weights trained on images of "
-                "this size with this teacher.kind"
-            )
-        if not torch.isfinite(tensor).all():
-            raise TeacherError(
-                f"{source} has NaN or infinite values in {name}; "
-                "give the weights of a training that did not diverge"
-            )
-
-
-def _check_classes(tensors: Tensors, expected: Tensors, *, source: str, num_classes: int) -> None:
-    matrices = [name for name, tensor in expected.items() if tensor.ndim == 2]
-    # The last linear layer, which is the output; a network of the user's may have another order.
-    last = matrices[-1] if matrices else None
-    if last is None or expected[last].shape[0] != num_classes or tensors[last].ndim != 2:
-        return
-    found = tensors[last].shape[0]
-    if found != num_classes:
-        raise TeacherError(
-            f"{source} gives {found} outputs for {num_classes} classes; give a teacher trained "
-            f"on these classes, or a data.classes with {found}"
-        )
-
-
-def _some(names: list[str]) -> str:
-    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-    return shown or "nothing"
-
-
 def _train_once(
     module: nn.Module,
     spec: TeacherSpec,
@@ -378,7 +321,7 @@ def _train_once(
         return module.state_dict()
 
     def check(tensors: Tensors) -> None:
-        _check_weights(tensors, module, source="cached teacher", num_classes=data.num_classes)
+        check_weights(tensors, module, source="cached teacher", num_classes=data.num_classes)
 
     key = json.dumps(how, sort_keys=True)
     module.load_state_dict(compute_once("teachers", key, compute=compute, check=check, cache=cache))

@@ -17,7 +17,8 @@ from qkd_qiskit.errors import CheckpointError, DataError, StorageError, TeacherE
 from qkd_qiskit.progress import Progress
 from qkd_qiskit.recipe import DataSpec, TeacherSpec
 from qkd_qiskit.storage import load_tensors, save_tensors, tensor_digest
-from qkd_qiskit.teachers import load_weights, make_teacher, save_teacher, train_teacher
+from qkd_qiskit.teacher_weights import load_weights
+from qkd_qiskit.teachers import make_teacher, save_teacher, train_teacher
 
 SOFTMAX = TeacherSpec(kind="softmax", epochs=3, lr=0.05)
 

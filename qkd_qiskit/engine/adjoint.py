@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from qkd_qiskit.engine import rotations, simd
+from qkd_qiskit.engine.emitter import ROW_BYTES
 from qkd_qiskit.engine.kernels import (
     compiled,
     gather_rows,
@@ -153,7 +154,7 @@ def backward(
     """Add gradients to `shared_gradient`, `sample_gradient` and, if kept, `state_gradient`."""
     (num_qubits, steps, slots, shared_slots, product, fixed, has_fixed, term_start, term_mask,
      term_angle, targets, final_complex, index, matrix) = plan  # fmt: skip
-    lanes = simd.ROW_BYTES // rows.itemsize
+    lanes = ROW_BYTES // rows.itemsize
     states = 1 << num_qubits
     plane = states * lanes
     state, costate, other, other_costate = work[0], work[1], work[2], work[3]

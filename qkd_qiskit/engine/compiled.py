@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from qkd_qiskit.engine.call import Call
-from qkd_qiskit.engine.noisy_sweep import NoisyCall, NoisySweep
+from qkd_qiskit.engine.noisy_call import NoisyCall
+from qkd_qiskit.engine.noisy_sweep import NoisySweep
 from qkd_qiskit.engine.sweep import Sweep
 from qkd_qiskit.errors import InputError
 

@@ -297,7 +297,7 @@ class _Worker:
     """
 
     def __init__(self, sweep: Sweep, kind: str, *, batch_size: int, dtype: np.dtype[Any]) -> None:
-        from qkd_qiskit.engine.simd import ROW_BYTES
+        from qkd_qiskit.engine.emitter import ROW_BYTES
 
         program = sweep.program
         plan, self.fields = sweep.plan(kind)

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from qkd_qiskit.engine import simd
 from qkd_qiskit.engine.adjoint import backward
+from qkd_qiskit.engine.emitter import ROW_BYTES
 from qkd_qiskit.engine.kernels import compiled, forward
 
 
@@ -90,7 +90,7 @@ def _gradient(
     )  # fmt: skip
     given = _pick(all_given[_row(all_given, member)], batch, gather, flat_given)
     imag = _pick(all_imag[_row(all_imag, member)], batch, gather, flat_imag)
-    lanes = simd.ROW_BYTES // rows.itemsize
+    lanes = ROW_BYTES // rows.itemsize
     # Not literals, which would be compiled as types of their own.
     begin, keep = np.int64(0), size > 0
     one, tiles = (begin, begin + 1), (begin, begin + (size + lanes - 1) // lanes)

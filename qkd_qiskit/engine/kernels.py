@@ -19,6 +19,7 @@ import numpy as np
 from numba import njit
 
 from qkd_qiskit.engine import rotations, simd
+from qkd_qiskit.engine.emitter import ROW_BYTES
 from qkd_qiskit.engine.plan import MIX, ROTATE
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -286,7 +287,7 @@ def forward(
     """
     (num_qubits, steps, slots, shared_slots, product, fixed, has_fixed, term_start, term_mask,
      term_angle, targets, final_complex, index, matrix) = plan  # fmt: skip
-    lanes = simd.ROW_BYTES // state.itemsize
+    lanes = ROW_BYTES // state.itemsize
     states = 1 << num_qubits
     plane = states * lanes
     by_tangent = np.zeros(steps.shape[0], dtype=np.bool_)

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from qkd_qiskit.engine import simd
+from qkd_qiskit.engine import noisy_simd, simd
+from qkd_qiskit.engine.emitter import ROW_BYTES
 from qkd_qiskit.engine.kernels import compiled, row_sum, set_row
 
 CHAIN, PAIR = 0, 1  # kinds of operations
@@ -55,12 +56,12 @@ def chains_forward(
             at = 16 * (rotation + number) * lanes
             for column in range(width):
                 x, y = at + (width + column) * lanes, at + (2 * width + column) * lanes
-                simd.turn_rows(prefixes, x, y, turns, 2 * (rotation + number) * lanes)
+                noisy_simd.turn_rows(prefixes, x, y, turns, 2 * (rotation + number) * lanes)
             into, to = (prefixes, at + 16 * lanes) if number + 1 < count else (rows, here)
             matrix = 16 * (constant + number)
             for row in range(4):
                 for column in range(width):
-                    simd.combine_four(
+                    noisy_simd.combine_four(
                         into, to + (row * width + column) * lanes,
                         prefixes, at + column * lanes, width * lanes,
                         constants, matrix + 4 * row, 1,
@@ -83,7 +84,7 @@ def chains_backward(
             to, total = (place & 1) * 16 * lanes, 32 * lanes
             for row in range(4):
                 for column in range(width):
-                    simd.combine_four(
+                    noisy_simd.combine_four(
                         spare, to + (row * width + column) * lanes,
                         source, at + column * lanes, width * lanes,
                         constants, matrix + row, 4,
@@ -91,7 +92,7 @@ def chains_backward(
             set_row(spare, total, lanes, 0.0)
             for column in range(width):
                 x, y = (width + column) * lanes, (2 * width + column) * lanes
-                simd.turn_rows_back(
+                noisy_simd.turn_rows_back(
                     spare, to + x, to + y, prefixes, turned + x, turned + y,
                     turns, 2 * (rotation + number) * lanes, spare, total,
                 )  # fmt: skip
@@ -123,7 +124,7 @@ def _pair(
     for group in range(1 << (2 * num_qubits - 4)):
         at = base_of(group, first, second) * lanes
         for row in range(16):
-            simd.combine_sparse(
+            noisy_simd.combine_sparse(
                 spare, row * lanes, vectors, at, offsets, weights,
                 starts[begin + row], starts[begin + row + 1],
             )  # fmt: skip
@@ -152,7 +153,7 @@ def sweep(
         source, target = history[now], history[after]
         for group in range(1 << (2 * num_qubits - 2)):
             at = ((group >> 2 * qubit) << (2 * qubit + 2) | group & ((1 << 2 * qubit) - 1)) * lanes
-            simd.mix_four(target, source, at, lanes << 2 * qubit, rows, matrix, step, turn)
+            noisy_simd.mix_four(target, source, at, lanes << 2 * qubit, rows, matrix, step, turn)
         now = after
 
 
@@ -175,10 +176,10 @@ def sweep_back(
         for group in range(1 << (2 * num_qubits - 2)):
             at = ((group >> 2 * qubit) << (2 * qubit + 2) | group & ((1 << 2 * qubit) - 1)) * lanes
             if operation[4]:
-                simd.add_products(sums, matrix, before, gradient, at, stride)
+                noisy_simd.add_products(sums, matrix, before, gradient, at, stride)
             else:
-                simd.add_products(sums, matrix, gradient, before, at, stride)
-            simd.mix_four(gradient, gradient, at, stride, rows, matrix, step, turn)
+                noisy_simd.add_products(sums, matrix, gradient, before, at, stride)
+            noisy_simd.mix_four(gradient, gradient, at, stride, rows, matrix, step, turn)
 
 
 @compiled
@@ -209,12 +210,14 @@ def product_state_back(
         for digit in range(4):
             factor = (16 * qubit + digit) * lanes
             for low in range(0, size, lanes):
-                simd.add_multiplied(sums, factor, gradient, digit * size + low, products, at + low)
+                noisy_simd.add_multiplied(
+                    sums, factor, gradient, digit * size + low, products, at + low
+                )
         for low in range(0, size, lanes):
             first = 16 * qubit * lanes
             simd.multiply_rows(gradient, low, gradient, low, rows, first)
             for digit in range(1, 4):
-                simd.add_multiplied(
+                noisy_simd.add_multiplied(
                     gradient, low, gradient, digit * size + low, rows, first + digit * lanes
                 )
 
@@ -278,7 +281,7 @@ def forward(
     """
     places, outputs = plan[11], plan[12]
     states, block = scratch[6], scratch[8]
-    lanes = simd.ROW_BYTES // block.itemsize
+    lanes = ROW_BYTES // block.itemsize
     for member in range(values.shape[0]):
         one = member if shared_cos.shape[0] > 1 else 0
         each = member if cosines.shape[0] > 1 else 0
@@ -293,7 +296,7 @@ def forward(
                 plan, scratch, given[0], given[1], given[2], given[3], sample, states, False, lanes
             )
             for tile in range(here.shape[0]):
-                simd.contract(block, states[0], here[tile, last], places, places.size)
+                noisy_simd.contract(block, states[0], here[tile, last], places, places.size)
                 first = tile * lanes
                 for lane in range(min(lanes, values.shape[1] - sample)):
                     for output in range(min(lanes, outputs - first)):
@@ -324,7 +327,7 @@ def backward(
     (num_qubits, early, late, chains, early_chains, _, constants, angle_of, _, tables, _,
      places, outputs) = plan  # fmt: skip
     turns, prefixes, rows, sums, spare, products, states, gradients, block = scratch
-    lanes = simd.ROW_BYTES // block.itemsize
+    lanes = ROW_BYTES // block.itemsize
     last, final = effects.shape[2] - 1, states.shape[0] - 1
     of_state, square = gradients[0], lanes * lanes
     for member in range(incoming.shape[0]):
@@ -353,8 +356,10 @@ def backward(
                         block[square + output * lanes + lane] = value
                 effect = here[tile, last]
                 if late.shape[0]:
-                    simd.add_spread(gradients[1 + tile], states[final], block, places, places.size)
-                simd.add_spread(of_state, effect, block[square:], places, places.size)
+                    noisy_simd.add_spread(
+                        gradients[1 + tile], states[final], block, places, places.size
+                    )
+                noisy_simd.add_spread(of_state, effect, block[square:], places, places.size)
             sums[: 16 * early_chains * lanes] = 0.0
             sweep_back(early, states, of_state, tables, rows, sums, spare, num_qubits, lanes)
             product_state_back(rows, products, of_state, sums, num_qubits, lanes)

@@ -10,7 +10,7 @@ from typing import Any
 from numba import types
 from numba.extending import intrinsic
 
-from qkd_qiskit.engine.simd import Emitter, body
+from qkd_qiskit.engine.emitter import Emitter, body
 
 
 def _pairs(size: int, qubit: int) -> list[tuple[int, int]]:

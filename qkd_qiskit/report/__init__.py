@@ -8,31 +8,37 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from qkd_qiskit.circuits.openqasm import load_circuit
-from qkd_qiskit.comparisons import BEFORE, TUNED
-from qkd_qiskit.distill import WATCHED
-from qkd_qiskit.errors import CheckpointError, CircuitError
+from qkd_qiskit.comparisons import TUNED
+from qkd_qiskit.errors import CheckpointError
 from qkd_qiskit.recipes import dump_recipe
+from qkd_qiskit.report.circuit import circuit_section
 from qkd_qiskit.report.comparisons import comparison_section
-from qkd_qiskit.report.drawing import draw_student
 from qkd_qiskit.report.figures import (
-    Curves,
     GainRow,
-    confusion_figure,
-    curves_figure,
     gain_figure,
     paired_figure,
 )
 from qkd_qiskit.report.outcomes import outcomes_section
-from qkd_qiskit.report.page import Markup, document, element, join, panel, panels, section
+from qkd_qiskit.report.page import (
+    Markup,
+    columns,
+    definitions,
+    document,
+    element,
+    join,
+    panel,
+    panels,
+    section,
+)
 from qkd_qiskit.report.tables import (
     Pairs,
     accuracy_table,
-    cost_table,
     device_table,
+    legend,
     noise_table,
     teacher_table,
 )
+from qkd_qiskit.report.training import confusion_section, training_section
 from qkd_qiskit.report.wording import (
     UNDECIDED,
     arm_name,
@@ -45,15 +51,12 @@ from qkd_qiskit.report.wording import (
     reminders,
     seeds_text,
     subject,
-    training_place,
     twin_answer,
     verdict,
 )
 from qkd_qiskit.results import (
-    BASELINE,
     COMPARISONS,
     FULL_TWIN,
-    NOISE_AWARE,
     TREATMENT,
     TWIN,
     kept_rows,
@@ -63,7 +66,6 @@ from qkd_qiskit.storage import write_text
 
 _NONE = "–"
 _MOST_NAMED = 4  # failed students of an arm
-_DRAWN, _MOST_DRAWN = (BASELINE, TREATMENT, NOISE_AWARE, TWIN, FULL_TWIN), 5
 _CONTENTS = {
     RECIPE: "everything the run is; `qkd distill recipe.yaml` repeats it",
     RESULT: "the figures of this page as JSON",
@@ -96,10 +98,10 @@ def write_report(folder: RunFolder) -> Path:
         section("Test accuracy", accuracy_table(result), teacher_table(result)),
         _gain_section(result),
         comparison_section(result),
-        _training_section(folder, result),
-        _confusion_section(result),
+        training_section(folder, result),
+        confusion_section(result),
         outcomes_section(result),
-        _circuit_section(folder, result),
+        circuit_section(folder, result),
         _noise_section(result),
         *_device_section(result),
         _repeat_section(folder, result),
@@ -245,141 +247,6 @@ def _limits(rows: Sequence[GainRow]) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _training_section(folder: RunFolder, result: Mapping[str, Any]) -> Markup:
-    trained = [arm for arm in result["arms"] if arm not in BEFORE.values()]
-    arms = [arm for arm in trained if arm in _DRAWN or len(trained) <= _MOST_DRAWN]
-    histories = {arm: [folder.metrics(arm, seed) for seed in result["seeds"]] for arm in arms}
-    histories = {arm: lines for arm, lines in histories.items() if any(lines)}
-    if not histories:
-        return section("Training", element("p", "The folder has no metrics of the training."))
-
-    def curves(key: str) -> list[Curves]:
-        return [
-            Curves(
-                arm=arm,
-                lines=[[getattr(epoch, key) for epoch in line] for line in lines],
-                kept=[row in kept_rows(result, arm) for row in range(len(lines))],
-            )
-            for arm, lines in histories.items()
-        ]
-
-    spec = folder.recipe.distill
-    maps, feature_term = spec.feature_weight > 0, ""
-    if maps:
-        feature_term = (
-            f" + {spec.feature_weight:g} × mean squared difference of the feature maps (layer "
-            f"{spec.teacher_layer} of the teacher, {spec.student_layer} of the student)"
-        )
-    softened = spec.temperature if spec.student_temperature is None else spec.student_temperature
-    kept = "of the last epoch" if spec.selection == "last" else "of the best validation accuracy"
-    drawn = (
-        ("validation_accuracy", "Validation accuracy", ""),
-        ("ce", "Cross-entropy with the labels", "nats"),
-        ("kd", "Divergence from the teacher", "nats"),
-        *([("feature", "Difference of feature maps", "mean square")] if maps else []),
-    )
-    return section(
-        "Training",
-        _legend(list(histories)),
-        panels(
-            *(
-                panel(
-                    title,
-                    curves_figure(curves(key), name=key, title=title, unit=unit, share=not unit),
-                )
-                for key, title, unit in drawn
-            ),
-            caption=f"Each seed thin, the mean bold, {seeds_text(result)}; losses are means "
-            "over what an epoch trains on. Distilled students minimise "
-            f"{spec.ce_weight:g} × cross-entropy + {spec.kd_weight:g} × divergence"
-            f"{feature_term}, label-only "
-            f"students the cross-entropy alone. The divergence is {softened:g}² × KL(teacher ‖ "
-            f"student), the teacher softened by {spec.temperature:g}, the student by "
-            f"{softened:g}. The weights {kept} are kept. "
-            + (
-                f"Validation accuracy before it is of {count(WATCHED)} images at most. "
-                if spec.selection == "last"
-                else ""
-            )
-            + ("Other arms are in the folder. " if len(arms) < len(trained) else "")
-            + training_place(folder.recipe, result),
-        ),
-    )
-
-
-def _confusion_section(result: Mapping[str, Any]) -> Markup:
-    target = next(iter(result["targets"]))
-    shown: list[Markup] = []
-    teacher = result["teacher"].get("confusion")
-    if teacher is not None:
-        shown.append(_confusion_panel(result, teacher, arm="teacher"))
-    for arm in (BASELINE, TREATMENT):
-        rows = kept_rows(result, arm, target=target) if arm in result["arms"] else []
-        if rows:
-            matrices = [result["arms"][arm][target]["confusion"][row] for row in rows]
-            total = [
-                [sum(cells) for cells in zip(*lines, strict=True)]
-                for lines in zip(*matrices, strict=True)
-            ]
-            shown.append(_confusion_panel(result, total, arm=arm))
-    return section(
-        "Confusion",
-        panels(
-            *shown,
-            caption="Of 100 in a class (row) of the test set, how many were taken for which "
-            "(column). "
-            f"Students: summed over {seeds_text(result)}, {target} ({conditions(result, target)}). "
-            "Teacher: the whole test set.",
-        ),
-    )
-
-
-def _confusion_panel(
-    result: Mapping[str, Any], counts: Sequence[Sequence[int]], *, arm: str
-) -> Markup:
-    classes = result.get("classes") or [str(label) for label in range(len(counts))]
-    title = f"Confusion of {arm_name(arm)}, row = label, column = choice"
-    svg = confusion_figure(counts, classes, name=f"confusion-{arm}", arm=arm, title=title)
-    return panel(arm_name(arm).capitalize(), svg)
-
-
-def _circuit_section(folder: RunFolder, result: Mapping[str, Any]) -> Markup:
-    size, spec = result["student"], folder.recipe.student
-    if "qubits" not in size:
-        return section("Circuit", element("p", "The student is classical and has no circuit."))
-    made = {"encoding": spec.encoding, "ansatz": f"{spec.ansatz}, {count(spec.layers, 'layer')}"}
-    if spec.circuit is not None:
-        made = {"circuit": f"your own, {Path(spec.circuit).name}"}
-    facts = {
-        "qubits": count(size["qubits"]),
-        **made,
-        "read-out": f"{spec.readout}, head: {spec.head}",
-        "circuit weights": count(size["weights"]),
-        "trained parameters in all": count(size["parameters"]),
-        "two-qubit gates": f"{count(size['two_qubit_gates'])} before transpiling",
-        "depth": f"{count(size['depth'])} before transpiling",
-    }
-    return section("Circuit", _halves(facts), _drawing(folder), cost_table(result))
-
-
-def _drawing(folder: RunFolder) -> Markup:
-    spec = folder.recipe.student
-    try:
-        foreign = None if spec.circuit is None else load_circuit(folder.path / CIRCUIT).circuit
-        drawing = draw_student(spec, foreign)
-    except CircuitError as error:
-        return element("p", f"The circuit cannot be drawn: {error}", class_="note")
-    legend = element(
-        "p",
-        element("span", element("span", class_="swatch box input"), "set by the image"),
-        element("span", element("span", class_="swatch box trained"), "trained"),
-        class_="legend",
-    )
-    caption = " ".join([*drawing.notes, f"The whole circuit is in {CIRCUIT}."])
-    figure = element("div", Markup(drawing.svg), class_="scroll")
-    return element("figure", legend, figure, element("figcaption", caption))
-
-
 def _noise_section(result: Mapping[str, Any]) -> Markup:
     title, pairs = "What shots and noise cost", _exact_and_sampled(result)
     if not pairs:
@@ -395,7 +262,7 @@ def _noise_section(result: Mapping[str, Any]) -> Markup:
     shown = dict.fromkeys(arm for arms in pairs.values() for arm in arms)
     return section(
         title,
-        _legend(list(shown)),
+        legend(list(shown)),
         panels(*figures, noise_table(result, pairs), caption=caption),
     )
 
@@ -445,39 +312,10 @@ def _repeat_section(folder: RunFolder, result: Mapping[str, Any]) -> Markup:
         *([element("pre", here, class_="command")] if by_recipe else []),
         element("h3", "Recipe"),
         element("pre", dump_recipe(folder.recipe)),
-        _columns(
-            join([element("h3", "Versions"), _definitions(result["versions"])]),
-            join([element("h3", "Time"), _definitions(seconds)]),
+        columns(
+            join([element("h3", "Versions"), definitions(result["versions"])]),
+            join([element("h3", "Time"), definitions(seconds)]),
         ),
         element("h3", "Files"),
-        _definitions(contents),
+        definitions(contents),
     )
-
-
-def _legend(arms: Sequence[str]) -> Markup:
-    entries = [
-        element(
-            "span",
-            element("span", class_=f"swatch {arm.replace('_', '-')}"),
-            arm_name(arm),
-        )
-        for arm in arms
-    ]
-    return element("p", *entries, class_="legend")
-
-
-def _definitions(entries: Mapping[str, str]) -> Markup:
-    return element(
-        "dl",
-        *(join([element("dt", name), element("dd", value)]) for name, value in entries.items()),
-    )
-
-
-def _halves(entries: Mapping[str, str]) -> Markup:
-    items = list(entries.items())
-    middle = (len(items) + 1) // 2
-    return _columns(_definitions(dict(items[:middle])), _definitions(dict(items[middle:])))
-
-
-def _columns(*content: Markup) -> Markup:
-    return element("div", *(element("div", part) for part in content), class_="columns")

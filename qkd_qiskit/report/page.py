@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
@@ -67,6 +67,26 @@ def panels(*content: object, caption: object) -> Markup:
     """A row of panels, wrapped where the page is narrow, with one caption."""
     row = element("div", *content, class_="panels")
     return element("figure", row, element("figcaption", caption))
+
+
+def definitions(entries: Mapping[str, str]) -> Markup:
+    """Names and what they are."""
+    return element(
+        "dl",
+        *(join([element("dt", name), element("dd", value)]) for name, value in entries.items()),
+    )
+
+
+def halves(entries: Mapping[str, str]) -> Markup:
+    """Names and what they are, in two columns."""
+    items = list(entries.items())
+    middle = (len(items) + 1) // 2
+    return columns(definitions(dict(items[:middle])), definitions(dict(items[middle:])))
+
+
+def columns(*content: Markup) -> Markup:
+    """Contents side by side."""
+    return element("div", *(element("div", part) for part in content), class_="columns")
 
 
 def document(title: str, *content: object) -> str:

@@ -177,6 +177,19 @@ def noise_table(result: Mapping[str, Any], pairs: Pairs) -> Markup:
     )
 
 
+def legend(arms: Sequence[str]) -> Markup:
+    """The colours of arms."""
+    entries = [
+        element(
+            "span",
+            element("span", class_=f"swatch {arm.replace('_', '-')}"),
+            arm_name(arm),
+        )
+        for arm in arms
+    ]
+    return element("p", *entries, class_="legend")
+
+
 def _target_heading(result: Mapping[str, Any], target: str) -> Markup:
     return join([target, _small(conditions(result, target))])
 
