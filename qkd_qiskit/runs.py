@@ -24,7 +24,7 @@ from qkd_qiskit.errors import CheckpointError, StorageError
 from qkd_qiskit.population import Epoch
 from qkd_qiskit.recipe import Recipe
 from qkd_qiskit.recipes import dump_recipe, load_recipe
-from qkd_qiskit.storage import write_text
+from qkd_qiskit.storage import remove_unfinished, write_text
 
 RECIPE, RESULT, REPORT = "recipe.yaml", "result.json", "report.html"
 DEVICES = "devices"
@@ -94,6 +94,15 @@ class RunFolder:
     def result(self) -> dict[str, Any] | None:
         """What result.json holds, or None before the run has ended."""
         return read_json(self.path / RESULT) if (self.path / RESULT).exists() else None
+
+    def end(self, result: Mapping[str, Any]) -> None:
+        """Write result.json, and clear away what processes that were killed on the way left.
+
+        Raises:
+            StorageError: The file could not be written.
+        """
+        write_json(self.path / RESULT, result)
+        remove_unfinished(self.path)
 
     def member(self, arm: str, seed: int) -> Path:
         """Folder of one trained student."""

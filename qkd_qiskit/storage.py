@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from qkd_qiskit.errors import CheckpointError, StorageError
 
 _CHECKSUM = "sha256"
+_TEMPORARY = ".tmp"
 
 
 def write_atomic(path: str | Path, write: Callable[[Path], object]) -> None:
@@ -35,7 +36,9 @@ def write_atomic(path: str | Path, write: Callable[[Path], object]) -> None:
     """
     path = Path(path)
     # Not tempfile: its files are private to the user (0600) and would stay so after the rename.
-    temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    temporary = path.with_name(
+        f".{path.name[:100]}.{os.getpid()}.{secrets.token_hex(4)}{_TEMPORARY}"
+    )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(temporary)
@@ -50,6 +53,13 @@ def write_atomic(path: str | Path, write: Callable[[Path], object]) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what killed processes left of files in a folder that nobody writes to any more."""
+    for temporary in folder.rglob(f".*{_TEMPORARY}"):
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def sync_folder(folder: Path) -> None:

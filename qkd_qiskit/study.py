@@ -36,7 +36,7 @@ from qkd_qiskit.hardware import Target
 from qkd_qiskit.observer import Observer
 from qkd_qiskit.recipe import Recipe
 from qkd_qiskit.results import add_target, collect_result, keep_other_targets
-from qkd_qiskit.runs import CIRCUIT, DEVICES, RESULT, RunFolder, write_json
+from qkd_qiskit.runs import CIRCUIT, DEVICES, RESULT, RunFolder
 from qkd_qiskit.storage import load_tensors, write_text
 from qkd_qiskit.students import Student, load_student
 from qkd_qiskit.tuning import tuned
@@ -130,7 +130,7 @@ def run(
     if folder.result is not None:
         keep_other_targets(result, folder.result)
     result["comparisons"] = compare_arms(result)
-    write_json(folder.path / RESULT, result)
+    folder.end(result)
     return result
 
 
@@ -166,7 +166,7 @@ def evaluate_run(
     student = load_student(folder.member(_student_arm(recipe), recipe.member_seeds[0]))
     add_target(result, folder, target=target, student=student)
     result["comparisons"] = compare_arms(result)
-    write_json(folder.path / RESULT, result)
+    folder.end(result)
     return result
 
 

@@ -491,6 +491,7 @@ def test_a_stopped_command_is_continued_to_the_same_bytes(how, tiny, uninterrupt
     else:
         assert status == -signal.SIGKILL
     assert main(["distill", "--resume", "run", "--quiet"]) == 0
+    assert not list(Path("run").rglob("*.tmp"))
     for path in uninterrupted.rglob("*"):
         if path.name in ("weights.safetensors", "metrics.jsonl", "evaluations.json"):
             assert Path("run", path.relative_to(uninterrupted)).read_bytes() == path.read_bytes()

@@ -102,6 +102,18 @@ def test_a_loss_that_is_not_finite_is_valid_json(folder):
     assert math.isnan(folder.metrics("distilled", 0)[0].loss)
 
 
+def test_a_run_that_ends_leaves_nothing_of_killed_processes(folder):
+    left = folder.member("distilled", 0) / ".student.json.4711.0a1b2c3d.tmp"
+    left.parent.mkdir(parents=True)
+    left.write_text("{")
+    folder.end({"accuracy": 0.5})
+    assert folder.result == {"accuracy": 0.5}
+    assert {path.name for path in folder.path.rglob("*") if path.is_file()} == {
+        "recipe.yaml",
+        "result.json",
+    }
+
+
 def test_evaluations_are_kept_side_by_side(folder):
     folder.add_evaluation("distilled", 0, key="exact", figures={"accuracy": 0.5})
     folder.add_evaluation("distilled", 0, key="aer", figures={"accuracy": 0.4})

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,7 @@ def test_processes_give_the_same_bytes_although_one_is_killed(alone, tmp_path, c
     assert killed
     assert "a worker process died; its cells run again" in caplog.text
     assert contents(folder) == contents(alone)
+    assert not list(folder.path.rglob("*.tmp"))
 
 
 @pytest.mark.slow
@@ -168,7 +170,9 @@ def test_a_cluster_that_is_not_there_is_said_first(address, alone, tmp_path, mon
 def finished(folder):
     """Files of cells that need not be done again, with the time they were written."""
     trained = list(folder.path.glob("*/seed_*/weights.safetensors"))
-    return {path: path.stat().st_mtime_ns for path in [*folder.path.glob("tuning/*"), *trained]}
+    return {
+        path: path.stat().st_mtime_ns for path in [*folder.path.glob("tuning/*.json"), *trained]
+    }
 
 
 def check_rerun(folder, alone):
@@ -229,19 +233,49 @@ def test_a_killed_study_goes_on(alone, tmp_path):
     check_rerun(folder, alone)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(400)
-def test_a_killed_scheduler_is_said_and_the_study_goes_on(alone, tmp_path):
+@contextmanager
+def local_cluster(workers, *, folder):
+    """Address and processes of a scheduler, which is the first, and of its workers."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     address = f"tcp://127.0.0.1:{port}"
-    folder = RunFolder.create(tmp_path / "run", alone.recipe)
     words = "--no-dashboard", "--host", "127.0.0.1"
-    scheduler = start("scheduler", "--port", str(port), *words)
-    worker = start("worker", address, "--nthreads", "1", "--local-directory", str(tmp_path), *words)
+    own = "--nthreads", "1", "--local-directory", str(folder)
+    processes = [start("scheduler", "--port", str(port), *words)]
+    processes += [start("worker", address, "--no-nanny", *own, *words) for _ in range(workers)]
     try:
         time.sleep(10)
+        yield address, processes
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_a_study_goes_on_although_a_worker_of_its_cluster_is_killed(alone, tmp_path):
+    folder = RunFolder.create(tmp_path / "run", alone.recipe)
+    with local_cluster(2, folder=tmp_path) as (address, (_, first, second)):
+        study = start("study", "--resume", str(folder.path), "--cluster", address, "--quiet")
+        kill_when_a_cell_is_done(folder, watched=study, killed=first)
+        before = finished(folder)
+        _, said = study.communicate(timeout=200)
+        assert (study.returncode, said) == (0, "")
+        assert second.poll() is None
+    after = finished(folder)
+    assert 0 < len(before) < len(after)
+    assert {path: after[path] for path in before} == before
+    assert contents(folder) == contents(alone)
+    assert not list(folder.path.rglob("*.tmp"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_a_killed_scheduler_is_said_and_the_study_goes_on(alone, tmp_path):
+    folder = RunFolder.create(tmp_path / "run", alone.recipe)
+    with local_cluster(1, folder=tmp_path) as (address, (scheduler, _)):
         study = start("study", "--resume", str(folder.path), "--cluster", address, "--quiet")
         kill_when_a_cell_is_done(folder, watched=study, killed=scheduler)
         _, said = study.communicate(timeout=120)
@@ -249,8 +283,4 @@ def test_a_killed_scheduler_is_said_and_the_study_goes_on(alone, tmp_path):
         assert said.startswith("qkd: the cluster was lost")
         assert said.endswith(f"to continue: qkd study --resume {folder.path}\n")
         assert said.count("\n") == 1
-    finally:
-        for process in (scheduler, worker):
-            process.kill()
-            process.wait()
     check_rerun(folder, alone)

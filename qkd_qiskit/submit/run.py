@@ -20,7 +20,7 @@ from qkd_qiskit.hardware.submission import Runner
 from qkd_qiskit.observer import Observer
 from qkd_qiskit.recipe import Mode
 from qkd_qiskit.results import add_figures, describe_circuit
-from qkd_qiskit.runs import RESULT, RunFolder, write_json
+from qkd_qiskit.runs import RunFolder
 from qkd_qiskit.seeds import derive_seed
 from qkd_qiskit.study import run
 from qkd_qiskit.submit.desk import describe_jobs, open_device, open_runner, place_of
@@ -230,7 +230,7 @@ def _finish(
         result["trained_on"] = _device(folder, submission, TRAIN, mode=mode) | {
             "calibration_date": calibrated
         }
-    write_json(folder.path / RESULT, result)
+    folder.end(result)
     done = replace(submission, finished=True).save(folder)
     return Outcome(folder, result, done)
 
