@@ -1,6 +1,12 @@
 """Where circuits run: simulators and devices behind one face, with the noise that belongs to them.
 
 `Target.parse(name)` gives a place to run; `list_targets()` says which there are.
+
+- `targets`, `simulators`, `devices`, `remote`: the places.
+- `noise`, `exact`, `mitigation`: their noise.
+- `gradients`: training a circuit on one of them.
+- `budget`, `jobs`, `journal`: what is sent to a device, what it costs, what became of it.
+- `runtime`: IBM Quantum; `rehearsal`: a service of our own that its client takes for the real one.
 """
 
 from qkd_qiskit.hardware.calibration_files import load_snapshot, save_snapshot

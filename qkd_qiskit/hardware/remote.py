@@ -22,9 +22,9 @@ from qkd_qiskit.hardware.compiled import (
     parameter_names,
 )
 from qkd_qiskit.hardware.devices import calibration_date
-from qkd_qiskit.hardware.isa import check_circuit
 from qkd_qiskit.hardware.jobs import Pub
-from qkd_qiskit.hardware.submission import Runner
+from qkd_qiskit.hardware.jobs.isa import check_circuit
+from qkd_qiskit.hardware.jobs.submission import Runner
 from qkd_qiskit.hardware.targets import Target
 from qkd_qiskit.hardware.transpilation import best_transpilation, initial_layout, measured_qubits
 from qkd_qiskit.storage import write_atomic

@@ -15,11 +15,11 @@ from qkd_qiskit.errors import NoAccountError
 from qkd_qiskit.hardware.accounting import device_timing
 from qkd_qiskit.hardware.budget import Call, Estimate, Load, estimate
 from qkd_qiskit.hardware.gradients import parameter_shift, spsa
+from qkd_qiskit.hardware.gradients.outcomes import SampledOutcomes
+from qkd_qiskit.hardware.jobs.submission import Runner
 from qkd_qiskit.hardware.journal import Journal
-from qkd_qiskit.hardware.outcomes import SampledOutcomes
 from qkd_qiskit.hardware.remote import RuntimeTarget
 from qkd_qiskit.hardware.runtime import RuntimeConnection, connect
-from qkd_qiskit.hardware.submission import Runner
 from qkd_qiskit.observer import Observer
 from qkd_qiskit.recipe import DistillSpec, Recipe, RuntimeSpec
 from qkd_qiskit.reductions import TRAINED

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from qkd_qiskit.errors import InputError
-from qkd_qiskit.hardware.account import is_rehearsal
-from qkd_qiskit.hardware.asking import Asking, Patience
+from qkd_qiskit.hardware.jobs.asking import Asking, Patience
+from qkd_qiskit.hardware.jobs.submission import Runner
 from qkd_qiskit.hardware.journal import Journal
 from qkd_qiskit.hardware.records import JOURNAL, Totals, read_journal
 from qkd_qiskit.hardware.runtime import RuntimeConnection, connect
-from qkd_qiskit.hardware.submission import Runner
+from qkd_qiskit.hardware.runtime.account import is_rehearsal
 from qkd_qiskit.recipe import RuntimeSpec
 from qkd_qiskit.runs import DEVICES, RunFolder
 from qkd_qiskit.submit.record import Place, Submission

@@ -14,9 +14,9 @@ from qkd_qiskit.errors import BudgetError, CheckpointError
 from qkd_qiskit.hardware.accounting import device_timing
 from qkd_qiskit.hardware.compiled import CompiledCircuit
 from qkd_qiskit.hardware.jobs import executed_shots
+from qkd_qiskit.hardware.jobs.submission import Runner
 from qkd_qiskit.hardware.remote import RuntimeTarget
 from qkd_qiskit.hardware.runtime import RuntimeConnection
-from qkd_qiskit.hardware.submission import Runner
 from qkd_qiskit.observer import Observer
 from qkd_qiskit.recipe import Mode
 from qkd_qiskit.results import add_figures, describe_circuit

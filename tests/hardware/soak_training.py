@@ -15,12 +15,12 @@ import torch
 
 from qkd_qiskit.data import Data
 from qkd_qiskit.errors import QKDError
-from qkd_qiskit.hardware.asking import Patience
 from qkd_qiskit.hardware.gradients import spsa
+from qkd_qiskit.hardware.jobs.asking import Patience
+from qkd_qiskit.hardware.jobs.submission import Runner
 from qkd_qiskit.hardware.journal import Journal
 from qkd_qiskit.hardware.remote import RuntimeTarget
 from qkd_qiskit.hardware.runtime import connect
-from qkd_qiskit.hardware.submission import Runner
 from qkd_qiskit.population import Member
 from qkd_qiskit.recipe import DistillSpec, RuntimeSpec, StudentSpec, TeacherSpec
 from qkd_qiskit.storage import save_tensors

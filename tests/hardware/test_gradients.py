@@ -19,9 +19,9 @@ from qkd_qiskit.hardware.gradients import (
     spsa,
     spsa_gradient,
 )
-from qkd_qiskit.hardware.shifts import ShiftRule, shift_rules
+from qkd_qiskit.hardware.gradients.shifts import ShiftRule, shift_rules
+from qkd_qiskit.hardware.gradients.spsa import perturbation_size, rademacher, step_size
 from qkd_qiskit.hardware.snapshots import fake_backend
-from qkd_qiskit.hardware.spsa import perturbation_size, rademacher, step_size
 
 DOUBLE = torch.float64
 

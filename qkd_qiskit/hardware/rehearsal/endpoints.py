@@ -10,11 +10,11 @@ from typing import Any
 from aiohttp import web
 
 from qkd_qiskit.errors import InputError
-from qkd_qiskit.hardware.account import is_loopback
 from qkd_qiskit.hardware.rehearsal.access import Access
 from qkd_qiskit.hardware.rehearsal.faults import Fault
 from qkd_qiskit.hardware.rehearsal.service import Service
 from qkd_qiskit.hardware.rehearsal.sessions import Refused, iso_now
+from qkd_qiskit.hardware.runtime.account import is_loopback
 
 logger = logging.getLogger(__name__)
 

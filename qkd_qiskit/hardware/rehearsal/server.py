@@ -8,13 +8,13 @@ from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING
 
 from qkd_qiskit.errors import TargetError
-from qkd_qiskit.hardware.account import URL, is_loopback
 from qkd_qiskit.hardware.rehearsal.access import Access
 from qkd_qiskit.hardware.rehearsal.devices import RehearsalDevice
 from qkd_qiskit.hardware.rehearsal.faults import Faults
 from qkd_qiskit.hardware.rehearsal.ledger import Ledger
 from qkd_qiskit.hardware.rehearsal.service import Service
 from qkd_qiskit.hardware.rehearsal.sessions import Plan
+from qkd_qiskit.hardware.runtime.account import URL, is_loopback
 
 if TYPE_CHECKING:
     from aiohttp import web

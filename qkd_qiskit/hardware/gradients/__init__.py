@@ -12,9 +12,9 @@ and weights (num_weights,) to probabilities (batch, 2**num_qubits), little-endia
 from collections.abc import Sequence
 
 from qkd_qiskit.hardware.compiled import CompiledCircuit
-from qkd_qiskit.hardware.outcomes import Cost, NoisyOutcomes
-from qkd_qiskit.hardware.shifts import ShiftedOutcomes
-from qkd_qiskit.hardware.spsa import (
+from qkd_qiskit.hardware.gradients.outcomes import Cost, NoisyOutcomes
+from qkd_qiskit.hardware.gradients.shifts import ShiftedOutcomes
+from qkd_qiskit.hardware.gradients.spsa import (
     PERTURBATION,
     PERTURBATION_DECAY,
     PerturbedOutcomes,

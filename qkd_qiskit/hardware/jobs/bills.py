@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from qkd_qiskit.errors import SubmissionError
-from qkd_qiskit.hardware.asking import Asking
-from qkd_qiskit.hardware.connection import Connection, Job
+from qkd_qiskit.hardware.jobs.asking import Asking
+from qkd_qiskit.hardware.jobs.connection import Connection, Job
 from qkd_qiskit.hardware.journal import Journal
 
 logger = logging.getLogger(__name__)

@@ -19,12 +19,12 @@ from qkd_qiskit.errors import (
 )
 from qkd_qiskit.hardware import DeviceTarget
 from qkd_qiskit.hardware.gradients import parameter_shift
+from qkd_qiskit.hardware.jobs.submission import Runner
 from qkd_qiskit.hardware.journal import Journal, read_journal
 from qkd_qiskit.hardware.rehearsal import Faults, Rehearsal
 from qkd_qiskit.hardware.remote import RuntimeTarget
 from qkd_qiskit.hardware.runtime import connect
 from qkd_qiskit.hardware.snapshots import fake_backend
-from qkd_qiskit.hardware.submission import Runner
 from qkd_qiskit.recipe import RuntimeSpec
 from qkd_qiskit.storage import load_tensors
 

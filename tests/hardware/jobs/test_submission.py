@@ -14,9 +14,9 @@ from qkd_qiskit.errors import (
     SubmissionError,
     TargetError,
 )
-from qkd_qiskit.hardware.faults import Fault
+from qkd_qiskit.hardware.jobs.faults import Fault
+from qkd_qiskit.hardware.jobs.submission import Runner
 from qkd_qiskit.hardware.journal import Journal, read_journal
-from qkd_qiskit.hardware.submission import Runner
 from qkd_qiskit.recipe import RuntimeSpec
 
 WORK = {"a": [pub(3)], "b/1": [pub(5, start=1.0), pub(2, start=7.0)], "c": [pub(1)]}

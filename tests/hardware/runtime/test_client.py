@@ -17,8 +17,8 @@ from qiskit_ibm_runtime.exceptions import (
 )
 
 from qkd_qiskit.errors import QKDError, TargetError
-from qkd_qiskit.hardware import client as module
-from qkd_qiskit.hardware.faults import Fault
+from qkd_qiskit.hardware.jobs.faults import Fault
+from qkd_qiskit.hardware.runtime import client as module
 
 SECRET = "not-a-real-token"
 CRN = "crn:v1:bluemix:public:quantum-computing:us-east:a/0123abcd:4567-89ef::"

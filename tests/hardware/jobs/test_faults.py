@@ -2,7 +2,7 @@
 
 import pytest
 
-from qkd_qiskit.hardware.faults import Fault, hide, scrub
+from qkd_qiskit.hardware.jobs.faults import Fault, hide, scrub
 
 SECRET = "not-a-real-token"
 CRN = "crn:v1:bluemix:public:quantum-computing:us-east:a/0123abcd:4567-89ef::"

@@ -13,15 +13,15 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from qkd_qiskit.errors import NoAccountError, TargetError
-from qkd_qiskit.hardware.asking import Asking, Patience
-from qkd_qiskit.hardware.client import (
+from qkd_qiskit.hardware.jobs.asking import Asking, Patience
+from qkd_qiskit.hardware.jobs.faults import Fault, hide
+from qkd_qiskit.hardware.runtime.client import (
     ask_client,
     fault_of,
     leave_retries_to_us,
     no_token,
     quiet_client,
 )
-from qkd_qiskit.hardware.faults import Fault, hide
 
 URL = "QKD_RUNTIME_URL"
 _IAM = "https://iam.cloud.ibm.com"

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from qiskit.circuit import Parameter, QuantumCircuit
 
-from qkd_qiskit.hardware.asking import Patience
-from qkd_qiskit.hardware.faults import Fault
 from qkd_qiskit.hardware.jobs import Pub
+from qkd_qiskit.hardware.jobs.asking import Patience
+from qkd_qiskit.hardware.jobs.faults import Fault
 
 QUICK = Patience(tries=4, first_wait_s=0.0, longest_wait_s=0.0, attempts=3, poll_s=0, settle_s=0)
 

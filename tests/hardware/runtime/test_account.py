@@ -15,10 +15,9 @@ from qiskit_ibm_runtime.exceptions import (
 )
 
 from qkd_qiskit.errors import SubmissionError, TargetError
-from qkd_qiskit.hardware import account
-from qkd_qiskit.hardware.asking import Patience
-from qkd_qiskit.hardware.faults import hide
-from qkd_qiskit.hardware.runtime import connect, real_backend
+from qkd_qiskit.hardware.jobs.asking import Patience
+from qkd_qiskit.hardware.jobs.faults import hide
+from qkd_qiskit.hardware.runtime import account, connect, real_backend
 
 SECRET = "not-a-real-token"
 CRN = "crn:v1:bluemix:public:quantum-computing:us-east:a/0123abcd:4567-89ef::"

@@ -4,9 +4,9 @@ import contextlib
 import logging
 from functools import partial
 
-from qkd_qiskit.hardware.asking import Asking
-from qkd_qiskit.hardware.connection import Connection
-from qkd_qiskit.hardware.faults import Fault
+from qkd_qiskit.hardware.jobs.asking import Asking
+from qkd_qiskit.hardware.jobs.connection import Connection
+from qkd_qiskit.hardware.jobs.faults import Fault
 from qkd_qiskit.hardware.journal import Journal
 from qkd_qiskit.recipe import Mode
 

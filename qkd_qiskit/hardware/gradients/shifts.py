@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
 
 from qkd_qiskit.errors import InputError, TargetError
-from qkd_qiskit.hardware.outcomes import (
+from qkd_qiskit.hardware.gradients.outcomes import (
     SampledFunction,
     SampledOutcomes,
     gradients,

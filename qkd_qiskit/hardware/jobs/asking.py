@@ -8,7 +8,7 @@ from itertools import count
 from typing import TypeVar
 
 from qkd_qiskit.errors import InputError, SubmissionError
-from qkd_qiskit.hardware.faults import Fault
+from qkd_qiskit.hardware.jobs.faults import Fault
 
 logger = logging.getLogger(__name__)
 Answer = TypeVar("Answer")

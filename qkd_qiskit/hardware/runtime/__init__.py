@@ -15,14 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qkd_qiskit.errors import TargetError
-from qkd_qiskit.hardware.account import is_rehearsal, real_backend
 from qkd_qiskit.hardware.accounting import device_timing, job_seconds
-from qkd_qiskit.hardware.asking import Patience
-from qkd_qiskit.hardware.client import ask_client
-from qkd_qiskit.hardware.connection import Job, JobState
-from qkd_qiskit.hardware.faults import Fault, scrub
-from qkd_qiskit.hardware.isa import check_pubs
 from qkd_qiskit.hardware.jobs import Pub, executed_shots
+from qkd_qiskit.hardware.jobs.asking import Patience
+from qkd_qiskit.hardware.jobs.connection import Job, JobState
+from qkd_qiskit.hardware.jobs.faults import Fault, scrub
+from qkd_qiskit.hardware.jobs.isa import check_pubs
+from qkd_qiskit.hardware.runtime.account import is_rehearsal, real_backend
+from qkd_qiskit.hardware.runtime.client import ask_client
 from qkd_qiskit.hardware.sampling import count_outcomes
 from qkd_qiskit.recipe import Mode, RuntimeSpec
 

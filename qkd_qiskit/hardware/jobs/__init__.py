@@ -1,7 +1,8 @@
 """What is sent to a device: circuits with their values, and how they are cut into jobs.
 
 `plan_jobs` is pure: the same sizes and the same limits give the same jobs, so that what is said
-before anything is paid is what is submitted.
+before anything is paid is what is submitted. `submission` runs them over any `connection`, each
+exactly once.
 """
 
 import hashlib

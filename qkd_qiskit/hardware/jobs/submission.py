@@ -19,13 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qkd_qiskit.errors import BudgetError, CheckpointError, InputError, SubmissionError
-from qkd_qiskit.hardware.asking import Asking, Patience
-from qkd_qiskit.hardware.bills import Bills
-from qkd_qiskit.hardware.connection import Connection, Job, JobState
-from qkd_qiskit.hardware.faults import Fault
 from qkd_qiskit.hardware.jobs import JobPlan, Limits, Pub, plan_jobs, pubs_digest
+from qkd_qiskit.hardware.jobs.asking import Asking, Patience
+from qkd_qiskit.hardware.jobs.bills import Bills
+from qkd_qiskit.hardware.jobs.connection import Connection, Job, JobState
+from qkd_qiskit.hardware.jobs.faults import Fault
+from qkd_qiskit.hardware.jobs.sessions import SessionKeeper
 from qkd_qiskit.hardware.journal import JobRecord, Journal, check_key
-from qkd_qiskit.hardware.sessions import SessionKeeper
 from qkd_qiskit.recipe import Mode, RuntimeSpec
 
 logger = logging.getLogger(__name__)

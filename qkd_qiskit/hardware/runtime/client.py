@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from qkd_qiskit.errors import TargetError
-from qkd_qiskit.hardware.faults import Fault, FaultKind, scrub
+from qkd_qiskit.hardware.jobs.faults import Fault, FaultKind, scrub
 
 logger = logging.getLogger(__name__)
 Answer = TypeVar("Answer")

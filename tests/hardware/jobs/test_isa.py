@@ -7,8 +7,8 @@ import pytest
 from qiskit.circuit import Parameter, QuantumCircuit
 
 from qkd_qiskit.errors import TargetError
-from qkd_qiskit.hardware.isa import check_pubs
 from qkd_qiskit.hardware.jobs import Pub
+from qkd_qiskit.hardware.jobs.isa import check_pubs
 from qkd_qiskit.hardware.snapshots import fake_backend
 
 MANILA = fake_backend("fake_manila").target  # 5 qubits in a line; cx, id, rz, sx, x

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from qkd_qiskit.errors import InputError
-from qkd_qiskit.hardware.outcomes import (
+from qkd_qiskit.hardware.gradients.outcomes import (
     SampledFunction,
     SampledOutcomes,
     gradients,
