@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from qkd_qiskit.statistics import (
+    _power,
     bootstrap_interval,
     compare,
     detectable_gain,
@@ -67,6 +68,29 @@ def test_seeds_needed_are_those_of_the_tables(effect, seeds):
     many = [math.sqrt((seeds - 1) / seeds) * sign for sign in (1, -1) * (seeds // 2)]
     if len(many) == seeds:
         assert detectable_gain(many) == pytest.approx(effect, rel=0.02)
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 4, 8, 20])
+@pytest.mark.parametrize("effect", [0.1, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0])
+def test_power_is_that_of_the_noncentral_t_where_it_is_known(effect, seeds):
+    degrees, centre = seeds - 1, effect * math.sqrt(seeds)
+    edge = stats.t.ppf(0.975, degrees)
+    with np.errstate(all="ignore"):
+        known = stats.nct.sf(edge, degrees, centre) + stats.nct.cdf(-edge, degrees, centre)
+    found = _power(effect, seeds)
+    assert 0 <= found <= 1 + 1e-12
+    if not math.isnan(known):
+        assert found == pytest.approx(known, abs=1e-5)
+
+
+def test_few_pairs_need_large_gains():
+    """With one degree of freedom |T| > 12.7 in 80 % of cases: numbers of a direct integral."""
+    points = [-1.0, 1.0]
+    spread = math.sqrt(2)
+    assert detectable_gain(points) == pytest.approx(11.547 * spread, rel=1e-3)
+    assert seeds_needed(points, gain=8 * spread) == 3  # two have a power of 0.63
+    assert seeds_needed(points, gain=10 * spread) == 3
+    assert seeds_needed(points, gain=12 * spread) == 2
 
 
 def test_the_bootstrap_agrees_with_t_on_normal_values_and_repeats(pairs):
