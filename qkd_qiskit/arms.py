@@ -7,6 +7,7 @@ still gains is not the teacher's doing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -16,6 +17,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot, softmax
 
 from qkd_qiskit.data import Data
+from qkd_qiskit.distill import step_sizes
 from qkd_qiskit.errors import RecipeError
 from qkd_qiskit.recipe import DistillSpec, Recipe, StudentKind
 from qkd_qiskit.seeds import generator
@@ -156,12 +158,13 @@ def draw_images(arm: str, recipe: Recipe, data: Data, *, seed: int) -> Tensor:
 
 
 def training_spec(arm: str, recipe: Recipe, data: Data) -> DistillSpec:
-    """How an arm is trained: with more images fewer epochs, so that it takes as many steps."""
+    """How an arm is trained: with more images in fewer epochs, to the same number of steps."""
     spec = recipe.distill
     if not ARMS[arm].unlabelled:
         return spec
     usual, more = (len(draw_images(name, recipe, data, seed=0)) for name in ("distilled", arm))
-    return replace(spec, epochs=max(1, round(spec.epochs * usual / more)))
+    steps = sum(map(len, step_sizes(spec, usual)))
+    return replace(spec, epochs=math.ceil(steps / math.ceil(more / spec.batch_size)), steps=steps)
 
 
 def soft_targets(arm: str, recipe: Recipe, data: Data, *, teacher_logits: Tensor) -> Tensor:
