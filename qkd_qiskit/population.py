@@ -127,8 +127,8 @@ class Trained:
 
     @property
     def validation_accuracy(self) -> float:
-        """Validation accuracy of the chosen parameters; NaN where no epoch was chosen."""
-        if self.chosen_epoch == 0:
+        """Validation accuracy of the chosen parameters; NaN where the training failed."""
+        if not math.isfinite(self.history[-1].loss):
             return math.nan
         return self.history[self.chosen_epoch - 1].validation_accuracy
 

@@ -8,6 +8,7 @@ recipe's own setting is in the grid; ties go to the one that comes first.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -121,4 +122,6 @@ def _setting(tried: Mapping[str, Any]) -> Setting:
 
 
 def _score(tried: Mapping[str, Any]) -> float:
-    return fmean(tried["validation_accuracy"])
+    """Mean validation accuracy; worst of all where a seed has none, as its training failed."""
+    score = fmean(tried["validation_accuracy"])
+    return -math.inf if math.isnan(score) else score

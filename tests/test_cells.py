@@ -1,5 +1,6 @@
 """Cells: which there are, and that a member's figures do not depend on who trains beside it."""
 
+import math
 from collections import Counter
 
 import pytest
@@ -115,6 +116,22 @@ def test_the_setting_of_the_tuned_arm_is_the_best_on_validation(every_arm):
     # At least as good as label only there, whose setting and seeds are in the grid.
     last = [every_arm.metrics("label_only", seed)[-1].validation_accuracy for seed in (0, 1)]
     assert max(means) >= sum(last) - 1e-6
+
+
+def test_a_setting_at_which_a_seed_failed_is_not_chosen(tiny, tmp_path):
+    folder = RunFolder.create(
+        tmp_path / "run", load_recipe(tiny, {"seeds": 2, "arms": ["label_only_tuned"]})
+    )
+    first, second, *others = first_round(folder.recipe)
+    keep_tried(folder, first, [math.nan, 0.9])
+    keep_tried(folder, second, [0.6, 0.6])
+    for setting in others:
+        keep_tried(folder, setting, [0.5, 0.5])
+    decays = second_round(folder)
+    assert {(one.lr, one.epochs) for one in decays} == {(second.lr, second.epochs)}
+    for setting in decays:
+        keep_tried(folder, setting, [math.nan, math.nan])
+    assert chosen_setting(folder) == second
 
 
 def test_tuning_takes_weight_decay_at_the_best_and_the_first_of_equals(tiny, tmp_path):

@@ -1,6 +1,7 @@
 """The training loop: members on their own, dead terms, checkpoints, choices and failures."""
 
 import errno
+import math
 from dataclasses import replace
 from importlib import import_module
 
@@ -305,6 +306,7 @@ def test_a_member_that_overflows_harms_nobody_else(selection, data, teacher, tmp
     failed = mixed.pop(2)
     assert not torch.isfinite(torch.tensor(failed.history[-1].loss))
     assert failed.chosen_epoch == 0
+    assert math.isnan(failed.validation_accuracy)
     for name, value in student(seed=7).named_parameters():
         assert torch.equal(failed.state[name], value)
     for left, right in zip(mixed, alone, strict=True):
