@@ -15,21 +15,11 @@ from pathlib import Path
 from qiskit import QuantumCircuit
 
 from qkd_qiskit.circuits.composition import StudentCircuit, build_circuit
-from qkd_qiskit.circuits.openqasm import dump_circuit, load_circuit, parse_circuit
+from qkd_qiskit.circuits.openqasm import dump_circuit
 from qkd_qiskit.errors import CircuitError
-from qkd_qiskit.recipe import StudentSpec
+from qkd_qiskit.recipe import CLASSICAL_STUDENTS, FILTER_STUDENTS, StudentSpec
 from qkd_qiskit.recipes import list_recipes, load_recipe
 from qkd_qiskit.storage import write_text
-
-__all__ = [
-    "ZooEntry",
-    "dump_circuit",
-    "export_zoo",
-    "list_zoo",
-    "load_circuit",
-    "parse_circuit",
-    "zoo_circuit",
-]
 
 COST_BACKENDS = ("fake_torino", "fake_sherbrooke", "fake_fez")
 MOST_LAYERS_DRAWN = 5
@@ -81,12 +71,16 @@ REFERENCES: dict[str, ZooEntry] = {
 
 
 def list_zoo() -> dict[str, ZooEntry]:
-    """Return every reference student by name: those of the built-in recipes, then REFERENCES."""
+    """Return every reference student by name: those of the built-in recipes, then REFERENCES.
+
+    Recipes whose student is not this kind of circuit (a classical one, filters) are left out.
+    """
     recipes = {
         name: ZooEntry(description=f"recipe `{name}`: {about}", student=load_recipe(name).student)
         for name, about in list_recipes().items()
     }
-    return {k: v for k, v in recipes.items() if v.student.kind != "classical"} | REFERENCES
+    other = (*CLASSICAL_STUDENTS, *FILTER_STUDENTS)
+    return {k: v for k, v in recipes.items() if v.student.kind not in other} | REFERENCES
 
 
 def zoo_circuit(name: str) -> StudentCircuit:
