@@ -2,9 +2,12 @@
 
     runs/NAME/
       recipe.yaml  teacher.safetensors  circuit.qasm  result.json  report.html
+      teachers/seed_N.safetensors
       checkpoints/POPULATION.safetensors
-      devices/NAME/  submission.json  journal.jsonl  jobs/
+      tuning/SETTING.json
       ARM/seed_N/  student.json  weights.safetensors  metrics.jsonl  evaluations.json
+      bench/  noise.csv  shots.csv  figures
+      devices/NAME/  submission.json  journal.jsonl  jobs/
 
 Every file is written whole or not at all. A finished piece is found again and not done twice.
 """
@@ -94,6 +97,20 @@ class RunFolder:
     def result(self) -> dict[str, Any] | None:
         """What result.json holds, or None before the run has ended."""
         return read_json(self.path / RESULT) if (self.path / RESULT).exists() else None
+
+    def ended(self) -> dict[str, Any]:
+        """What result.json holds.
+
+        Raises:
+            CheckpointError: The run has not ended.
+        """
+        result = self.result
+        if result is None:
+            raise CheckpointError(
+                f"{self.path} has no {RESULT}: the run has not ended; continue it with "
+                f"qkd distill --resume {self.path}"
+            )
+        return result
 
     def end(self, result: Mapping[str, Any]) -> None:
         """Write result.json, and clear away what processes that were killed on the way left.

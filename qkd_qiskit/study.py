@@ -36,7 +36,7 @@ from qkd_qiskit.hardware import Target
 from qkd_qiskit.observer import Observer
 from qkd_qiskit.recipe import Recipe
 from qkd_qiskit.results import add_target, collect_result, keep_other_targets
-from qkd_qiskit.runs import CIRCUIT, DEVICES, RESULT, RunFolder
+from qkd_qiskit.runs import CIRCUIT, DEVICES, RunFolder
 from qkd_qiskit.storage import load_tensors, write_text
 from qkd_qiskit.students import Student, load_student
 from qkd_qiskit.tuning import tuned
@@ -148,12 +148,7 @@ def evaluate_run(
         TargetError: The target is unknown or cannot run the circuit.
     """
     observer = observer or Observer()
-    recipe, result = folder.recipe, folder.result
-    if result is None:
-        raise CheckpointError(
-            f"{folder.path} has no {RESULT}: the run has not ended; continue it with "
-            f"qkd distill --resume {folder.path}"
-        )
+    recipe, result = folder.recipe, folder.ended()
     shots = recipe.shots if shots is None else shots
     target = Target.parse(target_name, shots=shots, seed=recipe.seed)
     observer.stage("data")

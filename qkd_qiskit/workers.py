@@ -25,6 +25,7 @@ from qkd_qiskit.cells import (
     Scene,
     evaluate_members,
     is_finished,
+    recipe_targets,
     train_cell,
 )
 from qkd_qiskit.data import load_data
@@ -209,9 +210,7 @@ def _scene(path: Path) -> Scene:
         folder=folder,
         data=data,
         faculty=load_faculty(folder, data),
-        targets=[
-            Target.parse(name, shots=recipe.shots, seed=recipe.seed) for name in recipe.targets
-        ],
+        targets=recipe_targets(recipe),
     )
 
 

@@ -32,7 +32,7 @@ from qkd_qiskit.faculty import load_faculty
 from qkd_qiskit.hardware import Target
 from qkd_qiskit.hardware.devices import DeviceTarget
 from qkd_qiskit.observer import Observer
-from qkd_qiskit.runs import RESULT, RunFolder
+from qkd_qiskit.runs import RunFolder
 from qkd_qiskit.seeds import derive_seed
 from qkd_qiskit.storage import write_text
 from qkd_qiskit.students import Student, load_student
@@ -132,8 +132,8 @@ def bench_noise(
         CheckpointError: The run has not ended, or RUN/bench/noise.csv is damaged.
         TargetError: A device is unknown, has no noise, or cannot run the circuit exactly.
     """
-    _require_finished(folder)
-    recipe = folder.recipe
+    folder.ended()
+    recipe, observer = folder.recipe, observer or Observer()
     own = [name for name in recipe.targets if name.startswith("fake_")]
     names = list(dict.fromkeys(devices or own or [DEFAULT_DEVICE]))
     settings = []
@@ -145,8 +145,8 @@ def bench_noise(
             raise TargetError(f"{name}: the scale of a device is given by scales, not in its name")
         for scale in dict.fromkeys(map(float, scales)):
             settings.append(_Setting(name, scale, None, place.scaled(scale)))
-    bench = _open(folder, limit=limit, observer=observer or Observer())
-    return _run(bench, settings, file="noise.csv", observer=observer or Observer())
+    bench = _open(folder, limit=limit, observer=observer)
+    return _run(bench, settings, file="noise.csv", observer=observer)
 
 
 def bench_shots(
@@ -170,8 +170,8 @@ def bench_shots(
         CheckpointError: The run has not ended, or RUN/bench/shots.csv is damaged.
         TargetError: The target is unknown, takes no shots or cannot run the circuit.
     """
-    _require_finished(folder)
-    recipe = folder.recipe
+    folder.ended()
+    recipe, observer = folder.recipe, observer or Observer()
     name = target or recipe.noise_target or DEFAULT_DEVICE
     sampled = Target.parse(name, seed=recipe.seed)
     if not sampled.sampled:
@@ -184,8 +184,8 @@ def bench_shots(
             place = Target.parse(ideal, shots=None, seed=recipe.seed)
         settings.append(_Setting(name, float(getattr(place, "scale", 0.0)), count, place))
     limit = recipe.test_limit if limit is None else limit
-    bench = _open(folder, limit=limit, observer=observer or Observer())
-    return _run(bench, settings, file="shots.csv", observer=observer or Observer())
+    bench = _open(folder, limit=limit, observer=observer)
+    return _run(bench, settings, file="shots.csv", observer=observer)
 
 
 def trained_cells(folder: RunFolder, cells: Iterable[Cell]) -> list[Cell]:
@@ -223,14 +223,6 @@ def write_cells(path: Path, cells: Sequence[Cell]) -> None:
     writer.writerow(COLUMNS)
     writer.writerows(astuple(cell) for cell in cells)
     write_text(path, text.getvalue())
-
-
-def _require_finished(folder: RunFolder) -> None:
-    if folder.result is None:
-        raise CheckpointError(
-            f"{folder.path} has no {RESULT}: the run has not ended; continue it with "
-            f"qkd distill --resume {folder.path}"
-        )
 
 
 def _open(folder: RunFolder, *, limit: int | None, observer: Observer) -> _Bench:

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import itertools
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from qkd_qiskit.comparisons import TUNED
-from qkd_qiskit.errors import CheckpointError
 from qkd_qiskit.recipes import dump_recipe
 from qkd_qiskit.report.circuit import circuit_section
 from qkd_qiskit.report.comparisons import comparison_section
-from qkd_qiskit.report.figures import (
-    GainRow,
-    gain_figure,
-    paired_figure,
-)
+from qkd_qiskit.report.figures import paired_figure
+from qkd_qiskit.report.gains import gain_section
 from qkd_qiskit.report.outcomes import outcomes_section
 from qkd_qiskit.report.page import (
     Markup,
@@ -54,26 +50,20 @@ from qkd_qiskit.report.wording import (
     twin_answer,
     verdict,
 )
-from qkd_qiskit.results import (
-    COMPARISONS,
-    FULL_TWIN,
-    TREATMENT,
-    TWIN,
-    kept_rows,
-)
-from qkd_qiskit.runs import CIRCUIT, RECIPE, REPORT, RESULT, RunFolder
+from qkd_qiskit.results import FULL_TWIN, TREATMENT, TWIN, kept_rows
+from qkd_qiskit.runs import CIRCUIT, DEVICES, RECIPE, REPORT, RESULT, TEACHER, RunFolder
 from qkd_qiskit.storage import write_text
 
-_NONE = "–"
 _MOST_NAMED = 4  # failed students of an arm
 _CONTENTS = {
     RECIPE: "everything the run is; `qkd distill recipe.yaml` repeats it",
     RESULT: "the figures of this page as JSON",
     REPORT: "this page",
     CIRCUIT: "the student's circuit as OpenQASM 3, without measurements",
-    "teacher.safetensors": "weights of the teacher",
-    "teacher.json": "what the teacher is",
-    "devices": "jobs on devices: what was asked, a journal of every job, circuits and counts",
+    TEACHER: "weights of the teacher",
+    "teachers": "weights of the teacher of each seed",
+    "bench": "what noise and shots cost, by qkd bench: tables and figures",
+    DEVICES: "jobs on devices: what was asked, a journal of every job, circuits and counts",
     "checkpoints": "state of the training, for --resume",
     "tuning": "validation accuracies of each setting of the tuned arm",
 }
@@ -86,17 +76,12 @@ def write_report(folder: RunFolder) -> Path:
         CheckpointError: The run has not ended.
         StorageError: The file could not be written.
     """
-    result = folder.result
-    if result is None:
-        raise CheckpointError(
-            f"{folder.path} has no {RESULT}: the run has not ended; continue it with "
-            f"qkd distill --resume {folder.path}"
-        )
+    result = folder.ended()
     title, what = subject(folder.recipe, result)
     content = (
         _headline(folder, result, title=title, what=what),
         section("Test accuracy", accuracy_table(result), teacher_table(result)),
-        _gain_section(result),
+        gain_section(result),
         comparison_section(result),
         training_section(folder, result),
         confusion_section(result),
@@ -187,64 +172,6 @@ def _failures(result: Mapping[str, Any]) -> Markup:
         "out their whole pair."
     )
     return element("div", element("p", text), element("ul", *lines), class_="failed")
-
-
-def _gain_section(result: Mapping[str, Any]) -> Markup:
-    shown = {
-        title: {
-            name: _gain_row(result, name, gain, arms=arms) for name, gain in result[key].items()
-        }
-        for key, arms in COMPARISONS.items()
-        if result.get(key)
-        for title in [" − ".join(arm_name(arm) for arm in arms).capitalize()]
-    }
-    if not shown:
-        return section("Gain", element("p", "The run has no pair of arms to compare."))
-    limits = _limits([row for rows in shown.values() for row in rows.values()])
-    figures = [
-        panel(
-            title,
-            gain_figure(
-                list(rows.values()),
-                name=f"gain{number}",
-                label="points of test accuracy",
-                limits=limits,
-            ),
-        )
-        for number, (title, rows) in enumerate(shown.items())
-    ]
-    where = "; ".join(f"{name}: {conditions(result, name)}" for name in result["targets"])
-    return section(
-        "Gain",
-        panels(
-            *figures,
-            caption="Each dot is the difference of one pair of students with the same seed; the "
-            "diamond is their mean, the bar its 95\u202f% interval (paired t). "
-            f"{seeds_text(result)}. {where}. {best_case(result)}",
-        ),
-    )
-
-
-def _gain_row(
-    result: Mapping[str, Any], target: str, gain: Mapping[str, Any], *, arms: tuple[str, str]
-) -> GainRow:
-    treated, compared = (result["arms"][arm][target]["accuracy"] for arm in arms)
-    return GainRow(
-        label=target,
-        differences=[
-            100 * (treated[row] - compared[row]) for row in kept_rows(result, *arms, target=target)
-        ],
-        mean=gain["mean"],
-        interval=None if gain["ci95"] is None else tuple(gain["ci95"]),
-    )
-
-
-def _limits(rows: Sequence[GainRow]) -> tuple[float, float]:
-    """A common range in points that holds every dot, interval and zero."""
-    values = [value for row in rows for value in (*row.differences, *(row.interval or ()))]
-    low, high = min([0, *values]), max([0, *values])
-    margin = 0.06 * (high - low) or 1
-    return low - margin, high + margin
 
 
 def _noise_section(result: Mapping[str, Any]) -> Markup:

@@ -9,24 +9,18 @@ from typing import Any
 from qkd_qiskit.circuits.openqasm import load_circuit
 from qkd_qiskit.errors import CircuitError
 from qkd_qiskit.report.drawing import draw_student
-from qkd_qiskit.report.page import (
-    Markup,
-    element,
-    halves,
-    section,
-)
-from qkd_qiskit.report.tables import (
-    cost_table,
-)
-from qkd_qiskit.report.wording import (
-    count,
-)
+from qkd_qiskit.report.page import Markup, element, halves, section
+from qkd_qiskit.report.tables import cost_table
+from qkd_qiskit.report.wording import count
 from qkd_qiskit.runs import CIRCUIT, RunFolder
 
 
 def circuit_section(folder: RunFolder, result: Mapping[str, Any]) -> Markup:
     """What the circuit is, and what it costs on each device."""
     size, spec = result["student"], folder.recipe.student
+    if spec.kind == "quanvolution":
+        text = "Every filter runs this circuit on every patch of an image, with its own weights."
+        return section("Circuit", element("p", text), _drawing(folder), cost_table(result))
     if "qubits" not in size:
         return section("Circuit", element("p", "The student is classical and has no circuit."))
     made = {"encoding": spec.encoding, "ansatz": f"{spec.ansatz}, {count(spec.layers, 'layer')}"}
@@ -47,8 +41,9 @@ def circuit_section(folder: RunFolder, result: Mapping[str, Any]) -> Markup:
 def _drawing(folder: RunFolder) -> Markup:
     spec = folder.recipe.student
     try:
-        foreign = None if spec.circuit is None else load_circuit(folder.path / CIRCUIT).circuit
-        drawing = draw_student(spec, foreign)
+        # The specification alone does not make these circuits.
+        kept = spec.circuit is not None or spec.kind == "quanvolution"
+        drawing = draw_student(spec, load_circuit(folder.path / CIRCUIT).circuit if kept else None)
     except CircuitError as error:
         return element("p", f"The circuit cannot be drawn: {error}", class_="note")
     legend = element(

@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from qkd_qiskit.comparisons import CONTROLS, REPLICATE, TRANSFER, TUNED, baseline_of
-from qkd_qiskit.report.figures import GainRow, gain_figure
+from qkd_qiskit.report.figures import gain_figure
+from qkd_qiskit.report.gains import gain_limits, gain_row
 from qkd_qiskit.report.page import Markup, element, join, panel, panels, section, table
-from qkd_qiskit.report.wording import arm_name, count, interval, points
-from qkd_qiskit.results import TREATMENT, kept_rows
-from qkd_qiskit.statistics import differences
+from qkd_qiskit.report.wording import NONE, arm_name, count, interval, points
+from qkd_qiskit.results import TREATMENT
 
-_NONE = "–"
 _HEADER = ["", "gain, points", "bootstrap", "p", "p (Holm)", "effect", "pairs", "for 1 point"]
 _LEVEL = 0.05
 _WIDTH = 8.2  # inches
@@ -39,16 +38,7 @@ def comparison_section(result: Mapping[str, Any]) -> Markup:
             f"{_LEVEL:g} or more.",
         ),
         table(
-            [
-                "",
-                "gain, points",
-                "bootstrap",
-                "p",
-                "p (Holm)",
-                "effect",
-                "pairs",
-                "for 1 point",
-            ],
+            _HEADER,
             [[[target], *map(_row, _of(found, target))] for target in targets],
             caption="Gain: mean of the paired differences and its 95\u202f% t interval. Bootstrap: "
             "bias-corrected and accelerated 95\u202f% interval of the same mean. p: paired t test, "
@@ -102,49 +92,46 @@ def _texts(result: Mapping[str, Any]) -> list[str]:
 
 
 def _forest(result: Mapping[str, Any], found: Sequence[Mapping[str, Any]]) -> str:
-    rows = [_gain_row(result, entry) for entry in found]
-    values = [value for row in rows for value in (*row.differences, *(row.interval or ()), 0.0)]
-    margin = 0.06 * (max(values) - min(values)) or 1.0
     target = found[0]["target"]
+    rows = [
+        gain_row(
+            result,
+            entry,
+            arms=(entry["arm"], entry["baseline"]),
+            target=target,
+            label=_pair_name(entry),
+            clear=entry["p_holm"] is not None and entry["p_holm"] < _LEVEL,
+        )
+        for entry in found
+    ]
     return gain_figure(
         rows,
         name=f"forest-{list(result['targets']).index(target)}",
         label="points of test accuracy",
-        limits=(min(values) - margin, max(values) + margin),
+        limits=gain_limits(rows),
         width=_WIDTH,
     )
 
 
-def _gain_row(result: Mapping[str, Any], entry: Mapping[str, Any]) -> GainRow:
-    arm, baseline, target = entry["arm"], entry["baseline"], entry["target"]
-    kept = kept_rows(result, arm, baseline, target=target)
-    treated, compared = (
-        [result["arms"][name][target]["accuracy"][row] for row in kept] for name in (arm, baseline)
-    )
-    return GainRow(
-        label=f"{arm_name(arm)} − {arm_name(baseline)}",
-        differences=differences(treated, compared),
-        mean=entry["mean"],
-        interval=tuple(entry["ci95"]),
-        clear=entry["p_holm"] is not None and entry["p_holm"] < _LEVEL,
-    )
+def _pair_name(entry: Mapping[str, Any]) -> str:
+    return f"{arm_name(entry['arm'])} − {arm_name(entry['baseline'])}"
 
 
 def _row(entry: Mapping[str, Any]) -> list[object]:
-    name = f"{arm_name(entry['arm'])} − {arm_name(entry['baseline'])}"
+    name = _pair_name(entry)
     needed = entry["seeds_needed"]["1"]
     left_out = len(entry["left_out"])
     note = [element("span", f"{left_out} failed", class_="small")] if left_out else []
-    effect = _NONE if entry["effect"] is None else f"{entry['effect']:+.2f}".replace("-", "−")
+    effect = NONE if entry["effect"] is None else f"{entry['effect']:+.2f}".replace("-", "−")
     return [
         element("strong", name) if entry["arm"] == TREATMENT else name,
         join([points(entry["mean"]), _span(entry["ci95"])]),
-        _NONE if entry["bootstrap95"] is None else _span(entry["bootstrap95"]),
+        NONE if entry["bootstrap95"] is None else _span(entry["bootstrap95"]),
         _p(entry["p"]),
         _p(entry["p_holm"]),
         effect,
         join([str(entry["seeds"]), *note]),
-        _NONE if needed is None else count(needed),
+        NONE if needed is None else count(needed),
     ]
 
 
@@ -154,5 +141,5 @@ def _span(ends: Sequence[float]) -> Markup:
 
 def _p(value: float | None) -> str:
     if value is None:
-        return _NONE
+        return NONE
     return "< 0.001" if value < 0.001 else f"{value:.3f}"

@@ -44,7 +44,8 @@ def draw_student(spec: StudentSpec, foreign: QuantumCircuit | None = None) -> Dr
 
     Args:
         spec: The student.
-        foreign: Its circuit where that is one of your own, not made from the specification.
+        foreign: Its circuit where that is not made from the specification: one of your own, or a
+            filter's.
     """
     if foreign is not None:
         kept, notes = _beginning(foreign)

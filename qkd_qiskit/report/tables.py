@@ -8,6 +8,7 @@ from typing import Any
 
 from qkd_qiskit.report.page import Markup, element, join, table
 from qkd_qiskit.report.wording import (
+    NONE,
     PLACES,
     arm_name,
     best_case,
@@ -23,17 +24,13 @@ from qkd_qiskit.results import kept_rows
 Pairs = dict[str, dict[str, tuple[list[float], list[float]]]]
 """Exact and sampled accuracies, one for each seed: target -> arm -> both."""
 
-_NONE = "–"
-
 
 def accuracy_table(result: Mapping[str, Any]) -> Markup:
     """Test accuracy and gains: an arm a row, a target a column."""
     targets = list(result["targets"])
     heads = [_target_heading(result, name) for name in targets]
     teacher = [
-        percent(result["teacher"]["accuracy"])
-        if result["targets"][name]["shots"] is None
-        else _NONE
+        percent(result["teacher"]["accuracy"]) if result["targets"][name]["shots"] is None else NONE
         for name in targets
     ]
     arms = [
@@ -102,7 +99,7 @@ def cost_table(result: Mapping[str, Any]) -> Markup:
             _target_heading(result, name),
             count(cost["two_qubit_gates"]),
             count(cost["depth"]),
-            _NONE if cost["duration_s"] is None else f"{1e6 * cost['duration_s']:.2f}",
+            NONE if cost["duration_s"] is None else f"{1e6 * cost['duration_s']:.2f}",
             f"{cost['fidelity']:.3f}",
             ", ".join(map(str, cost["layout"])),
         ]
@@ -143,7 +140,7 @@ def device_table(result: Mapping[str, Any]) -> Markup:
                 count(device["circuits"]),
                 count(device["executions"]),
                 told,
-                f"{device['wait_seconds']:.1f}" if device["mode"] == "session" else _NONE,
+                f"{device['wait_seconds']:.1f}" if device["mode"] == "session" else NONE,
             ]
         )
     real = [
@@ -212,7 +209,7 @@ def _spread(
     values = [result["arms"][arm][target][key][row] for row in rows]
     if not values:
         return "all failed"
-    return _NONE if None in values else _with_range(values, form)
+    return NONE if None in values else _with_range(values, form)
 
 
 def _with_range(values: Sequence[float], form: Callable[[float], str]) -> Markup:

@@ -7,36 +7,11 @@ from typing import Any
 
 from qkd_qiskit.comparisons import BEFORE
 from qkd_qiskit.distill import WATCHED
-from qkd_qiskit.report.figures import (
-    Curves,
-    confusion_figure,
-    curves_figure,
-)
-from qkd_qiskit.report.page import (
-    Markup,
-    element,
-    panel,
-    panels,
-    section,
-)
-from qkd_qiskit.report.tables import (
-    legend,
-)
-from qkd_qiskit.report.wording import (
-    arm_name,
-    conditions,
-    count,
-    seeds_text,
-    training_place,
-)
-from qkd_qiskit.results import (
-    BASELINE,
-    FULL_TWIN,
-    NOISE_AWARE,
-    TREATMENT,
-    TWIN,
-    kept_rows,
-)
+from qkd_qiskit.report.figures import Curves, confusion_figure, curves_figure
+from qkd_qiskit.report.page import Markup, element, panel, panels, section
+from qkd_qiskit.report.tables import legend
+from qkd_qiskit.report.wording import arm_name, conditions, count, seeds_text, training_place
+from qkd_qiskit.results import BASELINE, FULL_TWIN, NOISE_AWARE, TREATMENT, TWIN, kept_rows
 from qkd_qiskit.runs import RunFolder
 
 _DRAWN, _MOST_DRAWN = (BASELINE, TREATMENT, NOISE_AWARE, TWIN, FULL_TWIN), 5

@@ -14,6 +14,7 @@ PLACES = {
     "simulation": "simulation of {}",
     "rehearsal": "rehearsal of {}",
 }
+NONE = "–"  # in a cell that has no number
 FEW_SEEDS = 5  # below this many pairs the t interval is wide, and the reader is told
 HELPED, HARMED, UNDECIDED = "up", "down", "open"
 
@@ -205,7 +206,7 @@ def training_place(recipe: Recipe, result: Mapping[str, Any]) -> str:
     device = result.get("trained_on")
     if device is not None:
         where = PLACES[device["place"]].format(device["backend"])
-        date, jobs = _one_line(device["calibration_date"]), count(len(device["jobs"]), "job")
+        date, jobs = _unbroken(device["calibration_date"]), count(len(device["jobs"]), "job")
         trained = f"Circuits are trained {how[spec.gradient]} ({where}, calibrated {date}), from "
         trained += f"shots of {jobs} in mode {device['mode']}: {charged(device)}."
         said = [trained, unreal_training(device)]
@@ -233,10 +234,10 @@ def conditions(result: Mapping[str, Any], target: str) -> str:
     parts.append("exact probabilities" if shots is None else count(shots, "shot"))
     if "device" in described:
         parts.append(PLACES[described["device"]["place"]].format(described["device"]["backend"]))
-        parts.append(f"calibrated {_one_line(described['calibration_date'])}")
+        parts.append(f"calibrated {_unbroken(described['calibration_date'])}")
         parts.append(charged(described["device"]))
     elif is_noisy(result, target):
-        date = _one_line(described.get("calibration_date"))
+        date = _unbroken(described.get("calibration_date"))
         parts.append(f"noise calibrated {date}" if date else "synthetic noise")
         if described["options"].get("readout_mitigation"):
             parts.append("readout errors mitigated")
@@ -297,7 +298,7 @@ def unreal_training(device: Mapping[str, Any]) -> str:
     return "" if device["place"] == "device" else "No quantum computer was used."
 
 
-def _one_line(date: str | None) -> str:
+def _unbroken(date: str | None) -> str:
     """An ISO date that is not broken at its hyphens."""
     return (date or "").replace("-", "\u2011")
 

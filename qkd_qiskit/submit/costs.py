@@ -27,7 +27,7 @@ from qkd_qiskit.runs import RunFolder
 from qkd_qiskit.students import QuantumStudent
 from qkd_qiskit.submit.desk import open_device
 from qkd_qiskit.submit.evaluation import Member, evaluation_calls, group_students, images_per_job
-from qkd_qiskit.submit.exam import check_finished, check_seeds, prepare_exam
+from qkd_qiskit.submit.exam import check_seeds, prepare_exam
 from qkd_qiskit.submit.request import Request, Training, trained_arms, training_spec
 
 USUAL_STEPS = 50
@@ -99,7 +99,7 @@ def plan_budget(
     """
     observer = observer or Observer()
     recipe = folder.recipe
-    check_finished(folder)
+    folder.ended()
     seeds = check_seeds(folder, request.seeds)
     usual = recipe.runtime.mode if training is None else "session"
     mode = request.mode or usual

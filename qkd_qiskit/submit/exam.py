@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass
 from torch import Tensor
 
 from qkd_qiskit.data import Split, load_data
-from qkd_qiskit.errors import CheckpointError, InputError
+from qkd_qiskit.errors import InputError
 from qkd_qiskit.evaluate import judge, subset
 from qkd_qiskit.faculty import load_faculty
-from qkd_qiskit.runs import RESULT, RunFolder
+from qkd_qiskit.runs import RunFolder
 from qkd_qiskit.students import QuantumStudent, Student, load_student
 from qkd_qiskit.submit.evaluation import Member
 
@@ -94,21 +94,6 @@ def prepare_exam(folder: RunFolder, *, seeds: Sequence[int], limit: int) -> Exam
         },
         students=students,
     )
-
-
-def check_finished(folder: RunFolder) -> dict[str, object]:
-    """What result.json of a run holds.
-
-    Raises:
-        CheckpointError: The run has not ended.
-    """
-    result = folder.result
-    if result is None:
-        raise CheckpointError(
-            f"{folder.path} has no {RESULT}: the run has not ended; continue it with "
-            f"qkd distill --resume {folder.path}"
-        )
-    return result
 
 
 def check_seeds(folder: RunFolder, seeds: Sequence[int] | None) -> tuple[int, ...]:

@@ -1,7 +1,7 @@
 """What was asked of a device for a run, written down so that any process can finish it.
 
 RUN/devices/NAME/
-  submission.json  journal.jsonl  jobs/  circuits/
+  submission.json  journal.jsonl  jobs/
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ from qkd_qiskit.submit.evaluation import (
     group_students,
     images_per_job,
 )
-from qkd_qiskit.submit.exam import check_finished, check_seeds, prepare_exam
+from qkd_qiskit.submit.exam import check_seeds, prepare_exam
 from qkd_qiskit.submit.record import Submission, begin_or_go_on, find_submissions, first_name
 from qkd_qiskit.submit.request import Request, Training
 from qkd_qiskit.submit.training import TRAIN, derive_run, derived_recipe, train_members
@@ -67,7 +67,7 @@ def submit_run(folder: RunFolder, request: Request, *, observer: Observer | None
         BudgetError: The next job would pass the QPU seconds that are allowed.
     """
     observer = observer or Observer()
-    result = check_finished(folder)
+    result = folder.ended()
     wanted, connection = _wanted(folder, request, observer=observer)
     begun = begin_or_go_on(folder, wanted, again=request.again)
     if begun.finished:
@@ -101,7 +101,7 @@ def begin_training(
         SubmissionError: The service does not answer.
     """
     observer = observer or Observer()
-    check_finished(start)
+    start.ended()
     recipe = derived_recipe(start, request, training, seeds=check_seeds(start, request.seeds))
     observer.stage(f"connecting to {request.backend}")
     place = place_of(open_device(request.backend, options=recipe.runtime))
@@ -221,7 +221,7 @@ def _finish(
     # After the session is closed: a device is not kept waiting for simulators.
     if submission.train and folder.result is None:
         run(folder, observer=observer, command=submission.command)
-    result = check_finished(folder)
+    result = folder.ended()
     if described is not None:
         described["device"] = _device(folder, submission, EVALUATE, mode=mode)
         add_figures(result, folder, key=submission.name, described=described)

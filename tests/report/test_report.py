@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 import pytest
 
 from qkd_qiskit.circuits import build_circuit
+from qkd_qiskit.circuits.filters import filter_circuit
 from qkd_qiskit.circuits.openqasm import dump_circuit
 from qkd_qiskit.comparisons import compare_arms
 from qkd_qiskit.errors import CheckpointError
@@ -278,6 +279,21 @@ def test_classical_student_has_no_circuit(tmp_path):
     assert "distilled into a classical student" in page.words
     assert "The student is classical and has no circuit." in page.words
     assert "No circuit was evaluated on a sampled target." in page.words
+
+
+def test_a_quanvolutional_student_shows_the_circuit_of_a_filter(tmp_path):
+    arms = ("label_only", "distilled")
+    folder = make_run(tmp_path / "run", arms=arms, student={"kind": "quanvolution"})
+    (folder.path / "circuit.qasm").write_text(dump_circuit(filter_circuit(4).circuit))
+    change_result(
+        folder,
+        lambda result: result.update(student={"parameters": 5923, "filter_parameters": 33}),
+    )
+    text, page = report_of(folder)
+    assert "distilled into a quanvolutional network" in page.words
+    assert "Every filter runs this circuit on every patch" in page.words
+    assert "is classical and has no circuit" not in page.words
+    assert 'aria-label="Circuit of the student on 4 qubits"' in text
 
 
 def test_many_seeds_epochs_and_targets_stay_small(tmp_path):
