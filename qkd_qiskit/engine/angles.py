@@ -41,6 +41,13 @@ class Angle:
         terms = tuple((source, value) for source, value in merged.items() if value != 0.0)
         return Angle(self.constant + other.constant, terms)
 
+    def per_sample(self, features: Sequence[Feature]) -> bool:
+        """Return whether it depends on an input, by itself or through one of the features."""
+        return any(
+            kind == "input" or (kind == "feature" and features[index].per_sample)
+            for (kind, index), _ in self.terms
+        )
+
 
 @dataclass(frozen=True)
 class Feature:

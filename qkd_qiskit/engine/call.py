@@ -5,25 +5,22 @@ Arrays have a leading members dimension of S, or of 1 where all members share th
 
 from __future__ import annotations
 
-import functools
 import itertools
-import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from qkd_qiskit.engine import adjoint, kernels
+from qkd_qiskit.engine.emitter import ROW_BYTES
+from qkd_qiskit.engine.memory import empty_rows
 from qkd_qiskit.engine.plan import Plan
 from qkd_qiskit.engine.sweep import Array, Sweep
+from qkd_qiskit.engine.threads import pool, threads_for
 
-_ROW_BYTES = 64
-_THREAD_WORK = 3_000_000  # row updates below which one thread is faster than several
 _MAX_KEPT_BYTES = 2**24  # scratch memory that is kept for the next call
 _scratch = threading.local()
 
@@ -88,7 +85,7 @@ class Call:
     @property
     def lanes(self) -> int:
         """Samples per tile."""
-        return _ROW_BYTES // self.shared.itemsize
+        return ROW_BYTES // self.shared.itemsize
 
     @property
     def tiles(self) -> int:
@@ -118,10 +115,7 @@ class Call:
         return arrays
 
     def _empty(self, *shape: int) -> Array:
-        """Return an array that begins at a cache line, which NumPy does not promise."""
-        kind = torch.float32 if self.shared.itemsize == 4 else torch.float64
-        found: Array = torch.empty(shape, dtype=kind).numpy()
-        return found
+        return empty_rows(*shape, dtype=self.shared.dtype)
 
     def values(self, *, keep: bool) -> Array:
         """Return output values ``(members, batch, outputs)``, and keep the final states."""
@@ -179,9 +173,11 @@ class Call:
 
     def _in_threads(self, work: Callable[..., Any]) -> list[Any]:
         """Run over all members and tiles, in as many threads as torch may use."""
-        threads = torch.get_num_threads()
-        cost = (self.members * self.tiles << self.plan.num_qubits) * (4 + len(self.plan.slots))
-        if threads == 1 or cost < _THREAD_WORK:
+        row_updates = (self.members * self.tiles << self.plan.num_qubits) * (
+            4 + len(self.plan.slots)
+        )
+        threads = threads_for(row_updates)
+        if threads == 1:
             return [work((0, self.members), (0, self.tiles))]
         by_member = self.members >= threads
         length = self.members if by_member else self.tiles
@@ -190,13 +186,4 @@ class Call:
             (part, (0, self.tiles)) if by_member else ((0, self.members), part)
             for part in itertools.pairwise(edges)
         ]
-        return list(_pool(threads).map(lambda part: work(*part), parts))
-
-
-@functools.cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="qkd-engine")
-
-
-if hasattr(os, "register_at_fork"):  # threads do not survive a fork; a kept pool would wait forever
-    os.register_at_fork(after_in_child=_pool.cache_clear)
+        return list(pool(threads).map(lambda part: work(*part), parts))

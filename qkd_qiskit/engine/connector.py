@@ -7,7 +7,6 @@ primitive call per sample and parameter shift. The network's own primitive is no
 
 from __future__ import annotations
 
-import logging
 import math
 import warnings
 from typing import Any
@@ -32,8 +31,6 @@ from qkd_qiskit.engine.readout import (
 )
 from qkd_qiskit.engine.run import evaluate
 from qkd_qiskit.errors import CircuitError, InputError
-
-logger = logging.getLogger(__name__)
 
 
 class CompiledConnector(TorchConnector):  # type: ignore[misc]

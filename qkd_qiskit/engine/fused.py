@@ -15,18 +15,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
 from qkd_qiskit.engine.angles import AngleMap
 from qkd_qiskit.engine.connector import CompiledConnector
 from qkd_qiskit.engine.fused_samples import Array, Samples, as_array, make_samples
-from qkd_qiskit.engine.memory import require_memory
+from qkd_qiskit.engine.memory import empty_rows, require_memory
 from qkd_qiskit.engine.program import Program
 from qkd_qiskit.engine.readout import Readout
 from qkd_qiskit.engine.run import kernel_works
 from qkd_qiskit.engine.sweep import Sweep
+from qkd_qiskit.engine.threads import pool, threads_for
 from qkd_qiskit.errors import CheckpointError, CircuitError, InputError
 
 
@@ -261,18 +261,13 @@ class FusedStep:
                 batch_size, gather, update, worker.buffers, progress, members,
             )  # fmt: skip
 
-        threads = min(torch.get_num_threads(), count)
-        if threads > 1:
-            from qkd_qiskit.engine import call
-
-            cost = self._worker(samples.kind, batch_size, 0).cost_per_sample
-            if count * length * cost < call._THREAD_WORK:
-                threads = 1
+        cost = self._worker(samples.kind, batch_size, 0).cost_per_sample
+        threads = min(threads_for(count * length * cost), count)
         if threads == 1:
             work(0, (0, count))
         else:
             edges = np.linspace(0, count, threads + 1).astype(int).tolist()
-            list(call._pool(threads).map(work, range(threads), itertools.pairwise(edges)))
+            list(pool(threads).map(work, range(threads), itertools.pairwise(edges)))
         if update:
             self.steps += -(-length // batch_size)
         return terms, gradients
@@ -333,9 +328,7 @@ class _Worker:
             (batch_size * states * (parts > 1),),
             (2, plan.size),
         ]
-        # From torch: its arrays begin at a cache line, which NumPy's need not.
-        precision = torch.float32 if dtype.itemsize == 4 else torch.float64
-        self.buffers = tuple(torch.empty(shape, dtype=precision).numpy() for shape in shapes)
+        self.buffers = tuple(empty_rows(*shape, dtype=dtype) for shape in shapes)
 
 
 def _compiled_parts(connector: CompiledConnector) -> tuple[Program, Readout]:

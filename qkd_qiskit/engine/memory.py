@@ -1,9 +1,14 @@
-"""Refuse a simulation that cannot fit into memory before anything is allocated."""
+"""Memory of a simulation: refused before anything is allocated, or taken in whole cache lines."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
 
 from qkd_qiskit.errors import CircuitError
 
@@ -39,3 +44,10 @@ def require_memory(
             f"{what} on {num_qubits} qubits needs about {needed / 2**30:.1f} GiB and "
             f"{free / 2**30:.1f} GiB are free; use fewer qubits or a smaller batch"
         )
+
+
+def empty_rows(*shape: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return an array that begins at a cache line, as torch's do; NumPy does not promise it."""
+    precision = torch.float32 if dtype.itemsize == 4 else torch.float64
+    array: NDArray[Any] = torch.empty(shape, dtype=precision).numpy()
+    return array

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from qkd_qiskit.engine import noisy_kernel
 from qkd_qiskit.engine.emitter import ROW_BYTES
-from qkd_qiskit.engine.memory import require_memory
+from qkd_qiskit.engine.memory import empty_rows, require_memory
 from qkd_qiskit.engine.noisy_sweep import NoisyPlan, NoisySweep
 from qkd_qiskit.engine.sweep import Array
 
 _MAX_KEPT_BYTES = 2**25  # scratch memory that is kept for the next call
-
-
 _scratch = threading.local()
 
 
@@ -68,7 +66,9 @@ class NoisyCall:
 
     def values(self, *, keep: bool) -> Array:
         """Return output values ``(members, batch, outputs)``, and keep what `gradients` needs."""
-        values = _empty(self.members, self._rows, self.plan.fields[-1], like=self.turns[0])
+        values = empty_rows(
+            self.members, self._rows, self.plan.fields[-1], dtype=self.turns[0].dtype
+        )
         memory = _Scratch.of(self, keep=keep)
         noisy_kernel.forward(
             self.plan.fields, memory.arrays, *self.turns, memory.effects, keep, values
@@ -140,18 +140,19 @@ class _Scratch:
             what="a noisy circuit",
             base=4,
         )
+        empty = functools.partial(empty_rows, dtype=like.dtype)
         arrays = (
-            _empty(max(1, 2 * plan.rotations * lanes), like=like),
-            _empty(max(1, 16 * plan.rotations * lanes), like=like),
-            _empty(16 * plan.chains * lanes, like=like),
-            _empty(16 * plan.chains * lanes, like=like),
-            _empty(33 * lanes, like=like),
-            _empty((4**plan.num_qubits - 1) // 3 * lanes, like=like),
-            _empty(early, size, like=like),
-            _empty(1 + plan.tiles if keep else 1, size, like=like),
-            _empty(2 * lanes * lanes, like=like),
+            empty(max(1, 2 * plan.rotations * lanes)),
+            empty(max(1, 16 * plan.rotations * lanes)),
+            empty(16 * plan.chains * lanes),
+            empty(16 * plan.chains * lanes),
+            empty(33 * lanes),
+            empty((4**plan.num_qubits - 1) // 3 * lanes),
+            empty(early, size),
+            empty(1 + plan.tiles if keep else 1, size),
+            empty(2 * lanes * lanes),
         )
-        effects = _empty(members, plan.tiles, late, size, like=like)
+        effects = empty(members, plan.tiles, late, size)
         found = cls(plan, call.members, keep, arrays, effects, whole)
         if sum(array.nbytes for array in (*arrays, effects)) < 2 * _MAX_KEPT_BYTES:
             _scratch.memory = found
@@ -160,10 +161,3 @@ class _Scratch:
     def serves(self, plan: NoisyPlan, members: int, *, keep: bool) -> bool:
         """Return whether this memory will do."""
         return self.plan is plan and self.members == members and self.keep >= keep
-
-
-def _empty(*shape: int, like: Array) -> Array:
-    """Return an array that begins at a cache line, which NumPy does not promise."""
-    kind = torch.float32 if like.itemsize == 4 else torch.float64
-    found: Array = torch.empty(shape, dtype=kind).numpy()
-    return found

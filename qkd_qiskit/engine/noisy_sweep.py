@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qkd_qiskit.engine.angles import Angle, AngleMap
+from qkd_qiskit.engine.angles import AngleMap
 from qkd_qiskit.engine.channels import Real
 from qkd_qiskit.engine.density import Chain, DensityProgram
 from qkd_qiskit.engine.emitter import ROW_BYTES
@@ -64,7 +64,7 @@ class NoisySweep:
         self.program, self.readout, self._reference = program, readout, reference
         self._plans: dict[tuple[bool, int], NoisyPlan] = {}
         self._maps: dict[torch.dtype, tuple[Affine, Affine]] = {}
-        sampled = [self._per_sample(angle) for angle in program.angles]
+        sampled = [angle.per_sample(program.features) for angle in program.angles]
         shared, each = ([k for k, flag in enumerate(sampled) if flag == f] for f in (False, True))
         self.number = {angle: -1 - k for k, angle in enumerate(shared)}
         self.number |= {angle: k for k, angle in enumerate(each)}
@@ -76,12 +76,6 @@ class NoisySweep:
                 features=list(program.features),
             )
             for part in (shared, each)
-        )
-
-    def _per_sample(self, angle: Angle) -> bool:
-        return any(
-            kind == "input" or (kind == "feature" and self.program.features[index].per_sample)
-            for (kind, index), _ in angle.terms
         )
 
     def maps(self, dtype: torch.dtype) -> tuple[Affine, Affine]:

@@ -9,24 +9,18 @@ any float precision and device, under ``torch.func.vmap``, twice differentiable.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from qkd_qiskit.engine.angles import Angle, AngleMap
+from qkd_qiskit.engine.angles import AngleMap
 from qkd_qiskit.engine.channels import Real
 from qkd_qiskit.engine.density import DensityProgram
 
-if TYPE_CHECKING:
-    pass
-
-
 _X, _Y, _Z = 1, 2, 3
-
-
 _SEGMENT = 3  # rotations whose products are expanded
 
 
@@ -247,13 +241,8 @@ def _expansion(constants: Real) -> Real:
 
 
 def _tables(program: DensityProgram, like: Tensor) -> _Tables:
-    def per_sample(angle: Angle) -> bool:
-        return any(
-            kind == "input" or (kind == "feature" and program.features[index].per_sample)
-            for (kind, index), _ in angle.terms
-        )
-
-    varies = [any(per_sample(program.angles[a]) for a in chain.angles) for chain in program.chains]
+    differs = [angle.per_sample(program.features) for angle in program.angles]
+    varies = [any(differs[angle] for angle in chain.angles) for chain in program.chains]
 
     def group(wanted: bool) -> _Group:
         chosen = [number for number, flag in enumerate(varies) if flag == wanted]

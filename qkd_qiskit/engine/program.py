@@ -315,17 +315,11 @@ class _Layers:
         self, features: list[Feature]
     ) -> tuple[tuple[Operation, ...], tuple[Angle, ...], int]:
         """Return operations, angles, and how many of the angles are shared by the batch."""
-
-        def per_sample(angle: Angle) -> bool:
-            return any(
-                kind == "input" or (kind == "feature" and features[index].per_sample)
-                for (kind, index), _ in angle.terms
-            )
-
         found = list(self._angles())
-        ordered = sorted(range(len(found)), key=lambda index: per_sample(found[index]))
+        varies = [angle.per_sample(features) for angle in found]
+        ordered = sorted(range(len(found)), key=varies.__getitem__)
         place = {old: new for new, old in enumerate(ordered)}
-        shared = sum(not per_sample(angle) for angle in found)
+        shared = varies.count(False)
         numbers = iter(range(len(found)))
         operations: list[Operation] = []
         for layer in self.layers:

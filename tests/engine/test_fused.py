@@ -169,8 +169,6 @@ def population(members, **options):
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 def test_members_are_trained_as_if_alone(dtype, monkeypatch):
-    from qkd_qiskit.engine import call
-
     members = 3
     labels, teacher, start = make_lessons(batch=50, members=(members,), dtype=dtype)
     together, order = population(members, dtype=dtype)
@@ -192,7 +190,7 @@ def test_members_are_trained_as_if_alone(dtype, monkeypatch):
         np.testing.assert_array_equal(found[0], terms[member])
         np.testing.assert_array_equal(alone.weights[0], together.weights[member])
 
-    monkeypatch.setattr(call, "_THREAD_WORK", 0)
+    monkeypatch.setattr("qkd_qiskit.engine.threads._LEAST_WORK", 0)
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:

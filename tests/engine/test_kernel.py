@@ -212,9 +212,7 @@ def test_gradients_stay_right_when_weights_change_before_backward():
 
 
 def test_threads_change_nothing(monkeypatch):
-    from qkd_qiskit.engine import call
-
-    monkeypatch.setattr(call, "_THREAD_WORK", 0)
+    monkeypatch.setattr("qkd_qiskit.engine.threads._LEAST_WORK", 0)
     program = random_program(5, num_qubits=5, gates=20)
     readout = outcome_sums(program)
     sweep = Sweep(program, readout)
@@ -243,8 +241,8 @@ def test_a_forked_process_does_not_wait_for_its_parents_threads():
 import os, torch
 from qiskit.circuit.library import real_amplitudes
 from qkd_qiskit.engine import Program, probabilities
-from qkd_qiskit.engine import call
-call._THREAD_WORK = 0
+from qkd_qiskit.engine import threads
+threads._LEAST_WORK = 0
 torch.set_num_threads(2)
 program = Program.from_circuit(real_amplitudes(3))
 inputs, weights = torch.zeros(64, 0), torch.zeros(12)
