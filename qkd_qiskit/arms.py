@@ -8,7 +8,6 @@ still gains is not the teacher's doing.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -180,13 +179,15 @@ def soft_targets(arm: str, recipe: Recipe, data: Data, *, teacher_logits: Tensor
     if kind == "untrained":
         untrained = make_untrained_teacher(recipe.teacher, data, seed=recipe.seed)
         return untrained.logits(data.pool.images)
-    if kind == "teacher":
-        return teacher_logits
-    change = _CONTROLS[kind]
-    return change(teacher_logits, data.pool.labels, recipe.distill.temperature, recipe.seed)
+    labels, temperature = data.pool.labels, recipe.distill.temperature
+    if kind == "smoothed":
+        return smoothed(teacher_logits, labels, temperature=temperature)
+    if kind == "class_means":
+        return class_means(teacher_logits, labels, temperature=temperature)
+    return shuffled(teacher_logits, seed=recipe.seed) if kind == "shuffled" else teacher_logits
 
 
-def smoothed(logits: Tensor, labels: Tensor, temperature: float, seed: int) -> Tensor:
+def smoothed(logits: Tensor, labels: Tensor, *, temperature: float) -> Tensor:
     """Label smoothing: the label with the teacher's mean softened confidence, others alike.
 
     Szegedy et al. (arXiv 1512.00567, section 7). Theirs mixes in a fixed share of 0.1; here the
@@ -199,7 +200,7 @@ def smoothed(logits: Tensor, labels: Tensor, temperature: float, seed: int) -> T
     return temperature * targets.clamp_min(_SMALLEST).log()
 
 
-def class_means(logits: Tensor, labels: Tensor, temperature: float, seed: int) -> Tensor:
+def class_means(logits: Tensor, labels: Tensor, *, temperature: float) -> Tensor:
     """The mean of the teacher's softened outputs over all images of the same label."""
     softened = softmax(logits / temperature, dim=-1)
     classes = logits.shape[-1]
@@ -208,13 +209,6 @@ def class_means(logits: Tensor, labels: Tensor, temperature: float, seed: int) -
     return temperature * means.clamp_min(_SMALLEST).log()[labels]
 
 
-def shuffled(logits: Tensor, labels: Tensor, temperature: float, seed: int) -> Tensor:
+def shuffled(logits: Tensor, *, seed: int) -> Tensor:
     """The teacher's outputs for other images of the pool, of whatever class."""
     return logits[torch.randperm(len(logits), generator=generator(seed, "shuffled teacher"))]
-
-
-_CONTROLS: Mapping[Targets, Callable[[Tensor, Tensor, float, int], Tensor]] = {
-    "smoothed": smoothed,
-    "class_means": class_means,
-    "shuffled": shuffled,
-}

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from qkd_qiskit.errors import DataError, StorageError
+from qkd_qiskit.errors import DataError, StorageError, first_line
 from qkd_qiskit.storage import write_atomic
 
 logger = logging.getLogger(__name__)
@@ -202,7 +202,7 @@ def _download(
                     folder / file, functools.partial(shutil.copyfile, Path(staging) / file)
                 )
     except (OSError, RuntimeError, ValueError, http.client.HTTPException, StorageError) as error:
-        reason = (str(error).strip() or type(error).__name__).split("\n")[0]
+        reason = first_line(error)
         files = ", ".join(file for file, _ in published.resources)
         raise DataError(
             f"data.name: {name} is not in {root} and cannot be downloaded ({reason}); put {files} "

@@ -73,3 +73,8 @@ class StorageError(QKDError):
 
 class WorkerError(QKDError):
     """Processes that keep dying, or a cluster that was lost; what they finished is kept."""
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's text, for a message of ours; its type where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -151,7 +151,7 @@ def judge(
 def subset(split: Split, *, limit: int, seed: int = 0) -> tuple[Split, Tensor]:
     """A random part of at most `limit` images, the same for the same seed, and its rows."""
     rows = torch.randperm(len(split), generator=generator(seed, "test subset"))[:limit]
-    return Split(images=split.images[rows], labels=split.labels[rows]), rows
+    return split[rows], rows
 
 
 @torch.no_grad()

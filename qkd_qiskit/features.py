@@ -1,4 +1,4 @@
-"""Feature maps: what a named layer of a network gives, and the loss between two of them.
+"""Feature maps: what a named layer of a network gives, and an adapter between two of them.
 
 Any layer of the teacher can be compared with any layer of the student; names are those of
 `named_modules()`, for example `filters`. Where they differ in channels, a 1x1 convolution from the

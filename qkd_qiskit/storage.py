@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from qkd_qiskit.errors import CheckpointError, StorageError
+from qkd_qiskit.errors import CheckpointError, StorageError, first_line
 
 _CHECKSUM = "sha256"
 _TEMPORARY = ".tmp"
@@ -132,7 +132,7 @@ def load_tensors(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, s
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(
-            f"{path} is not a whole safetensors file ({_first_line(error)}); "
+            f"{path} is not a whole safetensors file ({first_line(error)}); "
             "it is damaged or cut short: write it again or give another file"
         ) from error
     checksum = metadata.pop(_CHECKSUM, None)
@@ -162,7 +162,3 @@ def _refuse_other_formats(path: Path) -> None:
             f"{path} is a pickle or torch.save file, which can run code when it is read; "
             "convert it once with safetensors.torch.save_file(model.state_dict(), path)"
         )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0] or type(error).__name__

@@ -29,7 +29,7 @@ from qkd_qiskit.cells import (
     train_cell,
 )
 from qkd_qiskit.data import load_data
-from qkd_qiskit.errors import InputError, WorkerError
+from qkd_qiskit.errors import InputError, WorkerError, first_line
 from qkd_qiskit.faculty import load_faculty
 from qkd_qiskit.hardware import Target
 from qkd_qiskit.observer import Observer
@@ -128,7 +128,7 @@ def _in_processes(jobs: int, folder: RunFolder, cells: Sequence[Cell]) -> Iterat
         try:
             yield from run(delayed(_run)(path, cell, owner=os.getpid()) for cell in cells)
         except TerminatedWorkerError as error:
-            raise _WorkerDied(_first_line(error)) from error
+            raise _WorkerDied(first_line(error)) from error
 
 
 def _on_cluster(client: Any, folder: RunFolder, cells: Sequence[Cell]) -> Iterator[None]:
@@ -142,7 +142,7 @@ def _on_cluster(client: Any, folder: RunFolder, cells: Sequence[Cell]) -> Iterat
             future.result()
             yield
     except KilledWorker as error:
-        raise _WorkerDied(_first_line(error)) from error
+        raise _WorkerDied(first_line(error)) from error
     except CancelledError as error:
         raise WorkerError("the cluster was lost: its scheduler does not answer any more") from error
     finally:
@@ -173,7 +173,7 @@ def connected(address: str) -> Iterator[Any]:
         client = Client(address, timeout=CONNECT_S, set_as_default=False)
     except (OSError, ValueError) as error:
         raise InputError(
-            f"--cluster: no Dask scheduler answers at {address!r} ({_first_line(error)}); {wanted}"
+            f"--cluster: no Dask scheduler answers at {address!r} ({first_line(error)}); {wanted}"
         ) from error
     try:
         yield client
@@ -229,7 +229,3 @@ class _Watch(Observer):
     def _look(self) -> None:
         if self.owner is not None and os.getppid() != self.owner:
             os._exit(1)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -46,7 +46,7 @@ def test_every_arm_of_a_recipe_is_known_and_none_more():
 
 def test_smoothed_labels_are_as_confident_as_the_teacher_on_average(said):
     logits, labels = said
-    targets = softmax(smoothed(logits, labels, TEMPERATURE, 0) / TEMPERATURE, dim=1)
+    targets = softmax(smoothed(logits, labels, temperature=TEMPERATURE) / TEMPERATURE, dim=1)
     right = targets.gather(1, labels[:, None])
     expected = softmax(logits / TEMPERATURE, dim=1).gather(1, labels[:, None]).mean()
     torch.testing.assert_close(right, expected.expand_as(right))
@@ -57,7 +57,7 @@ def test_smoothed_labels_are_as_confident_as_the_teacher_on_average(said):
 def test_class_means_keep_what_the_teacher_says_of_a_class(said):
     logits, labels = said
     softened = softmax(logits / TEMPERATURE, dim=1)
-    targets = softmax(class_means(logits, labels, TEMPERATURE, 0) / TEMPERATURE, dim=1)
+    targets = softmax(class_means(logits, labels, temperature=TEMPERATURE) / TEMPERATURE, dim=1)
     for label in range(4):
         rows = targets[labels == label]
         torch.testing.assert_close(rows, softened[labels == label].mean(dim=0).expand_as(rows))
@@ -65,23 +65,23 @@ def test_class_means_keep_what_the_teacher_says_of_a_class(said):
 
 def test_class_means_of_class_means_are_themselves(said):
     logits, labels = said
-    once = class_means(logits, labels, TEMPERATURE, 0)
-    twice = class_means(once, labels, TEMPERATURE, 0)
+    once = class_means(logits, labels, temperature=TEMPERATURE)
+    twice = class_means(once, labels, temperature=TEMPERATURE)
     torch.testing.assert_close(softmax(once, dim=1), softmax(twice, dim=1))
 
 
 def test_a_shuffled_teacher_says_the_same_of_other_images(said):
-    logits, labels = said
-    mixed = shuffled(logits, labels, TEMPERATURE, 5)
+    logits, _ = said
+    mixed = shuffled(logits, seed=5)
     assert sorted(mixed.flatten().tolist()) == sorted(logits.flatten().tolist())
     assert int((mixed == logits).all(dim=1).sum()) < 10
-    assert torch.equal(mixed, shuffled(logits, labels, TEMPERATURE, 5))
+    assert torch.equal(mixed, shuffled(logits, seed=5))
 
 
 @pytest.mark.parametrize("change", [smoothed, class_means])
 def test_a_teacher_that_is_certain_gives_finite_targets(change):
     logits, labels = 1000 * torch.eye(3), torch.arange(3)
-    assert change(logits, labels, 1.0, 0).isfinite().all()
+    assert change(logits, labels, temperature=1.0).isfinite().all()
 
 
 def test_losses_of_the_arms():

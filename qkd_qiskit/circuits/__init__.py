@@ -6,7 +6,6 @@ from qkd_qiskit.circuits.encodings import ENCODINGS, Encoding, make_encoding
 from qkd_qiskit.circuits.openqasm import dump_circuit, load_circuit, parse_circuit
 from qkd_qiskit.circuits.readouts import (
     READOUTS,
-    bin_matrix,
     check_readout,
     interpret,
     observables,
@@ -22,7 +21,6 @@ __all__ = [
     "Encoding",
     "StudentCircuit",
     "adopt_circuit",
-    "bin_matrix",
     "build_circuit",
     "check_readout",
     "dump_circuit",

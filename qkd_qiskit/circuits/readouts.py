@@ -99,8 +99,7 @@ def readout_matrix(readout: str, *, qubits: int, num_classes: int) -> torch.Tens
     """Return the matrix (2^n, outputs), float64, with outputs = probabilities @ matrix.
 
     Class bins and probabilities: 0 or 1, one 1 per row; bins that are learned start as contiguous
-    ones. Expectation: +1 where bit q of outcome k is
-    0, else -1.
+    ones. Expectation: +1 where bit q of outcome k is 0, else -1.
 
     Raises:
         CircuitError: The readout is unknown or has fewer outcomes than classes.
@@ -115,14 +114,3 @@ def readout_matrix(readout: str, *, qubits: int, num_classes: int) -> torch.Tens
     index_of = interpret(readout, qubits=qubits, num_classes=num_classes)
     indices = torch.tensor([index_of(outcome) for outcome in range(2**qubits)])
     return torch.nn.functional.one_hot(indices, columns).to(torch.float64)
-
-
-def bin_matrix(readout: str, *, qubits: int, num_classes: int) -> torch.Tensor:
-    """Return the 0/1 matrix (2^n, num_classes) of a class-bin readout, float64.
-
-    Raises:
-        CircuitError: The readout is not bins or modulo, or has fewer outcomes than classes.
-    """
-    if readout not in ("bins", "modulo"):
-        raise CircuitError(f"readout {readout!r} has no class bins; give bins or modulo")
-    return readout_matrix(readout, qubits=qubits, num_classes=num_classes)

@@ -13,6 +13,8 @@ from jsonargparse import ArgumentParser, Namespace
 if TYPE_CHECKING:
     from qkd_qiskit.hardware.rehearsal import Rehearsal
 
+_LOOK_S = 0.5
+
 
 def rehearse_parser() -> ArgumentParser:
     """Return the parser of the command."""
@@ -67,7 +69,8 @@ def run_rehearse(options: Namespace) -> int:
     try:
         with server:
             print(_instructions(server, options), flush=True)
-            ended.wait()
+            while not ended.wait(_LOOK_S):  # a wait without end cannot be interrupted on Windows
+                pass
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

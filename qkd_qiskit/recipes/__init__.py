@@ -30,7 +30,7 @@ _GROUPS: dict[str, type] = {
 def list_recipes() -> dict[str, str]:
     """The built-in recipes: name -> the comment in the first line of its file."""
     return {
-        path.stem: path.read_text().splitlines()[0].lstrip("# ")
+        path.stem: path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
         for path in sorted(_RECIPES.glob("*.yaml"))
     }
 

@@ -7,7 +7,6 @@ from qiskit.quantum_info import random_statevector
 
 from qkd_qiskit.circuits import (
     READOUTS,
-    bin_matrix,
     interpret,
     observables,
     output_shape,
@@ -21,7 +20,7 @@ SIZES = [(q, c) for q, c in itertools.product(range(1, 7), range(1, 11)) if c <=
 @pytest.mark.parametrize("readout", ["bins", "modulo"])
 @pytest.mark.parametrize(("qubits", "num_classes"), SIZES)
 def test_every_outcome_is_in_one_bin_and_bins_are_nearly_equal(readout, qubits, num_classes):
-    matrix = bin_matrix(readout, qubits=qubits, num_classes=num_classes)
+    matrix = readout_matrix(readout, qubits=qubits, num_classes=num_classes)
     assert matrix.shape == (2**qubits, num_classes)
     assert torch.equal(matrix.sum(1), torch.ones(2**qubits, dtype=torch.float64))
     assert matrix.sum(0).max() - matrix.sum(0).min() <= 1
@@ -30,8 +29,8 @@ def test_every_outcome_is_in_one_bin_and_bins_are_nearly_equal(readout, qubits, 
 
 
 def test_bins_are_contiguous_and_modulo_deals_in_turn():
-    bins = bin_matrix("bins", qubits=3, num_classes=3).argmax(1).tolist()
-    modulo = bin_matrix("modulo", qubits=3, num_classes=3).argmax(1).tolist()
+    bins = readout_matrix("bins", qubits=3, num_classes=3).argmax(1).tolist()
+    modulo = readout_matrix("modulo", qubits=3, num_classes=3).argmax(1).tolist()
     assert bins == [0, 0, 0, 1, 1, 1, 2, 2]
     assert modulo == [0, 1, 2, 0, 1, 2, 0, 1]
 
@@ -60,7 +59,7 @@ def test_the_number_of_outputs_is_the_width_of_the_matrix():
 def test_learned_bins_are_summed_after_a_network_that_gives_every_outcome():
     assert output_shape("learned", qubits=4, num_classes=10) == 16
     start = readout_matrix("learned", qubits=4, num_classes=10)
-    assert torch.equal(start, bin_matrix("bins", qubits=4, num_classes=10))
+    assert torch.equal(start, readout_matrix("bins", qubits=4, num_classes=10))
 
 
 @pytest.mark.parametrize("readout", ["bins", "modulo"])
@@ -69,17 +68,15 @@ def test_too_many_classes_are_refused_with_the_least_number_of_qubits(readout, n
     with pytest.raises(
         CircuitError, match=rf"{num_classes} classes .* 8 outcomes .* use {least} or more qubits"
     ):
-        bin_matrix(readout, qubits=3, num_classes=num_classes)
+        readout_matrix(readout, qubits=3, num_classes=num_classes)
     assert output_shape(readout, qubits=least, num_classes=num_classes) == num_classes
 
 
-def test_readouts_without_bins_or_interpret_say_so():
+def test_readouts_that_are_unknown_or_without_interpret_say_so():
     with pytest.raises(CircuitError, match="unknown"):
         output_shape("median", qubits=2, num_classes=2)
     with pytest.raises(CircuitError, match="EstimatorQNN"):
         interpret("expectation", qubits=2, num_classes=2)
-    with pytest.raises(CircuitError, match="no class bins"):
-        bin_matrix("probabilities", qubits=2, num_classes=2)
 
 
 def test_sampler_qnn_takes_the_interpret_functions():
