@@ -84,7 +84,7 @@ class Terminal(Observer):
 
     def jobs(self, totals: Totals) -> None:
         """Something happened to a job on a device."""
-        spent = totals.usage_s + totals.expected_s
+        spent = totals.spent_s
         failed = f", {totals.failed} failed" if totals.failed else ""
         self._jobs = (
             f"jobs: {totals.pending} running or queued, {totals.finished} done{failed}; "

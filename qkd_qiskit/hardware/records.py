@@ -102,6 +102,11 @@ class Totals:
     expected_s: float
     waiting_s: float
 
+    @property
+    def spent_s(self) -> float:
+        """QPU seconds that all of it costs, as far as that is known or expected."""
+        return self.usage_s + self.expected_s + self.waiting_s
+
 
 class Records:
     """What a journal says, line by line."""

@@ -82,7 +82,7 @@ def open_runner(
 
 
 class WatchedJournal(Journal):
-    """A journal that counts the waits of sessions as used, and tells what its jobs come to."""
+    """A journal that counts waits in a session before they are billed, and tells its totals."""
 
     def __init__(self, folder: Path, watch: Callable[[Totals], None] | None) -> None:
         super().__init__(folder)
@@ -100,9 +100,11 @@ class WatchedJournal(Journal):
             self._watch(self.totals())
 
     def totals(self) -> Totals:
-        """As `Records.totals`, with what sessions waited among the QPU seconds used."""
+        """As `Records.totals`, with the waits of sessions whose bill is not known yet."""
         totals = super().totals()
-        return replace(totals, usage_s=totals.usage_s + self._waits.seconds)
+        billed = {name for name, (_, usage) in self.sessions.items() if usage is not None}
+        waited = sum(s for name, s in self._waits.of_sessions.items() if name not in billed)
+        return replace(totals, waiting_s=totals.waiting_s + waited)
 
 
 def running_jobs(run: Path) -> list[str]:

@@ -19,27 +19,25 @@ class SessionWaits:
     def __init__(self) -> None:
         self.of_keys: dict[str, float] = {}
         """Seconds waited before the jobs of each key."""
+        self.of_sessions: dict[str, float] = {}
+        """Seconds waited in each session, by its id."""
         self._keys: dict[str, str] = {}
-        self._inside = False
+        self._session: str | None = None
         self._pending: set[str] = set()
         self._ended: datetime | None = None
-
-    @property
-    def seconds(self) -> float:
-        """All waits."""
-        return sum(self.of_keys.values())
 
     def hear(self, entry: Mapping[str, Any]) -> None:
         """Take in a line of the journal."""
         event = entry["event"]
         if event == "session":
-            self._inside = entry["state"] == "opened" and entry["mode"] == "session"
+            opened = entry["state"] == "opened" and entry["mode"] == "session"
+            self._session = str(entry["id"]) if opened else None
             self._ended = None
         elif event == "intent":
             self._keys[entry["tag"]] = entry["key"]
         elif event == "submitted":
             self._pending.add(entry["tag"])
-        elif event in ("finished", "failed") and self._inside:
+        elif event in ("finished", "failed") and self._session is not None:
             self._pending.discard(entry["tag"])
             now = datetime.fromisoformat(entry["time"])
             if self._ended is not None:
@@ -47,4 +45,5 @@ class SessionWaits:
                 wait = (now - self._ended).total_seconds() - (entry["usage_s"] or 0.0)
                 billed = min(max(0.0, wait), INTERACTIVE_TTL_S)
                 self.of_keys[key] = self.of_keys.get(key, 0.0) + billed
+                self.of_sessions[self._session] = self.of_sessions.get(self._session, 0.0) + billed
             self._ended = None if self._pending else now

@@ -24,7 +24,6 @@ from qkd_qiskit.submit import (
     plan_budget,
 )
 from qkd_qiskit.submit.training import outcomes_on
-from qkd_qiskit.submit.waits import SessionWaits
 
 NAME = "ibm_manila:rehearsal"
 SPSA = Training(gradient="spsa", steps=4, lr=0.05)
@@ -197,34 +196,3 @@ def test_the_journal_of_a_training_accounts_for_every_second(run_copy, rehearsal
     totals = read_journal(folder).totals()
     assert totals.usage_s == pytest.approx(server.ledger.totals()["quantum_seconds"])
     assert (totals.jobs, totals.finished) == (4, 4)
-
-
-def journal(mode, ends, *, ahead):
-    """The lines of jobs that end at these seconds, sent one by one or all ahead."""
-    yield {"event": "session", "state": "opened", "id": "s", "mode": mode}
-    tags = [f"t{number}" for number in range(len(ends))]
-    for number, tag in enumerate(tags):
-        yield {"event": "intent", "tag": tag, "key": f"train/{number:06d}"}
-    if ahead:
-        yield from ({"event": "submitted", "tag": tag} for tag in tags)
-    for tag, second in zip(tags, ends, strict=True):
-        if not ahead:
-            yield {"event": "submitted", "tag": tag}
-        time = f"2026-01-01T00:{second // 60:02d}:{second % 60:02d}.000+00:00"
-        yield {"event": "finished", "tag": tag, "time": time, "usage_s": 4.0}
-
-
-@pytest.mark.parametrize(
-    ("mode", "ahead", "expected"),
-    [
-        # 10 - 4 seconds, then 186, of which an idle session is billed 60.
-        ("session", False, {"train/000001": 6.0, "train/000002": 60.0}),
-        ("session", True, {}),  # the device went on with the next at once
-        ("batch", False, {}),
-    ],
-)
-def test_what_a_session_waits_for_is_counted(mode, ahead, expected):
-    waits = SessionWaits()
-    for entry in journal(mode, (0, 10, 200), ahead=ahead):
-        waits.hear(entry)
-    assert waits.of_keys == expected

@@ -199,8 +199,7 @@ class Runner:
     def _keep_budget(self, expected: float) -> None:
         if self.max_qpu_seconds is None:
             return
-        totals = self.journal.totals()
-        used = totals.usage_s + totals.expected_s + totals.waiting_s
+        used = self.journal.totals().spent_s
         if used + expected > self.max_qpu_seconds:
             raise BudgetError(
                 f"the next job is expected to take {expected:.3g} QPU seconds; with "
