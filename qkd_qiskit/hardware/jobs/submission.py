@@ -89,6 +89,8 @@ class Runner:
         self._bills = Bills(connection, journal=journal, service=self._service)
         self._tasks: dict[str, list[_Task]] = {}
         self._jobs: dict[str, Job] = {}
+        self._sent_again: set[str] = set()
+        """Tags of jobs that were sent although an earlier try may still be accepted."""
         self._failures: dict[tuple[str, int], int] = {}
         self._available = False
 
@@ -214,6 +216,8 @@ class Runner:
             if job is None:
                 self._keep_budget(record.estimate_s)
                 self._session.enter()
+                if look_first:
+                    self._sent_again.add(record.tag)
                 job = fault = None
                 try:
                     job = self.connection.submit(task.pubs, tag=record.tag, seed=task.seed)
@@ -239,14 +243,25 @@ class Runner:
         """Return the job with a record's tag, if the service has one."""
         if self.connection.local:
             return None
-        ask = "looking for a job"
-        found = self._service.ask(ask, lambda: self.connection.find(record.tag))
+        found = self._found(record)
         if not found:
             time.sleep(self.patience.settle_s)
-            found = self._service.ask(ask, lambda: self.connection.find(record.tag))
+            found = self._found(record)
         for second in found[1:]:
             self._drop(second)
         return found[0] if found else None
+
+    def _found(self, record: JobRecord) -> list[Job]:
+        return self._service.ask("looking for a job", lambda: self.connection.find(record.tag))
+
+    def _drop_late(self, record: JobRecord) -> None:
+        """Stop what the service accepted of an earlier try, after the job was sent again."""
+        if record.tag not in self._sent_again or self.connection.local:
+            return
+        for second in self._found(record):
+            if second.id != record.job:
+                self._drop(second)
+        self._sent_again.discard(record.tag)
 
     def _drop(self, job: Job) -> None:
         """Stop a second job of one tag, which the service accepted without telling."""
@@ -282,6 +297,7 @@ class Runner:
             return
         job = self._job(record)
         state = self._poll(job, task)
+        self._drop_late(record)
         if state == "done":
             counts = self._service.ask(f"results of job {job.id}", lambda: job.counts(task.pubs))
             digest = self.journal.save_counts(record, counts)

@@ -148,6 +148,26 @@ class TestOnce:
         assert journal.totals().jobs == 5
         assert journal.totals().usage_s == pytest.approx(7.5)
 
+    def test_a_job_that_is_accepted_after_it_was_sent_again_is_stopped(self, tmp_path, caplog):
+        service = FakeService()
+        submit = service.submit
+
+        def late(pubs, *, tag, seed):
+            service.submit = later
+            raise Fault("network", "no answer in time")
+
+        def later(pubs, *, tag, seed):
+            service.submit = submit
+            job = submit(pubs, tag=tag, seed=seed)
+            submit(pubs, tag=tag, seed=seed)  # the first try arrives
+            return job
+
+        service.submit = late
+        assert_right(work(tmp_path, service))
+        assert service.jobs["job1"].ends == "cancelled"
+        assert read_journal(tmp_path).duplicates == {"job1": 1.5}
+        assert "accepted twice" in caplog.text
+
     def test_other_pubs_under_a_key_are_refused(self, tmp_path):
         work(tmp_path, FakeService())
         for other in ([pub(3, start=1e-12)], [pub(3, shots=11)], [pub(2)], [pub(5)]):
