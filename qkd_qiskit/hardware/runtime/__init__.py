@@ -21,7 +21,12 @@ from qkd_qiskit.hardware.jobs.asking import Patience
 from qkd_qiskit.hardware.jobs.connection import Job, JobState
 from qkd_qiskit.hardware.jobs.faults import Fault, scrub
 from qkd_qiskit.hardware.jobs.isa import check_pubs
-from qkd_qiskit.hardware.runtime.account import is_rehearsal, real_backend
+from qkd_qiskit.hardware.runtime.account import (
+    instances_of,
+    is_rehearsal,
+    plan_of,
+    real_backend,
+)
 from qkd_qiskit.hardware.runtime.client import ask_client
 from qkd_qiskit.hardware.sampling import count_outcomes
 from qkd_qiskit.recipe import Mode, RuntimeSpec
@@ -98,6 +103,10 @@ class RuntimeConnection:
             )
         if status.status_msg != "active":
             logger.warning("%s has status %r: jobs may wait", self.name, status.status_msg)
+        if ask_client(self.account.usage).get("usage_limit_reached"):
+            logger.warning(
+                "%s: the instance has used up its QPU time; jobs wait until it has more", self.name
+            )
 
     def estimate(self, pubs: Sequence[Pub]) -> float:
         """Return QPU seconds after the model of accounting.py; 0 in local testing mode."""
@@ -130,9 +139,27 @@ class RuntimeConnection:
         raise given
 
     def find(self, tag: str) -> list[Job]:
-        """Return the jobs with this tag, the oldest first."""
-        found = ask_client(lambda: self.account.jobs(job_tags=[tag], limit=None))
-        return [_ClientJob(job, local=False) for job in reversed(found)]
+        """Return the jobs with this tag, the oldest of each instance of the account first."""
+        # The client goes on in the instance that was asked last.
+        own_last = sorted(instances_of(self.account), key=self._is_own)
+        return [
+            _ClientJob(job, local=False)
+            for instance in own_last
+            for job in reversed(self._tagged(tag, instance))
+        ]
+
+    def _tagged(self, tag: str, instance: str | None) -> list[Any]:
+        try:
+            return list(
+                ask_client(lambda: self.account.jobs(instance=instance, job_tags=[tag], limit=None))
+            )
+        except Fault as fault:
+            if fault.kind != "unauthorized" or self._is_own(instance):
+                raise
+            return []  # where nothing may be sent, nothing was
+
+    def _is_own(self, instance: str | None) -> bool:
+        return instance in (None, getattr(self.backend, "_instance", None))
 
     def job(self, job_id: str) -> Job:
         """Return the job with this id."""
@@ -142,7 +169,7 @@ class RuntimeConnection:
         """Open a session or batch and return its id; None in local testing mode."""
         from qiskit_ibm_runtime import Batch, Session
 
-        if mode == "session" and self._plan() == "open":
+        if mode == "session" and not self.local and plan_of(self.account, self.backend) == "open":
             raise Fault("no_sessions", "the plan of the instance is Open")
         kind, limit = (Session if mode == "session" else Batch), self.options.session_max_time
         try:
@@ -198,13 +225,6 @@ class RuntimeConnection:
         if self._session is not None:
             ask_client(self._session.close)
             self._session = None
-
-    def _plan(self) -> str | None:
-        """Return the plan of the instance as the client tells it, in lower case."""
-        here = getattr(self.backend, "_instance", None)
-        instances = ask_client(self.account.instances) if self.account is not None else []
-        plans = [known.get("plan") for known in instances if known.get("crn") == here]
-        return str(plans[0]).lower() if plans else None
 
     def _sampler_options(self, *, tag: str, seed: int | None) -> dict[str, Any]:
         spec = self.options

@@ -8,7 +8,9 @@ this machine, the client talks to a rehearsal in place of IBM.
 
 import difflib
 import ipaddress
+import logging
 import os
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,6 +24,8 @@ from qkd_qiskit.hardware.runtime.client import (
     no_token,
     quiet_client,
 )
+
+logger = logging.getLogger(__name__)
 
 URL = "QKD_RUNTIME_URL"
 _IAM = "https://iam.cloud.ibm.com"
@@ -59,7 +63,31 @@ def real_backend(name: str, *, patience: Patience | None = None) -> Any:
     if backend is None:
         near = difflib.get_close_matches(name, names, n=3) or names
         raise TargetError(f"the account has no device {name!r}; it has {', '.join(near) or 'none'}")
+    if len(instances_of(account)) > 1:
+        logger.warning(
+            "the account has several instances: jobs of %s go to the one of plan %s; to choose "
+            "one, set QISKIT_IBM_INSTANCE or save it with the account",
+            name,
+            service.ask("reading its plan", lambda: plan_of(account, backend)) or "unknown",
+        )
     return backend
+
+
+def instances_of(account: Any) -> list[str | None]:
+    """Return the instances that an account sends jobs to; None alone for the only one."""
+    return list(getattr(account, "_api_clients", {})) or [None]
+
+
+def plan_of(account: Any, backend: Any) -> str | None:
+    """Return the plan of a device's instance as the client tells it, in lower case.
+
+    Raises:
+        Fault: the service failed.
+    """
+    here = getattr(backend, "_instance", None)
+    instances = ask_client(account.instances)
+    plans = [known.get("plan") for known in instances if known.get("crn") == here]
+    return str(plans[0]).lower() if plans else None
 
 
 def open_account() -> Any:
@@ -101,7 +129,29 @@ def open_account() -> Any:
     hide(*((active or {}).get(key) for key in ("token", "instance")))
     for client in _clients(account):
         leave_retries_to_us(client)
+    _check_instances(account)
     return account
+
+
+def _check_instances(account: Any) -> None:
+    """Check that every instance has told its devices.
+
+    The client takes one that failed for one without devices, and another's plan is billed.
+
+    Raises:
+        Fault: one has not, and may when it is asked again.
+    """
+    told = getattr(account, "_backends_info_per_instance", {})
+    for instance, client in getattr(account, "_api_clients", {}).items():
+        if not told or instance in told:
+            continue
+        try:
+            ask_client(partial(client.list_backends, True))
+        except Fault as fault:
+            if fault.kind != "unauthorized":
+                raise
+        else:
+            raise Fault("server", "an instance of the account did not tell its devices")
 
 
 def _check_token() -> None:

@@ -10,14 +10,13 @@ from qiskit.providers.exceptions import QiskitBackendNotFoundError
 from qiskit_ibm_runtime.accounts import management
 from qiskit_ibm_runtime.accounts.exceptions import AccountNotFoundError, InvalidAccountError
 from qiskit_ibm_runtime.api.exceptions import RequestsApiError
-from qiskit_ibm_runtime.exceptions import (
-    IBMInputValueError,
-)
+from qiskit_ibm_runtime.exceptions import IBMInputValueError, IBMNotAuthorizedError
 
 from qkd_qiskit.errors import SubmissionError, TargetError
 from qkd_qiskit.hardware.jobs.asking import Patience
-from qkd_qiskit.hardware.jobs.faults import hide
-from qkd_qiskit.hardware.runtime import account, connect, real_backend
+from qkd_qiskit.hardware.jobs.faults import Fault, hide
+from qkd_qiskit.hardware.runtime import RuntimeConnection, account, connect, real_backend
+from qkd_qiskit.recipe import RuntimeSpec
 
 SECRET = "not-a-real-token"
 CRN = "crn:v1:bluemix:public:quantum-computing:us-east:a/0123abcd:4567-89ef::"
@@ -88,6 +87,109 @@ def test_a_device_is_found_or_near_names_are_given(monkeypatch):
     assert real_backend("ibm_torino").name == "ibm_torino"
     with pytest.raises(TargetError, match=r"no device 'ibm_torin'; it has ibm_torino"):
         real_backend("ibm_torin")
+
+
+class Instance:
+    """The client of one instance: its answers to a list of devices, a fault or a list."""
+
+    def __init__(self, *answers):
+        self.answers = list(answers)
+
+    def list_backends(self, mocks):
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def with_instances(told, **clients):
+    """A service whose account has instances, of which some have told their devices."""
+
+    class Several(Service):
+        def __init__(self):
+            self._backends_info_per_instance = {name: [] for name in told}
+            self._api_clients = clients
+
+        def backend(self, name):
+            device = Named(name)
+            device._instance = next(iter(clients))
+            return device
+
+        def instances(self):
+            plans = ["Open", "Premium"]
+            return [{"crn": crn, "plan": plan} for crn, plan in zip(clients, plans, strict=True)]
+
+    return Several
+
+
+class TestInstances:
+    def test_the_plan_that_pays_is_told(self, monkeypatch, caplog):
+        service = with_instances(["a", "b"], a=Instance(), b=Instance())
+        monkeypatch.setattr(qiskit_ibm_runtime, "QiskitRuntimeService", service)
+        real_backend("ibm_torino")
+        assert "jobs of ibm_torino go to the one of plan open" in caplog.text
+
+    def test_one_that_failed_is_not_passed_over_for_another(self, monkeypatch):
+        failing = Instance(*[RequestsApiError("down", 500)] * 3)
+        monkeypatch.setattr(
+            qiskit_ibm_runtime,
+            "QiskitRuntimeService",
+            with_instances(["b"], a=failing, b=Instance()),
+        )
+        with pytest.raises(SubmissionError, match="opening the account failed 3 times"):
+            real_backend("ibm_torino", patience=QUICK)
+        # It answers again, and the client still holds it for one without devices.
+        failing.answers = [[]] * 3
+        with pytest.raises(SubmissionError, match="did not tell its devices"):
+            real_backend("ibm_torino", patience=QUICK)
+
+    def test_one_that_refuses_the_account_is(self, monkeypatch):
+        refusing = Instance(IBMNotAuthorizedError("you"))
+        monkeypatch.setattr(
+            qiskit_ibm_runtime,
+            "QiskitRuntimeService",
+            with_instances(["a"], a=Instance(), b=refusing),
+        )
+        assert real_backend("ibm_torino", patience=QUICK).name == "ibm_torino"
+        assert not refusing.answers
+
+
+class Job:
+    def __init__(self, name):
+        self.name = name
+
+    def job_id(self):
+        return self.name
+
+
+class TestFind:
+    """A job is looked for wherever the account could have sent it."""
+
+    class Account:
+        def __init__(self, refused):
+            self._api_clients = dict.fromkeys(("mine", "other", "closed"))
+            self.refused, self.asked = refused, []
+
+        def jobs(self, *, instance, job_tags, limit):
+            self.asked.append(instance)
+            if instance in self.refused:
+                raise IBMNotAuthorizedError("you")
+            return [Job(f"{instance}-second"), Job(f"{instance}-first")]
+
+    def connection(self, *refused):
+        backend = Named("ibm_torino")
+        backend._instance, backend.service = "mine", self.Account(refused)
+        return RuntimeConnection(backend, options=RuntimeSpec())
+
+    def test_in_all_instances_that_may_be_used(self):
+        connection = self.connection("closed")
+        found = [job.id for job in connection.find("t")]
+        assert found == ["other-first", "other-second", "mine-first", "mine-second"]
+        assert connection.account.asked[-1] == "mine"
+
+    def test_not_without_its_own(self):
+        with pytest.raises(Fault, match="you"):
+            self.connection("mine").find("t")
 
 
 def test_without_an_account_the_true_client_is_not_asked():

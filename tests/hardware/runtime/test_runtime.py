@@ -358,6 +358,11 @@ class TestWrong:
         found, _ = run(tmp_path)
         np.testing.assert_array_equal(found, simulated())
 
+    def test_an_instance_without_time_is_told_before_a_job_waits(self, rehearse, caplog):
+        rehearse(allowance_s=0.0)
+        connect("ibm_manila").check_status()
+        assert "ibm_manila: the instance has used up its QPU time" in caplog.text
+
     def test_exact_probabilities_of_a_device(self, tmp_path):
         connection = connect("fake_manila")
         with Journal(tmp_path) as journal, Runner(connection, journal=journal) as runner:
