@@ -24,6 +24,7 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import math
 import os
 import sys
 import time
@@ -291,8 +292,9 @@ def fresh(room: Room, spec: StudentSpec, seed: int) -> Student:
 
 
 def validation(trained: Sequence[Trained], arm: str) -> float:
-    """Mean validation accuracy of an arm."""
-    return mean_interval([t.validation_accuracy for t in trained if t.member.arm == arm])[0]
+    """Mean validation accuracy of an arm; worst of all where a training of it failed."""
+    mean, _ = mean_interval([t.validation_accuracy for t in trained if t.member.arm == arm])
+    return -math.inf if math.isnan(mean) else mean
 
 
 def accuracy(logits: torch.Tensor, labels: torch.Tensor) -> float:
