@@ -192,9 +192,7 @@ def numbered_paths(path: Path) -> Iterator[Path]:
 
 
 def _epoch_line(epoch: Epoch) -> str:
-    # JSON has no NaN: a loss that is not finite is null.
-    figures = {name: _finite_or_none(value) for name, value in asdict(epoch).items()}
-    return json.dumps(figures) + "\n"
+    return json.dumps(_finite(asdict(epoch)), allow_nan=False) + "\n"
 
 
 def _parse_epoch(line: str) -> Epoch | None:
@@ -207,8 +205,13 @@ def _parse_epoch(line: str) -> Epoch | None:
         return None
 
 
-def _finite_or_none(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+def _finite(content: Any) -> Any:
+    """The same with null for every number that JSON does not have: NaN and the infinities."""
+    if isinstance(content, Mapping):
+        return {name: _finite(item) for name, item in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(item) for item in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def append_line(path: Path, line: str) -> None:
@@ -243,9 +246,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write an object as indented JSON, whole or not at all.
+    """Write an object as indented JSON, whole or not at all; what is not finite is null.
 
     Raises:
         StorageError: The file could not be written.
     """
-    write_text(path, json.dumps(content, indent=2) + "\n")
+    write_text(path, json.dumps(_finite(content), indent=2, allow_nan=False) + "\n")

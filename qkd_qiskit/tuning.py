@@ -123,5 +123,5 @@ def _setting(tried: Mapping[str, Any]) -> Setting:
 
 def _score(tried: Mapping[str, Any]) -> float:
     """Mean validation accuracy; worst of all where a seed has none, as its training failed."""
-    score = fmean(tried["validation_accuracy"])
-    return -math.inf if math.isnan(score) else score
+    accuracies = tried["validation_accuracy"]
+    return -math.inf if None in accuracies else fmean(accuracies)

@@ -102,6 +102,13 @@ def test_a_loss_that_is_not_finite_is_valid_json(folder):
     assert math.isnan(folder.metrics("distilled", 0)[0].loss)
 
 
+def test_a_result_that_is_not_finite_is_valid_json(folder):
+    folder.end({"arms": {"gain": [0.5, math.nan]}, "bounds": (-math.inf, 1.0)})
+    text = (folder.path / "result.json").read_text()
+    found = json.loads(text, parse_constant=pytest.fail)
+    assert found == {"arms": {"gain": [0.5, None]}, "bounds": [None, 1.0]}
+
+
 def test_a_run_that_ends_leaves_nothing_of_killed_processes(folder):
     left = folder.member("distilled", 0) / ".student.json.4711.0a1b2c3d.tmp"
     left.parent.mkdir(parents=True)
