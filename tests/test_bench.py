@@ -71,6 +71,18 @@ def test_noise_of_scale_zero_changes_nothing(run):
         assert cell.calibration_error == pytest.approx(own["calibration_error"], rel=1e-3)
 
 
+def test_without_names_the_devices_are_those_of_the_run(run):
+    changed = "exact, 'fake_lima:scale=2', 'fake_manila:exact', 'fake_lima:mitigated'"
+    path = run.path / "recipe.yaml"
+    path.write_text(path.read_text().replace("exact, fake_manila", changed))
+    run = RunFolder.open(run.path)
+    assert len(run.recipe.targets) == 4
+    cells = bench_noise(run, scales=[0], limit=2)
+    assert list(dict.fromkeys(cell.target for cell in cells)) == ["fake_lima", "fake_manila"]
+    cells = bench_shots(run, shots=[5], limit=2)
+    assert {(cell.target, cell.scale) for cell in cells} == {("fake_lima:scale=2", 2.0)}
+
+
 def test_the_twin_has_no_noise_and_strong_noise_tells_nothing(run):
     cells = bench_noise(run, scales=[1, 1000], limit=15)
     assert all(cell.images == 15 for cell in cells)

@@ -31,7 +31,9 @@ from qkd_qiskit.evaluate import (
 from qkd_qiskit.faculty import load_faculty
 from qkd_qiskit.hardware import Target
 from qkd_qiskit.hardware.devices import DeviceTarget
+from qkd_qiskit.hardware.names import split_name
 from qkd_qiskit.observer import Observer
+from qkd_qiskit.recipe import IDEAL_TARGETS, Recipe
 from qkd_qiskit.runs import RunFolder
 from qkd_qiskit.seeds import derive_seed
 from qkd_qiskit.storage import write_text
@@ -123,7 +125,8 @@ def bench_noise(
 
     Args:
         folder: A finished run.
-        devices: Names of devices; default: those in the run's targets, or fake_torino.
+        devices: Names of devices; default: those in the run's targets, as they are without options,
+            or fake_torino.
         scales: What their noise is multiplied by: 0 = none, 1 = the device's.
         limit: Test images, a random part that is the same for the same run; default: all.
         observer: Told what goes on.
@@ -134,8 +137,7 @@ def bench_noise(
     """
     folder.ended()
     recipe, observer = folder.recipe, observer or Observer()
-    own = [name for name in recipe.targets if name.startswith("fake_")]
-    names = list(dict.fromkeys(devices or own or [DEFAULT_DEVICE]))
+    names = list(dict.fromkeys(devices or _devices_of(recipe) or [DEFAULT_DEVICE]))
     settings = []
     for name in names:
         place = Target.parse(name, shots=None, seed=recipe.seed) if name != "aer" else None
@@ -161,7 +163,8 @@ def bench_shots(
 
     Args:
         folder: A finished run.
-        target: `aer` or a device; default: the first device in the run's targets, or fake_torino.
+        target: `aer` or a device; default: the first device in the run's targets that takes shots,
+            or fake_torino.
         shots: Shots per image; None = what they tend to, exact probabilities under the noise.
         limit: Test images; default: the recipe's `test_limit`, on the images of the run itself.
         observer: Told what goes on.
@@ -172,7 +175,9 @@ def bench_shots(
     """
     folder.ended()
     recipe, observer = folder.recipe, observer or Observer()
-    name = target or recipe.noise_target or DEFAULT_DEVICE
+    own = [name for name in recipe.targets if name not in IDEAL_TARGETS]
+    with_shots = (name for name in own if "exact" not in split_name(name)[1])
+    name = target or next(with_shots, DEFAULT_DEVICE)
     sampled = Target.parse(name, seed=recipe.seed)
     if not sampled.sampled:
         raise TargetError(f"{name} takes no shots; give aer or a device such as fake_torino")
@@ -223,6 +228,13 @@ def write_cells(path: Path, cells: Sequence[Cell]) -> None:
     writer.writerow(COLUMNS)
     writer.writerows(astuple(cell) for cell in cells)
     write_text(path, text.getvalue())
+
+
+def _devices_of(recipe: Recipe) -> list[str]:
+    """The devices in a run's targets; what a target changes about one is left out."""
+    places = {name: split_name(name)[0] for name in recipe.targets if name not in IDEAL_TARGETS}
+    own = (name if place == "synthetic" else place for name, place in places.items())
+    return list(dict.fromkeys(own))
 
 
 def _open(folder: RunFolder, *, limit: int | None, observer: Observer) -> _Bench:
