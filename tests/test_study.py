@@ -77,7 +77,7 @@ def test_kept_weights_have_the_figures_of_the_chosen_epoch(finished):
 
 
 def test_arms_of_a_pair_begin_alike(finished):
-    """After the first epoch seeds differ, arms of one seed nearly agree: they share their start."""
+    """Both students of a seed have the same start, and seeds have different ones."""
     starts = {}
     for seed in finished.recipe.member_seeds:
         student = cells.new_student(

@@ -35,10 +35,16 @@ def test_gain_has_a_dot_for_each_pair():
 
 
 @pytest.mark.parametrize(
-    "odd", [row(interval=None, differences=[1.0]), row(interval=None, mean=None, differences=[])]
+    ("odd", "dots"),
+    [
+        (row(interval=None, differences=[1.0]), 1),
+        (row(interval=None, mean=None, differences=[]), 0),
+    ],
 )
-def test_gain_without_interval_or_pairs(odd):
-    assert texts(gain_figure([odd], name="gain", label="points", limits=(-1, 3)))
+def test_gain_without_interval_or_pairs(odd, dots):
+    svg = gain_figure([odd], name="gain", label="points", limits=(-1, 3))
+    assert len(re.findall(r"<use [^>]*opacity: ?0?\.45", svg)) == dots
+    assert ("no pair is left" in texts(svg)) == (dots == 0)
 
 
 def test_colours_are_variables_of_the_page():

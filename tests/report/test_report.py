@@ -358,8 +358,10 @@ def test_teacher_that_gives_no_logits_leaves_dashes(tmp_path):
         for arm in result["arms"].values():
             arm["exact"] |= {"agreement": [None] * 3, "divergence": [None] * 3}
 
+    _, before = report_of(folder)
     change_result(folder, forget)
-    report_of(folder)
+    _, page = report_of(folder)
+    assert page.words.count("–") == before.words.count("–") + 2 * len(ALL_ARMS)
 
 
 def test_everything_from_files_is_escaped(tmp_path):
