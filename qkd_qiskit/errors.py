@@ -8,6 +8,7 @@
     │   ├── DataError             a data set that is missing, damaged or not usable
     │   ├── TeacherError          a teacher that does not fit its data or its checkpoint
     │   ├── CircuitError          a circuit or student that cannot be built
+    │   │   └── UnsupportedInstructionError    an instruction that the engine cannot compile
     │   ├── CheckpointError       weights or run files that cannot be read
     │   └── TargetError           a device or simulator that is unknown or cannot run the circuit
     │       └── NoAccountError    a real device is asked for, and no account is saved
@@ -41,6 +42,10 @@ class TeacherError(InputError):
 
 class CircuitError(InputError):
     """A circuit, encoding, ansatz or readout that cannot be built or compiled."""
+
+
+class UnsupportedInstructionError(CircuitError):
+    """An instruction that has no unitary, or none that is known before it runs."""
 
 
 class CheckpointError(InputError):

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from qkd_qiskit.engine.channels import Channels
 from qkd_qiskit.engine.density import DensityProgram
-from qkd_qiskit.engine.gates import UnsupportedInstructionError
 from qkd_qiskit.engine.noisy import noisy_values
 from qkd_qiskit.engine.program import Program
 from qkd_qiskit.engine.readout import (
@@ -30,7 +29,7 @@ from qkd_qiskit.engine.readout import (
     outcome_sums,
 )
 from qkd_qiskit.engine.run import evaluate
-from qkd_qiskit.errors import CircuitError, InputError
+from qkd_qiskit.errors import CircuitError, InputError, UnsupportedInstructionError
 
 
 class CompiledConnector(TorchConnector):  # type: ignore[misc]

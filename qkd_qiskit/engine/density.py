@@ -19,13 +19,13 @@ from qkd_qiskit.engine.channels import Channels, Real, of_unitary
 from qkd_qiskit.engine.gates import (
     FixedPhase,
     ParityRotation,
-    UnsupportedInstructionError,
     YRotation,
     lower,
 )
 from qkd_qiskit.engine.memory import require_memory
 from qkd_qiskit.engine.program import final_measurements, parameter_sources, used_qubits
 from qkd_qiskit.engine.tables import Tables
+from qkd_qiskit.errors import UnsupportedInstructionError
 
 _HALF_X = np.array([[1, -1j], [-1j, 1]]) / np.sqrt(2)  # RX(pi/2): turns RZ into RY
 _CX = np.array([[1, 0, 0, 0], [0, 0, 0, 1], [0, 0, 1, 0], [0, 1, 0, 0]])  # control is qubit 0

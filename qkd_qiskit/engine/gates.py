@@ -19,7 +19,7 @@ from qiskit.circuit import Instruction, ParameterExpression
 from qiskit.circuit.library import UnitaryGate
 
 from qkd_qiskit.engine.angles import Angle, AngleReader
-from qkd_qiskit.errors import CircuitError
+from qkd_qiskit.errors import UnsupportedInstructionError
 
 Complex = NDArray[np.complex128]
 Index = NDArray[np.int64]
@@ -27,10 +27,6 @@ Index = NDArray[np.int64]
 _NOTHING = ("barrier", "delay", "id", "global_phase")
 _MATRIX_QUBITS = 4  # above this a gate's definition is shorter than its matrix
 _TINY = 1e-13
-
-
-class UnsupportedInstructionError(CircuitError):
-    """An instruction that has no unitary, or none that is known before it runs."""
 
 
 @dataclass(frozen=True)

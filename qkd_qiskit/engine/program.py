@@ -22,7 +22,6 @@ from qkd_qiskit.engine.gates import (
     Index,
     ParityRotation,
     Shuffle,
-    UnsupportedInstructionError,
     YRotation,
     embed,
     full_source,
@@ -30,7 +29,7 @@ from qkd_qiskit.engine.gates import (
 )
 from qkd_qiskit.engine.memory import require_memory
 from qkd_qiskit.engine.tables import Tables
-from qkd_qiskit.errors import CircuitError
+from qkd_qiskit.errors import CircuitError, UnsupportedInstructionError
 
 
 @dataclass(frozen=True)

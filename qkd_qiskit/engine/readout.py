@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from qiskit.quantum_info import SparsePauliOp
 
-from qkd_qiskit.engine.gates import Index, UnsupportedInstructionError
+from qkd_qiskit.engine.gates import Index
 from qkd_qiskit.engine.program import Program
-from qkd_qiskit.errors import CircuitError
+from qkd_qiskit.errors import CircuitError, UnsupportedInstructionError
 
 
 @dataclass(frozen=True)
