@@ -4,7 +4,7 @@ import io
 
 from rich.console import Console
 
-from qkd_qiskit.console import Terminal, gain_text, summary_table
+from qkd_qiskit.cli.display import Terminal, gain_text, summary_table
 from qkd_qiskit.population import Epoch
 
 
