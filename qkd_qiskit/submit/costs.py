@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,8 +14,6 @@ from qkd_qiskit.distill import step_sizes
 from qkd_qiskit.errors import NoAccountError
 from qkd_qiskit.hardware.accounting import device_timing
 from qkd_qiskit.hardware.budget import Call, Estimate, Load, estimate
-from qkd_qiskit.hardware.gradients import parameter_shift, spsa
-from qkd_qiskit.hardware.gradients.outcomes import SampledOutcomes
 from qkd_qiskit.hardware.jobs.submission import Runner
 from qkd_qiskit.hardware.journal import Journal
 from qkd_qiskit.hardware.remote import RuntimeTarget
@@ -23,12 +21,14 @@ from qkd_qiskit.hardware.runtime import RuntimeConnection, connect
 from qkd_qiskit.observer import Observer
 from qkd_qiskit.recipe import DistillSpec, Recipe, RuntimeSpec
 from qkd_qiskit.reductions import TRAINED
+from qkd_qiskit.results import BASELINE, TREATMENT
 from qkd_qiskit.runs import RunFolder
 from qkd_qiskit.students import QuantumStudent
 from qkd_qiskit.submit.desk import open_device
 from qkd_qiskit.submit.evaluation import Member, evaluation_calls, group_students, images_per_job
 from qkd_qiskit.submit.exam import check_seeds, prepare_exam
 from qkd_qiskit.submit.request import Request, Training, trained_arms, training_spec
+from qkd_qiskit.submit.training import outcomes_on
 
 USUAL_STEPS = 50
 """Steps of the trainings that are shown beside an evaluation."""
@@ -102,75 +102,34 @@ def plan_budget(
     folder.ended()
     seeds = check_seeds(folder, request.seeds)
     usual = recipe.runtime.mode if training is None else "session"
-    mode = request.mode or usual
-    options = replace(recipe.runtime, mode=mode)
+    options = replace(recipe.runtime, mode=request.mode or usual)
     shots = request.shots or recipe.shots
     observer.stage("data")
     exam = prepare_exam(folder, seeds=seeds, limit=request.limit or recipe.test_limit)
+    student, images = exam.quantum[0][1], _images(recipe)
+    can_be_trained = training is not None or {BASELINE, TREATMENT} & set(recipe.arms)
+    arms = trained_arms(recipe) if can_be_trained else ()
     observer.stage(f"connecting to {request.backend}")
     connection, note = _device(request.backend, options)
-    timing = device_timing(connection.backend)
     with _dry_target(connection, shots=shots, seed=recipe.seed) as target:
         observer.stage(f"compiling for {connection.name}")
-        groups = group_students(exam.quantum, target)
-        student, compiled = exam.quantum[0][1], groups[0].compiled
-        calibration_date = target.calibration_date
-
-        def cost(what: str, calls: Sequence[Call]) -> Estimate:
-            return estimate(
-                what,
-                calls,
-                shots=shots,
-                limits=target.runner.limits,
-                twirled=options.twirled,
-                timing=timing,
-                session=mode == "session",
-            )
-
-        def evaluation(students: Sequence[tuple[Member, QuantumStudent]]) -> Estimate:
-            groups = group_students(students, target)
-            per_job = images_per_job(
-                groups,
-                shots=shots,
-                limits=target.runner.limits,
-                twirled=options.twirled,
-                timing=timing,
-            )
-            calls = evaluation_calls(groups, images=len(exam.split), per_job=per_job)
-            return cost(f"evaluate {len(students)} students", calls)
-
-        whole = evaluation(exam.quantum)
-        arms = trained_arms(recipe)
-        ends = [one for one in exam.quantum if one[0][0] in arms]
-        fresh = training is not None and training.fresh
-        after = evaluation(ends if fresh else [*ends, *ends])  # with what they began from
-        weights = len(student.weights)
-        inputs = student.spec.reduction in TRAINED  # their angles are shifted, sample by sample
-        ways, images = _ways(training, weights=weights), _images(recipe)
+        compiled, calibration_date = target.compile(student.circuit), target.calibration_date
+        counter = _Counter(target=target, shots=shots, options=options)
+        whole = counter.evaluation(exam.quantum, images=len(exam.split))
         trained = []
-        for wanted in ways:
-            spec = training_spec(recipe, wanted, backend=request.backend, images=images)
-            outcomes: SampledOutcomes = (
-                spsa(target, compiled)
-                if wanted.gradient == "spsa"
-                else parameter_shift(target, compiled, shifted=wanted.shifted_weights)
-            )
-            calls = training_calls(
-                outcomes,
-                spec,
-                members=len(arms) * len(seeds),
-                images=images,
-                inputs=inputs,
-                load=lambda rows: replace(groups[0].load(0), rows=rows),
-            )
-            trained.append((wanted, cost(_words(wanted, weights=weights, inputs=inputs), calls)))
-    chosen = whole
-    others = [one for wanted, one in trained if wanted != training]
-    if training is not None:
-        chosen = next(one for wanted, one in trained if wanted == training)
-        if training.evaluate:
-            chosen = chosen + after
-        others = [whole, *others]
+        for way in _ways(training, weights=len(student.weights)) if arms else ():
+            spec = training_spec(recipe, way, backend=request.backend, images=images)
+            own = replace(recipe, distill=spec)
+            members = len(arms) * len(seeds)
+            trained.append((way, counter.training(student, own, members=members, images=images)))
+        chosen, others = whole, [one for way, one in trained if way != training]
+        if training is not None:
+            chosen = next(one for way, one in trained if way == training)
+            others = [whole, *others]
+            if training.evaluate:
+                ends = [one for one in exam.quantum if one[0][0] in arms]
+                begun = [] if training.fresh else ends  # what they began from
+                chosen += counter.evaluation([*ends, *begun], images=len(exam.split))
     return Budget(
         device=connection.name,
         note=note,
@@ -186,31 +145,67 @@ def plan_budget(
     )
 
 
-def training_calls(
-    outcomes: SampledOutcomes,
-    spec: DistillSpec,
-    *,
-    members: int,
-    images: int,
-    inputs: bool,
-    load: Callable[[int], Load],
-) -> list[Call]:
-    """What a training asks of the device, call by call.
+@dataclass(frozen=True, kw_only=True)
+class _Counter:
+    """What everything is counted for.
 
-    Args:
-        outcomes: How gradients are taken.
-        spec: Steps and batches.
-        members: Students that train together.
-        images: Images that each trains on.
-        inputs: Whether the circuits' inputs need a gradient too, as behind a trained reduction.
-        load: What so many rows of the circuit ask.
+    Attributes:
+        target: The device; nothing is sent to it.
+        shots: Shots per circuit.
+        options: How jobs are submitted.
     """
-    sizes = [size for epoch in step_sizes(spec, images) for size in epoch]
-    return [
-        (load(rows),)
-        for step, size in enumerate(sizes)
-        for rows in outcomes.rows(members * size, step=step, inputs=inputs)
-    ]
+
+    target: RuntimeTarget
+    shots: int
+    options: RuntimeSpec
+
+    def evaluation(
+        self, students: Sequence[tuple[Member, QuantumStudent]], *, images: int
+    ) -> Estimate:
+        """The evaluation of students on so many test images."""
+        groups = group_students(students, self.target)
+        per_job = images_per_job(
+            groups,
+            shots=self.shots,
+            limits=self.target.runner.limits,
+            twirled=self.options.twirled,
+            timing=device_timing(self.target.backend),
+        )
+        calls = evaluation_calls(groups, images=images, per_job=per_job)
+        return self._estimate(f"evaluate {len(students)} students", calls)
+
+    def training(
+        self, student: QuantumStudent, recipe: Recipe, *, members: int, images: int
+    ) -> Estimate:
+        """The training of so many students of one shape, on so many images each."""
+        outcomes = outcomes_on(self.target, student, recipe)
+        # Behind a trained reduction the inputs' angles are shifted too, sample by sample.
+        inputs = student.spec.reduction in TRAINED
+        compiled = self.target.compile(student.circuit)
+        load = Load(
+            rows=0,
+            duration_s=compiled.duration_s or 0.0,
+            two_qubit_gates=compiled.two_qubit_gates,
+        )
+        sizes = [size for epoch in step_sizes(recipe.distill, images) for size in epoch]
+        calls = [
+            (replace(load, rows=rows),)
+            for step, size in enumerate(sizes)
+            for rows in outcomes.rows(members * size, step=step, inputs=inputs)
+        ]
+        words = _words(recipe.distill, weights=len(student.weights), inputs=inputs)
+        return self._estimate(words, calls)
+
+    def _estimate(self, what: str, calls: Sequence[Call]) -> Estimate:
+        return estimate(
+            what,
+            calls,
+            shots=self.shots,
+            limits=self.target.runner.limits,
+            twirled=self.options.twirled,
+            timing=device_timing(self.target.backend),
+            session=self.options.mode == "session",
+        )
 
 
 def _ways(training: Training | None, *, weights: int) -> list[Training]:
@@ -225,11 +220,11 @@ def _ways(training: Training | None, *, weights: int) -> list[Training]:
     return ways if training is None or training in ways else [training, *ways]
 
 
-def _words(training: Training, *, weights: int, inputs: bool) -> str:
-    steps = f"train {training.steps} steps"
-    if training.gradient == "spsa":
+def _words(spec: DistillSpec, *, weights: int, inputs: bool) -> str:
+    steps = f"train {spec.steps} steps"
+    if spec.gradient == "spsa":
         return f"{steps}, SPSA"
-    shifted = training.shifted_weights
+    shifted = spec.shifted_weights
     some = "all weights" if shifted is None else f"{shifted} of {weights} weights"
     return f"{steps}, parameter shift on {some}{' and the inputs' if inputs else ''}"
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import secrets
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from qkd_qiskit.data import load_data
 from qkd_qiskit.errors import CheckpointError, StorageError
 from qkd_qiskit.faculty import load_faculty, teacher_files
 from qkd_qiskit.hardware.gradients import parameter_shift, spsa
+from qkd_qiskit.hardware.gradients.outcomes import SampledOutcomes
 from qkd_qiskit.hardware.remote import RuntimeTarget
 from qkd_qiskit.observer import Observer
 from qkd_qiskit.recipe import Recipe
@@ -124,9 +125,7 @@ def training_cell(recipe: Recipe) -> Cell:
     return Cell("students", trained_arms(recipe), recipe.member_seeds)
 
 
-def outcomes_on(
-    target: RuntimeTarget, student: QuantumStudent, recipe: Recipe
-) -> Callable[[Tensor, Tensor], Tensor]:
+def outcomes_on(target: RuntimeTarget, student: QuantumStudent, recipe: Recipe) -> SampledOutcomes:
     """A student's circuit on a device, differentiable as the recipe says."""
     compiled, spec = target.compile(student.circuit), recipe.distill
     if spec.gradient == "spsa":

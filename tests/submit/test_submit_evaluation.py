@@ -303,3 +303,14 @@ def test_the_journal_accounts_for_every_job(run_copy, rehearsal):
     assert sum(entry["usage_s"] for entry in ended) == pytest.approx(
         server.ledger.totals()["quantum_seconds"]
     )
+
+
+def test_a_run_whose_arms_are_not_trained_on_a_device_has_its_price(run_copy):
+    (run_copy.path / "distilled").rename(run_copy.path / "replicate")
+    path = run_copy.path / "recipe.yaml"
+    arms = "arms: [label_only, distilled, classical_twin]"
+    assert arms in path.read_text()
+    path.write_text(path.read_text().replace(arms, "arms: [replicate, classical_twin]"))
+    budget = plan_budget(RunFolder.open(run_copy.path), Request(backend="fake_manila"))
+    assert budget.others == ()
+    assert budget.chosen.circuits == 2 * 10  # seeds, images
