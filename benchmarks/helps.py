@@ -21,8 +21,9 @@ import csv
 import io
 import os
 import statistics
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,19 +91,23 @@ def run_cell(
 ) -> Mapping[str, Any]:
     """Return what a cell found, running what of it is not there yet."""
     path = parent / cell.name
+    changes = {"data.train_per_class": cell.labels, "data.root": root, "seeds": seeds}
+    changes |= {"arms": cell.arms, "targets": ["exact"]}
+    wanted = load_recipe(cell.recipe, changes)
     if (path / RECIPE).exists():
         folder = RunFolder.open(path)
+        if replace(folder.recipe, data=wanted.data) != wanted:  # the root may have moved
+            sys.exit(
+                f"{path} holds another study than {cell.name} with {seeds} seeds; move it away"
+            )
     else:
-        changes = {"data.train_per_class": cell.labels, "data.root": root, "seeds": seeds}
-        changes |= {"arms": cell.arms, "targets": ["exact"]}
-        folder = RunFolder.create(path, load_recipe(cell.recipe, changes))
+        folder = RunFolder.create(path, wanted)
     if folder.result is None:
         command = f"qkd study {cell.recipe} --seeds {seeds} --arms {','.join(cell.arms)} "
         command += f"--data.train_per_class {cell.labels}"
         run(folder, workers=workers, command=command)
         write_report(folder)
-    assert folder.result is not None
-    return folder.result
+    return folder.ended()
 
 
 def comparison_rows(results: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
