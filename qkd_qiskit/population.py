@@ -238,14 +238,15 @@ class Population:
 
     def trained(self) -> list[Trained]:
         """The members with their chosen weights and their history."""
+        histories = zip(*(self.figures(epoch) for epoch in range(self.epochs_done)), strict=True)
         return [
             Trained(
                 member=member,
                 state={name: value[index].clone() for name, value in self.best.items()},
                 chosen_epoch=int(self.best_epoch[index]),
-                history=[self.figures(epoch)[index] for epoch in range(self.epochs_done)],
+                history=list(history),
             )
-            for index, member in enumerate(self.members)
+            for index, (member, history) in enumerate(zip(self.members, histories, strict=True))
         ]
 
     def save(self, path: Path) -> None:

@@ -79,8 +79,12 @@ def tuning_file(folder: RunFolder, setting: Setting) -> Path:
 
 
 def keep_tried(folder: RunFolder, setting: Setting, accuracies: list[float]) -> None:
-    """Write the validation accuracies of one setting, one for each tuning seed."""
-    content = asdict(setting) | {"validation_accuracy": accuracies}
+    """Write the validation accuracies of one setting, one for each tuning seed.
+
+    A seed that has none, as its training failed, has null in the file: JSON has no NaN.
+    """
+    kept = [value if math.isfinite(value) else None for value in accuracies]
+    content = asdict(setting) | {"validation_accuracy": kept}
     write_json(tuning_file(folder, setting), content)
 
 

@@ -1,5 +1,6 @@
 """Cells: which there are, and that a member's figures do not depend on who trains beside it."""
 
+import json
 import math
 from collections import Counter
 
@@ -132,6 +133,7 @@ def test_a_setting_at_which_a_seed_failed_is_not_chosen(tiny, tmp_path):
     for setting in decays:
         keep_tried(folder, setting, [math.nan, math.nan])
     assert chosen_setting(folder) == second
+    assert json.dumps(tuned(folder), allow_nan=False)
 
 
 def test_tuning_takes_weight_decay_at_the_best_and_the_first_of_equals(tiny, tmp_path):

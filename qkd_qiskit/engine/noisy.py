@@ -115,12 +115,13 @@ def _sweep(program: DensityProgram, outputs: Tensor | None) -> NoisySweep:
     kept: dict[Any, NoisySweep] = program.tables.get("sweeps", dict)
     given = None if outputs is None else outputs.numpy()
     key = None if given is None else (given.shape, given.dtype.str, given.tobytes())
-    if key not in kept:
+    found = kept.get(key)
+    if found is None:
         if len(kept) >= _MAX_SWEEPS:
             kept.clear()
         readout = program.readout_matrix()
         if given is not None:
             readout = given.T.astype(np.float64) @ readout
         reference = functools.partial(torch_values, program, outputs=outputs)
-        kept[key] = NoisySweep(program, readout, reference)
-    return kept[key]
+        found = kept[key] = NoisySweep(program, readout, reference)
+    return found
