@@ -25,10 +25,10 @@ from qkd_qiskit.submit.waits import SessionWaits
 
 
 def open_device(name: str, *, options: RuntimeSpec) -> RuntimeConnection:
-    """A device that takes jobs, or a snapshot of one.
+    """A device, or a snapshot of one.
 
     Raises:
-        TargetError: There is no account, no such device, or it takes no jobs now.
+        TargetError: There is no account, or no such device.
         SubmissionError: The service does not answer.
     """
     if name in ("exact", "aer") or name.endswith(".json") or ":" in name:
@@ -36,10 +36,18 @@ def open_device(name: str, *, options: RuntimeSpec) -> RuntimeConnection:
             f"--backend: {name!r} takes no jobs; give a device of your account such as ibm_torino, "
             "or a snapshot such as fake_torino; to evaluate on a simulator: qkd evaluate"
         )
-    connection = connect(name, options=options)
-    service = Asking(name, patience=Patience(tries=4), go_on="try again later")
+    return connect(name, options=options)
+
+
+def check_takes_jobs(connection: RuntimeConnection) -> None:
+    """Check that a device takes jobs now.
+
+    Raises:
+        TargetError: It does not.
+        SubmissionError: The service does not answer.
+    """
+    service = Asking(connection.name, patience=Patience(tries=4), go_on="try again later")
     service.ask("the status", connection.check_status)
-    return connection
 
 
 def place_of(connection: RuntimeConnection) -> Place:

@@ -22,6 +22,7 @@ from qkd_qiskit.hardware.jobs import Limits, Pub, executed_shots
 from qkd_qiskit.hardware.targets import Target
 from qkd_qiskit.students import QuantumStudent
 
+EVALUATE = "evaluate/"
 LONGEST_JOB_S = 600.0
 """QPU seconds of a job: what is lost at most when one fails; its overhead of 2 s is 0.3 %."""
 Member = tuple[str, int]
@@ -119,7 +120,7 @@ def images_per_job(
 def chunks(images: int, *, per_job: int) -> Iterator[tuple[str, slice]]:
     """The images of each job, with the key that it has in the journal."""
     for number, first in enumerate(range(0, images, per_job)):
-        yield f"evaluate/{number:04d}", slice(first, min(images, first + per_job))
+        yield f"{EVALUATE}{number:04d}", slice(first, min(images, first + per_job))
 
 
 def evaluation_calls(groups: Sequence[Group], *, images: int, per_job: int) -> list[Call]:

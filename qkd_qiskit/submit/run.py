@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from qkd_qiskit.hardware.accounting import device_timing
 from qkd_qiskit.hardware.compiled import CompiledCircuit
 from qkd_qiskit.hardware.jobs import executed_shots
 from qkd_qiskit.hardware.jobs.submission import Runner
+from qkd_qiskit.hardware.records import read_journal
 from qkd_qiskit.hardware.remote import RuntimeTarget
 from qkd_qiskit.hardware.runtime import RuntimeConnection
 from qkd_qiskit.observer import Observer
@@ -23,8 +25,16 @@ from qkd_qiskit.results import add_figures, describe_circuit
 from qkd_qiskit.runs import RunFolder
 from qkd_qiskit.seeds import derive_seed
 from qkd_qiskit.study import run
-from qkd_qiskit.submit.desk import describe_jobs, open_device, open_runner, place_of
+from qkd_qiskit.submit.bills import settled
+from qkd_qiskit.submit.desk import (
+    check_takes_jobs,
+    describe_jobs,
+    open_device,
+    open_runner,
+    place_of,
+)
 from qkd_qiskit.submit.evaluation import (
+    EVALUATE,
     Group,
     Member,
     chunks,
@@ -35,8 +45,6 @@ from qkd_qiskit.submit.exam import check_seeds, prepare_exam
 from qkd_qiskit.submit.record import Submission, begin_or_go_on, find_submissions, first_name
 from qkd_qiskit.submit.request import Request, Training
 from qkd_qiskit.submit.training import TRAIN, derive_run, derived_recipe, train_members
-
-EVALUATE = "evaluate/"
 
 
 @dataclass(frozen=True)
@@ -67,11 +75,11 @@ def submit_run(folder: RunFolder, request: Request, *, observer: Observer | None
         BudgetError: The next job would pass the QPU seconds that are allowed.
     """
     observer = observer or Observer()
-    result = folder.ended()
+    folder.ended()
     wanted, connection = _wanted(folder, request, observer=observer)
     begun = begin_or_go_on(folder, wanted, again=request.again)
     if begun.finished:
-        return Outcome(folder, result, begun, already=True)
+        return Outcome(folder, settled(folder, begun, lambda: connection), begun, already=True)
     return _finish(folder, _allowed(begun, request), connection, observer=observer)
 
 
@@ -104,7 +112,9 @@ def begin_training(
     start.ended()
     recipe = derived_recipe(start, request, training, seeds=check_seeds(start, request.seeds))
     observer.stage(f"connecting to {request.backend}")
-    place = place_of(open_device(request.backend, options=recipe.runtime))
+    connection = open_device(request.backend, options=recipe.runtime)
+    check_takes_jobs(connection)
+    place = place_of(connection)
     name = first_name(request.backend, place, shots=recipe.shots, usual_shots=recipe.shots)
     folder = derive_run(start, recipe, out=out, name=name.replace(":", "-"))
     known = [found for found in find_submissions(folder) if found.train]
@@ -144,15 +154,24 @@ def collect_run(folder: RunFolder, *, observer: Observer | None = None) -> list[
         )
     outcomes = []
     for submission in known:
+        connect = partial(_reconnect, folder, submission, observer=observer)
         if submission.finished:
-            outcomes.append(Outcome(folder, folder.result or {}, submission, already=True))
-            continue
-        options = replace(folder.recipe.runtime, mode=submission.mode)
-        observer.stage(f"connecting to {submission.backend}")
-        connection = open_device(submission.backend, options=options)
-        _check_place(folder, submission, connection)
-        outcomes.append(_finish(folder, submission, connection, observer=observer))
+            result = settled(folder, submission, connect)
+            outcomes.append(Outcome(folder, result, submission, already=True))
+        else:
+            outcomes.append(_finish(folder, submission, connect(), observer=observer))
     return outcomes
+
+
+def _reconnect(
+    folder: RunFolder, submission: Submission, *, observer: Observer
+) -> RuntimeConnection:
+    """The device that something was submitted to."""
+    options = replace(folder.recipe.runtime, mode=submission.mode)
+    observer.stage(f"connecting to {submission.backend}")
+    connection = open_device(submission.backend, options=options)
+    _check_place(folder, submission, connection)
+    return connection
 
 
 def _wanted(
@@ -197,6 +216,8 @@ def _finish(
     observer: Observer,
 ) -> Outcome:
     """Run what is not run yet, and write figures, result and record."""
+    if not read_journal(submission.folder(folder)).totals().pending:
+        check_takes_jobs(connection)  # else there are jobs to read, whatever the device does now
     described: dict[str, Any] | None = None
     with open_runner(folder, submission, connection, watch=observer.jobs) as runner:
         target = RuntimeTarget(

@@ -13,6 +13,7 @@ from qkd_qiskit.evaluate import target_logits
 from qkd_qiskit.hardware import Target
 from qkd_qiskit.hardware.accounting import seconds_per_execution
 from qkd_qiskit.hardware.jobs import Limits
+from qkd_qiskit.hardware.rehearsal import Fault
 from qkd_qiskit.hardware.sampling import sample_probabilities
 from qkd_qiskit.observer import Observer
 from qkd_qiskit.recipes import dump_recipe, load_recipe
@@ -36,6 +37,14 @@ class Stopping(Observer):
 
     def jobs(self, totals):
         if totals.finished >= self.done:
+            raise KeyboardInterrupt
+
+
+class StoppingOnceSent(Observer):
+    """Interrupts after a job is sent."""
+
+    def jobs(self, totals):
+        if totals.pending:
             raise KeyboardInterrupt
 
 
@@ -195,6 +204,35 @@ def test_the_allowed_seconds_are_not_passed_and_the_rest_can_follow(run_copy, re
     assert outcome.submission.finished
 
 
+@pytest.mark.parametrize("go_on", ["collect", "submit"])
+def test_what_is_billed_after_the_end_is_asked_for_later(go_on, run_copy, rehearsal, monkeypatch):
+    monkeypatch.setattr("qkd_qiskit.hardware.jobs.bills._ROUNDS", 1)
+    server, request = rehearsal(), Request(backend="ibm_manila", mode="job")
+    server.faults.add(Fault.parse("metrics:pending:times=9"))
+    outcome = submit_run(run_copy, request)
+    assert outcome.result["targets"][NAME]["device"]["qpu_seconds"] is None
+    run = RunFolder.open(run_copy.path)
+    for told in (None, server.ledger.totals()["quantum_seconds"]):
+        if told is not None:
+            server.faults.clear()
+        again = collect_run(run)[0] if go_on == "collect" else submit_run(run, request)
+        assert again.already
+        assert again.result["targets"][NAME]["device"]["qpu_seconds"] == told
+        assert RunFolder.open(run.path).result == again.result
+    assert len(server.ledger.jobs) == 1
+
+
+def test_the_bill_of_a_service_that_is_gone_stays_unknown(run_copy, rehearsal, monkeypatch, caplog):
+    monkeypatch.setattr("qkd_qiskit.hardware.jobs.bills._ROUNDS", 1)
+    server = rehearsal()
+    server.faults.add(Fault.parse("metrics:pending:times=9"))
+    finished = submit_run(run_copy, Request(backend="ibm_manila", mode="job"))
+    monkeypatch.setenv("QISKIT_IBM_TOKEN", "another-token")
+    (outcome,) = collect_run(run_copy)
+    assert (outcome.already, outcome.result) == (True, finished.result)
+    assert f"{NAME}: what it used stays unknown" in caplog.text
+
+
 def test_some_seeds_alone(run_copy, rehearsal):
     rehearsal()
     outcome = submit_run(run_copy, Request(backend="ibm_manila", seeds=(1,)))
@@ -258,6 +296,16 @@ class TestBadInput:
         server.backends["ibm_manila"].status = "offline"
         with pytest.raises(TargetError, match="takes no jobs now"):
             submit_run(run_copy, Request(backend="ibm_manila"))
+
+    def test_a_device_that_went_down_still_gives_what_it_has_run(self, run_copy, rehearsal):
+        server, request = rehearsal(), Request(backend="ibm_manila", mode="job")
+        with pytest.raises(KeyboardInterrupt):
+            submit_run(run_copy, request, observer=StoppingOnceSent())
+        server.backends["ibm_manila"].status = "offline"
+        assert plan_budget(run_copy, request).chosen.jobs == 1
+        (outcome,) = collect_run(run_copy)
+        assert outcome.submission.finished
+        assert len(server.ledger.jobs) == 1
 
     def test_more_executions_than_a_job_may_have(self, run_copy, rehearsal):
         rehearsal()

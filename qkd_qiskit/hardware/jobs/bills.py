@@ -34,7 +34,8 @@ class Bills:
             if number < _ROUNDS:
                 time.sleep(self.service.patience.wait_s(number))
         untold = len(self.journal.unsettled())
-        logger.warning("the service has not told yet what %d jobs used", untold)
+        go_on = self.service.go_on
+        logger.warning("the service has not told yet what %d jobs used; %s", untold, go_on)
 
     def _ask_once(self) -> None:
         for record in self.journal.unsettled():
