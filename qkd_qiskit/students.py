@@ -294,8 +294,9 @@ def make_student(
         spec: What to build.
         image_shape: (channels, height, width) of the images that it will see.
         num_classes: Number of logits.
-        circuit: Your own circuit in place of encoding, ansatz and layers: parameters x_000...
-            are set to the reduced features as they are, w_000... are trained.
+        circuit: Your own circuit in place of encoding, ansatz and layers: parameters x_000...,
+            or a ParameterVector x, are set to the reduced features as they are; w_000..., or a
+            ParameterVector w or θ, are trained.
         seed: Seed of the initialisation; each part has its own stream, global state is untouched.
 
     Raises:

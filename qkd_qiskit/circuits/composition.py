@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -11,6 +12,8 @@ from qiskit.circuit import Parameter
 from qkd_qiskit.circuits.ansatze import make_ansatz
 from qkd_qiskit.circuits.encodings import Encoding, make_encoding
 from qkd_qiskit.errors import CircuitError
+
+_ELEMENT = re.compile(r"_?(x|w|θ)[\[_](\d{1,6})[\]_]")  # x[3], which OpenQASM 3 writes _x_3_
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +79,9 @@ def adopt_circuit(circuit: QuantumCircuit, *, source: str = "circuit") -> Studen
     """Return your own circuit as a student's: parameters sorted, measurements at its end removed.
 
     Args:
-        circuit: Parameters named x_000, x_001, ... (at least one) and w_000, w_001, ...
+        circuit: Parameters named x_000, x_001, ... (at least one) and w_000, w_001, ...; those of
+            vectors, x[0], x[1], ... and w[0], ... or θ[0], ... as Qiskit's own circuits have them,
+            get these names.
         source: What error messages call the circuit, for example its file name.
 
     Raises:
@@ -85,6 +90,7 @@ def adopt_circuit(circuit: QuantumCircuit, *, source: str = "circuit") -> Studen
     """
     if circuit.num_qubits < 1:
         raise CircuitError(f"{source}: the circuit has no qubits; at least 1 is needed")
+    circuit = _with_plain_names(circuit)
     unmeasured = circuit.remove_final_measurements(inplace=False)
     for instruction in unmeasured.data:
         operation = instruction.operation
@@ -94,8 +100,8 @@ def adopt_circuit(circuit: QuantumCircuit, *, source: str = "circuit") -> Studen
             )
         if operation.name in ("measure", "reset", "initialize") or instruction.clbits:
             raise CircuitError(
-                f"{source}: {operation.name} in the middle of the circuit is not accepted; "
-                "measure at the end only, or leave the measurements out"
+                f"{source}: {operation.name} in the middle of the circuit is not accepted; use "
+                "gates, and measure at the end only or leave the measurements out"
             )
     families = {"x": _family("x", circuit.parameters), "w": _family("w", circuit.parameters)}
     known = {parameter.name for family in families.values() for parameter in family}
@@ -107,11 +113,29 @@ def adopt_circuit(circuit: QuantumCircuit, *, source: str = "circuit") -> Studen
         given = f"parameter {strange[0]!r} is not accepted" if strange else "no input parameter"
         raise CircuitError(
             f"{source}: {given}; name the inputs x_000, x_001, ... and the weights w_000, w_001, "
-            "... without a gap"
+            "... without a gap, or make them a ParameterVector x and a ParameterVector w"
         )
     return StudentCircuit(
         circuit=unmeasured, input_params=families["x"], weight_params=families["w"]
     )
+
+
+def _with_plain_names(circuit: QuantumCircuit) -> QuantumCircuit:
+    """The circuit with x_000, ... and w_000, ... in place of the vectors x and w, or x and θ."""
+    elements: dict[str, dict[int, Parameter]] = {}
+    for parameter in circuit.parameters:
+        if found := _ELEMENT.fullmatch(parameter.name):
+            elements.setdefault(found[1], {})[int(found[2])] = parameter
+    prefixes = {"x": "x", "w" if "w" in elements else "θ": "w"}
+    plain: dict[Parameter, Parameter] = {}
+    for vector in elements.keys() & prefixes.keys():
+        names = parameter_names(prefixes[vector], max(elements[vector]) + 1)
+        for index, parameter in elements[vector].items():
+            plain[parameter] = Parameter(names[index])
+    taken = {parameter.name for parameter in circuit.parameters}
+    if not plain or taken & {parameter.name for parameter in plain.values()}:
+        return circuit
+    return circuit.assign_parameters(plain)
 
 
 def _family(prefix: str, parameters: Iterable[Parameter]) -> tuple[Parameter, ...]:

@@ -68,7 +68,8 @@ def parse_circuit(text: str, *, source: str = "circuit") -> StudentCircuit:
     # IndexError (a qubit that is not there) or RecursionError (deep nesting).
     except Exception as error:
         raise CircuitError(
-            f"{source} is not an OpenQASM 3 circuit that can be read: {_one_line(error)}"
+            f"{source} is not an OpenQASM 3 circuit that can be read: {_one_line(error)}; write it "
+            "with qiskit.qasm3.dump"
         ) from error
     return adopt_circuit(circuit, source=source)
 

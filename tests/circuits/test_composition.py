@@ -2,9 +2,9 @@ import math
 
 import numpy as np
 import pytest
-from qiskit import QuantumCircuit
+from qiskit import QuantumCircuit, qasm3
 from qiskit.circuit import Parameter
-from qiskit.circuit.library import real_amplitudes
+from qiskit.circuit.library import real_amplitudes, zz_feature_map
 from qiskit.quantum_info import Operator, Statevector
 
 from qkd_qiskit.circuits import (
@@ -16,6 +16,7 @@ from qkd_qiskit.circuits import (
     make_encoding,
 )
 from qkd_qiskit.circuits.composition import parameter_names
+from qkd_qiskit.circuits.openqasm import parse_circuit
 from qkd_qiskit.errors import CircuitError
 
 
@@ -140,9 +141,32 @@ def test_an_own_circuit_is_adopted_with_sorted_parameters_and_without_its_measur
     assert Statevector(student.circuit.assign_parameters(values)).num_qubits == 2
 
 
+@pytest.mark.parametrize("weights", ["w", "θ"])
+def test_the_vectors_of_qiskits_own_circuits_are_inputs_and_weights_in_their_order(weights):
+    given = zz_feature_map(2).compose(real_amplitudes(2, reps=5, parameter_prefix=weights))
+    student = adopt_circuit(given)
+    assert [p.name for p in student.input_params] == parameter_names("x", 2)
+    assert [p.name for p in student.weight_params] == parameter_names("w", 12)
+    values = np.random.default_rng(0).uniform(-3, 3, 14)
+    inputs = {f"x[{index}]": value for index, value in enumerate(values[:2])}
+    trained = {f"{weights}[{index}]": value for index, value in enumerate(values[2:])}
+    expected = Statevector(given.assign_parameters(inputs | trained))
+    ordered = [*student.input_params, *student.weight_params]
+    found = Statevector(student.circuit.assign_parameters(dict(zip(ordered, values, strict=True))))
+    np.testing.assert_allclose(found.data, expected.data, atol=1e-12)
+    # The names that OpenQASM 3 gives the same vectors.
+    if weights == "w":
+        read = parse_circuit(qasm3.dumps(given))
+        assert [p.name for p in read.weight_params] == parameter_names("w", 12)
+
+
 @pytest.mark.parametrize(
     ("names", "message"),
     [
+        (["x[0]", "x[2]"], r"'x_002'"),
+        (["x[0]", "x_000"], r"'x\[0\]'"),
+        (["x[0]", "w[0]", "θ[0]"], r"'θ\[0\]'"),
+        (["y[0]", "w[0]"], r"'y\[0\]'"),
         (["x_000", "theta"], "'theta'"),
         (["x_000", "x_002"], "'x_002'"),
         (["x_001"], "'x_001'"),
