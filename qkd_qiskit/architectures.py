@@ -47,8 +47,44 @@ def build_teacher(
     with seeded(derive_seed(seed, "teacher", "weights")):
         module = factory(image_shape, num_classes)
     if spec.module:
-        _check_module(module, spec.module, image_shape=image_shape, num_classes=num_classes)
+        source = f"teacher.module: {spec.module!r}"
+        check_module(module, source=source, image_shape=image_shape, num_classes=num_classes)
     return module
+
+
+def check_module(module: object, *, source: str, image_shape: ImageShape, num_classes: int) -> None:
+    """Raise where a network of your own does not give logits of these images.
+
+    Args:
+        module: What was given.
+        source: What the message calls it.
+        image_shape: (channels, height, width).
+        num_classes: Number of logits.
+
+    Raises:
+        TeacherError: It is no nn.Module, fails on the images or gives something else.
+    """
+    if not isinstance(module, nn.Module):
+        raise TeacherError(f"{source} gives a {type(module).__name__}; give an nn.Module")
+    training = module.training
+    try:
+        with torch.no_grad(), seeded(0):
+            logits = module.eval()(torch.zeros(2, *image_shape))
+    except Exception as error:  # the user's network may fail in any way
+        raise TeacherError(
+            f"{source} fails on images of shape (2, {str(image_shape)[1:]} "
+            f"({_one_line(error)}); give a network for these images"
+        ) from error
+    finally:
+        module.train(training)
+    shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+    if shape != (2, num_classes):
+        found = (
+            f"{shape[1]} outputs for {num_classes} classes"
+            if isinstance(shape, tuple) and len(shape) == 2 and shape[0] == 2
+            else f"{shape} for 2 images of {num_classes} classes"
+        )
+        raise TeacherError(f"{source} gives {found}; give logits of shape (batch, {num_classes})")
 
 
 def architecture_digest(spec: TeacherSpec, module: nn.Module) -> str:
@@ -232,34 +268,6 @@ def _import_factory(path: str) -> Factory:
             "give a function (image_shape, num_classes) -> nn.Module"
         )
     return factory  # type: ignore[no-any-return]
-
-
-def _check_module(module: object, path: str, *, image_shape: ImageShape, num_classes: int) -> None:
-    if not isinstance(module, nn.Module):
-        raise TeacherError(
-            f"teacher.module: {path!r} gives a {type(module).__name__}; give an nn.Module"
-        )
-    training = module.training
-    try:
-        with torch.no_grad(), seeded(0):
-            logits = module.eval()(torch.zeros(2, *image_shape))
-    except Exception as error:  # the user's network may fail in any way
-        raise TeacherError(
-            f"teacher.module: {path!r} fails on images of shape (2, {str(image_shape)[1:]} "
-            f"({_one_line(error)}); give a network for these images"
-        ) from error
-    finally:
-        module.train(training)
-    shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-    if shape != (2, num_classes):
-        found = (
-            f"{shape[1]} outputs for {num_classes} classes"
-            if isinstance(shape, tuple) and len(shape) == 2 and shape[0] == 2
-            else f"{shape} for 2 images of {num_classes} classes"
-        )
-        raise TeacherError(
-            f"teacher.module: {path!r} gives {found}; give logits of shape (batch, {num_classes})"
-        )
 
 
 def _one_line(error: Exception) -> str:

@@ -131,8 +131,14 @@ def distill(
 
     Raises:
         TrainingError: As `train_population`.
+        TeacherError: It is none, or does not fit the student.
         DataError: A class has fewer images than asked for.
     """
+    if not isinstance(teacher, Teacher):
+        raise TeacherError(
+            f"the teacher is a {type(teacher).__name__}; give what make_teacher returns or, for a "
+            "trained network of your own, Teacher.from_module(network, data)"
+        )
     spec = spec or DistillSpec()
     member = Member(
         arm="distilled",

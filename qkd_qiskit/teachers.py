@@ -6,6 +6,7 @@ weights and images gets them at once.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import logging
@@ -18,7 +19,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from qkd_qiskit.architectures import architecture_digest, build_teacher
+from qkd_qiskit.architectures import architecture_digest, build_teacher, check_module
 from qkd_qiskit.cache import CacheFolder, Tensors, cache_path, compute_once
 from qkd_qiskit.data import Data, Split
 from qkd_qiskit.errors import InputError, TeacherError
@@ -58,6 +59,36 @@ class Teacher:
     architecture: str
     parameters: int
     accuracy: float
+
+    @classmethod
+    def from_module(cls, module: nn.Module, data: Data, *, cache: CacheFolder = None) -> Teacher:
+        """Return your own trained network as a teacher: a frozen copy, measured on the test images.
+
+        Args:
+            module: Network that maps images (batch, channels, height, width) to logits
+                (batch, num_classes); it is left as it is.
+            data: What it teaches.
+            cache: Folder that keeps its logits; None = $QKD_CACHE, else ~/.cache/qkd_qiskit;
+                False = none.
+
+        Raises:
+            TeacherError: It is no module, fails on the images, gives logits of another shape, or
+                gives NaN.
+        """
+        shape, num_classes = data.image_shape, data.num_classes
+        source = f"the module {type(module).__name__}"
+        check_module(module, source=source, image_shape=shape, num_classes=num_classes)
+        module = copy.deepcopy(module).cpu()
+        # What it computes is not in its weights, and its source may be nowhere: what it says of the
+        # test images tells it from another in the cache.
+        said = _forward(module, data.test.images, num_classes=num_classes)
+        teacher = _frozen(
+            module,
+            "module",
+            architecture=tensor_digest({"logits": said}),
+            num_classes=num_classes,
+        )
+        return _measured(teacher, data, cache=cache)
 
     def logits(self, images: torch.Tensor, *, cache: CacheFolder = None) -> torch.Tensor:
         """Return logits (N, num_classes) of images (N, channels, height, width), no gradient.
@@ -157,16 +188,8 @@ def make_teacher(
         _train_once(
             module, spec, data, architecture=architecture, seed=seed, cache=cache, on_epoch=on_epoch
         )
-    teacher = _frozen(module, spec, architecture=architecture, num_classes=data.num_classes)
-    right = teacher.logits(data.test.images, cache=cache).argmax(dim=1) == data.test.labels
-    accuracy = right.double().mean().item()
-    if accuracy < 1.2 / data.num_classes:
-        logger.warning(
-            "the teacher classifies %.1f %% of the test images rightly, no better than chance; "
-            "a checkpoint must have been trained on the same classes in the same order",
-            100 * accuracy,
-        )
-    return dataclasses.replace(teacher, accuracy=accuracy)
+    teacher = _frozen(module, spec.kind, architecture=architecture, num_classes=data.num_classes)
+    return _measured(teacher, data, cache=cache)
 
 
 def make_untrained_teacher(spec: TeacherSpec, data: Data, *, seed: int = 0) -> Teacher:
@@ -184,23 +207,34 @@ def make_untrained_teacher(spec: TeacherSpec, data: Data, *, seed: int = 0) -> T
         seed=derive_seed(seed, "untrained teacher"),
     )
     architecture = architecture_digest(spec, module)
-    return _frozen(module, spec, architecture=architecture, num_classes=data.num_classes)
+    return _frozen(module, spec.kind, architecture=architecture, num_classes=data.num_classes)
 
 
-def _frozen(
-    module: nn.Module, spec: TeacherSpec, *, architecture: str, num_classes: int
-) -> Teacher:
+def _frozen(module: nn.Module, kind: str, *, architecture: str, num_classes: int) -> Teacher:
     """The network as a teacher that is not measured yet."""
     module.eval().requires_grad_(requires_grad=False)
     return Teacher(
         module=module,
-        kind=spec.kind,
+        kind=kind,
         num_classes=num_classes,
         digest=tensor_digest(module.state_dict()),
         architecture=architecture,
         parameters=sum(parameter.numel() for parameter in module.parameters()),
         accuracy=math.nan,
     )
+
+
+def _measured(teacher: Teacher, data: Data, *, cache: CacheFolder) -> Teacher:
+    """The teacher with its share of test images classified rightly."""
+    right = teacher.logits(data.test.images, cache=cache).argmax(dim=1) == data.test.labels
+    accuracy = right.double().mean().item()
+    if accuracy < 1.2 / data.num_classes:
+        logger.warning(
+            "the teacher classifies %.1f %% of the test images rightly, no better than chance; "
+            "it must have been trained on the same classes in the same order",
+            100 * accuracy,
+        )
+    return dataclasses.replace(teacher, accuracy=accuracy)
 
 
 def train_teacher(

@@ -18,7 +18,7 @@ from qkd_qiskit.progress import Progress
 from qkd_qiskit.recipe import DataSpec, TeacherSpec
 from qkd_qiskit.storage import load_tensors, save_tensors, tensor_digest
 from qkd_qiskit.teacher_weights import load_weights
-from qkd_qiskit.teachers import make_teacher, save_teacher, train_teacher
+from qkd_qiskit.teachers import Teacher, make_teacher, save_teacher, train_teacher
 
 SOFTMAX = TeacherSpec(kind="softmax", epochs=3, lr=0.05)
 
@@ -447,6 +447,58 @@ class TestCheckpoint:
             assert caplog.records == []
             self.load(saved[1], data)
         assert "no better than chance" in caplog.text
+
+
+class Scaled(nn.Module):
+    """A linear layer times a number that is none of its weights."""
+
+    def __init__(self, scale):
+        super().__init__()
+        self.layer, self.scale = nn.Linear(4, 3), scale
+
+    def forward(self, images):
+        return self.scale * self.layer(images.flatten(1))
+
+
+class TestFromModule:
+    def test_a_network_of_your_own_is_copied_frozen_and_measured(self, blobs, cache):
+        module = Scaled(2.0).train()
+        teacher = Teacher.from_module(module, blobs, cache=cache)
+        with torch.no_grad():
+            expected = module(blobs.test.images)
+        assert torch.equal(teacher.logits(blobs.test.images, cache=cache), expected)
+        right = (expected.argmax(dim=1) == blobs.test.labels).double().mean().item()
+        assert (teacher.accuracy, teacher.kind, teacher.parameters) == (right, "module", 15)
+        assert module.training
+        assert all(parameter.requires_grad for parameter in module.parameters())
+        assert not any(parameter.requires_grad for parameter in teacher.module.parameters())
+        with torch.no_grad():
+            module.layer.weight.zero_()
+        assert torch.equal(teacher.module(blobs.test.images), expected)
+
+    def test_the_cache_tells_networks_of_equal_weights_apart(self, blobs, cache):
+        module = Scaled(2.0)
+        other = copy.deepcopy(module)
+        other.scale = -1.0
+        logits = [
+            Teacher.from_module(network, blobs, cache=cache).logits(blobs.pool.images, cache=cache)
+            for network in (module, other)
+        ]
+        torch.testing.assert_close(logits[0], -2 * logits[1])
+
+    @pytest.mark.parametrize(
+        ("module", "message"),
+        [
+            (nn.Linear(4, 3), r"the module Linear gives \(2, 1, 1, 3\) for 2 images of 3 classes"),
+            (nn.Sequential(nn.Flatten(), nn.Linear(4, 5)), "gives 5 outputs for 3 classes"),
+            (nn.Conv2d(3, 1, 1), r"fails on images of shape \(2, 1, 1, 4\)"),
+            (lambda images: images, "gives a function; give an nn.Module"),
+        ],
+    )
+    def test_what_does_not_fit_is_one_line(self, module, message, blobs):
+        with pytest.raises(TeacherError, match=message) as caught:
+            Teacher.from_module(module, blobs, cache=False)
+        assert "\n" not in str(caught.value)
 
 
 def test_logits_that_are_not_finite_are_refused(blobs):
