@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from qkd_qiskit.arrays import check_arrays, read_arrays
 from qkd_qiskit.datasets import Source, read_cifar10, read_digits, read_mnist
 from qkd_qiskit.errors import DataError
 from qkd_qiskit.generated import generate
@@ -167,8 +168,9 @@ class Data:
         """Return your own arrays as data, split as the built-in data sets are.
 
         Args:
-            images: (N, channels, height, width), or (N, features), which become images of shape
-                (1, 1, features). uint8 values are divided by 255, others are taken as they are.
+            images: (N, channels, height, width), (N, height, width) of one channel, or
+                (N, features), which become images of shape (1, 1, features). uint8 values are
+                divided by 255, others are taken as they are.
             labels: (N,) whole numbers, each of 0 .. num_classes - 1 at least once.
             test: Test images and labels; default: a stratified third of the images.
             class_names: Names, one per class; default: the labels.
@@ -185,24 +187,12 @@ class Data:
             raise DataError(
                 f"validation_fraction is {validation_fraction}; give a share between 0 and 1"
             )
-        given = _checked(images, labels, what="images", num_classes=None)
-        num_classes = len(class_names) if class_names else int(given.labels.max()) + 1
-        names = tuple(class_names or (str(label) for label in range(num_classes)))
-        _require_classes(given.labels, names, what="labels")
-        held_out = None
-        if test is not None:
-            held_out = _checked(*test, what="test images", num_classes=num_classes)
-            _require_classes(held_out.labels, names, what="test labels")
-            if held_out.images.shape[1:] != given.images.shape[1:]:
-                raise DataError(
-                    f"test images have shape {tuple(held_out.images.shape[1:])}, training images "
-                    f"{tuple(given.images.shape[1:])}; give both the same shape"
-                )
+        source = check_arrays(images, labels, test=test, class_names=class_names)
         return _split(
-            given,
-            held_out,
+            _as_split(source.images, source.labels),
+            None if source.test is None else _as_split(*source.test),
             name=name,
-            class_names=names,
+            class_names=source.class_names,
             validation_fraction=validation_fraction,
             test_per_class=test_per_class,
             seed=seed,
@@ -215,7 +205,7 @@ def load_data(spec: DataSpec, *, seed: int = 0) -> Data:
     Args:
         spec: Which images.
         seed: Seed of the validation split, of the test split of a set that has none (digits,
-            generated ones), and of generated points.
+            generated ones, your own without test images), and of generated points.
 
     Raises:
         DataError: Files are missing or damaged, a class has fewer images than asked for, or the set
@@ -225,13 +215,13 @@ def load_data(spec: DataSpec, *, seed: int = 0) -> Data:
     classes = spec.classes or tuple(range(len(source.class_names)))
     if max(classes) >= len(source.class_names):
         raise DataError(
-            f"data.classes: {list(classes)} is not accepted; {spec.name} has the classes 0 to "
+            f"data.classes: {list(classes)} is not accepted; {spec.title} has the classes 0 to "
             f"{len(source.class_names) - 1}"
         )
     return _split(
         _select(source.images, source.labels, classes),
         None if source.test is None else _select(*source.test, classes),
-        name=spec.name,
+        name=spec.title,
         class_names=tuple(source.class_names[label] for label in classes),
         validation_fraction=spec.validation_fraction,
         test_per_class=spec.test_per_class,
@@ -244,6 +234,8 @@ def _read(spec: DataSpec, *, seed: int) -> Source:
         return read_digits()
     if spec.name in GENERATED:
         return generate(spec.generator, points=spec.points, seed=seed)
+    if spec.file is not None:
+        return read_arrays(spec.file, digest=spec.digest)
     if spec.name == "cifar10":
         return read_cifar10(root=spec.root)
     return read_mnist(spec.name, root=spec.root)
@@ -256,10 +248,12 @@ def _select(
     position = np.full(max(*classes, labels.max()) + 1, -1, dtype=np.int64)
     position[list(classes)] = np.arange(len(classes))
     kept = position[labels] >= 0
-    chosen = torch.from_numpy(images[kept])
-    if chosen.ndim == 3:
-        chosen = chosen.unsqueeze(1)
-    return Split(chosen, torch.from_numpy(position[labels[kept]]))
+    chosen = images[kept]
+    return _as_split(chosen[:, None] if chosen.ndim == 3 else chosen, position[labels[kept]])
+
+
+def _as_split(images: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> Split:
+    return Split(torch.from_numpy(images), torch.from_numpy(labels))
 
 
 def _split(
@@ -325,50 +319,3 @@ def _per_class(
             )
         chosen.append(choose(members))
     return torch.cat(chosen).sort().values
-
-
-def _checked(
-    images: npt.ArrayLike, labels: npt.ArrayLike, *, what: str, num_classes: int | None
-) -> Split:
-    pixels, classes = np.asarray(images), np.asarray(labels)
-    if pixels.dtype.kind not in "fiub":
-        raise DataError(f"{what} are of type {pixels.dtype}; give real numbers")
-    if pixels.ndim not in (2, 4) or 0 in pixels.shape:
-        raise DataError(
-            f"{what} have shape {pixels.shape}; give (N, channels, height, width) or (N, features)"
-        )
-    if classes.shape != (len(pixels),):
-        raise DataError(
-            f"labels have shape {classes.shape} for {len(pixels)} {what}; give one label per image"
-        )
-    if classes.dtype.kind not in "iu":
-        raise DataError(f"labels are of type {classes.dtype}; give whole numbers from 0")
-    if classes.min() < 0 or (num_classes is not None and classes.max() >= num_classes):
-        accepted = "0 or more" if num_classes is None else f"0 to {num_classes - 1}"
-        raise DataError(
-            f"labels of the {what} run from {classes.min()} to {classes.max()}; give {accepted}"
-        )
-    scale = 255.0 if pixels.dtype == np.uint8 else 1.0
-    with np.errstate(over="ignore"):  # what overflows is infinite, and refused below
-        values = pixels.astype(np.float32) / np.float32(scale)
-    broken = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))
-    if len(broken):
-        raise DataError(
-            f"{len(broken)} of {len(values)} {what} hold NaN or infinite values, the first is "
-            f"number {broken[0]}; mend them or leave them out"
-        )
-    if values.ndim == 2:
-        values = values[:, None, None, :]
-    return Split(torch.from_numpy(values), torch.from_numpy(classes.astype(np.int64)))
-
-
-def _require_classes(labels: torch.Tensor, class_names: tuple[str, ...], *, what: str) -> None:
-    counts = torch.bincount(labels, minlength=len(class_names))
-    absent = [label for label, count in enumerate(counts.tolist()) if not count]
-    if len(counts) > len(class_names) or absent or len(class_names) < 2:
-        raise DataError(
-            f"{what} hold {len(counts) - len(absent)} classes up to {int(labels.max())}"
-            + (f", none of class {absent[0]}" if absent else "")
-            + f", there are {len(class_names)} class names; give 0, 1, ... for two or more "
-            "classes, each at least once"
-        )

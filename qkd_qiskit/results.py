@@ -15,7 +15,7 @@ from qkd_qiskit.evaluate import confusion_counts
 from qkd_qiskit.faculty import Faculty
 from qkd_qiskit.filter_students import FilterStudent
 from qkd_qiskit.hardware import CompiledCircuit, Target
-from qkd_qiskit.recipe import GENERATED, Recipe
+from qkd_qiskit.recipe import Recipe
 from qkd_qiskit.runs import RunFolder
 from qkd_qiskit.statistics import paired_gain
 from qkd_qiskit.students import QuantumStudent, Student
@@ -70,7 +70,7 @@ def collect_result(
     recipe = folder.recipe
     result: dict[str, Any] = {
         "classes": list(data.class_names),
-        "sample": "point" if recipe.data.name in GENERATED else "image",
+        "sample": "point" if data.image_shape[:2] == (1, 1) else "image",
         "teacher": describe_teachers(faculty, data),
         "student": describe_student(student),
         "seeds": list(recipe.member_seeds),

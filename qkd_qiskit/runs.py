@@ -23,6 +23,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from qkd_qiskit.arrays import file_digest
 from qkd_qiskit.errors import CheckpointError, StorageError
 from qkd_qiskit.population import Epoch
 from qkd_qiskit.recipe import Recipe
@@ -51,6 +52,7 @@ class RunFolder:
 
         Raises:
             CheckpointError: The folder holds something already.
+            DataError: The recipe's own data file cannot be read.
             StorageError: The folder cannot be written.
         """
         path = Path(path)
@@ -66,7 +68,7 @@ class RunFolder:
         if found:
             what = "is a file" if path.is_file() else f"holds other files ({found[0].name})"
             raise CheckpointError(f"output folder {path} {what}; give a new or empty folder")
-        recipe = _with_absolute_paths(recipe)
+        recipe = _settled(recipe)
         write_text(path / RECIPE, dump_recipe(recipe))
         return cls(path, recipe)
 
@@ -162,15 +164,17 @@ class RunFolder:
         write_json(self.member(arm, seed) / "evaluations.json", evaluations)
 
 
-def _with_absolute_paths(recipe: Recipe) -> Recipe:
-    """The recipe as it is understood from any working directory."""
+def _settled(recipe: Recipe) -> Recipe:
+    """The recipe as it is understood from any working directory, with the digest of its data."""
 
     def absolute(path: str | None) -> str | None:
         return None if path is None else str(Path(path).absolute())
 
+    data = recipe.data
+    digest = data.digest or (None if data.file is None else file_digest(data.file))
     return replace(
         recipe,
-        data=replace(recipe.data, root=absolute(recipe.data.root)),
+        data=replace(data, root=absolute(data.root), file=absolute(data.file), digest=digest),
         teacher=replace(recipe.teacher, checkpoint=absolute(recipe.teacher.checkpoint)),
         student=replace(recipe.student, circuit=absolute(recipe.student.circuit)),
     )

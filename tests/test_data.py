@@ -205,7 +205,7 @@ class TestFromArrays:
             (lambda x, y: (x, y - 1), "labels of the images run from -1 to 1"),
             (lambda x, y: (x, y + (y > 0)), "hold 3 classes up to 3, none of class 1"),
             (lambda x, y: (x, y * 0), "hold 1 classes up to 0"),
-            (lambda x, y: (x[:, None], y), r"images have shape \(90, 1, 5\)"),
+            (lambda x, y: (x[:, 0], y), r"images have shape \(90,\); give"),
             (lambda x, y: (x[:0], y[:0]), r"images have shape \(0, 5\)"),
             (lambda x, y: (x.astype(complex), y), "images are of type complex128"),
             (lambda x, y: (x[y.argsort()][19:], np.sort(y)[19:]), "class '0' has 1 images"),

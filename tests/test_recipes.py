@@ -88,6 +88,7 @@ def test_a_recipe_file_needs_only_what_differs(tmp_path):
     ("key", "value", "accepted"),
     [
         ("data.name", "cifar", "one of digits, mnist, fashion_mnist"),
+        ("data.file", "own.npz", "exactly when data.name is `arrays`"),
         ("data.classes", [3], "two or more distinct labels"),
         ("data.classes", [3, 3], "two or more distinct labels"),
         ("data.classes", [0, 10], "from 0 to 9"),

@@ -17,7 +17,12 @@ def evaluate_parser() -> ArgumentParser:
         exit_on_error=False,
     )
     parser.add_argument("run", type=str, help="run folder")
-    parser.add_argument("--target", type=str, required=True, help="exact, aer or fake_<device>")
+    parser.add_argument(
+        "--target",
+        type=str,
+        required=True,
+        help="exact, aer, fake_<device> or a snapshot's file; with options, fake_torino:scale=2",
+    )
     parser.add_argument("--shots", type=int, help="shots per image; default: the recipe's")
     add_output_options(parser)
     return parser

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from qkd_qiskit.generator import Generator
 from qkd_qiskit.recipe.checks import at_least, require
 
-DatasetName = Literal["digits", "mnist", "fashion_mnist", "cifar10", "generated", "extended_xor"]
+DatasetName = Literal[
+    "digits", "mnist", "fashion_mnist", "cifar10", "generated", "extended_xor", "arrays"
+]
 GENERATED: tuple[DatasetName, ...] = ("generated", "extended_xor")
 
 
@@ -19,8 +22,12 @@ class DataSpec:
     Attributes:
         name: Data set: digits (8x8, no download), mnist or fashion_mnist (28x28), cifar10 (3x32x32,
             never downloaded), generated or extended_xor (feature vectors of three classes; see
-            `qkd_qiskit.generated`).
+            `qkd_qiskit.generated`), arrays (your own, in `file`).
         root: Folder of the torchvision data sets; default: $QKD_DATA, else the user's cache folder.
+        file: For name=arrays: .npz file with `images` (N, channels, height, width), (N, height,
+            width) or (N, features) and `labels` (N,) from 0; if you like `test_images` and
+            `test_labels` (else a third is held out) and `class_names`.
+        digest: SHA-256 of `file`, written into a run's recipe when it begins.
         classes: Labels to keep, relabelled 0, 1, ... in this order; default: all.
         train_per_class: Labelled training images per class for the student; null = all.
         train_points: Labelled training images for the student in all, drawn without regard to
@@ -37,6 +44,8 @@ class DataSpec:
 
     name: DatasetName = "digits"
     root: str | None = None
+    file: str | None = None
+    digest: str | None = None
     classes: tuple[int, ...] | None = None
     train_per_class: int | None = None
     train_points: int | None = None
@@ -50,10 +59,17 @@ class DataSpec:
     difficulty: float = 0.25
 
     def __post_init__(self) -> None:
+        require(
+            (self.file is not None) == (self.name == "arrays"),
+            "data.file",
+            self.file,
+            "an .npz file exactly when data.name is `arrays`",
+        )
         if self.classes is not None:
             object.__setattr__(self, "classes", tuple(self.classes))
             distinct = len(set(self.classes)) == len(self.classes)
-            in_range = all(0 <= label <= 9 for label in self.classes)
+            last = 9 if self.file is None else max(self.classes, default=0)
+            in_range = all(0 <= label <= last for label in self.classes)
             require(
                 distinct and in_range and len(self.classes) >= 2,
                 "data.classes",
@@ -79,6 +95,11 @@ class DataSpec:
         at_least("data.points", self.points, 30)
         if self.name in GENERATED:
             _ = self.generator
+
+    @property
+    def title(self) -> str:
+        """What reports call it: the name of the data set, or of your own file."""
+        return self.name if self.file is None else Path(self.file).name
 
     @property
     def generator(self) -> Generator:

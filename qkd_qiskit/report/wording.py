@@ -98,7 +98,7 @@ def subject(recipe: Recipe, result: Mapping[str, Any]) -> tuple[str, str]:
     )
     paragraph = (
         f"{_capital(teacher)}, {each}right on {percent(result['teacher']['accuracy'])} of the test "
-        f"{sample}s of {recipe.data.name}{f' ({classes} classes)' if classes else ''}, taught "
+        f"{sample}s of {recipe.data.title}{f' ({classes} classes)' if classes else ''}, taught "
         f"{what}. "
         f"Each student learned from {_labelled(recipe, sample)}.{own}"
     )
