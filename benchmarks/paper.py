@@ -59,12 +59,6 @@ def main() -> int:
     add("--cells", help="v1: some of " + ",".join(cell.name for cell in CELLS))
     add("--teachers", help="v1: some of " + ",".join(TEACHERS))
     add("--seeds", type=int, default=20, help="v1: paired seeds")
-    add(
-        "--deep-epochs",
-        type=int,
-        default=paper_v1.DEEP_EPOCHS,
-        help="v1: epochs of AlexNet and the ensemble, ten minutes of one core each",
-    )
     add("--no-controls", action="store_true", help="v1: without shots, gradient and rate controls")
     add("--data", help="v2: some of " + ",".join(paper_v2.DATA_SETS))
     add("--epochs", type=int, default=5, help="v2: epochs of the short runs")
@@ -100,7 +94,6 @@ def _v1(given: argparse.Namespace, tell: Any) -> None:
         controls=not given.no_controls,
         root=given.data_root,
         tell=tell,
-        deep_epochs=given.deep_epochs,
         only_kept=given.what == "tables",
     )
     if not rows:
