@@ -11,9 +11,10 @@ One published cell, from the teacher to its verdict:
     python benchmarks/paper.py v1 --cells mnist_6_3q --teachers lenet5
 
 It says how far it is; a stopped one goes on with the same command. Writes paper_v1.csv (a row per
-run), paper_v1_cells.csv (a row per comparison), paper_v2.csv and two figures under
-benchmarks/results/, and puts its tables into benchmarks/PAPER.md; with --results, all of it goes
-there and the tables are printed. What the page says of them is for a reader to check.
+run), paper_v1_cells.csv (a row per comparison), paper_v1_teachers.csv, paper_v2.csv and two
+figures under benchmarks/results/, and puts its tables into benchmarks/PAPER.md; with --results,
+all of it goes there and the tables are printed. What the page says of them is for a reader to
+check.
 """
 
 # ruff: noqa: E402  (the number of threads is set before torch is imported)
@@ -37,6 +38,7 @@ for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 import paper_tables
 import paper_v1
 import paper_v2
+import paper_verdicts
 
 from qkd_qiskit.errors import InputError, QKDError
 from qkd_qiskit.replication import CELLS
@@ -85,26 +87,39 @@ def main() -> int:
 
 def _v1(given: argparse.Namespace, tell: Any) -> None:
     names = _chosen("--cells", given.cells, [cell.name for cell in CELLS])
-    teachers = _chosen("--teachers", given.teachers, TEACHERS)
+    kinds = _chosen("--teachers", given.teachers, TEACHERS)
+    cells = [cell for cell in CELLS if cell.name in names]
+    only_kept = given.what == "tables"
     rows = paper_v1.run(
-        [cell for cell in CELLS if cell.name in names],
+        cells,
         folder=given.out,
-        teachers=teachers,
+        teachers=kinds,
         seeds=given.seeds,
         controls=not given.no_controls,
         root=given.data_root,
         tell=tell,
-        only_kept=given.what == "tables",
+        only_kept=only_kept,
     )
     if not rows:
         return
-    found = paper_tables.comparisons(rows)
+    teachers = paper_v1.teachers(
+        cells,
+        folder=given.out,
+        kinds=kinds,
+        root=given.data_root,
+        tell=tell,
+        only_kept=only_kept,
+    )
+    found = paper_verdicts.comparisons(rows)
+    if teachers:
+        _write(given.results / "paper_v1_teachers.csv", teachers)
     _write(given.results / "paper_v1.csv", rows)
     _write(given.results / "paper_v1_cells.csv", found)
     paper_tables.draw_v1(rows, given.results / "paper_v1.png")
     _show(
         given.results,
         v1=paper_tables.v1_markdown(found),
+        teachers=paper_tables.teachers_markdown(teachers),
         spread=paper_tables.spread_markdown(rows),
         failures=paper_tables.failures_markdown(rows),
         controls=paper_tables.controls_markdown(found),

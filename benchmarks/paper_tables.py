@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from paper_v1 import Row
+from paper_v1 import Row, TeacherRow
 from paper_v2 import INPUTS, PUBLISHED, QUBITS
 from paper_v2 import Row as Row2
+from paper_verdicts import ALPHA, Comparison, baseline_of
 from scipy import stats
 
 from qkd_qiskit.distill import check_term
@@ -25,168 +25,9 @@ from qkd_qiskit.replication import (
     teacher_only_term,
     zero_weight_term,
 )
-from qkd_qiskit.statistics import compare, holm
 
-ALPHA = 0.9  # of the published runs, as far as is known
 TITLES = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST", "cifar10": "CIFAR-10"}
 TEACHER_TITLES = {"lenet5": "LeNet", "alexnet": "AlexNet", "ensemble": "ensemble"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """Two arms of a cell, in points with 95 % t intervals over paired seeds.
-
-    Attributes:
-        cell: Name of the cell.
-        arm: What is compared.
-        baseline: With what.
-        published_gain: The published gain of this cell, None where the comparison is ours alone.
-        flaw: What is wrong with the published gain: no-op, head or nothing.
-        seeds: Paired seeds.
-        pairs: Those of them in which neither run failed.
-        failed: Failed runs of the arm, and of its baseline.
-        arm_accuracy: Mean test accuracy of the sound protocol, in percent.
-        baseline_accuracy: The baseline's.
-        gain: All test images, epoch chosen on validation: the sound protocol.
-        low: Lower end of its interval.
-        high: Upper end.
-        all_gain: The same over all pairs, failed runs included.
-        all_low: Lower end of its interval.
-        all_high: Upper end.
-        effect: Cohen's d_z.
-        p: Two-sided, of the paired t test.
-        p_holm: The same after Holm's correction over the comparisons of the table.
-        detectable: The gain that so many pairs would have told from zero with a power of 0.8.
-        subset_gain: The published protocol: best epoch on the test subset itself, failed runs too.
-        subset_low: Lower end of its interval.
-        subset_high: Upper end.
-        chance: Share of all ordered pairs of label-only runs of which one is better than the other
-            by at least the published gain (worse, where that is negative).
-        chance_trained: The same of the runs that did not fail.
-    """
-
-    cell: str
-    arm: str
-    baseline: str
-    published_gain: float | None
-    flaw: str
-    seeds: int
-    pairs: int
-    failed: tuple[int, int]
-    arm_accuracy: float
-    baseline_accuracy: float
-    gain: float
-    low: float
-    high: float
-    all_gain: float
-    all_low: float
-    all_high: float
-    effect: float
-    p: float
-    p_holm: float
-    detectable: float
-    subset_gain: float
-    subset_low: float
-    subset_high: float
-    chance: float | None
-    chance_trained: float | None
-
-    @property
-    def verdict(self) -> str:
-        """What the sound protocol says, after Holm's correction."""
-        if self.p_holm < 0.05:
-            return "gain" if self.gain > 0 else "harm"
-        return "none seen"
-
-
-def comparisons(rows: Sequence[Row]) -> list[Comparison]:
-    """Every published cell that was run, corrected together, then the controls, likewise."""
-    published, controls = [], []
-    for cell in CELLS:
-        arms = {row.arm for row in rows if row.cell == cell.name}
-        for teacher, gain in cell.gains.items():
-            arm = f"distilled_{teacher}_{ALPHA}"
-            if arm in arms:
-                found = _compare(rows, cell, arm, "label_only")
-                published.append(
-                    replace(
-                        found,
-                        published_gain=cell.gain(teacher),
-                        flaw=gain.flaw,
-                        chance=_chance(rows, cell, cell.gain(teacher)),
-                        chance_trained=_chance(
-                            [row for row in rows if not row.failed], cell, cell.gain(teacher)
-                        ),
-                    )
-                )
-        for arm, baseline in _control_pairs(arms):
-            controls.append(_compare(rows, cell, arm, baseline))
-    return _corrected(published) + _corrected(controls)
-
-
-def _control_pairs(arms: set[str]) -> list[tuple[str, str]]:
-    pairs = [
-        (arm, _baseline(arm))
-        for arm in sorted(arms)
-        if arm != "label_only" and not (arm.startswith("distilled_") and arm.endswith(f"_{ALPHA}"))
-    ]
-    return [(arm, baseline) for arm, baseline in pairs if baseline in arms]
-
-
-def _compare(rows: Sequence[Row], cell: Cell, arm: str, baseline: str) -> Comparison:
-    treated, plain = (
-        {row.seed: row for row in rows if (row.cell, row.arm) == (cell.name, name)}
-        for name in (arm, baseline)
-    )
-    seeds = sorted(treated.keys() & plain.keys())
-    kept = [seed for seed in seeds if not (treated[seed].failed or plain[seed].failed)]
-    sound = compare([treated[s].test for s in kept], [plain[s].test for s in kept])
-    subset = compare([treated[s].published for s in seeds], [plain[s].published for s in seeds])
-    everyone = compare([treated[s].test for s in seeds], [plain[s].test for s in seeds])
-    low, high = sound["ci95"] or (math.nan, math.nan)
-    all_low, all_high = everyone["ci95"] or (math.nan, math.nan)
-    subset_low, subset_high = subset["ci95"] or (math.nan, math.nan)
-    return Comparison(
-        cell=cell.name,
-        arm=arm,
-        baseline=baseline,
-        published_gain=None,
-        flaw="",
-        seeds=len(seeds),
-        pairs=len(kept),
-        failed=(
-            sum(treated[s].failed for s in seeds),
-            sum(plain[s].failed for s in seeds),
-        ),
-        arm_accuracy=_mean([100 * treated[s].test for s in kept]),
-        baseline_accuracy=_mean([100 * plain[s].test for s in kept]),
-        gain=sound["mean"] if kept else math.nan,
-        low=low,
-        high=high,
-        all_gain=everyone["mean"],
-        all_low=all_low,
-        all_high=all_high,
-        effect=_number(sound["effect"]),
-        p=_number(sound["p"]),
-        p_holm=math.nan,
-        detectable=_number(sound["detectable"]),
-        subset_gain=subset["mean"],
-        subset_low=subset_low,
-        subset_high=subset_high,
-        chance=None,
-        chance_trained=None,
-    )
-
-
-def _chance(rows: Sequence[Row], cell: Cell, gain: float) -> float:
-    """How often two label-only runs differ by a published gain: all ordered pairs of seeds."""
-    name = "label_only_softmax" if cell.baseline_head == "softmax" else "label_only"
-    runs = np.array([100 * r.published for r in rows if (r.cell, r.arm) == (cell.name, name)])
-    if len(runs) < 2:
-        return math.nan
-    apart = (runs[:, None] - runs[None, :])[~np.eye(len(runs), dtype=bool)]
-    # Counts of right images: the published gain itself is one of the steps, to rounding.
-    return float((apart >= gain - 0.01).mean() if gain >= 0 else (apart <= gain + 0.01).mean())
 
 
 def failures_markdown(rows: Sequence[Row]) -> str:
@@ -194,7 +35,7 @@ def failures_markdown(rows: Sequence[Row]) -> str:
     lines = ["| arm | failed, all cells | its baseline | p |", "|---|--:|--:|--:|"]
     names = sorted({row.arm for row in rows if row.arm != "label_only"})
     for arm in names:
-        base = _baseline(arm)
+        base = baseline_of(arm)
         found = {(row.cell, row.seed): row.failed for row in rows if row.arm == arm}
         plain = {(row.cell, row.seed): row.failed for row in rows if row.arm == base}
         pairs = sorted(found.keys() & plain.keys())
@@ -206,28 +47,6 @@ def failures_markdown(rows: Sequence[Row]) -> str:
             f"| {sum(plain[pair] for pair in pairs)} (`{base}`) | {_p(p)} |"
         )
     return "\n".join(lines)
-
-
-def _baseline(arm: str) -> str:
-    """The arm that a control is paired with."""
-    if arm == "label_only_softmax" or arm.startswith("label_only_") or arm == "replicate":
-        return "label_only"
-    word = arm.split(f"_{ALPHA}_")[-1] if f"_{ALPHA}_" in arm else ""
-    return f"label_only_{word}" if word else "label_only"
-
-
-def _corrected(found: list[Comparison]) -> list[Comparison]:
-    known = [one for one in found if not math.isnan(one.p)]
-    corrected = dict(zip(map(id, known), holm([one.p for one in known]), strict=True))
-    return [replace(one, p_holm=corrected.get(id(one), math.nan)) for one in found]
-
-
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values) if values else math.nan
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value
 
 
 def v1_markdown(found: Sequence[Comparison]) -> str:
@@ -253,6 +72,20 @@ def v1_markdown(found: Sequence[Comparison]) -> str:
             f"| {one.failed[0]} and {one.failed[1]} of {one.seeds} "
             f"| {_interval(one.gain, one.low, one.high)} | {_p(one.p_holm)} | {one.verdict} |"
         )
+    return "\n".join(lines)
+
+
+def teachers_markdown(found: Sequence[TeacherRow]) -> str:
+    """The table of the teachers."""
+    lines = [
+        "| images | teacher | parameters | epochs | published | ours |",
+        "|---|---|--:|--:|--:|--:|",
+    ]
+    lines += [
+        f"| {_classes(one.dataset, one.num_classes)} | {TEACHER_TITLES[one.teacher]} "
+        f"| {one.parameters:,} | {one.epochs} | {one.published:.2f} | {one.test:.2f} |"
+        for one in found
+    ]
     return "\n".join(lines)
 
 
@@ -359,7 +192,7 @@ def _error(rows: Sequence[Row2], **what: Any) -> str:
         return ""
     errors = [100 * (1 - row.accuracy) for row in found]
     spread = f" ± {np.std(errors, ddof=1):.1f}" if len(errors) > 1 else ""
-    return f"{_mean(errors):.1f}{spread}"
+    return f"{np.mean(errors):.1f}{spread}"
 
 
 def draw_v1(rows: Sequence[Row], path: Path) -> None:
@@ -452,7 +285,11 @@ def _number_or_nan(text: str) -> float:
 
 def _title(name: str) -> str:
     cell = next(cell for cell in CELLS if cell.name == name)
-    return f"{TITLES[cell.dataset]} 0-{cell.num_classes - 1}, {cell.qubits} qubits"
+    return f"{_classes(cell.dataset, cell.num_classes)}, {cell.qubits} qubits"
+
+
+def _classes(dataset: str, num_classes: int) -> str:
+    return f"{TITLES[dataset]} 0-{num_classes - 1}"
 
 
 def _interval(mean: float, low: float, high: float) -> str:

@@ -26,6 +26,7 @@ from qkd_qiskit.replication import (
     published_lessons,
     train,
 )
+from qkd_qiskit.replication.cells import TEACHER_ACCURACIES
 from qkd_qiskit.runs import write_json
 from qkd_qiskit.teachers import Teacher, make_teacher
 
@@ -153,6 +154,29 @@ class Row:
     failed: bool = False
 
 
+@dataclass(frozen=True, kw_only=True)
+class TeacherRow:
+    """One teacher.
+
+    Attributes:
+        dataset: mnist or fashion_mnist.
+        num_classes: The classes are 0 to this minus 1.
+        teacher: Its architecture.
+        parameters: Their number.
+        epochs: Of its training; published are 10 and the best of them on the test images.
+        published: Published accuracy, in percent.
+        test: Ours after the last epoch, on all test images of these classes, in percent.
+    """
+
+    dataset: str
+    num_classes: int
+    teacher: str
+    parameters: int
+    epochs: int
+    published: float
+    test: float
+
+
 def run(
     cells: Sequence[Cell],
     *,
@@ -207,6 +231,38 @@ def _judged(rows: Sequence[Row]) -> list[Row]:
 def setting(cell: Cell, arm: Arm) -> Setting:
     """The setting of a cell's arm."""
     return replace(Setting(qubits=cell.qubits, shots=cell.shots), **arm.changes)
+
+
+def teachers(
+    cells: Sequence[Cell],
+    *,
+    folder: Path,
+    kinds: Sequence[str],
+    root: str | None,
+    tell: Callable[[str], None],
+    only_kept: bool = False,
+) -> list[TeacherRow]:
+    """The teachers of cells beside the published ones; with `only_kept` those that are known."""
+    rows = []
+    for dataset, num_classes in dict.fromkeys((cell.dataset, cell.num_classes) for cell in cells):
+        for kind in kinds:
+            path = folder / "v1" / "teachers" / f"{dataset}_{num_classes}_{kind}.json"
+            if not path.exists():
+                if only_kept:
+                    continue
+                teacher = teacher_of(dataset, num_classes, kind, root=root, tell=tell)
+                found = TeacherRow(
+                    dataset=dataset,
+                    num_classes=num_classes,
+                    teacher=kind,
+                    parameters=teacher.parameters,
+                    epochs=EPOCHS[kind],
+                    published=TEACHER_ACCURACIES[dataset, num_classes][kind],
+                    test=100 * teacher.accuracy,
+                )
+                write_json(path, asdict(found))
+            rows.append(TeacherRow(**json.loads(path.read_text(encoding="utf-8"))))
+    return rows
 
 
 def teacher_of(

@@ -10,7 +10,7 @@ import torch
 
 from qkd_qiskit.data import Data
 from qkd_qiskit.replication import CELLS, PublishedLessons, Setting, kernel, train
-from qkd_qiskit.replication.cells import TEACHERS
+from qkd_qiskit.replication.cells import TEACHER_ACCURACIES, TEACHERS
 from qkd_qiskit.replication.lessons import published_lessons
 from qkd_qiskit.replication.student import initial_weights
 from qkd_qiskit.replication.training import recall
@@ -102,11 +102,17 @@ def test_shots_scatter_around_the_probabilities():
 def test_the_published_table_is_whole():
     assert len(CELLS) == 6
     assert all(tuple(cell.gains) == TEACHERS for cell in CELLS)
+    taught = {(cell.dataset, cell.num_classes) for cell in CELLS}
+    assert taught == TEACHER_ACCURACIES.keys()
+    assert all(tuple(found) == TEACHERS for found in TEACHER_ACCURACIES.values())
     gains = {dataset: [] for dataset in ("mnist", "fashion_mnist")}
     for cell in CELLS:
         gains[cell.dataset] += [cell.gain(teacher) for teacher in TEACHERS]
     assert np.mean(gains["mnist"]) == pytest.approx(0.76, abs=0.005)
     assert np.mean(gains["fashion_mnist"]) == pytest.approx(5.20, abs=0.005)
+    gains = {(cell.name, taught): cell.gain(taught) for cell in CELLS for taught in TEACHERS}
+    assert gains["mnist_6_3q", "alexnet"] == pytest.approx(8 / 9)  # 97.44 and 96.56 are rounded
+    assert gains["fashion_mnist_8_4q", "ensemble"] == pytest.approx(-1.75)
     flaws = [gain.flaw for cell in CELLS for gain in cell.gains.values()]
     assert (flaws.count("no-op"), flaws.count("head")) == (3, 5)
 
