@@ -209,9 +209,8 @@ def _faculty(folder: RunFolder, data: Data, observer: Observer) -> Faculty:
 def _train_here(scene: Scene, cell: Cell, *, observer: Observer) -> None:
     """Train a cell in this process, unless it is there already."""
     if not is_trained(scene.folder, cell):
-        setting = cell.setting
-        tried = setting and f"lr {setting.lr:g}, weight decay {setting.weight_decay:g}"
-        observer.stage(f"tuning: {tried}" if tried else " and ".join(cell.arms))
+        tuning = cell.setting is not None
+        observer.stage(f"tuning: {cell.setting}" if tuning else " and ".join(cell.arms))
         train_cell(scene, cell, observer=observer)
 
 

@@ -38,6 +38,9 @@ class Setting:
     weight_decay: float
     epochs: int
 
+    def __str__(self) -> str:
+        return f"lr {self.lr:g}, weight decay {self.weight_decay:g}, {self.epochs} epochs"
+
     def apply(self, spec: DistillSpec) -> DistillSpec:
         """The recipe's training with this setting."""
         return replace(spec, **asdict(self))
@@ -81,10 +84,9 @@ def tuning_file(folder: RunFolder, setting: Setting) -> Path:
 def keep_tried(folder: RunFolder, setting: Setting, accuracies: list[float]) -> None:
     """Write the validation accuracies of one setting, one for each tuning seed.
 
-    A seed that has none, as its training failed, has null in the file: JSON has no NaN.
+    A seed that has none, as its training failed, has NaN here and null in the file.
     """
-    kept = [value if math.isfinite(value) else None for value in accuracies]
-    content = asdict(setting) | {"validation_accuracy": kept}
+    content = asdict(setting) | {"validation_accuracy": accuracies}
     write_json(tuning_file(folder, setting), content)
 
 

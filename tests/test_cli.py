@@ -91,6 +91,7 @@ def one_line(capsys, *words, status=2):
         ("distill --arms distilled_noisy --targets exact", "targets: ['exact'] is not accepted"),
         ("distill --distill.temperature=-2", "distill.temperature: -2.0 is not accepted"),
         ("distill --seeds 0", "seeds: 0 is not accepted"),
+        ("distill --arms distiled,label_only", "did you mean distilled? give a list"),
         ("distill --arms teacher", "each one of label_only, label_only_tuned"),
         ("distill --targets exact aer", "recipe 'aer' is unknown"),
         ("distill --targets fake_nowhere", "unknown target 'fake_nowhere'"),

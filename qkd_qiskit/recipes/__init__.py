@@ -143,7 +143,26 @@ def type_message(error: Exception, given: Mapping[str, Any]) -> str:
     key = named[1] if named else next((key for key, item in given.items() if item is None), None)
     if key not in recipe_keys():
         return text
-    return f"{key}: {given.get(key)!r} is not accepted; give {_accepted(recipe_keys()[key])}"
+    kind, item = recipe_keys()[key], given.get(key)
+    return f"{key}: {item!r} is not accepted; {_meant(kind, item)}give {_accepted(kind)}"
+
+
+def _meant(kind: Any, item: Any) -> str:
+    """A question for the first name that is none of those accepted, but like one of them."""
+    accepted = [name for name in _names(kind) if isinstance(name, str)]
+    for word in re.findall(r"\w+", str(item)) if accepted else ():
+        near = difflib.get_close_matches(word, accepted, n=1)
+        if near and word not in accepted:
+            return f"did you mean {near[0]}? "
+    return ""
+
+
+def _names(kind: Any) -> list[Any]:
+    """Everything that a literal type, or a tuple of one, accepts."""
+    arguments = get_args(kind)
+    if get_origin(kind) is Literal:
+        return list(arguments)
+    return [name for argument in arguments for name in _names(argument)]
 
 
 def _accepted(kind: Any) -> str:

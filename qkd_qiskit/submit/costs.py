@@ -12,6 +12,7 @@ from typing import Any
 from qkd_qiskit.data import load_data
 from qkd_qiskit.distill import step_sizes
 from qkd_qiskit.errors import NoAccountError
+from qkd_qiskit.hardware import list_targets
 from qkd_qiskit.hardware.accounting import device_timing
 from qkd_qiskit.hardware.budget import Call, Estimate, Load, estimate
 from qkd_qiskit.hardware.jobs.submission import Runner
@@ -24,7 +25,7 @@ from qkd_qiskit.reductions import TRAINED
 from qkd_qiskit.results import BASELINE, TREATMENT
 from qkd_qiskit.runs import RunFolder
 from qkd_qiskit.students import QuantumStudent
-from qkd_qiskit.submit.desk import open_device
+from qkd_qiskit.submit.desk import has_sessions, open_device
 from qkd_qiskit.submit.evaluation import Member, evaluation_calls, group_students, images_per_job
 from qkd_qiskit.submit.exam import check_seeds, prepare_exam
 from qkd_qiskit.submit.request import Request, Training, trained_arms, training_spec
@@ -111,6 +112,8 @@ def plan_budget(
     arms = trained_arms(recipe) if can_be_trained else ()
     observer.stage(f"connecting to {request.backend}")
     connection, note = _device(request.backend, options)
+    if options.mode == "session" and not has_sessions(connection):
+        options, note = replace(options, mode="batch"), "its plan has no sessions: one batch"
     with _dry_target(connection, shots=shots, seed=recipe.seed) as target:
         observer.stage(f"compiling for {connection.name}")
         compiled, calibration_date = target.compile(student.circuit), target.calibration_date
@@ -240,6 +243,8 @@ def _device(name: str, options: RuntimeSpec) -> tuple[RuntimeConnection, str]:
         return open_device(name, options=options), ""
     except NoAccountError:
         snapshot = f"fake_{name.removeprefix('ibm_')}"
+        if snapshot not in {known.name for known in list_targets()}:
+            raise
         connection = connect(snapshot, options=options)
     return connection, f"no account is saved: compiled for the snapshot {snapshot}"
 

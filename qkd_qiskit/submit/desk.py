@@ -50,6 +50,16 @@ def check_takes_jobs(connection: RuntimeConnection) -> None:
     service.ask("the status", connection.check_status)
 
 
+def has_sessions(connection: RuntimeConnection) -> bool:
+    """Whether the plan of the account has sessions on a device.
+
+    Raises:
+        SubmissionError: The service does not answer.
+    """
+    service = Asking(connection.name, patience=Patience(tries=4), go_on="try again later")
+    return service.ask("reading its plan", connection.has_sessions)
+
+
 def place_of(connection: RuntimeConnection) -> Place:
     """Whether a connection is to a real device."""
     if connection.local:

@@ -277,6 +277,9 @@ def test_local_testing_mode_is_a_simulation(run_copy):
 class TestBadInput:
     def test_without_an_account(self, run_copy):
         with pytest.raises(TargetError, match="needs an IBM Quantum account"):
+            plan_budget(run_copy, Request(backend="ibm_nowhere"))
+        assert "snapshot fake_manila" in plan_budget(run_copy, Request(backend="ibm_manila")).note
+        with pytest.raises(TargetError, match="needs an IBM Quantum account"):
             submit_run(run_copy, Request(backend="ibm_manila"))
         budget = plan_budget(run_copy, Request(backend="ibm_manila"))
         assert budget.note == "no account is saved: compiled for the snapshot fake_manila"
@@ -319,6 +322,14 @@ class TestBadInput:
         assert outcome.result["targets"][NAME]["device"]["mode"] == "batch"
         assert [one.mode for one in server.ledger.sessions.values()] == ["batch"]
         assert "no sessions" in caplog.text
+
+    def test_an_open_plan_is_counted_without_sessions(self, run_copy, rehearsal, monkeypatch):
+        rehearsal()  # whose account tells the client no plan
+        monkeypatch.setattr("qkd_qiskit.hardware.runtime.plan_of", lambda *_: "open")
+        request = Request(backend="ibm_manila", mode="session")
+        said = plan_budget(run_copy, request)
+        assert said.note == "its plan has no sessions: one batch"
+        assert said.chosen == plan_budget(run_copy, replace(request, mode="batch")).chosen
 
     def test_a_run_without_circuits_or_end(self, run_copy, tmp_path, tiny):
         begun = RunFolder.create(tmp_path / "begun", load_recipe(tiny))

@@ -165,11 +165,15 @@ class RuntimeConnection:
         """Return the job with this id."""
         return _ClientJob(ask_client(lambda: self.account.job(job_id)), local=False)
 
+    def has_sessions(self) -> bool:
+        """Return whether the plan of its instance has sessions: the Open Plan has batches only."""
+        return self.local or plan_of(self.account, self.backend) != "open"
+
     def open_session(self, mode: Mode) -> str | None:
         """Open a session or batch and return its id; None in local testing mode."""
         from qiskit_ibm_runtime import Batch, Session
 
-        if mode == "session" and not self.local and plan_of(self.account, self.backend) == "open":
+        if mode == "session" and not self.has_sessions():
             raise Fault("no_sessions", "the plan of the instance is Open")
         kind, limit = (Session if mode == "session" else Batch), self.options.session_max_time
         try:
