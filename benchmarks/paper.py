@@ -11,10 +11,10 @@ One published cell, from the teacher to its verdict:
     python benchmarks/paper.py v1 --cells mnist_6_3q --teachers lenet5
 
 It says how far it is; a stopped one goes on with the same command. Writes paper_v1.csv (a row per
-run), paper_v1_cells.csv (a row per comparison), paper_v1_teachers.csv, paper_v2.csv and two
-figures under benchmarks/results/, and puts its tables into benchmarks/PAPER.md; with --results,
-all of it goes there and the tables are printed. What the page says of them is for a reader to
-check.
+run), paper_v1_cells.csv (a row per comparison), paper_v1_means.csv, paper_v1_teachers.csv,
+paper_v2.csv and two figures under benchmarks/results/, and puts its tables into
+benchmarks/PAPER.md; with --results, all of it goes there and the tables are printed. What the page
+says of them is for a reader to check.
 """
 
 # ruff: noqa: E402  (the number of threads is set before torch is imported)
@@ -111,6 +111,9 @@ def _v1(given: argparse.Namespace, tell: Any) -> None:
         only_kept=only_kept,
     )
     found = paper_verdicts.comparisons(rows)
+    gains = paper_verdicts.means(rows)
+    if gains:
+        _write(given.results / "paper_v1_means.csv", gains)
     if teachers:
         _write(given.results / "paper_v1_teachers.csv", teachers)
     _write(given.results / "paper_v1.csv", rows)
@@ -119,6 +122,7 @@ def _v1(given: argparse.Namespace, tell: Any) -> None:
     _show(
         given.results,
         v1=paper_tables.v1_markdown(found),
+        means=paper_tables.means_markdown(gains),
         teachers=paper_tables.teachers_markdown(teachers),
         spread=paper_tables.spread_markdown(rows),
         failures=paper_tables.failures_markdown(rows),

@@ -12,7 +12,7 @@ import torch
 from paper_v1 import Row, TeacherRow
 from paper_v2 import INPUTS, PUBLISHED, QUBITS
 from paper_v2 import Row as Row2
-from paper_verdicts import ALPHA, Comparison, baseline_of
+from paper_verdicts import ALPHA, Comparison, Mean, baseline_of
 from scipy import stats
 
 from qkd_qiskit.distill import check_term
@@ -75,6 +75,22 @@ def v1_markdown(found: Sequence[Comparison]) -> str:
     return "\n".join(lines)
 
 
+def means_markdown(found: Sequence[Mean]) -> str:
+    """The table of the mean gains."""
+    lines = [
+        "| cells of | setting | published mean | ours, published protocol | sound protocol | p |",
+        "|---|---|--:|--:|--:|--:|",
+    ]
+    lines += [
+        f"| {TITLES[one.dataset]}, {one.cells} | {one.setting or 'as published'} "
+        f"| {one.published:+.2f} "
+        f"| {_interval(one.subset_gain, one.subset_low, one.subset_high)} "
+        f"| {_interval(one.gain, one.low, one.high)} | {_p(one.p)} |"
+        for one in found
+    ]
+    return "\n".join(lines)
+
+
 def teachers_markdown(found: Sequence[TeacherRow]) -> str:
     """The table of the teachers."""
     lines = [
@@ -101,8 +117,8 @@ def controls_markdown(found: Sequence[Comparison]) -> str:
     for one in found:
         if one.published_gain is None:
             lines.append(
-                f"| {_title(one.cell)} | `{one.arm}` | `{one.baseline}` | {one.arm_accuracy:.2f} "
-                f"| {one.baseline_accuracy:.2f} "
+                f"| {_title(one.cell)} | `{one.arm}` | `{one.baseline}` "
+                f"| {_accuracy(one.arm_accuracy)} | {_accuracy(one.baseline_accuracy)} "
                 f"| {_interval(one.all_gain, one.all_low, one.all_high)} "
                 f"| {one.failed[0]} and {one.failed[1]} of {one.seeds} "
                 f"| {_interval(one.gain, one.low, one.high)} | {_p(one.p_holm)} |"
@@ -290,6 +306,10 @@ def _title(name: str) -> str:
 
 def _classes(dataset: str, num_classes: int) -> str:
     return f"{TITLES[dataset]} 0-{num_classes - 1}"
+
+
+def _accuracy(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.2f}"
 
 
 def _interval(mean: float, low: float, high: float) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
-from paper_v1 import Row
+from paper_v1 import STEADIEST, Row
 
 from qkd_qiskit.replication import CELLS, Cell
 from qkd_qiskit.statistics import compare, holm
@@ -105,6 +106,92 @@ def comparisons(rows: Sequence[Row]) -> list[Comparison]:
         for arm, baseline in _control_pairs(arms):
             controls.append(_compare(rows, cell, arm, baseline))
     return _corrected(published) + _corrected(controls)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mean:
+    """What the paper claims: the mean gain over the nine cells of a data set, in points.
+
+    Attributes:
+        dataset: mnist or fashion_mnist.
+        setting: Empty for the published one, or the control that both arms share.
+        cells: Cells that were run.
+        seeds: Paired seeds; a seed's gain is its mean over the cells, failed runs included.
+        published: The published mean over these cells.
+        subset_gain: Ours, published protocol.
+        subset_low: Lower end of its 95 % t interval.
+        subset_high: Upper end.
+        gain: Ours, sound protocol.
+        low: Lower end of its interval.
+        high: Upper end.
+        p: Two-sided, of the paired t test of `gain`.
+    """
+
+    dataset: str
+    setting: str
+    cells: int
+    seeds: int
+    published: float
+    subset_gain: float
+    subset_low: float
+    subset_high: float
+    gain: float
+    low: float
+    high: float
+    p: float
+
+
+def means(rows: Sequence[Row]) -> list[Mean]:
+    """The mean gains of each data set, as published and with the learning rate that trains most."""
+    return [
+        found
+        for setting in ("", STEADIEST)
+        for dataset in dict.fromkeys(cell.dataset for cell in CELLS)
+        if (found := _mean_gain(rows, dataset, setting)) is not None
+    ]
+
+
+def _mean_gain(rows: Sequence[Row], dataset: str, setting: str) -> Mean | None:
+    runs = {(row.cell, row.arm, row.seed): row for row in rows}
+    known = {(row.cell, row.arm) for row in rows}
+    end = f"_{setting}" if setting else ""
+    pairs = [
+        (cell, teacher, arm)
+        for cell in CELLS
+        for teacher in cell.gains
+        if cell.dataset == dataset
+        and (cell.name, arm := f"distilled_{teacher}_{ALPHA}{end}") in known
+    ]
+    plain = f"label_only{end}"
+    seeds = [
+        seed
+        for seed in sorted({row.seed for row in rows})
+        if all({(c.name, arm, seed), (c.name, plain, seed)} <= runs.keys() for c, _, arm in pairs)
+    ]
+    if not pairs or len(seeds) < 2:
+        return None
+
+    def compared(figure: Callable[[Row], float]) -> dict[str, Any]:
+        return compare(
+            [_mean([figure(runs[cell.name, arm, s]) for cell, _, arm in pairs]) for s in seeds],
+            [_mean([figure(runs[cell.name, plain, s]) for cell, _, _ in pairs]) for s in seeds],
+        )
+
+    subset, sound = compared(lambda row: row.published), compared(lambda row: row.test)
+    return Mean(
+        dataset=dataset,
+        setting=setting,
+        cells=len(pairs),
+        seeds=len(seeds),
+        published=_mean([cell.gain(teacher) for cell, teacher, _ in pairs]),
+        subset_gain=subset["mean"],
+        subset_low=subset["ci95"][0],
+        subset_high=subset["ci95"][1],
+        gain=sound["mean"],
+        low=sound["ci95"][0],
+        high=sound["ci95"][1],
+        p=sound["p"],
+    )
 
 
 def _control_pairs(arms: set[str]) -> list[tuple[str, str]]:
