@@ -78,12 +78,12 @@ def v1_markdown(found: Sequence[Comparison]) -> str:
 def means_markdown(found: Sequence[Mean]) -> str:
     """The table of the mean gains."""
     lines = [
-        "| cells of | setting | published mean | ours, published protocol | sound protocol | p |",
-        "|---|---|--:|--:|--:|--:|",
+        "| cells of | arms | against | published mean | ours, published protocol | sound | p |",
+        "|---|---|---|--:|--:|--:|--:|",
     ]
     lines += [
-        f"| {TITLES[one.dataset]}, {one.cells} | {one.setting or 'as published'} "
-        f"| {one.published:+.2f} "
+        f"| {TITLES[one.dataset]}, {one.cells} | `{one.arms}` | `{one.baseline}` "
+        f"| {'' if math.isnan(one.published) else f'{one.published:+.2f}'} "
         f"| {_interval(one.subset_gain, one.subset_low, one.subset_high)} "
         f"| {_interval(one.gain, one.low, one.high)} | {_p(one.p)} |"
         for one in found

@@ -114,10 +114,11 @@ class Mean:
 
     Attributes:
         dataset: mnist or fashion_mnist.
-        setting: Empty for the published one, or the control that both arms share.
-        cells: Cells that were run.
+        arms: What is compared, with * for the teacher.
+        baseline: With what.
+        cells: Cells that were run; of an arm without a teacher one for each student.
         seeds: Paired seeds; a seed's gain is its mean over the cells, failed runs included.
-        published: The published mean over these cells.
+        published: The published mean over these cells; NaN for an arm that is ours alone.
         subset_gain: Ours, published protocol.
         subset_low: Lower end of its 95 % t interval.
         subset_high: Upper end.
@@ -128,7 +129,8 @@ class Mean:
     """
 
     dataset: str
-    setting: str
+    arms: str
+    baseline: str
     cells: int
     seeds: int
     published: float
@@ -142,48 +144,51 @@ class Mean:
 
 
 def means(rows: Sequence[Row]) -> list[Mean]:
-    """The mean gains of each data set, as published and with the learning rate that trains most."""
+    """The mean gains of each data set: as published, of no change, where most runs train."""
     return [
         found
-        for setting in ("", STEADIEST)
+        for arm, baseline in (
+            (f"distilled_{{}}_{ALPHA}", "label_only"),
+            ("replicate", "label_only"),
+            (f"distilled_{{}}_{ALPHA}_{STEADIEST}", f"label_only_{STEADIEST}"),
+        )
         for dataset in dict.fromkeys(cell.dataset for cell in CELLS)
-        if (found := _mean_gain(rows, dataset, setting)) is not None
+        if (found := _mean_gain(rows, dataset, arms=arm, plain=baseline)) is not None
     ]
 
 
-def _mean_gain(rows: Sequence[Row], dataset: str, setting: str) -> Mean | None:
+def _mean_gain(rows: Sequence[Row], dataset: str, *, arms: str, plain: str) -> Mean | None:
+    """Over the cells that were run; `arms` has {} where a name has its teacher."""
     runs = {(row.cell, row.arm, row.seed): row for row in rows}
     known = {(row.cell, row.arm) for row in rows}
-    end = f"_{setting}" if setting else ""
     pairs = [
-        (cell, teacher, arm)
+        (cell, arm)
         for cell in CELLS
-        for teacher in cell.gains
-        if cell.dataset == dataset
-        and (cell.name, arm := f"distilled_{teacher}_{ALPHA}{end}") in known
+        for arm in dict.fromkeys(arms.format(teacher) for teacher in cell.gains)
+        if cell.dataset == dataset and (cell.name, arm) in known
     ]
-    plain = f"label_only{end}"
     seeds = [
         seed
         for seed in sorted({row.seed for row in rows})
-        if all({(c.name, arm, seed), (c.name, plain, seed)} <= runs.keys() for c, _, arm in pairs)
+        if all({(c.name, arm, seed), (c.name, plain, seed)} <= runs.keys() for c, arm in pairs)
     ]
     if not pairs or len(seeds) < 2:
         return None
 
     def compared(figure: Callable[[Row], float]) -> dict[str, Any]:
         return compare(
-            [_mean([figure(runs[cell.name, arm, s]) for cell, _, arm in pairs]) for s in seeds],
-            [_mean([figure(runs[cell.name, plain, s]) for cell, _, _ in pairs]) for s in seeds],
+            [_mean([figure(runs[cell.name, arm, s]) for cell, arm in pairs]) for s in seeds],
+            [_mean([figure(runs[cell.name, plain, s]) for cell, _ in pairs]) for s in seeds],
         )
 
     subset, sound = compared(lambda row: row.published), compared(lambda row: row.test)
     return Mean(
         dataset=dataset,
-        setting=setting,
+        arms=arms.format("*"),
+        baseline=plain,
         cells=len(pairs),
         seeds=len(seeds),
-        published=_mean([cell.gain(teacher) for cell, teacher, _ in pairs]),
+        published=_mean([gain for cell, arm in pairs for gain in _published(cell, arm)]),
         subset_gain=subset["mean"],
         subset_low=subset["ci95"][0],
         subset_high=subset["ci95"][1],
@@ -192,6 +197,10 @@ def _mean_gain(rows: Sequence[Row], dataset: str, setting: str) -> Mean | None:
         high=sound["ci95"][1],
         p=sound["p"],
     )
+
+
+def _published(cell: Cell, arm: str) -> list[float]:
+    return [cell.gain(teacher) for teacher in cell.gains if f"_{teacher}_" in arm]
 
 
 def _control_pairs(arms: set[str]) -> list[tuple[str, str]]:
