@@ -15,7 +15,7 @@ from qkd_qiskit.evaluate import confusion_counts
 from qkd_qiskit.faculty import Faculty
 from qkd_qiskit.filter_students import FilterStudent
 from qkd_qiskit.hardware import CompiledCircuit, Target
-from qkd_qiskit.recipe import Recipe
+from qkd_qiskit.recipe import GENERATED, Recipe
 from qkd_qiskit.runs import RunFolder
 from qkd_qiskit.statistics import paired_gain
 from qkd_qiskit.students import QuantumStudent, Student
@@ -68,9 +68,10 @@ def collect_result(
     `seeds`. A pair of which one student failed to train is left out of the gain and counted.
     """
     recipe = folder.recipe
+    generated = recipe.data.name in GENERATED
     result: dict[str, Any] = {
         "classes": list(data.class_names),
-        "sample": "point" if data.image_shape[:2] == (1, 1) else "image",
+        "sample": "point" if generated or data.image_shape[:2] == (1, 1) else "image",
         "teacher": describe_teachers(faculty, data),
         "student": describe_student(student),
         "seeds": list(recipe.member_seeds),

@@ -40,11 +40,6 @@ def sign_in(server):
     )
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quiet():
-    logging.getLogger("qiskit_ibm_runtime").setLevel(logging.ERROR)
-
-
 @pytest.fixture
 def serve(monkeypatch):
     started = []

@@ -1,6 +1,5 @@
 """What each fault looks like from the true client."""
 
-import logging
 import uuid
 import warnings
 
@@ -82,7 +81,6 @@ def test_faults_change_while_the_server_runs():
 
 @pytest.fixture(scope="module")
 def server():
-    logging.getLogger("qiskit_ibm_runtime").setLevel(logging.ERROR)
     with Rehearsal("fake_manila") as running, pytest.MonkeyPatch.context() as patch:
         for name, value in running.environment().items():
             patch.setenv(name, value)
