@@ -5,6 +5,7 @@ import datetime
 import json
 import logging
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from typing import Any
 
 from aiohttp import web
@@ -20,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 MAX_BODY_BYTES = 2**28
+_STRIKING: ContextVar[Fault | None] = ContextVar("the fault of this request", default=None)
 _MESSAGES = {
     401: (1201, "Invalid credentials."),
     403: (1200, "You are not authorized to perform this action."),
@@ -82,9 +84,9 @@ class Endpoints:
             return await _served(request, handler)
         self.service.ledger.count(name)
         fault = self.service.faults.draw(name)
+        _STRIKING.set(fault)
         if fault is None:
             return await self._checked(request, handler, name)
-        request["fault"] = fault
         if fault.kind == "delay":
             await asyncio.sleep(fault.seconds)
         elif fault.kind == "expire_token":
@@ -197,7 +199,7 @@ class Endpoints:
 
     async def metrics(self, request: web.Request) -> web.Response:
         """Give a job's times and usage."""
-        fault = request.get("fault")
+        fault = _STRIKING.get()
         pending = fault is not None and fault.kind == "pending"
         return web.json_response(self.service.metrics(request.match_info["id"], pending=pending))
 
