@@ -47,3 +47,23 @@ def finished(tiny, tmp_path_factory):
     folder = RunFolder.create(path, load_recipe(tiny))
     run(folder, command="qkd distill tiny.yaml")
     return folder
+
+
+@pytest.fixture
+def rehearsal(monkeypatch):
+    """Starts servers on loopback, and leads the client to the last one."""
+    from qkd_qiskit.hardware.rehearsal import Rehearsal
+
+    servers = []
+    monkeypatch.setenv("USAGE_DATA_OPT_OUT", "True")  # the client then asks in half the time
+
+    def start(devices="fake_manila", **settings):
+        server = Rehearsal(devices, **settings).start()
+        servers.append(server)
+        for name, value in server.environment().items():
+            monkeypatch.setenv(name, value)
+        return server
+
+    yield start
+    for server in servers:
+        server.stop()

@@ -46,8 +46,7 @@ def check_takes_jobs(connection: RuntimeConnection) -> None:
         TargetError: It does not.
         SubmissionError: The service does not answer.
     """
-    service = Asking(connection.name, patience=Patience(tries=4), go_on="try again later")
-    service.ask("the status", connection.check_status)
+    _service_of(connection).ask("the status", connection.check_status)
 
 
 def has_sessions(connection: RuntimeConnection) -> bool:
@@ -56,8 +55,11 @@ def has_sessions(connection: RuntimeConnection) -> bool:
     Raises:
         SubmissionError: The service does not answer.
     """
-    service = Asking(connection.name, patience=Patience(tries=4), go_on="try again later")
-    return service.ask("reading its plan", connection.has_sessions)
+    return _service_of(connection).ask("reading its plan", connection.has_sessions)
+
+
+def _service_of(connection: RuntimeConnection) -> Asking:
+    return Asking(connection.name, patience=Patience(tries=4), go_on="try again later")
 
 
 def place_of(connection: RuntimeConnection) -> Place:

@@ -25,22 +25,3 @@ def _no_account(monkeypatch, tmp_path):
         "qiskit_ibm_runtime.accounts.management._DEFAULT_ACCOUNT_CONFIG_JSON_FILE",
         str(tmp_path / "accounts.json"),
     )
-
-
-@pytest.fixture
-def rehearsal(monkeypatch):
-    """Starts servers on loopback, and leads the commands of the test to the last one."""
-    from qkd_qiskit.hardware.rehearsal import Rehearsal
-
-    servers = []
-
-    def start(**options):
-        server = Rehearsal("fake_manila", **options).start()
-        servers.append(server)
-        for name, value in server.environment().items():
-            monkeypatch.setenv(name, value)
-        return server
-
-    yield start
-    for server in servers:
-        server.stop()

@@ -40,22 +40,6 @@ def sign_in(server):
     )
 
 
-@pytest.fixture
-def serve(monkeypatch):
-    started = []
-
-    def served(devices="fake_manila", **settings):
-        server = Rehearsal(devices, **settings).start()
-        started.append(server)
-        for name, value in server.environment().items():
-            monkeypatch.setenv(name, value)
-        return server
-
-    yield served
-    for server in started:
-        server.stop()
-
-
 @pytest.fixture(scope="module")
 def problem(ring):
     """A ring compiled for a device, and values to run it with."""
@@ -100,9 +84,9 @@ def agree(measured, exact, shots):
 
 
 @pytest.mark.parametrize("mode", [None, Session, Batch])
-def test_counts_are_those_of_the_simulated_device_in_every_mode(serve, problem, mode):
+def test_counts_are_those_of_the_simulated_device_in_every_mode(rehearsal, problem, mode):
     target, compiled, values = problem("fake_torino")
-    server = serve("fake_torino")
+    server = rehearsal("fake_torino")
     backend = sign_in(server).backend("ibm_torino")
     seeds = [target._shot_seed(call) for call in (0, 1)]
     pubs = [pub_of(compiled, values), pub_of(compiled, values[:2])]
@@ -125,17 +109,17 @@ def test_counts_are_those_of_the_simulated_device_in_every_mode(serve, problem, 
         assert opened.status() == "Closed"
 
 
-def test_what_is_compiled_for_the_served_device_is_compiled_for_its_snapshot(serve, ring):
-    backend = sign_in(serve("fake_torino")).backend("ibm_torino")
+def test_what_is_compiled_for_the_served_device_is_compiled_for_its_snapshot(rehearsal, ring):
+    backend = sign_in(rehearsal("fake_torino")).backend("ibm_torino")
     served = DeviceTarget(backend, seed=11).compile(ring(3))
     snapshot = Target.parse("fake_torino", seed=11).compile(ring(3))
     assert circuit_digest(served.circuit) == circuit_digest(snapshot.circuit)
     assert (served.duration_s, served.fidelity) == (snapshot.duration_s, snapshot.fidelity)
 
 
-def test_counts_follow_the_exact_noisy_probabilities(serve, problem, ring):
+def test_counts_follow_the_exact_noisy_probabilities(rehearsal, problem, ring):
     target, compiled, values = problem("fake_manila")
-    backend = sign_in(serve()).backend("ibm_manila")
+    backend = sign_in(rehearsal()).backend("ibm_manila")
     bits = run(backend, [pub_of(compiled, values, 8000)]).result(timeout=PATIENCE_S)[0].data.meas
     measured = frequencies(bits, 3)
     assert agree(measured, target.exact_probabilities(compiled, values), 8000) > 1e-4
@@ -144,9 +128,9 @@ def test_counts_follow_the_exact_noisy_probabilities(serve, problem, ring):
     assert agree(measured, noiseless, 8000) < 1e-6
 
 
-def test_without_noise_counts_are_those_of_the_noiseless_device(serve, problem):
+def test_without_noise_counts_are_those_of_the_noiseless_device(rehearsal, problem):
     target, compiled, values = problem("fake_manila:scale=0")
-    backend = sign_in(serve(noisy=False)).backend("ibm_manila")
+    backend = sign_in(rehearsal(noisy=False)).backend("ibm_manila")
     tag = f"seed:{target._shot_seed(0)}"
     bits = run(backend, [pub_of(compiled, values)], tag).result(timeout=PATIENCE_S)[0].data.meas
     np.testing.assert_array_equal(
@@ -154,12 +138,12 @@ def test_without_noise_counts_are_those_of_the_noiseless_device(serve, problem):
     )
 
 
-def test_untagged_counts_depend_on_content_and_seed_not_on_order_or_faults(serve, problem):
+def test_untagged_counts_depend_on_content_and_seed_not_on_order_or_faults(rehearsal, problem):
     _, compiled, values = problem("fake_manila")
     pubs = [pub_of(compiled, values[:1]), pub_of(compiled, values[1:2])]
 
     def counts(order, **settings):
-        backend = sign_in(serve(**settings)).backend("ibm_manila")
+        backend = sign_in(rehearsal(**settings)).backend("ibm_manila")
         jobs = {number: run(backend, [pubs[number]]) for number in order}
         return [
             frequencies(job.result(timeout=PATIENCE_S, poll_interval=0.1)[0].data.meas, 3).tolist()
@@ -171,9 +155,9 @@ def test_untagged_counts_depend_on_content_and_seed_not_on_order_or_faults(serve
     assert counts([0, 1], seed=1) != usual
 
 
-def test_shapes_and_options_of_the_sampler_are_served(serve, problem):
+def test_shapes_and_options_of_the_sampler_are_served(rehearsal, problem):
     target, compiled, values = problem("fake_manila", batch=6)
-    backend = sign_in(serve()).backend("ibm_manila")
+    backend = sign_in(rehearsal()).backend("ibm_manila")
     exact = target.exact_probabilities(compiled, values)
     circuit, ordered, _ = pub_of(compiled, values)
     shaped = ordered.reshape(2, 3, -1)
@@ -199,9 +183,9 @@ def test_shapes_and_options_of_the_sampler_are_served(serve, problem):
     assert (bits.shape, bits.num_shots) == ((), 64)
 
 
-def test_the_ledger_has_what_was_sent_and_what_it_costs(serve, problem):
+def test_the_ledger_has_what_was_sent_and_what_it_costs(rehearsal, problem):
     target, compiled, values = problem("fake_manila")
-    server = serve()
+    server = rehearsal()
     service = sign_in(server)
     backend = service.backend("ibm_manila")
     job = run(backend, [pub_of(compiled, values, 100), pub_of(compiled, values[:2], 100)])
@@ -232,9 +216,9 @@ def test_the_ledger_has_what_was_sent_and_what_it_costs(serve, problem):
     assert "executions: 700" in server.ledger.summary()
 
 
-def test_a_session_is_charged_for_its_waits_and_a_batch_is_not(serve, problem):
+def test_a_session_is_charged_for_its_waits_and_a_batch_is_not(rehearsal, problem):
     _, compiled, values = problem("fake_manila")
-    server = serve()
+    server = rehearsal()
     backend = sign_in(server).backend("ibm_manila")
     for mode in (Session, Batch):
         with mode(backend=backend) as opened:
@@ -251,9 +235,9 @@ def test_a_session_is_charged_for_its_waits_and_a_batch_is_not(serve, problem):
         assert opened.details()["usage_time"] == opened.usage()
 
 
-def test_jobs_are_found_by_tags_states_and_pages(serve, problem):
+def test_jobs_are_found_by_tags_states_and_pages(rehearsal, problem):
     _, compiled, values = problem("fake_manila")
-    server = serve()
+    server = rehearsal()
     service = sign_in(server)
     job = run(service.backend("ibm_manila"), [pub_of(compiled, values[:1], 10)], "all", "number 0")
     # The client asks for 20 at a time: more are needed, and sent faster without it.
@@ -282,9 +266,9 @@ def test_jobs_are_found_by_tags_states_and_pages(serve, problem):
         service.job(ids[0])
 
 
-def test_a_device_in_maintenance_keeps_its_jobs_waiting(serve, problem):
+def test_a_device_in_maintenance_keeps_its_jobs_waiting(rehearsal, problem):
     _, compiled, values = problem("fake_manila")
-    server = serve()
+    server = rehearsal()
     backend = sign_in(server).backend("ibm_manila")
     server.backends["ibm_manila"].status = "maintenance"
     assert backend.status().operational
@@ -304,9 +288,9 @@ def test_a_device_in_maintenance_keeps_its_jobs_waiting(serve, problem):
         server.backends["ibm_manila"].status = "broken"
 
 
-def test_the_open_plan_has_batches_and_ten_minutes_but_no_sessions(serve, problem):
+def test_the_open_plan_has_batches_and_ten_minutes_but_no_sessions(rehearsal, problem):
     _, compiled, values = problem("fake_manila")
-    server = serve(plan="open")
+    server = rehearsal(plan="open")
     service = sign_in(server)
     backend = service.backend("ibm_manila")
     with pytest.raises(RequestsApiError, match=r"400.*1352.*open plan"):
@@ -320,9 +304,9 @@ def test_the_open_plan_has_batches_and_ten_minutes_but_no_sessions(serve, proble
     )
 
 
-def test_an_instance_that_is_used_up_lets_jobs_wait(serve, problem):
+def test_an_instance_that_is_used_up_lets_jobs_wait(rehearsal, problem):
     _, compiled, values = problem("fake_manila")
-    service = sign_in(serve(allowance_s=1.0))
+    service = sign_in(rehearsal(allowance_s=1.0))
     backend = service.backend("ibm_manila")
     run(backend, [pub_of(compiled, values)]).result(timeout=PATIENCE_S, poll_interval=0.1)
     assert service.usage()["usage_limit_reached"]
@@ -332,9 +316,9 @@ def test_an_instance_that_is_used_up_lets_jobs_wait(serve, problem):
     assert job.status() == "QUEUED"
 
 
-def test_what_a_device_cannot_run_fails_before_it_costs(serve, problem):
+def test_what_a_device_cannot_run_fails_before_it_costs(rehearsal, problem):
     _, compiled, values = problem("fake_manila")
-    server = serve()
+    server = rehearsal()
     backend = sign_in(server).backend("ibm_manila")
     circuit, ordered, _ = pub_of(compiled, values)
     foreign, wide = QuantumCircuit(2, 1), QuantumCircuit(6, 1)
@@ -357,9 +341,9 @@ def test_what_a_device_cannot_run_fails_before_it_costs(serve, problem):
 
 
 @pytest.mark.parametrize("tag", ["seed:x", "seed:1,2", "seed:-1", "seed:"])
-def test_a_seed_that_is_none_is_refused(serve, problem, tag):
+def test_a_seed_that_is_none_is_refused(rehearsal, problem, tag):
     _, compiled, values = problem("fake_manila")
-    backend = sign_in(serve()).backend("ibm_manila")
+    backend = sign_in(rehearsal()).backend("ibm_manila")
     with pytest.raises(Exception, match="is no seed; give one whole number from 0"):
         run(backend, [pub_of(compiled, values)], tag)
 
@@ -382,8 +366,8 @@ def test_what_cannot_be_served_is_one_line(settings, said):
     assert "\n" not in str(caught.value)
 
 
-def test_a_port_that_is_taken_is_one_line(serve):
-    port = int(serve().url.rpartition(":")[2])
+def test_a_port_that_is_taken_is_one_line(rehearsal):
+    port = int(rehearsal().url.rpartition(":")[2])
     with pytest.raises(TargetError, match=f"127.0.0.1:{port} cannot be listened on"):
         Rehearsal("fake_manila", port=port).start()
 
@@ -395,16 +379,16 @@ def test_without_its_extra_it_says_what_to_install(monkeypatch):
         Rehearsal("fake_manila").start()
 
 
-def test_only_requests_to_loopback_are_served(serve):
-    server = serve()
+def test_only_requests_to_loopback_are_served(rehearsal):
+    server = rehearsal()
     answer = requests.get(
         f"{server.url}/rehearsal/ledger", headers={"Host": "example.org"}, timeout=PATIENCE_S
     )
     assert answer.status_code == 403
 
 
-def test_faults_are_set_from_outside(serve):
-    server = serve()
+def test_faults_are_set_from_outside(rehearsal):
+    server = rehearsal()
     where = f"{server.url}/rehearsal/faults"
     answer = requests.post(where, json={"add": ["submit:503", "run:fail"]}, timeout=PATIENCE_S)
     assert answer.json() == {"armed": ["submit:503", "run:fail"]}
@@ -415,18 +399,18 @@ def test_faults_are_set_from_outside(serve):
     assert requests.get(where, timeout=PATIENCE_S).json() == {"armed": []}
 
 
-def test_several_devices_are_served_under_their_real_names(serve):
-    service = sign_in(serve(["fake_manila", "fake_lima"]))
+def test_several_devices_are_served_under_their_real_names(rehearsal):
+    service = sign_in(rehearsal(["fake_manila", "fake_lima"]))
     assert {backend.name for backend in service.backends()} == {"ibm_manila", "ibm_lima"}
     assert service.backend("ibm_lima").num_qubits == 5
     assert service.least_busy().name in ("ibm_manila", "ibm_lima")
 
 
-def test_no_credentials_in_logs_or_ledger(serve, problem, caplog):
+def test_no_credentials_in_logs_or_ledger(rehearsal, problem, caplog):
     for name in ("qkd_qiskit", "aiohttp", "asyncio"):
         caplog.set_level(logging.DEBUG, logger=name)
     _, compiled, values = problem("fake_manila")
-    server = serve(faults=Faults(["job:500", "results:cut", "submit:401"]))
+    server = rehearsal(faults=Faults(["job:500", "results:cut", "submit:401"]))
     backend = sign_in(server).backend("ibm_manila")
     with pytest.raises(Exception, match="401"):
         run(backend, [pub_of(compiled, values)])

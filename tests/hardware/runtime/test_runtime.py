@@ -21,7 +21,7 @@ from qkd_qiskit.hardware import DeviceTarget
 from qkd_qiskit.hardware.gradients import parameter_shift
 from qkd_qiskit.hardware.jobs.submission import Runner
 from qkd_qiskit.hardware.journal import Journal, read_journal
-from qkd_qiskit.hardware.rehearsal import Faults, Rehearsal
+from qkd_qiskit.hardware.rehearsal import Faults
 from qkd_qiskit.hardware.remote import RuntimeTarget
 from qkd_qiskit.hardware.runtime import connect
 from qkd_qiskit.hardware.snapshots import fake_backend
@@ -29,24 +29,6 @@ from qkd_qiskit.recipe import RuntimeSpec
 from qkd_qiskit.storage import load_tensors
 
 MODES = ("job", "batch", "session")
-
-
-@pytest.fixture
-def rehearse(monkeypatch):
-    """Starts a server, and leads the client to it."""
-    servers = []
-    monkeypatch.setenv("USAGE_DATA_OPT_OUT", "True")  # the client then asks in half the time
-
-    def start(devices="fake_manila", **settings):
-        server = Rehearsal(devices, **settings).start()
-        servers.append(server)
-        for name, value in server.environment().items():
-            monkeypatch.setenv(name, value)
-        return server
-
-    yield start
-    for server in servers:
-        server.stop()
 
 
 def plus(qubits=2):
@@ -93,8 +75,8 @@ def simulated(calls=2, shots=200, values=VALUES):
 
 class TestModes:
     @pytest.mark.parametrize("mode", MODES)
-    def test_what_is_measured_is_what_the_simulator_measures(self, tmp_path, rehearse, mode):
-        server = rehearse()
+    def test_what_is_measured_is_what_the_simulator_measures(self, tmp_path, rehearsal, mode):
+        server = rehearsal()
         found, used = run(tmp_path, mode=mode)
         np.testing.assert_array_equal(found, simulated())
         assert used == mode
@@ -120,8 +102,8 @@ class TestModes:
         exact = target.probabilities(target.compile(plus()), VALUES)
         assert np.abs(np.array(found) - exact).max() < 0.05
 
-    def test_the_open_plan_has_no_sessions(self, tmp_path, rehearse, caplog):
-        server = rehearse(plan="open")
+    def test_the_open_plan_has_no_sessions(self, tmp_path, rehearsal, caplog):
+        server = rehearsal(plan="open")
         with caplog.at_level(logging.WARNING):
             found, used = run(tmp_path, mode="session")
         assert used == "batch"
@@ -129,8 +111,8 @@ class TestModes:
         assert [s.mode for s in server.ledger.sessions.values()] == ["batch"]
         np.testing.assert_array_equal(found, simulated())
 
-    def test_twirling_and_decoupling_are_sent_and_counted(self, tmp_path, rehearse):
-        server = rehearse()
+    def test_twirling_and_decoupling_are_sent_and_counted(self, tmp_path, rehearsal):
+        server = rehearsal()
         found, _ = run(
             tmp_path,
             shots=100,
@@ -146,15 +128,15 @@ class TestModes:
         assert job.max_seconds == 100
         assert np.abs(found[0] - simulated(calls=1, shots=100_000)[0]).max() < 0.25
 
-    def test_large_jobs_are_split(self, tmp_path, rehearse):
-        server = rehearse()
+    def test_large_jobs_are_split(self, tmp_path, rehearsal):
+        server = rehearsal()
         found, _ = run(tmp_path, max_executions=200 * 3, calls=1)
         assert [job.circuits for job in server.ledger.jobs.values()] == [3, 1]
         np.testing.assert_array_equal(found[0][:3], simulated(calls=1)[0][:3])
         assert found[0].shape == (4, 4)
 
-    def test_a_circuit_whose_angles_a_measurement_does_not_see(self, tmp_path, rehearse):
-        rehearse()
+    def test_a_circuit_whose_angles_a_measurement_does_not_see(self, tmp_path, rehearsal):
+        rehearsal()
         circuit = QuantumCircuit(2)
         circuit.x(1)
         circuit.rz(Parameter("x_000"), 0)
@@ -180,8 +162,8 @@ def assert_same(trained, folder):
 
 class TestTraining:
     @pytest.mark.parametrize("mode", MODES)
-    def test_distillation_by_spsa(self, tmp_path, rehearse, simulated_training, mode):
-        server = rehearse()
+    def test_distillation_by_spsa(self, tmp_path, rehearsal, simulated_training, mode):
+        server = rehearsal()
         data, teacher = soak.lessons()
         soak.train_on_device(tmp_path, data, teacher, mode=mode, device="ibm_manila")
         # One job a step, with both evaluations of all members: 2 members, 8 images, 2 points.
@@ -193,8 +175,8 @@ class TestTraining:
         # The same training on the simulator, to the bit.
         assert_same(simulated_training, tmp_path)
 
-    def test_it_stops_before_a_limit_and_goes_on(self, tmp_path, rehearse, simulated_training):
-        server = rehearse()
+    def test_it_stops_before_a_limit_and_goes_on(self, tmp_path, rehearsal, simulated_training):
+        server = rehearsal()
         data, teacher = soak.lessons()
         settings = {"mode": "batch", "device": "ibm_manila"}
         for limit in (15, 40):
@@ -207,8 +189,8 @@ class TestTraining:
         assert len(server.ledger.jobs) == soak.STEPS
         assert_same(simulated_training, tmp_path)
 
-    def test_parameter_shift_gives_the_simulators_gradient(self, tmp_path, rehearse):
-        rehearse()
+    def test_parameter_shift_gives_the_simulators_gradient(self, tmp_path, rehearsal):
+        rehearsal()
         connection = connect("ibm_manila", patience=soak.IMPATIENT)
         found = []
         with (
@@ -232,8 +214,8 @@ class TestTraining:
 
 
 class TestResuming:
-    def test_a_later_process_keeps_the_circuit_and_its_calibration(self, tmp_path, rehearse):
-        server = rehearse()
+    def test_a_later_process_keeps_the_circuit_and_its_calibration(self, tmp_path, rehearsal):
+        server = rehearsal()
         found, _ = run(tmp_path)
         (path,) = (tmp_path / "jobs").glob("circuit-*.qpy")
         written = path.stat().st_mtime_ns
@@ -245,14 +227,14 @@ class TestResuming:
         with pytest.raises(CheckpointError, match="bring back a copy"):
             run(tmp_path)
 
-    def test_other_values_in_the_same_call_are_refused(self, tmp_path, rehearse):
-        rehearse()
+    def test_other_values_in_the_same_call_are_refused(self, tmp_path, rehearsal):
+        rehearsal()
         run(tmp_path)
         with pytest.raises(CheckpointError, match=r"holds other circuits, .* under 't/000000'"):
             run(tmp_path, values=VALUES + 1e-9)
 
-    def test_a_rehearsal_is_not_gone_on_with_elsewhere(self, tmp_path, rehearse):
-        rehearse()
+    def test_a_rehearsal_is_not_gone_on_with_elsewhere(self, tmp_path, rehearsal):
+        rehearsal()
         run(tmp_path)
         for changed in ({"device": "fake_manila"}, {"twirl_gates": True}):
             with pytest.raises(CheckpointError, match="or another device"):
@@ -260,8 +242,8 @@ class TestResuming:
 
 
 class TestFaults:
-    def test_a_busy_service_is_left_alone_for_as_long_as_it_asks(self, tmp_path, rehearse):
-        server = rehearse(faults=Faults(["submit:429:retry_after=1", "submit:429"]))
+    def test_a_busy_service_is_left_alone_for_as_long_as_it_asks(self, tmp_path, rehearsal):
+        server = rehearsal(faults=Faults(["submit:429:retry_after=1", "submit:429"]))
         begun = time.monotonic()
         found, _ = run(tmp_path, calls=1)
         assert time.monotonic() - begun > 1.0
@@ -269,46 +251,46 @@ class TestFaults:
         np.testing.assert_array_equal(found, simulated(calls=1))
 
     @pytest.mark.parametrize("fault", ["500", "503", "cut"])
-    def test_the_client_itself_sends_no_job_twice(self, tmp_path, rehearse, fault):
-        server = rehearse(faults=Faults([f"submit:{fault}:accepted"]))
+    def test_the_client_itself_sends_no_job_twice(self, tmp_path, rehearsal, fault):
+        server = rehearsal(faults=Faults([f"submit:{fault}:accepted"]))
         run(tmp_path, calls=1)
         assert server.ledger.requests["submit"] == len(server.ledger.jobs) == 1
 
-    def test_a_job_that_takes_too_long_is_not_sent_again(self, tmp_path, rehearse):
-        server = rehearse(faults=Faults(["run:max_time"]))
+    def test_a_job_that_takes_too_long_is_not_sent_again(self, tmp_path, rehearsal):
+        server = rehearsal(faults=Faults(["run:max_time"]))
         with pytest.raises(SubmissionError, match=r"ran longer than runtime\.max_execution_time"):
             run(tmp_path, max_execution_time=3)
         assert len(server.ledger.jobs) == 1
         (record,) = read_journal(tmp_path).records.values()
         assert record.usage_s == sum(j.quantum_seconds for j in server.ledger.jobs.values()) > 0
 
-    def test_a_failed_job_says_why(self, tmp_path, rehearse, caplog):
-        rehearse(faults=Faults(["run:fail"]))
+    def test_a_failed_job_says_why(self, tmp_path, rehearsal, caplog):
+        rehearsal(faults=Faults(["run:fail"]))
         found, _ = run(tmp_path)
         assert "Error code 1010; Error returned at backend level." in caplog.text
         np.testing.assert_array_equal(found, simulated())
 
-    def test_an_expired_session_is_followed_by_another(self, tmp_path, rehearse):
-        server = rehearse(faults=Faults(["run:expire_session:after=1"]))
+    def test_an_expired_session_is_followed_by_another(self, tmp_path, rehearsal):
+        server = rehearsal(faults=Faults(["run:expire_session:after=1"]))
         found, _ = run(tmp_path, mode="session", calls=3)
         np.testing.assert_array_equal(found, simulated(calls=3))
         assert len(server.ledger.sessions) == 2
 
-    def test_faults_while_the_device_is_read(self, tmp_path, rehearse):
-        rehearse(
+    def test_faults_while_the_device_is_read(self, tmp_path, rehearsal):
+        rehearsal(
             faults=Faults(["configuration:500", "properties:cut", "status:503", "backends:cut"])
         )
         found, _ = run(tmp_path)
         np.testing.assert_array_equal(found, simulated())
 
-    def test_without_access_tokens_nothing_else_is_asked(self, tmp_path, rehearse):
-        server = rehearse(faults=Faults(["token:500:rate=1"]))
+    def test_without_access_tokens_nothing_else_is_asked(self, tmp_path, rehearsal):
+        server = rehearsal(faults=Faults(["token:500:rate=1"]))
         with pytest.raises(SubmissionError, match="the API key itself is never sent"):
             run(tmp_path)
         assert set(server.ledger.requests) == {"token"}
 
-    def test_tokens_that_are_withdrawn_stop_the_run_at_once(self, tmp_path, rehearse):
-        server = rehearse(faults=Faults(["submit:expire_token:after=1"]))
+    def test_tokens_that_are_withdrawn_stop_the_run_at_once(self, tmp_path, rehearsal):
+        server = rehearsal(faults=Faults(["submit:expire_token:after=1"]))
         with pytest.raises(SubmissionError, match=r"answered 401 .* again to go on"):
             run(tmp_path)
         found, _ = run(tmp_path)
@@ -330,8 +312,8 @@ class TestWrong:
             ({}, {"max_executions": 199}, "200 shots are more than the 199 executions"),
         ],
     )
-    def test_input(self, tmp_path, rehearse, monkeypatch, caplog, capfd, change, settings, said):
-        server = rehearse()
+    def test_input(self, tmp_path, rehearsal, monkeypatch, caplog, capfd, change, settings, said):
+        server = rehearsal()
         for name, value in change.items():
             monkeypatch.setenv(name, value)
         with (
@@ -347,8 +329,8 @@ class TestWrong:
             assert not any(secret in text for text in texts)
 
     @pytest.mark.parametrize("status", ["maintenance", "offline"])
-    def test_a_device_that_is_down(self, tmp_path, rehearse, status):
-        server = rehearse()
+    def test_a_device_that_is_down(self, tmp_path, rehearsal, status):
+        server = rehearsal()
         server.backends["ibm_manila"].status = status
         if server.backends["ibm_manila"].down:
             with pytest.raises(TargetError, match=f"takes no jobs now .status '{status}'.*later"):
@@ -358,8 +340,8 @@ class TestWrong:
         found, _ = run(tmp_path)
         np.testing.assert_array_equal(found, simulated())
 
-    def test_an_instance_without_time_is_told_before_a_job_waits(self, rehearse, caplog):
-        rehearse(allowance_s=0.0)
+    def test_an_instance_without_time_is_told_before_a_job_waits(self, rehearsal, caplog):
+        rehearsal(allowance_s=0.0)
         connect("ibm_manila").check_status()
         assert "ibm_manila: the instance has used up its QPU time" in caplog.text
 
