@@ -30,13 +30,13 @@ from typing import Any
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
-from qkd_qiskit.recipes import load_recipe
-from qkd_qiskit.report import write_report
-from qkd_qiskit.runs import RECIPE, RunFolder
-from qkd_qiskit.statistics import holm
+from qkd_qiskit.experiments.experiment import run
+from qkd_qiskit.experiments.run_folder import RECIPE, RunFolder
+from qkd_qiskit.experiments.statistics import holm
+from qkd_qiskit.experiments.workers import Workers
+from qkd_qiskit.recipe.parsing import load_recipe
+from qkd_qiskit.report.report import write_report
 from qkd_qiskit.storage import write_text
-from qkd_qiskit.study import run
-from qkd_qiskit.workers import Workers
 
 RESULTS = Path(__file__).parent / "results"
 PAIR = ["label_only", "label_only_tuned", "distilled", "classical_twin"]

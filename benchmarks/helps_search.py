@@ -28,13 +28,13 @@ for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 
 import torch
 
-from qkd_qiskit.data import load_data
-from qkd_qiskit.distill import make_lessons, train_population
-from qkd_qiskit.evaluate import exact_logits
-from qkd_qiskit.population import Member
-from qkd_qiskit.recipes import load_recipe
-from qkd_qiskit.students import make_student
-from qkd_qiskit.teachers import make_teacher
+from qkd_qiskit.data.splits import load_data
+from qkd_qiskit.distillation.population import Member
+from qkd_qiskit.distillation.trainer import make_lessons, train_population
+from qkd_qiskit.experiments.evaluation import exact_logits
+from qkd_qiskit.recipe.parsing import load_recipe
+from qkd_qiskit.students.factory import make_student
+from qkd_qiskit.teachers.teacher import make_teacher
 
 RESULTS = Path(__file__).parent / "results"
 COLUMNS = ("data", "changes", "loss", "seeds", "validation_accuracy", "deviation")

@@ -39,18 +39,19 @@ for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 
 import torch
 
-from qkd_qiskit.data import Data, Split, load_data
-from qkd_qiskit.distill import make_lessons, train_population
-from qkd_qiskit.evaluate import calibration_error, exact_logits, subset
-from qkd_qiskit.hardware import Target
-from qkd_qiskit.hardware.gradients import noisy_outcomes
-from qkd_qiskit.population import Epoch, Member
+from qkd_qiskit.data.splits import Data, Split, load_data
+from qkd_qiskit.distillation.population import Epoch, Member
+from qkd_qiskit.distillation.trainer import make_lessons, train_population
+from qkd_qiskit.experiments.evaluation import calibration_error, exact_logits, subset
+from qkd_qiskit.experiments.statistics import differences, holm, paired_gain, paired_p
 from qkd_qiskit.recipe import Recipe
-from qkd_qiskit.recipes import load_recipe
-from qkd_qiskit.statistics import differences, holm, paired_gain, paired_p
+from qkd_qiskit.recipe.parsing import load_recipe
 from qkd_qiskit.storage import write_text
-from qkd_qiskit.students import Student, make_student
-from qkd_qiskit.teachers import Teacher, make_teacher
+from qkd_qiskit.students.base import Student
+from qkd_qiskit.students.factory import make_student
+from qkd_qiskit.targets import Target
+from qkd_qiskit.targets.gradients import noisy_outcomes
+from qkd_qiskit.teachers.teacher import Teacher, make_teacher
 
 RESULTS = Path(__file__).parent / "results"
 DATA_SETS = ("digits", "mnist", "fashion_mnist")

@@ -36,13 +36,12 @@ for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
 import paper_tables
-import paper_v1
 import paper_v2
 import paper_verdicts
+from paper_v1 import CELLS, study
+from paper_v1.cells import TEACHERS
 
 from qkd_qiskit.errors import InputError, QKDError
-from qkd_qiskit.replication import CELLS
-from qkd_qiskit.replication.cells import TEACHERS
 from qkd_qiskit.storage import write_text
 
 RESULTS = Path(__file__).parent / "results"
@@ -90,7 +89,7 @@ def _v1(given: argparse.Namespace, tell: Any) -> None:
     kinds = _chosen("--teachers", given.teachers, TEACHERS)
     cells = [cell for cell in CELLS if cell.name in names]
     only_kept = given.what == "tables"
-    rows = paper_v1.run(
+    rows = study.run(
         cells,
         folder=given.out,
         teachers=kinds,
@@ -102,7 +101,7 @@ def _v1(given: argparse.Namespace, tell: Any) -> None:
     )
     if not rows:
         return
-    teachers = paper_v1.teachers(
+    teachers = study.teachers(
         cells,
         folder=given.out,
         kinds=kinds,

@@ -9,15 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from paper_v1 import Row, TeacherRow
-from paper_v2 import INPUTS, PUBLISHED, QUBITS
-from paper_v2 import Row as Row2
-from paper_verdicts import ALPHA, Comparison, Mean, baseline_of
-from scipy import stats
-
-from qkd_qiskit.distill import check_term
-from qkd_qiskit.errors import TrainingError
-from qkd_qiskit.replication import (
+from paper_v1 import (
     CELLS,
     Cell,
     PublishedStudent,
@@ -25,6 +17,14 @@ from qkd_qiskit.replication import (
     teacher_only_term,
     zero_weight_term,
 )
+from paper_v1.study import Row, TeacherRow
+from paper_v2 import INPUTS, PUBLISHED, QUBITS
+from paper_v2 import Row as Row2
+from paper_verdicts import ALPHA, Comparison, Mean, baseline_of
+from scipy import stats
+
+from qkd_qiskit.distillation.trainer import check_term
+from qkd_qiskit.errors import TrainingError
 
 TITLES = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST", "cifar10": "CIFAR-10"}
 TEACHER_TITLES = {"lenet5": "LeNet", "alexnet": "AlexNet", "ensemble": "ensemble"}

@@ -13,17 +13,17 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from qkd_qiskit import study
-from qkd_qiskit.data import Data, load_data
-from qkd_qiskit.distill import make_lessons, train_population
+from qkd_qiskit.data.splits import Data, load_data
+from qkd_qiskit.distillation.population import Epoch, Member
+from qkd_qiskit.distillation.trainer import make_lessons, train_population
 from qkd_qiskit.errors import DataError
-from qkd_qiskit.evaluate import exact_logits
-from qkd_qiskit.population import Epoch, Member
+from qkd_qiskit.experiments import experiment as study
+from qkd_qiskit.experiments.evaluation import exact_logits
+from qkd_qiskit.experiments.run_folder import RESULT, RunFolder, read_json, write_json
 from qkd_qiskit.recipe import Recipe
-from qkd_qiskit.recipes import load_recipe
-from qkd_qiskit.runs import RESULT, RunFolder, read_json, write_json
-from qkd_qiskit.students import make_student
-from qkd_qiskit.teachers import Teacher, make_teacher
+from qkd_qiskit.recipe.parsing import load_recipe
+from qkd_qiskit.students.factory import make_student
+from qkd_qiskit.teachers.teacher import Teacher, make_teacher
 
 DATA_SETS = ("mnist", "fashion_mnist", "cifar10")
 QUBITS = (4, 8)

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from paper_v1 import STEADIEST, Row
+from paper_v1 import CELLS, Cell
+from paper_v1.study import STEADIEST, Row
 
-from qkd_qiskit.replication import CELLS, Cell
-from qkd_qiskit.statistics import compare, holm
+from qkd_qiskit.experiments.statistics import compare, holm
 
 ALPHA = 0.9  # of the published runs, as far as is known
 

@@ -44,7 +44,7 @@ from qiskit.quantum_info import SparsePauliOp
 from qiskit_machine_learning.neural_networks import EstimatorQNN, SamplerQNN
 from torch.nn import functional
 
-from qkd_qiskit.engine import Channels, CompiledConnector, FusedStep, Objective
+from qkd_qiskit.simulator import Channels, CompiledConnector, FusedStep, Objective
 
 RESULTS = Path(__file__).parent / "results"
 TEMPERATURE = 4.0

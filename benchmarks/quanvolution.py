@@ -33,19 +33,28 @@ import numpy as np
 import torch
 from peers import RESULTS, seconds_in_turns, show, write
 
-from qkd_qiskit.data import load_data
-from qkd_qiskit.evaluate import evaluate, subset
-from qkd_qiskit.filter_students import as_student
-from qkd_qiskit.hardware import Target
-from qkd_qiskit.patches import patch_cost
-from qkd_qiskit.quanvolution import Quanvolution
-from qkd_qiskit.recipe import DataSpec, TeacherSpec
-from qkd_qiskit.teachers import make_teacher
+from qkd_qiskit.circuits.quanvolution import Quanvolution
+from qkd_qiskit.data.splits import load_data
+from qkd_qiskit.experiments.evaluation import evaluate, subset
+from qkd_qiskit.experiments.quanvolution_evaluation import patch_cost
+from qkd_qiskit.recipe import DataSpec, StudentSpec, TeacherSpec
+from qkd_qiskit.students.quanvolutional import FilterStudent
+from qkd_qiskit.targets import Target
+from qkd_qiskit.teachers.teacher import Teacher, make_teacher
 
 IMAGES, FILTERS = 256, 3
 TEACHER = TeacherSpec(kind="quanvolution", epochs=10, batch_size=32, lr=0.003, train_per_class=100)
 Pass = Callable[[], tuple[Any, Any, Any]]
 """Runs forward and backward; returns feature maps, gradients of weights and of images."""
+
+
+def as_student(teacher: Teacher, *, image_shape: tuple[int, int, int]) -> FilterStudent:
+    """Return a quanvolutional teacher as a student, so that `evaluate` can run it on a target."""
+    student = FilterStudent(
+        StudentSpec(kind="quanvolution"), image_shape=image_shape, num_classes=teacher.num_classes
+    )
+    student.load_parameters(teacher.module.state_dict())
+    return student
 
 
 def make_task() -> tuple[np.ndarray, np.ndarray, np.ndarray]:

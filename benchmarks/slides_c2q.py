@@ -37,18 +37,20 @@ for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 
 import torch
 
-from qkd_qiskit.bins import bins_of, class_distributions, learn_bins
-from qkd_qiskit.data import Data, load_data
-from qkd_qiskit.distill import make_lessons, train_population
+from qkd_qiskit.data.splits import Data, load_data
+from qkd_qiskit.distillation.population import Member, Trained
+from qkd_qiskit.distillation.trainer import make_lessons, train_population
 from qkd_qiskit.errors import QKDError
-from qkd_qiskit.evaluate import exact_logits
-from qkd_qiskit.population import Member, Trained
+from qkd_qiskit.experiments.evaluation import exact_logits
+from qkd_qiskit.experiments.statistics import mean_interval, paired_gain
 from qkd_qiskit.recipe import DataSpec, DistillSpec, StudentSpec, TeacherSpec
-from qkd_qiskit.recipes import load_recipe
-from qkd_qiskit.statistics import mean_interval, paired_gain
+from qkd_qiskit.recipe.parsing import load_recipe
 from qkd_qiskit.storage import write_text
-from qkd_qiskit.students import QuantumStudent, Student, make_student
-from qkd_qiskit.teachers import Teacher, make_teacher
+from qkd_qiskit.students.base import Student
+from qkd_qiskit.students.class_bins import bins_of, class_distributions, learn_bins
+from qkd_qiskit.students.factory import make_student
+from qkd_qiskit.students.quantum import QuantumStudent
+from qkd_qiskit.teachers.teacher import Teacher, make_teacher
 
 RESULTS = Path(__file__).parent / "results"
 RATES = (0.01, 0.03, 0.1)

@@ -44,15 +44,16 @@ for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 import torch
 from torch import Tensor
 
-from qkd_qiskit.data import Data, Split, load_data
-from qkd_qiskit.distill import train_population
-from qkd_qiskit.evaluate import exact_logits
-from qkd_qiskit.population import Lessons, Member
+from qkd_qiskit.data.splits import Data, Split, load_data
+from qkd_qiskit.distillation.population import Lessons, Member
+from qkd_qiskit.distillation.trainer import train_population
+from qkd_qiskit.experiments.evaluation import exact_logits
+from qkd_qiskit.experiments.statistics import mean_interval, paired_gain
 from qkd_qiskit.recipe import DataSpec, DistillSpec, StudentSpec, TeacherSpec
-from qkd_qiskit.seeds import generator
-from qkd_qiskit.statistics import mean_interval, paired_gain
-from qkd_qiskit.students import Student, make_student
-from qkd_qiskit.teachers import Teacher, make_teacher
+from qkd_qiskit.recipe.seeds import generator
+from qkd_qiskit.students.base import Student
+from qkd_qiskit.students.factory import make_student
+from qkd_qiskit.teachers.teacher import Teacher, make_teacher
 
 RESULTS = Path(__file__).parent / "results"
 POINTS = (50, 100, 200, 500, 1000, 5000)

@@ -3,22 +3,32 @@
 Everything a run or a cache keeps goes through `write_atomic`: a killed process or a full disk
 leaves the old file as it was. Tensors are kept as safetensors, never as pickles, which can run
 code when they are read.
+
+`compute_once` keeps tensors on disk by what they were computed from, in $QKD_CACHE, else
+~/.cache/qkd_qiskit; that folder may be deleted at any time.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import os
 import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from qkd_qiskit.errors import CheckpointError, StorageError, first_line
+from qkd_qiskit.errors import CheckpointError, InputError, StorageError, first_line
+
+logger = logging.getLogger(__name__)
+
+Tensors = dict[str, torch.Tensor]
+CacheFolder = str | Path | Literal[False] | None
 
 _CHECKSUM = "sha256"
 _TEMPORARY = ".tmp"
@@ -162,3 +172,48 @@ def _refuse_other_formats(path: Path) -> None:
             f"{path} is a pickle or torch.save file, which can run code when it is read; "
             "convert it once with safetensors.torch.save_file(model.state_dict(), path)"
         )
+
+
+def cache_path(kind: str, key: str, *, cache: CacheFolder = None) -> Path | None:
+    """Where `compute_once` keeps its result; None where it keeps nothing."""
+    if cache is False:
+        return None
+    folder = Path(cache or os.environ.get("QKD_CACHE") or "~/.cache/qkd_qiskit").expanduser()
+    return folder / kind / f"{hashlib.sha256(key.encode()).hexdigest()}.safetensors"
+
+
+def compute_once(
+    kind: str,
+    key: str,
+    *,
+    compute: Callable[[], Tensors],
+    check: Callable[[Tensors], None],
+    cache: CacheFolder = None,
+) -> Tensors:
+    """Return what `compute` gives, from disk where it was kept under the same key.
+
+    Args:
+        kind: Folder inside the cache, and the word for it in warnings.
+        key: All that the result depends on.
+        compute: Makes the tensors.
+        check: Raises an InputError for tensors that cannot be the result; they are made again, as
+            those of a damaged file are.
+        cache: Folder; None = $QKD_CACHE, else ~/.cache/qkd_qiskit; False = keep nothing. One that
+            cannot be written to costs a warning.
+    """
+    path = cache_path(kind, key, cache=cache)
+    if path is None:
+        return compute()
+    try:
+        if path.exists():
+            tensors, _ = load_tensors(path)
+            check(tensors)
+            return tensors
+    except (InputError, OSError) as error:
+        logger.warning("computing %s again, what the cache holds is no good: %s", kind, error)
+    tensors = compute()
+    try:
+        save_tensors(path, tensors)
+    except StorageError as error:
+        logger.warning("going on without the cache, set QKD_CACHE to a folder: %s", error)
+    return tensors

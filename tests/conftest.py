@@ -39,9 +39,9 @@ def tiny(tmp_path_factory):
 @pytest.fixture(scope="session")
 def finished(tiny, tmp_path_factory):
     """The folder of a finished run of the tiny recipe, to be read; copy it to change it."""
-    from qkd_qiskit.recipes import load_recipe
-    from qkd_qiskit.runs import RunFolder
-    from qkd_qiskit.study import run
+    from qkd_qiskit.experiments.experiment import run
+    from qkd_qiskit.experiments.run_folder import RunFolder
+    from qkd_qiskit.recipe.parsing import load_recipe
 
     path = tmp_path_factory.mktemp("finished") / "run"
     folder = RunFolder.create(path, load_recipe(tiny))
@@ -52,7 +52,7 @@ def finished(tiny, tmp_path_factory):
 @pytest.fixture
 def rehearsal(monkeypatch):
     """Starts servers on loopback, and leads the client to the last one."""
-    from qkd_qiskit.hardware.rehearsal import Rehearsal
+    from qkd_qiskit.targets.ibm.emulator import Rehearsal
 
     servers = []
     monkeypatch.setenv("USAGE_DATA_OPT_OUT", "True")  # the client then asks in half the time

@@ -30,13 +30,13 @@ def test_public_names_are_sorted_and_have_a_home():
 
 def test_names_stay_functions_when_modules_of_the_same_name_are_imported():
     done = in_new_python(
-        "import qkd_qiskit.distill, qkd_qiskit.evaluate\n"
-        "from qkd_qiskit.distill import Lessons\n"
+        "import qkd_qiskit.distillation.trainer, qkd_qiskit.experiments.evaluation\n"
+        "from qkd_qiskit.distillation.trainer import Lessons\n"
         "from qkd_qiskit import distill, evaluate\n"
-        "assert distill.__module__ == 'qkd_qiskit.distill' and callable(distill)\n"
-        "assert callable(evaluate) and qkd_qiskit.evaluate is evaluate\n"
-        "import qkd_qiskit.runs\n"
-        "assert qkd_qiskit.runs.RunFolder\n"
+        "assert distill.__module__ == 'qkd_qiskit.distillation.trainer' and callable(distill)\n"
+        "assert callable(evaluate) and qkd_qiskit.experiments.evaluation is evaluate\n"
+        "import qkd_qiskit.experiments.run_folder\n"
+        "assert qkd_qiskit.experiments.run_folder.RunFolder\n"
     )
     assert done.returncode == 0, done.stderr
 

@@ -1,7 +1,6 @@
 """What is run: encodings, ansatze, readouts, and the circuits that they make."""
 
 from qkd_qiskit.circuits.ansatze import ANSATZE, Ansatz, make_ansatz
-from qkd_qiskit.circuits.composition import StudentCircuit, adopt_circuit, build_circuit
 from qkd_qiskit.circuits.encodings import ENCODINGS, Encoding, make_encoding
 from qkd_qiskit.circuits.openqasm import dump_circuit, load_circuit, parse_circuit
 from qkd_qiskit.circuits.readouts import (
@@ -12,6 +11,7 @@ from qkd_qiskit.circuits.readouts import (
     output_shape,
     readout_matrix,
 )
+from qkd_qiskit.circuits.student_circuit import StudentCircuit, adopt_circuit, build_circuit
 
 __all__ = [
     "ANSATZE",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
 
-from qkd_qiskit.circuits.composition import StudentCircuit, parameter_names
 from qkd_qiskit.circuits.encodings import make_encoding
+from qkd_qiskit.circuits.student_circuit import StudentCircuit, parameter_names
 from qkd_qiskit.errors import CircuitError
 
 MAX_PIXELS = 12  # of a patch; 3x3 with one channel are 9

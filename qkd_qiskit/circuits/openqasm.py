@@ -12,7 +12,7 @@ from pathlib import Path
 
 from qiskit import QuantumCircuit, qasm3
 
-from qkd_qiskit.circuits.composition import StudentCircuit, adopt_circuit
+from qkd_qiskit.circuits.student_circuit import StudentCircuit, adopt_circuit
 from qkd_qiskit.errors import CircuitError
 
 

@@ -7,7 +7,7 @@ readout        outputs                                Qiskit Machine Learning
 =============  =====================================  ===============================
 bins           C classes: class (k C) // 2^n          SamplerQNN, `interpret`
 modulo         C classes: class k % C                 SamplerQNN, `interpret`
-learned        C classes: as `qkd_qiskit.bins` finds  SamplerQNN, `interpret`; summed after it
+learned        C classes: by students/class_bins      SamplerQNN, `interpret`; summed after it
 probabilities  2^n: outcome k itself                  SamplerQNN, `interpret`
 expectation    n: <Z> of qubit 0, 1, ...              EstimatorQNN, `observables`
 =============  =====================================  ===============================

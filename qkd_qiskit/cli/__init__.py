@@ -8,14 +8,14 @@ from collections.abc import Callable, Sequence
 
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
-from qkd_qiskit.cli import keys
-from qkd_qiskit.cli.bench import add_bench, run_bench
-from qkd_qiskit.cli.catalogue import add_catalogue, run_circuits, run_recipes, run_targets
+from qkd_qiskit.cli import recipe_options as keys
 from qkd_qiskit.cli.distill import distill_parser, run_distill
+from qkd_qiskit.cli.error_messages import argument_message, discard_output, fail
 from qkd_qiskit.cli.evaluate import evaluate_parser, run_evaluate
-from qkd_qiskit.cli.messages import argument_message, discard_output, fail
+from qkd_qiskit.cli.listings import add_catalogue, run_circuits, run_recipes, run_targets
 from qkd_qiskit.cli.study import run_study, study_parser
 from qkd_qiskit.cli.submit import collect_parser, run_collect, run_submit, submit_parser
+from qkd_qiskit.cli.sweep import add_bench, run_bench
 from qkd_qiskit.errors import InputError, QKDError
 
 DESCRIPTION = """Distil a classical teacher into a quantum circuit that runs on IBM hardware, and

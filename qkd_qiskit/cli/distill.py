@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
 
-from qkd_qiskit.cli.keys import DEFAULT_RECIPE, add_keys, given_recipe, sections
-from qkd_qiskit.cli.messages import fail
+from qkd_qiskit.cli.error_messages import fail
 from qkd_qiskit.cli.output import add_output_options, show_result, terminal
+from qkd_qiskit.cli.recipe_options import DEFAULT_RECIPE, add_keys, given_recipe, sections
 from qkd_qiskit.errors import InputError, StorageError, WorkerError
-from qkd_qiskit.recipes import recipe_keys
+from qkd_qiskit.recipe.parsing import recipe_keys
 
 if TYPE_CHECKING:
-    from qkd_qiskit.runs import RunFolder
-    from qkd_qiskit.workers import Workers
+    from qkd_qiskit.experiments.run_folder import RunFolder
+    from qkd_qiskit.experiments.workers import Workers
 
 
 def distill_parser(recipe: str | None) -> ArgumentParser:
@@ -49,7 +49,7 @@ def run_folder(options: Namespace, words: Sequence[str], *, workers: Workers | N
         words: What was typed; its first word is the command.
         workers: Where the cells of the run go; default: this process.
     """
-    from qkd_qiskit.runs import RECIPE, RunFolder, new_folder
+    from qkd_qiskit.experiments.run_folder import RECIPE, RunFolder, new_folder
 
     name = words[0]
     if options.resume is None:
@@ -78,8 +78,8 @@ def run_folder(options: Namespace, words: Sequence[str], *, workers: Workers | N
 def _run(
     folder: RunFolder, options: Namespace, *, command: Sequence[str], workers: Workers | None
 ) -> int:
-    from qkd_qiskit.report import write_report
-    from qkd_qiskit.study import run
+    from qkd_qiskit.experiments.experiment import run
+    from qkd_qiskit.report.report import write_report
 
     resume = f"to continue: qkd {command[1]} --resume {shlex.quote(str(folder.path))}"
     try:

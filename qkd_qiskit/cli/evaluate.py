@@ -30,9 +30,9 @@ def evaluate_parser() -> ArgumentParser:
 
 def run_evaluate(options: Namespace, words: Sequence[str]) -> int:
     """Add the figures on the target to the run; returns the exit status."""
-    from qkd_qiskit.report import write_report
-    from qkd_qiskit.runs import RunFolder
-    from qkd_qiskit.study import evaluate_run
+    from qkd_qiskit.experiments.experiment import evaluate_run
+    from qkd_qiskit.experiments.run_folder import RunFolder
+    from qkd_qiskit.report.report import write_report
 
     folder = RunFolder.open(options.run)
     with terminal(options) as observer:

@@ -12,8 +12,8 @@ from jsonargparse import ArgumentParser, Namespace
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from qkd_qiskit.cli.display import Terminal
-    from qkd_qiskit.runs import RunFolder
+    from qkd_qiskit.cli.terminal import Terminal
+    from qkd_qiskit.experiments.run_folder import RunFolder
 
 
 def add_output_options(parser: ArgumentParser) -> None:
@@ -24,9 +24,9 @@ def add_output_options(parser: ArgumentParser) -> None:
 
 def show_result(folder: RunFolder, result: dict[str, Any], options: Namespace) -> int:
     """Show what a run found, as a table or as JSON; returns the exit status."""
-    from qkd_qiskit.cli.display import comparison_table, summary_table
-    from qkd_qiskit.comparisons import TUNED
-    from qkd_qiskit.runs import REPORT
+    from qkd_qiskit.cli.terminal import comparison_table, summary_table
+    from qkd_qiskit.experiments.comparisons import TUNED
+    from qkd_qiskit.experiments.run_folder import REPORT
 
     if options.json:
         print(json.dumps(result, indent=2))
@@ -52,7 +52,7 @@ def terminal(options: Namespace) -> Terminal:
     """The observer that shows progress, silent for `--quiet` and `--json`."""
     from rich.console import Console
 
-    from qkd_qiskit.cli.display import Terminal
+    from qkd_qiskit.cli.terminal import Terminal
 
     return Terminal(Console(quiet=True) if options.quiet or options.json else console())
 

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from jsonargparse import ArgumentParser, Namespace
 
 from qkd_qiskit.cli.distill import run_folder
-from qkd_qiskit.cli.keys import add_keys
 from qkd_qiskit.cli.output import add_output_options
+from qkd_qiskit.cli.recipe_options import add_keys
 from qkd_qiskit.errors import InputError
-from qkd_qiskit.recipes import stated_keys
+from qkd_qiskit.recipe.parsing import stated_keys
 
 DEFAULTS = {
     "arms": [
@@ -59,7 +59,7 @@ def study_parser(recipe: str | None) -> ArgumentParser:
 
 def run_study(options: Namespace, words: Sequence[str]) -> int:
     """Start a new study, or continue one; returns the exit status."""
-    from qkd_qiskit.workers import Workers
+    from qkd_qiskit.experiments.workers import Workers
 
     if options.jobs is not None and options.jobs < 1:
         raise InputError(f"--jobs: {options.jobs} is not accepted; give a number of at least 1")

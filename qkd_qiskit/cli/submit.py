@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, get_args
 
 from jsonargparse import ArgumentParser, Namespace
 
-from qkd_qiskit.cli.messages import fail
+from qkd_qiskit.cli.error_messages import fail
 from qkd_qiskit.cli.output import add_output_options, console, show_result, terminal
 from qkd_qiskit.errors import InputError
 from qkd_qiskit.recipe import Mode
 
 if TYPE_CHECKING:
-    from qkd_qiskit.runs import RunFolder
-    from qkd_qiskit.submit import Outcome, Training
+    from qkd_qiskit.experiments.run_folder import RunFolder
+    from qkd_qiskit.experiments.submission import Outcome, Training
 
 STEPS = 50
 
@@ -83,11 +83,11 @@ def collect_parser() -> ArgumentParser:
 
 def run_submit(options: Namespace, words: Sequence[str]) -> int:
     """Submit, or go on; returns the exit status."""
-    from qkd_qiskit.cli.budget import show_budget
-    from qkd_qiskit.hardware.budget import parse_rate
-    from qkd_qiskit.report import write_report
-    from qkd_qiskit.runs import RunFolder
-    from qkd_qiskit.submit import Request, begin_training, plan_budget, submit_run
+    from qkd_qiskit.cli.dry_run import show_budget
+    from qkd_qiskit.experiments.run_folder import RunFolder
+    from qkd_qiskit.experiments.submission import Request, begin_training, plan_budget, submit_run
+    from qkd_qiskit.report.report import write_report
+    from qkd_qiskit.targets.ibm.cost_estimate import parse_rate
 
     request = Request(
         backend=options.backend,
@@ -128,14 +128,14 @@ def run_submit(options: Namespace, words: Sequence[str]) -> int:
 
 def run_collect(options: Namespace, words: Sequence[str]) -> int:
     """Finish what was begun; returns the exit status."""
-    from qkd_qiskit.runs import RunFolder
+    from qkd_qiskit.experiments.run_folder import RunFolder
 
     return _collect(RunFolder.open(options.run), options)
 
 
 def _collect(folder: RunFolder, options: Namespace) -> int:
-    from qkd_qiskit.report import write_report
-    from qkd_qiskit.submit import collect_run
+    from qkd_qiskit.experiments.submission import collect_run
+    from qkd_qiskit.report.report import write_report
 
     try:
         with terminal(options) as observer:
@@ -160,7 +160,7 @@ def _show(outcomes: Sequence[Outcome], options: Namespace) -> int:
 
 def _interrupted(path: Path) -> int:
     """Say what is still running, and how to go on."""
-    from qkd_qiskit.submit.desk import running_jobs
+    from qkd_qiskit.experiments.submission.device import running_jobs
 
     jobs = running_jobs(path)
     running = f"jobs {', '.join(jobs)} go on running and are paid" if jobs else "no job is running"
@@ -170,7 +170,7 @@ def _interrupted(path: Path) -> int:
 
 def _training(options: Namespace) -> Training | None:
     """How to train, or None where it is not asked for."""
-    from qkd_qiskit.submit import Training
+    from qkd_qiskit.experiments.submission import Training
 
     words = ("steps", "batch_size", "lr", "shifted_weights", "from_scratch", "evaluate", "out")
     if options.train is None:

@@ -4,7 +4,7 @@ They check themselves when they are made, so a value that exists is a valid one.
 """
 
 from qkd_qiskit.recipe.data import GENERATED, DatasetName, DataSpec
-from qkd_qiskit.recipe.networks import (
+from qkd_qiskit.recipe.models import (
     CLASS_BINS,
     CLASSICAL_STUDENTS,
     FILTER_STUDENTS,
@@ -18,7 +18,7 @@ from qkd_qiskit.recipe.networks import (
     TeacherKind,
     TeacherSpec,
 )
-from qkd_qiskit.recipe.run import Arm, Recipe
+from qkd_qiskit.recipe.recipe import Arm, Recipe
 from qkd_qiskit.recipe.runtime import Decoupling, Mode, RuntimeSpec
 from qkd_qiskit.recipe.training import IDEAL_TARGETS, DistillSpec, Gradient
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from qkd_qiskit.generator import Generator
-from qkd_qiskit.recipe.checks import at_least, require
+from qkd_qiskit.recipe.synthetic import Generator
+from qkd_qiskit.recipe.validation import at_least, require
 
 DatasetName = Literal[
     "digits", "mnist", "fashion_mnist", "cifar10", "generated", "extended_xor", "arrays"
@@ -22,7 +22,7 @@ class DataSpec:
     Attributes:
         name: Data set: digits (8x8, no download), mnist or fashion_mnist (28x28), cifar10 (3x32x32,
             never downloaded), generated or extended_xor (feature vectors of three classes; see
-            `qkd_qiskit.generated`), arrays (your own, in `file`).
+            `qkd_qiskit.data.synthetic`), arrays (your own, in `file`).
         root: Folder of the torchvision data sets; default: $QKD_DATA, else the user's cache folder.
         file: For name=arrays: .npz file with `images` (N, channels, height, width), (N, height,
             width) or (N, features) and `labels` (N,) from 0; if you like `test_images` and

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from qkd_qiskit.recipe.checks import at_least
+from qkd_qiskit.recipe.validation import at_least
 
 Mode = Literal["session", "batch", "job"]
 Decoupling = Literal["none", "XX", "XpXm", "XY4"]

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from qkd_qiskit.recipe.checks import at_least, learning_rate, require
+from qkd_qiskit.recipe.validation import at_least, learning_rate, require
 
 Gradient = Literal["exact", "noisy", "parameter_shift", "spsa"]
 IDEAL_TARGETS = ("exact", "aer")

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from qkd_qiskit.report.page import Markup, element, join, table
-from qkd_qiskit.report.wording import (
+from qkd_qiskit.experiments.results import kept_rows
+from qkd_qiskit.report.html import Markup, element, join, table
+from qkd_qiskit.report.text import (
     NONE,
     PLACES,
     arm_name,
@@ -19,7 +20,6 @@ from qkd_qiskit.report.wording import (
     points,
     seeds_text,
 )
-from qkd_qiskit.results import kept_rows
 
 Pairs = dict[str, dict[str, tuple[list[float], list[float]]]]
 """Exact and sampled accuracies, one for each seed: target -> arm -> both."""

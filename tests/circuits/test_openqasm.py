@@ -5,8 +5,8 @@ from qiskit.circuit import Parameter
 from qiskit.quantum_info import Statevector
 
 from qkd_qiskit.circuits import build_circuit, dump_circuit, load_circuit, parse_circuit
-from qkd_qiskit.circuits.zoo import list_zoo, zoo_circuit
 from qkd_qiskit.errors import CircuitError
+from qkd_qiskit.report.reference_circuits import list_zoo, zoo_circuit
 
 HEADER = 'OPENQASM 3.0;\ninclude "stdgates.inc";\n'
 

@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 import pytest
 
 from qkd_qiskit.recipe import StudentSpec
-from qkd_qiskit.report.drawing import draw_student
+from qkd_qiskit.report.circuit_drawing import draw_student
 from qkd_qiskit.report.figures import (
     ARM_COLOURS,
     MOST_POINTS,

@@ -8,12 +8,15 @@ import pytest
 from qkd_qiskit.circuits import build_circuit
 from qkd_qiskit.circuits.filters import filter_circuit
 from qkd_qiskit.circuits.openqasm import dump_circuit
-from qkd_qiskit.comparisons import compare_arms
+from qkd_qiskit.distillation.population import Epoch
 from qkd_qiskit.errors import CheckpointError
-from qkd_qiskit.population import Epoch
-from qkd_qiskit.recipes import parse_recipe
-from qkd_qiskit.report import write_report
-from qkd_qiskit.report.wording import (
+from qkd_qiskit.experiments.comparisons import compare_arms
+from qkd_qiskit.experiments.results import kept_rows
+from qkd_qiskit.experiments.run_folder import RunFolder, append_line, write_json
+from qkd_qiskit.experiments.statistics import paired_gain
+from qkd_qiskit.recipe.parsing import parse_recipe
+from qkd_qiskit.report.report import write_report
+from qkd_qiskit.report.text import (
     HARMED,
     HELPED,
     UNDECIDED,
@@ -25,9 +28,6 @@ from qkd_qiskit.report.wording import (
     twin_answer,
     verdict,
 )
-from qkd_qiskit.results import kept_rows
-from qkd_qiskit.runs import RunFolder, append_line, write_json
-from qkd_qiskit.statistics import paired_gain
 
 ALL_ARMS = ("label_only", "distilled", "classical_twin")
 SECTIONS = [
@@ -451,7 +451,7 @@ def test_numbers_are_written_with_their_sign():
 
 
 def test_exact_noisy_targets_say_so(tmp_path):
-    from qkd_qiskit.report.wording import conditions, is_noisy
+    from qkd_qiskit.report.text import conditions, is_noisy
 
     options = {"scale": 2.0, "readout_mitigation": "calibrated"}
     result = {

@@ -1,0 +1,148 @@
+"""`qkd bench`: what noise and shots cost the students of a finished run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jsonargparse import ArgumentParser, Namespace
+
+from qkd_qiskit.cli.error_messages import fail
+from qkd_qiskit.cli.output import console, terminal
+from qkd_qiskit.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from qkd_qiskit.experiments.callbacks import Observer
+
+_DESCRIPTIONS = {
+    "noise": "Under devices' noise, scaled, without shots. Writes RUN/bench/noise.csv, noise.png "
+    "and, for several devices, devices.png; goes on where it was stopped.",
+    "shots": "From ever more shots on one target. Writes RUN/bench/shots.csv and shots.png; goes "
+    "on where it was stopped.",
+}
+_OPTIONS: dict[str, dict[str, tuple[type, str]]] = {
+    "noise": {
+        "devices": (str, "fake_torino,fake_lima,...; default: the devices of the run"),
+        "scales": (str, "what their noise is multiplied by; default: 0,0.25,0.5,1,2,4"),
+        "limit": (int, "test images; default: all"),
+    },
+    "shots": {
+        "target": (str, "aer or a device; default: the first device of the run"),
+        "shots": (str, "shots per image; default: 64,256,1024,4096,exact"),
+        "limit": (int, "test images; default: the recipe's test_limit"),
+    },
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a benchmark found: a table, files, and means for scripts."""
+
+    table: Table
+    files: list[Path]
+    summary: list[dict[str, Any]]
+
+
+def add_bench(commands: Any) -> None:
+    """Add `bench noise` and `bench shots` to the commands."""
+    parser = ArgumentParser(
+        description="What noise or shots cost the students of a finished run: accuracy, "
+        "divergence from the teacher, calibration, agreement with the exact student.",
+        exit_on_error=False,
+    )
+    commands.add_subcommand(
+        "bench", parser, help="what noise and shots cost a trained run: noise, shots"
+    )
+    nested = parser.add_subcommands(dest="action", metavar="ACTION", required=False)
+    for action, options in _OPTIONS.items():
+        leaf = ArgumentParser(description=_DESCRIPTIONS[action], exit_on_error=False)
+        leaf.add_argument("run", type=str, help="run folder")
+        for name, (kind, text) in options.items():
+            leaf.add_argument(f"--{name}", type=kind, help=text)
+        leaf.add_argument("--quiet", action="store_true", help="print nothing but errors")
+        leaf.add_argument("--json", action="store_true", help="print means as JSON only")
+        nested.add_subcommand(action, leaf, help=f"{action} RUN")
+
+
+def run_bench(options: Namespace, words: Sequence[str]) -> int:
+    """Run the benchmark and show what it found; returns the exit status."""
+    if options.action is None:
+        raise InputError("what to bench is missing; give noise or shots, as in qkd bench noise RUN")
+    given = options[options.action]
+    try:
+        with terminal(given) as observer:
+            outcome = _measure(options.action, given, observer=observer)
+    except KeyboardInterrupt:
+        return fail("interrupted; the same command goes on from here", status=130)
+    if given.json:
+        print(json.dumps(outcome.summary, indent=2))
+    elif not given.quiet:
+        screen = console()
+        screen.print(outcome.table)
+        for path in outcome.files:
+            screen.print(str(path), markup=False, highlight=False, soft_wrap=True)
+    return 0
+
+
+def _measure(action: str, given: Namespace, *, observer: Observer) -> Outcome:
+    """Run `bench noise` or `bench shots` with the options given.
+
+    Raises:
+        InputError: An option, the run or a target is not accepted.
+    """
+    from qkd_qiskit.experiments import sweeps as measure
+    from qkd_qiskit.experiments.run_folder import RunFolder
+    from qkd_qiskit.report import sweep_figures as figures
+
+    folder = RunFolder.open(given.run)
+    setting: Callable[[measure.Cell], Any]
+    if action == "noise":
+        cells = measure.bench_noise(
+            folder,
+            devices=_items(given, "devices", str),
+            scales=_items(given, "scales", float, accepted="numbers from 0") or measure.SCALES,
+            limit=given.limit,
+            observer=observer,
+        )
+        setting, write = figures.scale_of, figures.write_noise_figures
+    else:
+        accepted = "whole numbers from 1, or exact"
+        cells = measure.bench_shots(
+            folder,
+            target=given.target,
+            shots=_items(given, "shots", _count, accepted=accepted) or measure.SHOTS,
+            limit=given.limit,
+            observer=observer,
+        )
+        setting, write = figures.shots_of, figures.write_shots_figure
+    return Outcome(
+        table=figures.bench_table(folder, cells, setting=setting),
+        files=[folder.path / measure.FOLDER / f"{action}.csv", *write(folder, cells)],
+        summary=figures.summary(folder, cells, setting=setting),
+    )
+
+
+def _items(
+    given: Namespace, key: str, read: Callable[[str], Any], *, accepted: str = "names"
+) -> list[Any]:
+    """The items of `a,b` or `[a,b]`; none where it is not given."""
+    text = given[key]
+    try:
+        return [] if text is None else [read(item.strip()) for item in text.strip("[]").split(",")]
+    except ValueError:
+        raise InputError(
+            f"--{key}: {text!r} is not accepted; give {accepted}, separated by commas"
+        ) from None
+
+
+def _count(text: str) -> int | None:
+    if text == "exact":
+        return None
+    if int(text) < 1:
+        raise ValueError
+    return int(text)

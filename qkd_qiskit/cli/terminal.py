@@ -1,0 +1,194 @@
+"""What a run looks like on a terminal: live bars, or plain lines when piped."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from qkd_qiskit.distillation.population import Epoch
+from qkd_qiskit.experiments.callbacks import Observer
+from qkd_qiskit.experiments.results import kept_rows, num_images
+from qkd_qiskit.targets.ibm.job_records import Totals
+
+_PLAIN_EVERY_S = 5.0
+
+
+class Terminal(Observer):
+    """Shows stages, epochs and evaluated images; use as a context manager."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._live = console.is_terminal
+        self._progress = Progress(
+            TextColumn("{task.description:<28}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not self._live,
+        )
+        self._task: TaskID | None = None
+        self._stage, self._done, self._printed = "", 0, 0.0
+        self._figures, self._jobs = "", ""
+
+    def __enter__(self) -> Terminal:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def stage(self, text: str) -> None:
+        """A new stage has begun."""
+        self._stage, self._task, self._done, self._printed = text, None, 0, time.monotonic()
+        self._figures = ""
+        if not self._live:
+            self.console.print(text, highlight=False)
+
+    def teacher_epoch(self, epoch: int, *, epochs: int, loss: float, accuracy: float) -> None:
+        """The teacher has finished an epoch."""
+        self._show(epoch, epochs, f"loss {loss:.3f}  validation {accuracy:.1%}", unit="epoch")
+
+    def epoch(self, figures: Sequence[Epoch], *, epochs: int) -> None:
+        """A population has finished an epoch: means over its members."""
+        loss = sum(one.loss for one in figures) / len(figures)
+        accuracy = sum(one.validation_accuracy for one in figures) / len(figures)
+        text = f"loss {loss:.3f}  validation {accuracy:.1%}"
+        self._show(figures[0].epoch, epochs, text, unit="epoch")
+
+    def evaluated(self, images: int, *, total: int) -> None:
+        """More images have been evaluated on a target."""
+        self._done += images
+        self._show(self._done, total, "images", unit="image")
+
+    def cells(self, done: int, *, total: int) -> None:
+        """A round of cells has gone on."""
+        self._show(done, total, "trained", unit="cell")
+
+    def step(self, number: int, *, steps: int, loss: float) -> None:
+        """A step of training on a device has been taken."""
+        self._show(number, steps, f"loss {loss:.3f}", unit="step")
+
+    def jobs(self, totals: Totals) -> None:
+        """Something happened to a job on a device."""
+        spent = totals.spent_s
+        failed = f", {totals.failed} failed" if totals.failed else ""
+        self._jobs = (
+            f"jobs: {totals.pending} running or queued, {totals.finished} done{failed}; "
+            f"{spent:.1f} QPU s"
+        )
+        if self._live:
+            if self._task is None:
+                self._task = self._progress.add_task(self._stage, total=None, figures="")
+            self._progress.update(self._task, figures=self._with_jobs())
+
+    def _with_jobs(self) -> str:
+        return "  ".join(filter(None, [self._figures, self._jobs]))
+
+    def _show(self, done: int, total: int, figures: str, *, unit: str) -> None:
+        self._figures = figures
+        figures = self._with_jobs()
+        if self._live:
+            if self._task is None:
+                self._task = self._progress.add_task(self._stage, total=total, figures="")
+            self._progress.update(self._task, completed=done, total=total, figures=figures)
+        elif done == total or time.monotonic() - self._printed > _PLAIN_EVERY_S:
+            self._printed = time.monotonic()
+            self.console.print(f"  {unit} {done}/{total}  {figures}", highlight=False)
+
+
+def summary_table(result: Mapping[str, Any]) -> Table:
+    """The table that a run ends with: an arm a row, a target a column, means over the seeds."""
+    targets = list(result["targets"])
+    teacher = result["teacher"]
+    count = len(result["seeds"])
+    table = Table(title=f"test accuracy, mean and range over {count} seed{'s' * (count > 1)}")
+    table.add_column("", no_wrap=True)
+    for name in targets:
+        table.add_column(_target_heading(result, name), justify="right", overflow="fold")
+    table.add_row(f"teacher ({teacher['kind']})", f"{teacher['accuracy']:.1%}")
+    for arm, figures in result["arms"].items():
+        failed = result["failed"][arm]
+        cells = []
+        for name in targets:
+            kept = kept_rows(result, arm, target=name)
+            cells.append(_spread([figures[name]["accuracy"][row] for row in kept]))
+        note = f" ({len(failed)} failed)" if failed else ""
+        table.add_row(arm.replace("_", " ") + note, *cells)
+    titles = {
+        "gain": "gain (points)",
+        "gain_over_twin": "over the classical twin",
+        "gain_over_full": "over the full-size twin",
+        "gain_of_noise": "training through noise",
+    }
+    for key, title in titles.items():
+        if result.get(key):
+            table.add_section()
+            table.add_row(title, *(gain_text(result[key][name]) for name in targets))
+    return table
+
+
+def comparison_table(result: Mapping[str, Any]) -> Table:
+    """What a study ends with: a comparison of two arms a row."""
+    table = Table(title="paired gains in points, with their 95 % interval")
+    table.add_column("", no_wrap=True)
+    for name in ("gain", "p (Holm)", "effect d_z", "pairs", "seeds for 1 point"):
+        table.add_column(name, justify="right")
+    for target in result["targets"]:
+        table.add_section()
+        for entry in result["comparisons"]:
+            if entry["target"] == target:
+                table.add_row(*_comparison(entry, several=len(result["targets"]) > 1))
+    return table
+
+
+def _comparison(entry: Mapping[str, Any], *, several: bool) -> list[str]:
+    where = f" on {entry['target']}" if several else ""
+    arms = f"{entry['arm']} - {entry['baseline']}".replace("_", " ")
+    corrected, effect, needed = entry["p_holm"], entry["effect"], entry["seeds_needed"]["1"]
+    return [
+        arms + where,
+        gain_text(entry),
+        "" if corrected is None else "< 0.001" if corrected < 0.001 else f"{corrected:.3f}",
+        "" if effect is None else f"{effect:+.2f}",
+        str(entry["seeds"]),
+        "" if needed is None else str(needed),
+    ]
+
+
+def gain_text(gain: Mapping[str, Any]) -> str:
+    """A gain in points with its 95 % interval: `+1.2 [-0.3, +2.7]`."""
+    if gain["mean"] is None:
+        return "no pair"
+    if gain["ci95"] is None:
+        return f"{gain['mean']:+.1f} (one seed)"
+    low, high = gain["ci95"]
+    return f"{gain['mean']:+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
+def _spread(values: Sequence[float]) -> str:
+    if not values:
+        return "all failed"
+    mean = sum(values) / len(values)
+    if len(values) == 1:
+        return f"{mean:.1%}"
+    return f"{mean:.1%} ({min(values):.1%} to {max(values):.1%})"
+
+
+def _target_heading(result: Mapping[str, Any], name: str) -> str:
+    shots = result["targets"][name]["shots"]
+    tested = f"{num_images(result, name)} {result.get('sample', 'image')}s"
+    return f"{name}\n{tested}" + (f", {shots} shots" if shots else "")

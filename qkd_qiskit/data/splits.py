@@ -1,0 +1,321 @@
+"""What a run sees: training pool, validation and test images, and draws from the pool.
+
+Three splits, made once per run: `test` is the data set's own, `validation` is held out of the
+training images before anything is drawn, `pool` is the rest. Students and teachers train on draws
+from the pool.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from qkd_qiskit.data.arrays import check_arrays, read_arrays
+from qkd_qiskit.data.sources import Source, read_cifar10, read_digits, read_mnist
+from qkd_qiskit.data.synthetic import generate
+from qkd_qiskit.errors import DataError
+from qkd_qiskit.recipe import GENERATED, DataSpec
+from qkd_qiskit.recipe.seeds import generator
+from qkd_qiskit.storage import tensor_digest
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Images and their classes.
+
+    Attributes:
+        images: (N, channels, height, width), float32; in [0, 1] for the built-in data sets.
+        labels: (N,), int64 in 0 .. num_classes - 1.
+    """
+
+    images: torch.Tensor
+    labels: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, indices: torch.Tensor) -> Split:
+        """Return the images and labels at `indices`, in that order."""
+        return Split(self.images[indices], self.labels[indices])
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over the bytes of images and labels."""
+        return tensor_digest({"images": self.images, "labels": self.labels})
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """A data set in the three parts of a run.
+
+    Attributes:
+        name: Name of the data set.
+        num_classes: Number of classes.
+        class_names: Name of each class, in the order of the labels.
+        pool: Training images without the validation images, in data-set order.
+        validation: Images that choose epochs and settings.
+        test: Images that are used once, at the end.
+    """
+
+    name: str
+    num_classes: int
+    class_names: tuple[str, ...]
+    pool: Split
+    validation: Split
+    test: Split
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of an image."""
+        channels, height, width = self.pool.images.shape[1:]
+        return channels, height, width
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over the bytes of all three splits."""
+        splits = (self.pool, self.validation, self.test)
+        return hashlib.sha256(" ".join(split.fingerprint for split in splits).encode()).hexdigest()
+
+    def draw(
+        self,
+        per_class: int | None,
+        *,
+        draw: Literal["random", "first"] = "random",
+        seed: int = 0,
+    ) -> torch.Tensor:
+        """Return the indices into the pool of a class-balanced draw, in data-set order.
+
+        Args:
+            per_class: Images per class; None = the whole pool.
+            draw: random = a draw per seed, where a smaller one is part of a larger one of the same
+                seed; first = the first images of each class, as the code of arXiv:2311.13810 does.
+            seed: Seed of a random draw; no global random state is touched.
+
+        Raises:
+            DataError: A class has fewer images than asked for.
+        """
+        if per_class is None:
+            return torch.arange(len(self.pool))
+        order = generator(seed, "draw")
+
+        def choose(members: torch.Tensor) -> torch.Tensor:
+            if draw == "first":
+                return members[:per_class]
+            return members[torch.randperm(len(members), generator=order)[:per_class]]
+
+        return _per_class(
+            self.pool.labels,
+            choose,
+            least=per_class,
+            class_names=self.class_names,
+            what="training images (after validation is held out)",
+        )
+
+    def draw_points(
+        self, points: int, *, draw: Literal["random", "first"] = "random", seed: int = 0
+    ) -> torch.Tensor:
+        """Return the indices into the pool of a draw that takes no heed of classes, in order.
+
+        Args:
+            points: Images in all; a class may get few of them, or none.
+            draw: random = a draw per seed, where a smaller one is part of a larger one of the same
+                seed; first = the first images in data-set order.
+            seed: Seed of a random draw; no global random state is touched.
+
+        Raises:
+            DataError: The pool has fewer images than asked for.
+        """
+        if points > len(self.pool):
+            raise DataError(
+                f"{points} training points are asked for, the pool has {len(self.pool)} (after "
+                "validation is held out); ask for fewer"
+            )
+        if draw == "first":
+            return torch.arange(points)
+        order = torch.randperm(len(self.pool), generator=generator(seed, "draw points"))
+        return order[:points].sort().values
+
+    def draw_for(self, spec: DataSpec, *, seed: int) -> torch.Tensor:
+        """Return the indices into the pool that a recipe's student of this seed trains on.
+
+        Raises:
+            DataError: A class or the pool has fewer images than asked for.
+        """
+        if spec.train_points is not None:
+            return self.draw_points(spec.train_points, draw=spec.draw, seed=seed)
+        return self.draw(spec.train_per_class, draw=spec.draw, seed=seed)
+
+    @classmethod
+    def from_arrays(
+        cls,
+        images: npt.ArrayLike,
+        labels: npt.ArrayLike,
+        *,
+        test: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+        class_names: Sequence[str] | None = None,
+        validation_fraction: float = 0.1,
+        test_per_class: int | None = None,
+        seed: int = 0,
+        name: str = "arrays",
+    ) -> Data:
+        """Return your own arrays as data, split as the built-in data sets are.
+
+        Args:
+            images: (N, channels, height, width), (N, height, width) of one channel, or
+                (N, features), which become images of shape (1, 1, features). uint8 values are
+                divided by 255, others are taken as they are.
+            labels: (N,) whole numbers, each of 0 .. num_classes - 1 at least once.
+            test: Test images and labels; default: a stratified third of the images.
+            class_names: Names, one per class; default: the labels.
+            validation_fraction: Share of the training images held out for validation.
+            test_per_class: First test images per class to keep; None = all.
+            seed: Seed of the splits.
+            name: Name that reports show.
+
+        Raises:
+            DataError: Arrays that do not belong together, values that are not finite, labels that
+                are not 0 .. num_classes - 1, or classes with too few images.
+        """
+        if not 0 < validation_fraction < 1:
+            raise DataError(
+                f"validation_fraction is {validation_fraction}; give a share between 0 and 1"
+            )
+        source = check_arrays(images, labels, test=test, class_names=class_names)
+        return _split(
+            _as_split(source.images, source.labels),
+            None if source.test is None else _as_split(*source.test),
+            name=name,
+            class_names=source.class_names,
+            validation_fraction=validation_fraction,
+            test_per_class=test_per_class,
+            seed=seed,
+        )
+
+
+def load_data(spec: DataSpec, *, seed: int = 0) -> Data:
+    """Return the data set of a recipe, split and with its classes selected.
+
+    Args:
+        spec: Which images.
+        seed: Seed of the validation split, of the test split of a set that has none (digits,
+            generated ones, your own without test images), and of generated points.
+
+    Raises:
+        DataError: Files are missing or damaged, a class has fewer images than asked for, or the set
+            has no such class.
+    """
+    source = _read(spec, seed=seed)
+    classes = spec.classes or tuple(range(len(source.class_names)))
+    if max(classes) >= len(source.class_names):
+        raise DataError(
+            f"data.classes: {list(classes)} is not accepted; {spec.title} has the classes 0 to "
+            f"{len(source.class_names) - 1}"
+        )
+    return _split(
+        _select(source.images, source.labels, classes),
+        None if source.test is None else _select(*source.test, classes),
+        name=spec.title,
+        class_names=tuple(source.class_names[label] for label in classes),
+        validation_fraction=spec.validation_fraction,
+        test_per_class=spec.test_per_class,
+        seed=seed,
+    )
+
+
+def _read(spec: DataSpec, *, seed: int) -> Source:
+    if spec.name == "digits":
+        return read_digits()
+    if spec.name in GENERATED:
+        return generate(spec.generator, points=spec.points, seed=seed)
+    if spec.file is not None:
+        return read_arrays(spec.file, digest=spec.digest)
+    if spec.name == "cifar10":
+        return read_cifar10(root=spec.root)
+    return read_mnist(spec.name, root=spec.root)
+
+
+def _select(
+    images: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], classes: tuple[int, ...]
+) -> Split:
+    """Keep the images of `classes` and number the classes in the order given."""
+    position = np.full(max(*classes, labels.max()) + 1, -1, dtype=np.int64)
+    position[list(classes)] = np.arange(len(classes))
+    kept = position[labels] >= 0
+    chosen = images[kept]
+    return _as_split(chosen[:, None] if chosen.ndim == 3 else chosen, position[labels[kept]])
+
+
+def _as_split(images: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> Split:
+    return Split(torch.from_numpy(images), torch.from_numpy(labels))
+
+
+def _split(
+    train: Split,
+    test: Split | None,
+    *,
+    name: str,
+    class_names: tuple[str, ...],
+    validation_fraction: float,
+    test_per_class: int | None,
+    seed: int,
+) -> Data:
+    if test is None:
+        order = generator(seed, "test split")
+        train, test = _hold_out(train, 1 / 3, class_names=class_names, order=order)
+    order = generator(seed, "validation split")
+    pool, validation = _hold_out(train, validation_fraction, class_names=class_names, order=order)
+    if test_per_class is not None:
+        first = _per_class(
+            test.labels,
+            lambda members: members[:test_per_class],
+            least=test_per_class,
+            class_names=class_names,
+            what="test images",
+        )
+        test = test[first]
+    return Data(name, len(class_names), class_names, pool, validation, test)
+
+
+def _hold_out(
+    split: Split, fraction: float, *, class_names: tuple[str, ...], order: torch.Generator
+) -> tuple[Split, Split]:
+    """Return the rest and a stratified share, at least one image per class in each, in order."""
+
+    def choose(members: torch.Tensor) -> torch.Tensor:
+        count = min(max(round(fraction * len(members)), 1), len(members) - 1)
+        return members[torch.randperm(len(members), generator=order)[:count]]
+
+    held_out = _per_class(
+        split.labels, choose, least=2, class_names=class_names, what="images to split"
+    )
+    kept = torch.ones(len(split), dtype=torch.bool)
+    kept[held_out] = False
+    return split[kept], split[held_out]
+
+
+def _per_class(
+    labels: torch.Tensor,
+    choose: Callable[[torch.Tensor], torch.Tensor],
+    *,
+    least: int,
+    class_names: tuple[str, ...],
+    what: str,
+) -> torch.Tensor:
+    """Return, sorted, what `choose` takes of the indices of each class."""
+    chosen = []
+    for label, name in enumerate(class_names):
+        members = torch.nonzero(labels == label).flatten()
+        if len(members) < least:
+            raise DataError(
+                f"class {name!r} has {len(members)} {what}, {least} per class are asked for; "
+                "ask for fewer or leave the class out"
+            )
+        chosen.append(choose(members))
+    return torch.cat(chosen).sort().values

@@ -1,0 +1,5 @@
+"""How students learn from teachers: losses, feature maps, the training loop."""
+
+from qkd_qiskit.distillation.trainer import distill
+
+__all__ = ["distill"]

@@ -1,0 +1,296 @@
+"""A population: students of one shape that share every step, each with a life of its own.
+
+Their parameters are stacked along a leading dimension, so that one optimizer and one call of the
+engine serve them all; a member's figures do not depend on its companions.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.func import functional_call, vmap
+
+from qkd_qiskit.distillation.feature_maps import of_student
+from qkd_qiskit.errors import CheckpointError
+from qkd_qiskit.recipe import DistillSpec
+from qkd_qiskit.storage import load_tensors, save_tensors
+from qkd_qiskit.students.base import Student
+
+_EVALUATION_BATCH = 4096  # images x members at a time
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """One student of a population.
+
+    Attributes:
+        arm: Name of what distinguishes it, for example `distilled`.
+        seed: Seed of its initialisation, data draw and data order.
+        ce_weight: Weight of the cross-entropy with the labels.
+        kd_weight: Weight of the divergence from the teacher.
+        feature_weight: Weight of the difference of feature maps.
+        order: Name of the random stream of its seed that orders its images.
+    """
+
+    arm: str
+    seed: int
+    ce_weight: float
+    kd_weight: float
+    feature_weight: float = 0.0
+    order: str = "order"
+
+    @property
+    def weights(self) -> tuple[float, float, float]:
+        """The weights in the order of the loss terms."""
+        return self.ce_weight, self.kd_weight, self.feature_weight
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lessons:
+    """What a population learns from.
+
+    Attributes:
+        inputs: What `student.features` gives for the training pool, `(pool, ...)`.
+        labels: Labels of the pool, `(pool,)`.
+        teacher_logits: Logits of each teacher for the pool, `(teachers, pool, num_classes)`.
+        teachers: Which of them teaches each member, `(members,)`.
+        draws: Rows of the pool that each member trains on, `(members, images)`.
+        validation_inputs: What `student.features` gives for the validation split.
+        validation_labels: Its labels.
+        featured: Rows of the pool that have feature maps, sorted; None without feature maps.
+        teacher_features: Each teacher's feature maps of these `(teachers, featured, ...)`.
+    """
+
+    inputs: Tensor
+    labels: Tensor
+    teacher_logits: Tensor
+    teachers: Tensor
+    draws: Tensor
+    validation_inputs: Tensor
+    validation_labels: Tensor
+    featured: Tensor | None = None
+    teacher_features: Tensor | None = None
+
+    def batch(self, rows: Tensor) -> tuple[Tensor, ...]:
+        """Inputs, labels, teacher logits and, if any, features `(members, images, ...)` of rows."""
+        teachers = self.teachers[:, None]
+        parts = self.inputs[rows], self.labels[rows], self.teacher_logits[teachers, rows]
+        if self.featured is None or self.teacher_features is None:
+            return parts
+        places = torch.searchsorted(self.featured, rows.contiguous())
+        return *parts, self.teacher_features[teachers, places]
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One member's figures after one epoch.
+
+    Losses are means over the epoch's steps, in nats; `feature` is a mean square.
+    """
+
+    epoch: int
+    loss: float
+    ce: float
+    kd: float
+    validation_accuracy: float
+    lr: float
+    feature: float = 0.0
+
+
+_FIGURES = [field.name for field in fields(Epoch)][1:]
+_ACCURACY = _FIGURES.index("validation_accuracy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """One member after training.
+
+    Attributes:
+        member: Which one.
+        state: Its chosen parameters by name, an adapter's (see `features`) included.
+        chosen_epoch: The epoch they come from, counted from 1; 0 = the start, where the first
+            epoch failed.
+        history: Its figures, one entry for each epoch.
+    """
+
+    member: Member
+    state: dict[str, Tensor]
+    chosen_epoch: int
+    history: list[Epoch]
+
+    @property
+    def validation_accuracy(self) -> float:
+        """Validation accuracy of the chosen parameters; NaN where the training failed."""
+        if not math.isfinite(self.history[-1].loss):
+            return math.nan
+        return self.history[self.chosen_epoch - 1].validation_accuracy
+
+
+@contextmanager
+def without_shots(student: Student) -> Iterator[None]:
+    """Run a student's circuit exactly where it would be sampled: for checks and validation."""
+    outcomes = student.outcomes
+    if hasattr(outcomes, "cost"):
+        student.outcomes = None
+    try:
+        yield
+    finally:
+        student.outcomes = outcomes
+
+
+class Population:
+    """Stacked parameters `(members, ...)`, their optimizer, the best weights and the history."""
+
+    def __init__(
+        self,
+        student: Student,
+        members: Sequence[Member],
+        *,
+        starts: Sequence[Mapping[str, Tensor]],
+        spec: DistillSpec,
+    ) -> None:
+        self.student, self.members, self.spec = student, members, spec
+        self.weights = torch.tensor([member.weights for member in members])
+        self.parameters = {
+            name: torch.stack([start[name].detach() for start in starts]).requires_grad_()
+            for name in starts[0]
+        }
+        self.optimizer = torch.optim.AdamW(
+            list(self.parameters.values()), lr=spec.lr, weight_decay=spec.weight_decay
+        )
+        self.best = {name: value.detach().clone() for name, value in self.parameters.items()}
+        self.best_epoch = torch.zeros(len(members), dtype=torch.int64)
+        self.failed = torch.zeros(len(members), dtype=torch.bool)
+        self.history = torch.zeros(0, len(members), len(_FIGURES), dtype=torch.float64)
+        # Shots are counted; an exact circuit has no cost.
+        self.cost = getattr(student.outcomes, "cost", None)
+
+    @property
+    def epochs_done(self) -> int:
+        """Epochs in the history."""
+        return len(self.history)
+
+    @property
+    def size(self) -> int:
+        """Parameters of all members."""
+        return sum(value.numel() for value in self.parameters.values())
+
+    def step(self, loss: Tensor, *, lr: float) -> None:
+        """One step of the optimizer on the sum of the members' losses."""
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.param_groups[0]["lr"] = lr
+        self.optimizer.step()
+        values = [value.detach() for value in self.parameters.values()]
+        finite = [value.isfinite().reshape(len(value), -1).all(dim=1) for value in values]
+        self.failed |= ~torch.stack(finite).all(dim=0)
+        if self.failed.any():
+            # Numbers that are not finite would stop the circuits of the whole population.
+            for name, value in self.parameters.items():
+                value.data[self.failed] = self.best[name][self.failed]
+
+    def end_epoch(
+        self, terms: Tensor, *, validation_inputs: Tensor, validation_labels: Tensor, lr: float
+    ) -> None:
+        """Keep the epoch's mean loss terms `(members, 3)` and choose weights on validation."""
+        accuracy = self._accuracy(validation_inputs, validation_labels)
+        terms[self.failed] = math.nan
+        loss = (self.weights * terms).sum(dim=1)
+        rates = torch.full_like(loss, lr)
+        ce, kd, feature = terms.T
+        row = torch.stack([loss, ce, kd, accuracy, rates, feature], dim=1)
+        self.history = torch.cat([self.history, row[None].double()])
+        accuracies = self.history[:, :, _ACCURACY]
+        # Of equally good epochs the later one: the learning rate has fallen further.
+        chosen = accuracies[-1] >= accuracies.max(dim=0).values
+        if self.spec.selection == "last":
+            chosen = torch.ones_like(chosen)
+        chosen &= ~self.failed
+        for name, value in self.parameters.items():
+            self.best[name][chosen] = value.detach()[chosen]
+        self.best_epoch[chosen] = self.epochs_done
+
+    @torch.no_grad()
+    def _accuracy(self, inputs: Tensor, labels: Tensor) -> Tensor:
+        def logits(parameters: dict[str, Tensor], batch: Tensor) -> Tensor:
+            outputs: Tensor = functional_call(self.student, parameters, (batch,))
+            return outputs
+
+        hits = torch.zeros(len(self.members))
+        size = max(1, _EVALUATION_BATCH // len(self.members))
+        batches = zip(torch.split(inputs, size), torch.split(labels, size), strict=True)
+        with without_shots(self.student):
+            for batch, expected in batches:
+                outputs = vmap(logits, in_dims=(0, None))(of_student(self.parameters), batch)
+                hits += (outputs.argmax(dim=-1) == expected).sum(dim=1)
+        return hits / len(labels)
+
+    def figures(self, epoch: int) -> list[Epoch]:
+        """The members' figures after an epoch, counted from 0."""
+        return [Epoch(epoch + 1, *row.tolist()) for row in self.history[epoch]]
+
+    def trained(self) -> list[Trained]:
+        """The members with their chosen weights and their history."""
+        histories = zip(*(self.figures(epoch) for epoch in range(self.epochs_done)), strict=True)
+        return [
+            Trained(
+                member=member,
+                state={name: value[index].clone() for name, value in self.best.items()},
+                chosen_epoch=int(self.best_epoch[index]),
+                history=list(history),
+            )
+            for index, (member, history) in enumerate(zip(self.members, histories, strict=True))
+        ]
+
+    def save(self, path: Path) -> None:
+        """Write everything that `load` needs to go on to the same bits."""
+        tensors = {"history": self.history, "best_epoch": self.best_epoch}
+        for name, value in self.parameters.items():
+            tensors |= {f"now/{name}": value.detach(), f"best/{name}": self.best[name]}
+            state = self.optimizer.state[value]
+            tensors |= {f"adam/{name}/{key}": item for key, item in state.items()}
+        metadata = {"members": self._identity()}
+        if self.cost is not None:
+            metadata["cost"] = json.dumps(asdict(self.cost))
+        save_tensors(path, tensors, metadata=metadata)
+
+    def load(self, path: Path) -> None:
+        """Go on from a checkpoint.
+
+        Raises:
+            CheckpointError: It belongs to another population.
+        """
+        tensors, metadata = load_tensors(path)
+        if metadata.get("members") != self._identity():
+            raise CheckpointError(
+                f"{path} belongs to another recipe or population; resume with the recipe that "
+                f"wrote it, or delete it to start again"
+            )
+        for name, count in json.loads(metadata.get("cost", "{}")).items():
+            setattr(self.cost, name, count)
+        self.history, self.best_epoch = tensors["history"], tensors["best_epoch"]
+        self.failed = self.history[-1, :, _FIGURES.index("loss")].isnan()
+        for name, value in self.parameters.items():
+            value.data.copy_(tensors[f"now/{name}"])
+            self.best[name] = tensors[f"best/{name}"]
+            prefix = f"adam/{name}/"
+            self.optimizer.state[value] = {
+                key.removeprefix(prefix): item
+                for key, item in tensors.items()
+                if key.startswith(prefix)
+            }
+
+    def _identity(self) -> str:
+        content = {
+            "members": [asdict(member) for member in self.members],
+            "spec": asdict(self.spec),
+            "shapes": {name: list(value.shape) for name, value in self.parameters.items()},
+        }
+        return json.dumps(content, sort_keys=True)

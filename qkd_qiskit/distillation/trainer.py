@@ -1,0 +1,406 @@
+"""The training loop: a population of students of one shape, each member with its own lessons.
+
+Members share every step: their parameters are stacked along a leading dimension S and mapped with
+`torch.func.vmap`. A member's initialisation, data order, targets and loss weights are its own, and
+its figures do not depend on its companions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.func import functional_call, vmap
+
+from qkd_qiskit.data.splits import Data
+from qkd_qiskit.distillation.feature_maps import adapt, make_adapter, of_student
+from qkd_qiskit.distillation.fused import fused_steps
+from qkd_qiskit.distillation.losses import distillation_loss, feature_loss, label_loss
+from qkd_qiskit.distillation.population import (
+    Epoch,
+    Lessons,
+    Member,
+    Population,
+    Trained,
+    without_shots,
+)
+from qkd_qiskit.errors import InputError, TeacherError, TrainingError
+from qkd_qiskit.recipe import DistillSpec
+from qkd_qiskit.recipe.seeds import generator
+from qkd_qiskit.students.base import Student
+from qkd_qiskit.teachers.layer_outputs import captured, only
+from qkd_qiskit.teachers.teacher import Teacher
+
+TERMS = ("ce", "kd", "feature")
+WATCHED = 500  # validation images that follow a training in which they choose nothing
+_LARGE_STEP = 2**24  # parameters x images, of all members
+_DEAD = 1e-9  # a gradient that is nowhere larger than this comes from rounding
+
+
+def train_population(
+    student: Student,
+    members: Sequence[Member],
+    *,
+    starts: Sequence[Mapping[str, Tensor]],
+    lessons: Lessons,
+    spec: DistillSpec,
+    checkpoint: Path | None = None,
+    on_epoch: Callable[[list[Epoch]], None] | None = None,
+    on_step: Callable[[int, float], None] | None = None,
+) -> list[Trained]:
+    """The members after `spec.epochs` epochs, trained together in every step.
+
+    Where the last weights are kept, validation images choose nothing: the first `WATCHED` of them
+    follow the training, all of them are used after its last epoch.
+
+    A member whose parameters stop being finite keeps the weights chosen before; from then on its
+    losses are NaN in its history, and the other members go on.
+
+    Args:
+        student: The shape that the members share; its own parameters are left alone.
+        members: Who is trained.
+        starts: Each member's first parameters by name.
+        lessons: What they learn from.
+        spec: Optimizer, temperatures and how the weights are chosen.
+        checkpoint: File that is written after every epoch and continued from where it exists; a
+            continued training ends with the same bits as one that was never stopped.
+        on_epoch: Called after every epoch with one `Epoch` for each member.
+        on_step: Called after every step with its number, counted from 1, and the members' mean
+            loss; not where whole epochs run fused.
+
+    Raises:
+        TrainingError: A loss term with a weight above 0 gives the student no gradient.
+        InputError: The student has no layer of the name given, or its features do not fit.
+        CheckpointError: The checkpoint belongs to another population.
+        StorageError: The checkpoint could not be written; the one before it is still there.
+    """
+    starts = _with_adapters(student, members, starts=starts, lessons=lessons, spec=spec)
+    population = Population(student, members, starts=starts, spec=spec)
+    if checkpoint is not None and checkpoint.exists():
+        population.load(checkpoint)
+    else:
+        check_terms(student, members, starts=starts, lessons=lessons, spec=spec)
+
+    with _threads_for(population):
+        take_steps = fused_steps(population, lessons) or partial(
+            _steps, population, lessons, on_step=on_step
+        )
+        plan = step_sizes(spec, lessons.draws.shape[1])
+        for epoch in range(population.epochs_done, len(plan)):
+            order = torch.stack(
+                [
+                    draw[torch.randperm(len(draw), generator=stream)]
+                    for member, draw in zip(members, lessons.draws, strict=True)
+                    for stream in [generator(member.seed, member.order, epoch)]
+                ]
+            )
+            lr = _learning_rate(spec, epoch)
+            terms = take_steps(order[:, : sum(plan[epoch])], lr=lr)
+            chooses = spec.selection == "validation" or epoch == len(plan) - 1
+            seen = slice(None if chooses else WATCHED)
+            population.end_epoch(
+                terms,
+                validation_inputs=lessons.validation_inputs[seen],
+                validation_labels=lessons.validation_labels[seen],
+                lr=lr,
+            )
+            if checkpoint is not None:
+                population.save(checkpoint)
+            if on_epoch is not None:
+                on_epoch(population.figures(epoch))
+    return population.trained()
+
+
+def distill(
+    student: Student,
+    teacher: Teacher,
+    data: Data,
+    *,
+    spec: DistillSpec | None = None,
+    train_per_class: int | None = None,
+    seed: int = 0,
+    on_epoch: Callable[[list[Epoch]], None] | None = None,
+) -> Trained:
+    """Trains the student in place from the labels and the teacher; returns what happened.
+
+    Args:
+        student: What learns; it starts from its present parameters.
+        teacher: What teaches.
+        data: Images with a training pool and a validation split.
+        spec: Loss weights, optimizer and schedule; default: `DistillSpec()`.
+        train_per_class: Labelled images per class that are drawn from the pool; None = all.
+        seed: Seed of the draw and of the data order.
+        on_epoch: Called after every epoch with a list of one `Epoch`.
+
+    Raises:
+        TrainingError: As `train_population`.
+        TeacherError: It is none, or does not fit the student.
+        DataError: A class has fewer images than asked for.
+    """
+    if not isinstance(teacher, Teacher):
+        raise TeacherError(
+            f"the teacher is a {type(teacher).__name__}; give what make_teacher returns or, for a "
+            "trained network of your own, Teacher.from_module(network, data)"
+        )
+    spec = spec or DistillSpec()
+    member = Member(
+        arm="distilled",
+        seed=seed,
+        ce_weight=spec.ce_weight,
+        kd_weight=spec.kd_weight,
+        feature_weight=spec.feature_weight,
+    )
+    draws = data.draw(train_per_class, draw="random", seed=seed)[None]
+    (trained,) = train_population(
+        student,
+        [member],
+        starts=[dict(student.named_parameters())],
+        lessons=make_lessons(student, [teacher], data, draws=draws, layer=layer_of(spec)),
+        spec=spec,
+        on_epoch=on_epoch,
+    )
+    student.load_parameters(trained.state)
+    return trained
+
+
+def layer_of(spec: DistillSpec) -> str | None:
+    """The teacher's layer whose feature maps the lessons need; None where none are compared."""
+    return spec.teacher_layer if spec.feature_weight > 0 else None
+
+
+def make_lessons(
+    student: Student,
+    teachers: Teacher | Sequence[Teacher],
+    data: Data,
+    *,
+    draws: Tensor,
+    taught_by: Tensor | None = None,
+    layer: str | None = None,
+) -> Lessons:
+    """The lessons of a population: inputs and what the teachers say, each computed once.
+
+    A reduction that depends on data (pca) and was not fitted yet is fitted to the pool.
+
+    Args:
+        student: Whose fixed preprocessing is applied.
+        teachers: Who gives the logits for the pool.
+        data: Images with a training pool and a validation split.
+        draws: Rows of the pool for each member, `(members, images)`.
+        taught_by: Which of the teachers teaches each member, `(members,)`; default: the first.
+        layer: Layer of the teachers whose feature maps are taken, for the rows that are drawn.
+
+    Raises:
+        InputError: The student takes other images or has another number of classes.
+        TeacherError: A teacher has another number of outputs, or no such layer.
+    """
+    teachers = [teachers] if isinstance(teachers, Teacher) else list(teachers)
+    if (data.image_shape, data.num_classes) != (student.image_shape, student.num_classes):
+        raise InputError(
+            f"the data has images of shape {data.image_shape} in {data.num_classes} classes, the "
+            f"student takes {student.image_shape} and {student.num_classes}; build it with "
+            f"make_student(..., image_shape=data.image_shape, num_classes=data.num_classes)"
+        )
+    for teacher in teachers:
+        if teacher.num_classes != student.num_classes:
+            raise TeacherError(
+                f"the teacher has {teacher.num_classes} outputs, the student "
+                f"{student.num_classes}; give a teacher of the same classes"
+            )
+    first = torch.zeros(len(draws), dtype=torch.int64)
+    featured = None if layer is None else torch.unique(draws)
+    student.fit(data.pool.images)
+    return Lessons(
+        inputs=student.features(data.pool.images),
+        labels=data.pool.labels,
+        teacher_logits=torch.stack([teacher.logits(data.pool.images) for teacher in teachers]),
+        teachers=first if taught_by is None else taught_by,
+        draws=draws,
+        validation_inputs=student.features(data.validation.images),
+        validation_labels=data.validation.labels,
+        featured=featured,
+        teacher_features=None
+        if featured is None or layer is None
+        else torch.stack(
+            [teacher.features(data.pool.images[featured], layer=layer) for teacher in teachers]
+        ),
+    )
+
+
+def check_terms(
+    student: Student,
+    members: Sequence[Member],
+    *,
+    starts: Sequence[Mapping[str, Tensor]],
+    lessons: Lessons,
+    spec: DistillSpec,
+) -> None:
+    """Checks that every loss term in use has a gradient to the students of every arm.
+
+    Two published codes train with a term that never reaches the student; here that is an error. No
+    shots are spent on it.
+
+    Raises:
+        TrainingError: The term has no gradient to the student, or one that is not finite.
+    """
+    arms: dict[str, int] = {}
+    for place, member in enumerate(members):
+        arms.setdefault(member.arm, place)
+    first = lessons.batch(lessons.draws[:, : spec.batch_size])
+    for number, term in enumerate(TERMS):
+        for place in arms.values():
+            member, start = members[place], starts[place]
+            if not member.weights[number]:
+                continue
+            if term == "feature" and lessons.teacher_features is None:
+                raise TrainingError(
+                    f"loss term 'feature' of arm {member.arm!r} has no feature maps to compare "
+                    f"with: make the lessons with the teacher's layer"
+                )
+            batch = tuple(part[place] for part in first)
+            leaves = {name: value.detach().requires_grad_() for name, value in start.items()}
+            with without_shots(student):
+                loss = _terms(student, leaves, batch, spec)[number]
+            parameters = list(of_student(leaves).values())
+            check_term(loss, parameters, name=f"{term!r} of arm {member.arm!r}")
+
+
+def check_term(loss: Tensor, parameters: Sequence[Tensor], *, name: str) -> None:
+    """Checks that a loss term has a gradient to a student's parameters; its graph is kept.
+
+    Raises:
+        TrainingError: It has none, or one that is not finite.
+    """
+    gradients = (
+        torch.autograd.grad(loss, parameters, allow_unused=True, retain_graph=True)
+        if loss.requires_grad
+        else ()
+    )
+    flat = torch.cat([torch.zeros(1), *(g.flatten() for g in gradients if g is not None)])
+    if not bool(flat.isfinite().all()):
+        raise TrainingError(
+            f"loss term {name} gives the student a gradient that is not finite: check the "
+            f"temperatures and the teacher's logits"
+        )
+    if not bool(flat.abs().max() > _DEAD):
+        raise TrainingError(
+            f"loss term {name} gives the student no gradient; it would train nothing: mend the "
+            f"term or set its weight to 0"
+        )
+
+
+def step_sizes(spec: DistillSpec, images: int) -> list[list[int]]:
+    """How many of a member's images each step of each epoch takes."""
+    sizes = [len(part) for part in torch.split(torch.arange(images), spec.batch_size)]
+    left = len(sizes) * spec.epochs if spec.steps is None else spec.steps
+    epochs = (sizes[: max(0, left - len(sizes) * epoch)] for epoch in range(spec.epochs))
+    return [epoch for epoch in epochs if epoch]
+
+
+def _steps(
+    population: Population,
+    lessons: Lessons,
+    order: Tensor,
+    *,
+    lr: float,
+    on_step: Callable[[int, float], None] | None = None,
+) -> Tensor:
+    """Take an epoch's steps; the members' mean loss terms `(members, len(TERMS))`.
+
+    Args:
+        population: Whose parameters are moved.
+        lessons: What it learns from.
+        order: Each member's rows of the pool in the order of their use `(members, images)`.
+        lr: Learning rate of all steps.
+        on_step: As for `train_population`.
+    """
+    student, spec = population.student, population.spec
+    first = population.epochs_done * math.ceil(lessons.draws.shape[1] / spec.batch_size)
+
+    def member_terms(parameters: dict[str, Tensor], *batch: Tensor) -> Tensor:
+        return torch.stack(_terms(student, parameters, batch, spec))
+
+    sums = torch.zeros(len(order), len(TERMS))
+    for number, rows in enumerate(torch.split(order, spec.batch_size, dim=1), start=first + 1):
+        terms = vmap(member_terms)(population.parameters, *lessons.batch(rows))
+        losses = (population.weights * terms).sum(dim=1)
+        population.step(losses.sum(), lr=lr)
+        sums += terms.detach() * rows.shape[1]
+        if on_step is not None:
+            on_step(number, float(losses.detach().nanmean()))
+    return sums / order.shape[1]
+
+
+def _terms(
+    student: Student,
+    parameters: Mapping[str, Tensor],
+    batch: tuple[Tensor, ...],
+    spec: DistillSpec,
+) -> list[Tensor]:
+    """The loss terms of one member on one batch, in the order of `TERMS`."""
+    inputs, labels, teacher_logits, *teacher_features = batch
+    own, layer = of_student(parameters), spec.student_layer
+    if not teacher_features or layer is None:
+        logits = functional_call(student, own, (inputs,))
+        feature = logits.new_zeros(())
+    else:
+        with captured(student, layer, owner="student") as found:
+            logits = functional_call(student, own, (inputs,))
+        features = adapt(parameters, only(found, layer, owner="student"))
+        feature = feature_loss(features, teacher_features[0])
+    kd = distillation_loss(
+        logits,
+        teacher_logits,
+        temperature=spec.temperature,
+        student_temperature=spec.student_temperature,
+    )
+    return [label_loss(logits, labels), kd, feature]
+
+
+def _with_adapters(
+    student: Student,
+    members: Sequence[Member],
+    *,
+    starts: Sequence[Mapping[str, Tensor]],
+    lessons: Lessons,
+    spec: DistillSpec,
+) -> Sequence[Mapping[str, Tensor]]:
+    """The members' first parameters, with those of an adapter where the feature maps need one."""
+    if lessons.teacher_features is None or spec.student_layer is None:
+        return starts
+    one = lessons.inputs[lessons.draws[0, :1]]
+    with torch.no_grad(), captured(student, spec.student_layer, owner="student") as found:
+        student(one)
+    shape = only(found, spec.student_layer, owner="student").shape[1:]
+    return [
+        {
+            **start,
+            **make_adapter(shape, lessons.teacher_features.shape[2:], seed=member.seed),
+        }
+        for member, start in zip(members, starts, strict=True)
+    ]
+
+
+@contextmanager
+def _threads_for(population: Population) -> Iterator[None]:
+    """One torch thread while a step is small.
+
+    A second one brings nothing there, and on a busy machine it costs many times the step.
+    """
+    threads = torch.get_num_threads()
+    if population.size * population.spec.batch_size < _LARGE_STEP:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _learning_rate(spec: DistillSpec, epoch: int) -> float:
+    if spec.schedule == "constant":
+        return spec.lr
+    return spec.lr * 0.5 * (1 + math.cos(math.pi * epoch / spec.epochs))

@@ -1,0 +1,133 @@
+"""The label-only arm with settings of its own: the baseline that a gain has to beat.
+
+By mean accuracy on the validation images, over some of the run's own seeds: first learning rate and
+number of epochs from a grid around the recipe's, then weight decay at the best of them. The
+recipe's own setting is in the grid; ties go to the one that comes first.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from qkd_qiskit.experiments.run_folder import RunFolder, read_json, write_json
+from qkd_qiskit.recipe import DistillSpec, Recipe
+
+LR_FACTORS = (1.0, 3.0, 1 / 3)
+EPOCH_FACTORS = (1.0, 0.5, 2.0)
+WEIGHT_DECAYS = (0.0, 0.01, 0.1)
+TUNING_SEEDS = 5  # at most: the first of the run
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a label-only student is trained.
+
+    Attributes:
+        lr: Adam's learning rate at the start.
+        weight_decay: Decoupled weight decay (AdamW).
+        epochs: Passes over the images.
+    """
+
+    lr: float
+    weight_decay: float
+    epochs: int
+
+    def __str__(self) -> str:
+        return f"lr {self.lr:g}, weight decay {self.weight_decay:g}, {self.epochs} epochs"
+
+    def apply(self, spec: DistillSpec) -> DistillSpec:
+        """The recipe's training with this setting."""
+        return replace(spec, **asdict(self))
+
+
+def first_round(recipe: Recipe) -> list[Setting]:
+    """Learning rates and epochs with the recipe's weight decay, the recipe's setting first."""
+    spec = recipe.distill
+    return [
+        Setting(
+            spec.lr if lr == 1 else float(f"{spec.lr * lr:.3g}"),
+            spec.weight_decay,
+            max(1, round(spec.epochs * epochs)),
+        )
+        for lr, epochs in itertools.product(LR_FACTORS, EPOCH_FACTORS)
+    ]
+
+
+def second_round(folder: RunFolder) -> list[Setting]:
+    """Weight decays at the best of the first round.
+
+    Raises:
+        CheckpointError: A setting of the first round has not been tried yet.
+    """
+    best = _setting(max(_tried(folder, first_round(folder.recipe)), key=_score))
+    others = [decay for decay in WEIGHT_DECAYS if decay != best.weight_decay]
+    return [replace(best, weight_decay=decay) for decay in others]
+
+
+def tuning_seeds(recipe: Recipe) -> tuple[int, ...]:
+    """The seeds on which settings are compared."""
+    return recipe.member_seeds[:TUNING_SEEDS]
+
+
+def tuning_file(folder: RunFolder, setting: Setting) -> Path:
+    """Where the validation accuracies of one setting are kept."""
+    name = f"lr_{setting.lr:g}_decay_{setting.weight_decay:g}_epochs_{setting.epochs}.json"
+    return folder.path / "tuning" / name
+
+
+def keep_tried(folder: RunFolder, setting: Setting, accuracies: list[float]) -> None:
+    """Write the validation accuracies of one setting, one for each tuning seed.
+
+    A seed that has none, as its training failed, has NaN here and null in the file.
+    """
+    content = asdict(setting) | {"validation_accuracy": accuracies}
+    write_json(tuning_file(folder, setting), content)
+
+
+def is_tried(folder: RunFolder, setting: Setting) -> bool:
+    """Whether a setting has its validation accuracies."""
+    return tuning_file(folder, setting).exists()
+
+
+def tuned(folder: RunFolder) -> dict[str, Any]:
+    """What was tried and chosen, for result.json.
+
+    Raises:
+        CheckpointError: A setting has not been tried yet.
+    """
+    tried = _tried(folder, [*first_round(folder.recipe), *second_round(folder)])
+    return {
+        "seeds": list(tuning_seeds(folder.recipe)),
+        "chosen": max(tried, key=_score),
+        "tried": tried,
+    }
+
+
+def chosen_setting(folder: RunFolder) -> Setting:
+    """The setting of the best mean validation accuracy.
+
+    Raises:
+        CheckpointError: A setting has not been tried yet.
+    """
+    return _setting(tuned(folder)["chosen"])
+
+
+def _tried(folder: RunFolder, settings: Sequence[Setting]) -> list[dict[str, Any]]:
+    files = (tuning_file(folder, setting) for setting in dict.fromkeys(settings))
+    return [read_json(path) for path in files]
+
+
+def _setting(tried: Mapping[str, Any]) -> Setting:
+    return Setting(tried["lr"], tried["weight_decay"], tried["epochs"])
+
+
+def _score(tried: Mapping[str, Any]) -> float:
+    """Mean validation accuracy; worst of all where a seed has none, as its training failed."""
+    accuracies = tried["validation_accuracy"]
+    return -math.inf if None in accuracies else fmean(accuracies)

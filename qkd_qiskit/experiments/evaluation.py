@@ -1,0 +1,257 @@
+"""A trained student on a target: accuracy, agreement with the teacher, confidence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import kl_div, log_softmax
+
+from qkd_qiskit.data.splits import Split
+from qkd_qiskit.errors import InputError
+from qkd_qiskit.experiments.quanvolution_evaluation import logits_on_target
+from qkd_qiskit.recipe.seeds import derive_seed, generator
+from qkd_qiskit.students.base import Student
+from qkd_qiskit.students.quantum import QuantumStudent
+from qkd_qiskit.students.quanvolutional import FilterStudent
+from qkd_qiskit.targets import Target
+
+CALIBRATION_BINS = 15
+_EXACT_BATCH = 1024
+_SAMPLED_BATCH = 50
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """One student on one target.
+
+    Attributes:
+        target: Name of the target.
+        images: Number of test images.
+        shots: Shots per image, or None where probabilities are exact.
+        accuracy: Share of images whose largest logit is at the label.
+        exact_accuracy: Accuracy without noise and shots on the same images.
+        agreement: Share of images where student and teacher choose the same class, or None.
+        divergence: KL(teacher || student) at temperature 1, a mean in nats, or None.
+        calibration_error: Expected calibration error, 15 bins of equal width (arXiv 1706.04599).
+        confusion: Counts, row = label, column = choice.
+    """
+
+    target: str
+    images: int
+    shots: int | None
+    accuracy: float
+    exact_accuracy: float
+    agreement: float | None
+    divergence: float | None
+    calibration_error: float
+    confusion: list[list[int]]
+
+
+def evaluate(
+    student: Student,
+    split: Split,
+    *,
+    target: Target | str = "exact",
+    teacher_logits: Tensor | None = None,
+    shots: int | None = None,
+    seed: int = 0,
+    on_batch: Callable[[int], None] | None = None,
+) -> Evaluation:
+    """The figures of a student on every image of a split.
+
+    Args:
+        student: A trained student. A classical one has no circuit: every target gives the exact
+            figures.
+        split: Images and labels; on a sampled target take `subset(split, limit=...)`.
+        target: A target or its name: exact, aer, fake_torino, ...
+        teacher_logits: Teacher's logits for the same images `(images, num_classes)`.
+        shots: Shots per image on a sampled target; default: the target's.
+        seed: Seed of the shots.
+        on_batch: Called with the number of images just evaluated.
+
+    Raises:
+        TargetError: The target is unknown or cannot run the circuit.
+        InputError: Images, labels or logits are not those that the student takes.
+    """
+    target = Target.parse(target) if isinstance(target, str) else target
+    if tuple(split.images.shape[1:]) != student.image_shape:
+        raise InputError(
+            f"images of shape {tuple(split.images.shape[1:])} were given; this student takes "
+            f"{student.image_shape} (channels, height, width)"
+        )
+    if int(split.labels.max()) >= student.num_classes:
+        raise InputError(
+            f"labels up to {int(split.labels.max())} were given; this student has "
+            f"{student.num_classes} classes, numbered from 0"
+        )
+    expected = (len(split), student.num_classes)
+    if teacher_logits is not None and tuple(teacher_logits.shape) != expected:
+        raise InputError(
+            f"teacher_logits have shape {tuple(teacher_logits.shape)}; give {expected}, one row "
+            f"for each image of the split"
+        )
+    if not target.ideal and student.circuit is not None:
+        shots = (target.shots if shots is None else shots) if target.sampled else None
+        logits = target_logits(
+            student, split.images, target=target, shots=shots, seed=seed, on_batch=on_batch
+        )
+    else:
+        shots, logits = None, None
+        if on_batch is not None:
+            on_batch(len(split))
+    return judge(
+        student,
+        split,
+        logits=logits,
+        target=target.name,
+        teacher_logits=teacher_logits,
+        shots=shots,
+    )
+
+
+def judge(
+    student: Student,
+    split: Split,
+    *,
+    logits: Tensor | None,
+    target: str,
+    teacher_logits: Tensor | None = None,
+    shots: int | None = None,
+) -> Evaluation:
+    """The figures of a student whose logits are known.
+
+    Args:
+        student: Whose they are.
+        split: Images and labels.
+        logits: `(images, num_classes)` as measured; None = the exact ones.
+        target: Where they were measured.
+        teacher_logits: As for `evaluate`.
+        shots: Shots per image; None where nothing was sampled.
+    """
+    exact = exact_logits(student, split.images)
+    logits = exact if logits is None else logits
+    choices = logits.argmax(dim=1)
+    agreement, divergence = agreement_and_divergence(logits, teacher_logits)
+    return Evaluation(
+        target=target,
+        images=len(split),
+        shots=shots,
+        accuracy=_share(choices == split.labels),
+        exact_accuracy=_share(exact.argmax(dim=1) == split.labels),
+        agreement=agreement,
+        divergence=divergence,
+        calibration_error=calibration_error(logits.softmax(dim=1), split.labels),
+        confusion=confusion_counts(choices, split.labels, num_classes=student.num_classes),
+    )
+
+
+def subset(split: Split, *, limit: int, seed: int = 0) -> tuple[Split, Tensor]:
+    """A random part of at most `limit` images, the same for the same seed, and its rows."""
+    rows = torch.randperm(len(split), generator=generator(seed, "test subset"))[:limit]
+    return split[rows], rows
+
+
+@torch.no_grad()
+def exact_logits(student: Student, images: Tensor) -> Tensor:
+    """Logits `(images, num_classes)` without noise and shots."""
+    return torch.cat(
+        [student(student.features(batch)) for batch in torch.split(images, _EXACT_BATCH)]
+    )
+
+
+@torch.no_grad()
+def target_logits(
+    student: Student,
+    images: Tensor,
+    *,
+    target: Target,
+    shots: int | None = None,
+    seed: int = 0,
+    on_batch: Callable[[int], None] | None = None,
+) -> Tensor:
+    """Logits `(images, num_classes)` from outcome frequencies on a target.
+
+    The images go in batches, each as one PUB with its own seed. Of a quanvolutional student every
+    patch is a circuit with `shots` shots.
+    """
+    if isinstance(student, FilterStudent):
+        return logits_on_target(
+            student, images, target=target, shots=shots, seed=seed, on_batch=on_batch
+        )
+    assert isinstance(student, QuantumStudent)
+    compiled = target.compile(student.circuit)
+    logits = []
+    for number, batch in enumerate(torch.split(images, _SAMPLED_BATCH)):
+        values = parameter_values(student, batch, names=compiled.parameters)
+        probabilities = target.probabilities(
+            compiled, values, shots=shots, seed=derive_seed(seed, "shots", target.name, number)
+        )
+        logits.append(student.decode(torch.as_tensor(probabilities)))
+        if on_batch is not None:
+            on_batch(len(batch))
+    return torch.cat(logits)
+
+
+@torch.no_grad()
+def parameter_values(
+    student: QuantumStudent, images: Tensor, *, names: tuple[str, ...]
+) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    """Circuit parameters `(images, parameters)` in radians, columns in the order of `names`."""
+    inputs = student.encode(student.features(images)).double()
+    weights = student.weights.detach().double().expand(len(images), -1)
+    columns = dict(zip(student.input_names, inputs.T, strict=True))
+    columns |= dict(zip(student.weight_names, weights.T, strict=True))
+    return torch.stack([columns[name] for name in names], dim=1).numpy()
+
+
+def confusion_counts(choices: Tensor, labels: Tensor, *, num_classes: int) -> list[list[int]]:
+    """How often each class was chosen: row = label, column = choice.
+
+    Args:
+        choices: Chosen classes `(images,)`.
+        labels: True classes `(images,)`.
+        num_classes: Number of rows and columns.
+    """
+    counts = torch.zeros(num_classes, num_classes, dtype=torch.int64)
+    counts.index_put_((labels, choices), torch.ones_like(choices), accumulate=True)
+    rows: list[list[int]] = counts.tolist()
+    return rows
+
+
+def calibration_error(probabilities: Tensor, labels: Tensor) -> float:
+    """Expected calibration error: mean |accuracy - confidence| over bins of confidence.
+
+    Guo et al. (arXiv 1706.04599, equation 3), 15 bins of equal width, weighted by their images.
+
+    Args:
+        probabilities: Class probabilities `(images, num_classes)`.
+        labels: True classes `(images,)`.
+    """
+    confidence, choices = probabilities.double().max(dim=1)
+    hits = (choices == labels).double()
+    bins = (confidence * CALIBRATION_BINS).ceil().long().clamp(1, CALIBRATION_BINS) - 1
+    gaps = torch.zeros(CALIBRATION_BINS, dtype=torch.float64).index_add(0, bins, hits - confidence)
+    return float(gaps.abs().sum() / len(labels))
+
+
+def agreement_and_divergence(
+    logits: Tensor, teacher_logits: Tensor | None
+) -> tuple[float | None, float | None]:
+    """Share of equal choices, and KL(teacher || student) in nats; None without a teacher."""
+    if teacher_logits is None:
+        return None, None
+    divergence = kl_div(
+        log_softmax(logits.double(), dim=1),
+        log_softmax(teacher_logits.double(), dim=1),
+        reduction="batchmean",
+        log_target=True,
+    )
+    return _share(logits.argmax(dim=1) == teacher_logits.argmax(dim=1)), float(divergence)
+
+
+def _share(hits: Tensor) -> float:
+    return float(hits.double().mean())

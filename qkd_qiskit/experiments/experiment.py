@@ -1,0 +1,237 @@
+"""Paired arms x seeds as one run: teacher, cells of students, targets, statistics.
+
+An arm is a named change of the recipe. Within a seed all arms share the draw of images, their
+order, the initialisation and the validation split; the test set is used once, at the end.
+`qkd distill` and `qkd study` are both `run`, with few arms and seeds or many.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from qkd_qiskit.circuits.openqasm import dump_circuit
+from qkd_qiskit.data.splits import Data, load_data
+from qkd_qiskit.errors import CheckpointError, RecipeError
+from qkd_qiskit.experiments.arms import ARMS, check_arms
+from qkd_qiskit.experiments.baseline_tuning import tuned
+from qkd_qiskit.experiments.callbacks import Observer
+from qkd_qiskit.experiments.comparisons import compare_arms
+from qkd_qiskit.experiments.results import add_target, collect_result, keep_other_targets
+from qkd_qiskit.experiments.run_folder import CIRCUIT, DEVICES, RunFolder
+from qkd_qiskit.experiments.tasks import (
+    Cell,
+    Scene,
+    evaluate_members,
+    is_trained,
+    member_cells,
+    new_student,
+    recipe_targets,
+    rounds,
+    train_cell,
+    training_outcomes,
+)
+from qkd_qiskit.experiments.teachers import Faculty, load_faculty
+from qkd_qiskit.experiments.workers import Workers, run_cells
+from qkd_qiskit.recipe import Recipe
+from qkd_qiskit.storage import load_tensors, write_text
+from qkd_qiskit.students.base import Student
+from qkd_qiskit.students.class_bins import shows_outcomes, tell_outcomes
+from qkd_qiskit.students.factory import load_student
+from qkd_qiskit.targets import Target
+
+
+class _Timing:
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        spent = time.perf_counter() - started
+        self.seconds[f"{name}_s"] = round(self.seconds.get(f"{name}_s", 0.0) + spent, 2)
+
+
+def run(
+    folder: RunFolder,
+    *,
+    observer: Observer | None = None,
+    command: str = "",
+    workers: Workers | None = None,
+) -> dict[str, Any]:
+    """Everything that the recipe in the folder asks for and that is not there yet.
+
+    Returns what is written to result.json. Stopped at any moment and called again, it ends with the
+    same weights and figures, whoever the workers are.
+
+    Args:
+        folder: What is run, and where it is written.
+        observer: Hears of the progress.
+        command: What was typed, for the report.
+        workers: Where cells run; default: in this process, one after the other.
+
+    Raises:
+        InputError: Something in the recipe does not fit the data, the teacher or a target, or the
+            cluster does not answer.
+        TrainingError: A loss term does not reach the student.
+        WorkerError: Workers keep dying.
+        StorageError: The disk is full, or the folder cannot be written.
+    """
+    observer, workers = observer or Observer(), workers or Workers()
+    recipe, timing = folder.recipe, _Timing()
+    check_arms(recipe)
+    workers.check()
+    trained = all(is_trained(folder, cell) for cell in member_cells(recipe))
+    if not trained:
+        _check_place(folder)
+    targets = recipe_targets(recipe)
+    with timing("data"):
+        observer.stage("data")
+        data = load_data(recipe.data, seed=recipe.seed)
+        student = new_student(recipe, data, arm=_student_arm(recipe))
+        if not trained:
+            _check_before_training(recipe, data, student=student, targets=targets)
+    with timing("teacher"):
+        observer.stage("teacher")
+        faculty = _faculty(folder, data, observer)
+    if student.circuit is not None:
+        write_text(folder.path / CIRCUIT, dump_circuit(student.circuit))
+    scene = Scene(folder=folder, data=data, faculty=faculty, targets=targets)
+    for cells in rounds(folder):
+        if workers.parallel:
+            with timing("cells"):
+                observer.stage(cells[0].population if cells[0].setting else "students")
+                run_cells(folder, cells, workers=workers, targets=targets, observer=observer)
+        for cell in cells:
+            with timing(cell.population):
+                _train_here(scene, cell, observer=observer)
+    members = [(arm, seed) for seed in recipe.member_seeds for arm in recipe.arms]
+    for target in targets:
+        with timing(target.name):
+            observer.stage(target.name)
+            evaluate_members(scene, target, members, observer=observer)
+    result = collect_result(
+        folder,
+        student=student,
+        faculty=faculty,
+        data=data,
+        targets=targets,
+        timing=timing.seconds,
+        command=command,
+    )
+    result["training_cost"] = _training_cost(folder)
+    if any(ARMS[arm].tuned for arm in recipe.arms):
+        result["tuning"] = tuned(folder)
+    if shows_outcomes(student):
+        result["outcomes"] = _outcomes(folder, data)
+    if folder.result is not None:
+        keep_other_targets(result, folder.result)
+    result["comparisons"] = compare_arms(result)
+    folder.end(result)
+    return result
+
+
+def evaluate_run(
+    folder: RunFolder,
+    target_name: str,
+    *,
+    shots: int | None = None,
+    observer: Observer | None = None,
+) -> dict[str, Any]:
+    """The result of a finished run with the figures on one more target added.
+
+    Raises:
+        CheckpointError: The run has not ended.
+        TargetError: The target is unknown or cannot run the circuit.
+    """
+    observer = observer or Observer()
+    recipe, result = folder.recipe, folder.ended()
+    shots = recipe.shots if shots is None else shots
+    target = Target.parse(target_name, shots=shots, seed=recipe.seed)
+    observer.stage("data")
+    data = load_data(recipe.data, seed=recipe.seed)
+    faculty = _faculty(folder, data, observer)
+    observer.stage(target.name)
+    scene = Scene(folder=folder, data=data, faculty=faculty, targets=[target])
+    members = [(arm, seed) for seed in recipe.member_seeds for arm in recipe.arms]
+    evaluate_members(scene, target, members, observer=observer)
+    student = load_student(folder.member(_student_arm(recipe), recipe.member_seeds[0]))
+    add_target(result, folder, target=target, student=student)
+    result["comparisons"] = compare_arms(result)
+    folder.end(result)
+    return result
+
+
+def _student_arm(recipe: Recipe) -> str:
+    """The first arm with the recipe's own student, which stands for the run's circuit."""
+    return next((arm for arm in recipe.arms if ARMS[arm].kind is None), recipe.arms[0])
+
+
+def _check_place(folder: RunFolder) -> None:
+    """Raise where students are trained on a real device, which is not done here."""
+    recipe, spec = folder.recipe, folder.recipe.distill
+    if (folder.path / DEVICES).exists():
+        raise CheckpointError(
+            f"{folder.path} is trained on {spec.train_target} by jobs; to go on: "
+            f"qkd collect {folder.path}"
+        )
+    before = [arm for arm in recipe.arms if ARMS[arm].before]
+    if before or spec.train_target.startswith("ibm_"):
+        what = f"arm {before[0]!r}" if before else f"distill.train_target {spec.train_target!r}"
+        raise RecipeError(
+            f"{what} is for training on a real device: train with distill.train_target exact and "
+            f"distill.gradient exact first, then: qkd submit RUN --backend ibm_<name> --train spsa"
+        )
+
+
+def _check_before_training(
+    recipe: Recipe, data: Data, *, student: Student, targets: Sequence[Target]
+) -> None:
+    """Raise now what would otherwise be raised after the teacher or the students are trained."""
+    data.draw_for(recipe.data, seed=recipe.member_seeds[0])
+    for target in targets:
+        if not target.ideal and student.circuit is not None:
+            target.compile(student.circuit)
+    for noisy in sorted({ARMS[arm].noisy for arm in recipe.arms}):
+        training_outcomes(recipe, student, noisy=noisy)
+
+
+def _faculty(folder: RunFolder, data: Data, observer: Observer) -> Faculty:
+    def on_epoch(epoch: int, epochs: int, loss: float, accuracy: float) -> None:
+        observer.teacher_epoch(epoch, epochs=epochs, loss=loss, accuracy=accuracy)
+
+    return load_faculty(folder, data, train=True, on_epoch=on_epoch)
+
+
+def _train_here(scene: Scene, cell: Cell, *, observer: Observer) -> None:
+    """Train a cell in this process, unless it is there already."""
+    if not is_trained(scene.folder, cell):
+        tuning = cell.setting is not None
+        observer.stage(f"tuning: {cell.setting}" if tuning else " and ".join(cell.arms))
+        train_cell(scene, cell, observer=observer)
+
+
+def _outcomes(folder: RunFolder, data: Data) -> dict[str, Any]:
+    """What the outcomes of the first seed's circuits say of the test points of each class."""
+    recipe, seed = folder.recipe, folder.recipe.member_seeds[0]
+    arms = [arm for arm in recipe.arms if ARMS[arm].kind is None]
+    before = new_student(recipe, data, arm=arms[0], seed=seed)
+    trained: dict[str, Student] = {arm: load_student(folder.member(arm, seed)) for arm in arms}
+    return {"seed": seed, **tell_outcomes(before, trained, data.test)}
+
+
+def _training_cost(folder: RunFolder) -> dict[str, Any]:
+    """What training from shots has cost each population: calls, steps, circuits, executions."""
+    costs: dict[str, Any] = {}
+    for cell in member_cells(folder.recipe):
+        checkpoint = folder.checkpoint(cell.name)
+        cost = load_tensors(checkpoint)[1].get("cost") if checkpoint.exists() else None
+        if cost is not None:
+            total = costs.setdefault(cell.population, {})
+            for name, number in json.loads(cost).items():
+                total[name] = total.get(name, 0) + number
+    return costs

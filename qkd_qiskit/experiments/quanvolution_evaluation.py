@@ -1,0 +1,150 @@
+"""A quanvolution on a target: every patch of every image is a circuit, for every filter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qkd_qiskit.circuits.quanvolution import Quanvolution
+from qkd_qiskit.errors import InputError
+from qkd_qiskit.recipe.seeds import derive_seed
+from qkd_qiskit.students.quanvolutional import FilterStudent
+from qkd_qiskit.targets import Target
+
+_CHUNK = 2**11  # patches of one PUB
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchCost:
+    """What feature maps cost on a target.
+
+    Attributes:
+        circuits: Circuit runs: patches times filters.
+        shots: Shots of each, or None where probabilities are exact.
+        two_qubit_gates: Two-qubit gates of a circuit as it runs there.
+        duration_s: Duration of one shot of a circuit in seconds, where the target knows it.
+    """
+
+    circuits: int
+    shots: int | None
+    two_qubit_gates: int
+    duration_s: float | None
+
+    @property
+    def executions(self) -> int | None:
+        """Circuit runs times shots; None where nothing is sampled."""
+        return None if self.shots is None else self.circuits * self.shots
+
+
+def patch_cost(
+    layer: Quanvolution, images: Tensor, *, target: Target, shots: int | None = None
+) -> PatchCost:
+    """What `maps_on_target` will cost, which runs nothing.
+
+    Args:
+        layer: The filters.
+        images: Images `(N, channels, height, width)`.
+        target: Where they would run.
+        shots: Shots per circuit; default: the target's.
+
+    Raises:
+        TargetError: The target cannot run the circuit.
+    """
+    compiled = target.compile(layer.circuit)
+    return PatchCost(
+        circuits=layer.circuit_runs(images),
+        shots=(shots or target.shots) if target.sampled else None,
+        two_qubit_gates=compiled.two_qubit_gates,
+        duration_s=compiled.duration_s,
+    )
+
+
+@torch.no_grad()
+def maps_on_target(
+    layer: Quanvolution,
+    images: Tensor,
+    *,
+    target: Target,
+    shots: int | None = None,
+    seed: int = 0,
+    on_batch: Callable[[int], None] | None = None,
+) -> Tensor:
+    """Feature maps `(N, channels, rows, columns)` from outcome frequencies on a target.
+
+    A chunk of images goes as one PUB for each filter, with all their patches.
+
+    Args:
+        layer: The filters.
+        images: Images `(N, channels, height, width)`.
+        target: Where every patch is run.
+        shots: Shots per patch and filter; default: the target's.
+        seed: Seed of the shots.
+        on_batch: Called with the number of images just done.
+
+    Raises:
+        TargetError: The target cannot run the circuit.
+    """
+    rows, columns = layer.map_shape(images)
+    compiled = target.compile(layer.circuit)
+    names = [parameter.name for parameter in layer.parts.input_params]
+    weight_names = [parameter.name for parameter in layer.parts.weight_params]
+    maps = []
+    for number, batch in enumerate(torch.split(images, max(1, _CHUNK // (rows * columns)))):
+        angles = dict(zip(names, layer.angles(batch).double(), strict=True))
+        channels = []
+        for place, weight in enumerate(layer.weight.double()):
+            shared = {
+                name: value.expand(len(batch) * rows * columns)
+                for name, value in zip(weight_names, weight, strict=True)
+            }
+            columns_by_name = angles | shared
+            values = torch.stack([columns_by_name[name] for name in compiled.parameters], dim=1)
+            probabilities = target.probabilities(
+                compiled,
+                values.numpy(),
+                shots=shots,
+                seed=derive_seed(seed, "patches", target.name, number, place),
+            )
+            found = layer.from_probabilities(torch.as_tensor(np.asarray(probabilities)))
+            channels.append(found.reshape(len(batch), rows, columns, -1).movedim(-1, 1))
+        maps.append(torch.cat(channels, dim=1))
+        if on_batch is not None:
+            on_batch(len(batch))
+    return torch.cat(maps).to(layer.weight.dtype)
+
+
+@torch.no_grad()
+def logits_on_target(
+    student: FilterStudent,
+    images: Tensor,
+    *,
+    target: Target,
+    shots: int | None = None,
+    seed: int = 0,
+    on_batch: Callable[[int], None] | None = None,
+) -> Tensor:
+    """Logits `(N, num_classes)` of a network whose quanvolution runs on a target.
+
+    Args:
+        student: A quanvolutional student, or a teacher as `as_student` gives it.
+        images: As for `maps_on_target`, and so are the others.
+        target: Where.
+        shots: Per patch and filter.
+        seed: Of the shots.
+        on_batch: Called as images are done.
+
+    Raises:
+        InputError: The student has no quanvolution.
+        TargetError: The target cannot run the circuit.
+    """
+    if not isinstance(student.filters, Quanvolution):
+        raise InputError("a convolution has no circuit to run on a target; it is exact everywhere")
+    maps = maps_on_target(
+        student.filters, images, target=target, shots=shots, seed=seed, on_batch=on_batch
+    )
+    logits: Tensor = student.classifier(maps.flatten(1))
+    return logits

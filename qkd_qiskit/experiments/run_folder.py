@@ -1,0 +1,258 @@
+"""The run folder: what a run has written, and how it goes on after a stop.
+
+    runs/NAME/
+      recipe.yaml  teacher.safetensors  circuit.qasm  result.json  report.html
+      teachers/seed_N.safetensors
+      checkpoints/POPULATION.safetensors
+      tuning/SETTING.json
+      ARM/seed_N/  student.json  weights.safetensors  metrics.jsonl  evaluations.json
+      bench/  noise.csv  shots.csv  figures
+      devices/NAME/  submission.json  journal.jsonl  jobs/
+
+Every file is written whole or not at all. A finished piece is found again and not done twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from qkd_qiskit.data.arrays import file_digest
+from qkd_qiskit.distillation.population import Epoch
+from qkd_qiskit.errors import CheckpointError, StorageError
+from qkd_qiskit.recipe import Recipe
+from qkd_qiskit.recipe.parsing import dump_recipe, load_recipe
+from qkd_qiskit.storage import remove_unfinished, write_text
+
+RECIPE, RESULT, REPORT = "recipe.yaml", "result.json", "report.html"
+DEVICES = "devices"
+TEACHER, CIRCUIT = "teacher.safetensors", "circuit.qasm"
+
+
+class RunFolder:
+    """One run on disk.
+
+    Attributes:
+        path: The folder.
+        recipe: The recipe that it was started with.
+    """
+
+    def __init__(self, path: Path, recipe: Recipe) -> None:
+        self.path, self.recipe = path, recipe
+
+    @classmethod
+    def create(cls, path: str | Path, recipe: Recipe) -> RunFolder:
+        """A new folder that holds the recipe, its paths made absolute.
+
+        Raises:
+            CheckpointError: The folder holds something already.
+            DataError: The recipe's own data file cannot be read.
+            StorageError: The folder cannot be written.
+        """
+        path = Path(path)
+        try:
+            found = [path] if path.is_file() else list(path.iterdir()) if path.exists() else []
+        except OSError as error:
+            raise StorageError(f"output folder {path}: {error.strerror or error}") from error
+        if path / RECIPE in found:
+            raise CheckpointError(
+                f"output folder {path} holds another run; give another --out, or continue that "
+                f"run with --resume {path}"
+            )
+        if found:
+            what = "is a file" if path.is_file() else f"holds other files ({found[0].name})"
+            raise CheckpointError(f"output folder {path} {what}; give a new or empty folder")
+        recipe = _settled(recipe)
+        write_text(path / RECIPE, dump_recipe(recipe))
+        return cls(path, recipe)
+
+    def discard(self) -> None:
+        """Remove the folder again where it holds nothing but its recipe."""
+        with contextlib.suppress(OSError):
+            if [entry.name for entry in self.path.iterdir()] == [RECIPE]:
+                (self.path / RECIPE).unlink()
+                self.path.rmdir()
+
+    @classmethod
+    def open(cls, path: str | Path) -> RunFolder:
+        """A folder that `create` made.
+
+        Raises:
+            CheckpointError: There is no run in the folder.
+            RecipeError: Its recipe cannot be read.
+        """
+        path = Path(path)
+        if not (path / RECIPE).is_file():
+            raise CheckpointError(
+                f"{path} holds no run ({RECIPE} is not there); give the folder of a run, "
+                f"for example runs/digits"
+            )
+        return cls(path, load_recipe(path / RECIPE))
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """What result.json holds, or None before the run has ended."""
+        return read_json(self.path / RESULT) if (self.path / RESULT).exists() else None
+
+    def ended(self) -> dict[str, Any]:
+        """What result.json holds.
+
+        Raises:
+            CheckpointError: The run has not ended.
+        """
+        result = self.result
+        if result is None:
+            raise CheckpointError(
+                f"{self.path} has no {RESULT}: the run has not ended; continue it with "
+                f"qkd distill --resume {self.path}"
+            )
+        return result
+
+    def end(self, result: Mapping[str, Any]) -> None:
+        """Write result.json, and clear away what processes that were killed on the way left.
+
+        Raises:
+            StorageError: The file could not be written.
+        """
+        write_json(self.path / RESULT, result)
+        remove_unfinished(self.path)
+
+    def member(self, arm: str, seed: int) -> Path:
+        """Folder of one trained student."""
+        return self.path / arm / f"seed_{seed}"
+
+    def checkpoint(self, population: str) -> Path:
+        """File of a population that is being trained."""
+        return self.path / "checkpoints" / f"{population}.safetensors"
+
+    def metrics(self, arm: str, seed: int) -> list[Epoch]:
+        """The figures of one student, epoch by epoch."""
+        path = self.member(arm, seed) / "metrics.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        figures = (_parse_epoch(line) for line in lines)
+        return [epoch for epoch in figures if epoch is not None]
+
+    def append_metrics(self, arm: str, seed: int, epoch: Epoch) -> None:
+        """Write the figures of one more epoch, in place of what an interrupted run had after it."""
+        path = self.member(arm, seed) / "metrics.jsonl"
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        if text.count("\n") == epoch.epoch - 1 and (not text or text.endswith("\n")):
+            append_line(path, _epoch_line(epoch))
+        else:
+            kept = [figures for figures in self.metrics(arm, seed) if figures.epoch < epoch.epoch]
+            self.write_metrics(arm, seed, [*kept, epoch])
+
+    def write_metrics(self, arm: str, seed: int, history: Sequence[Epoch]) -> None:
+        """Write the figures of all epochs, in place of what is there."""
+        path = self.member(arm, seed) / "metrics.jsonl"
+        write_text(path, "".join(_epoch_line(epoch) for epoch in history))
+
+    def evaluations(self, arm: str, seed: int) -> dict[str, Any]:
+        """What has been evaluated of one student: target -> figures."""
+        path = self.member(arm, seed) / "evaluations.json"
+        return read_json(path) if path.exists() else {}
+
+    def add_evaluation(self, arm: str, seed: int, *, key: str, figures: Mapping[str, Any]) -> None:
+        """Keep the figures of one student on one target."""
+        evaluations = self.evaluations(arm, seed) | {key: dict(figures)}
+        write_json(self.member(arm, seed) / "evaluations.json", evaluations)
+
+
+def _settled(recipe: Recipe) -> Recipe:
+    """The recipe as it is understood from any working directory, with the digest of its data."""
+
+    def absolute(path: str | None) -> str | None:
+        return None if path is None else str(Path(path).absolute())
+
+    data = recipe.data
+    digest = data.digest or (None if data.file is None else file_digest(data.file))
+    return replace(
+        recipe,
+        data=replace(data, root=absolute(data.root), file=absolute(data.file), digest=digest),
+        teacher=replace(recipe.teacher, checkpoint=absolute(recipe.teacher.checkpoint)),
+        student=replace(recipe.student, circuit=absolute(recipe.student.circuit)),
+    )
+
+
+def new_folder(recipe_name: str, *, suffix: str = "", parent: Path = Path("runs")) -> Path:
+    """A path for a new run that nothing is at: runs/digits, then runs/digits-2, ..."""
+    stem = re.sub(r"[^\w.-]", "_", Path(recipe_name).stem) or "run"
+    return next(path for path in numbered_paths(parent / f"{stem}{suffix}") if not path.exists())
+
+
+def numbered_paths(path: Path) -> Iterator[Path]:
+    """The path, then with -2, -3, ... behind it."""
+    yield path
+    number = 2
+    while True:
+        yield path.with_name(f"{path.name}-{number}")
+        number += 1
+
+
+def _epoch_line(epoch: Epoch) -> str:
+    return json.dumps(_finite(asdict(epoch)), allow_nan=False) + "\n"
+
+
+def _parse_epoch(line: str) -> Epoch | None:
+    """The figures in a line, or None for one that was cut short."""
+    try:
+        figures = json.loads(line)
+        known = {key: math.nan if item is None else item for key, item in figures.items()}
+        return Epoch(int(known.pop("epoch")), **known)
+    except (ValueError, TypeError, AttributeError, KeyError):
+        return None
+
+
+def _finite(content: Any) -> Any:
+    """The same with null for every number that JSON does not have: NaN and the infinities."""
+    if isinstance(content, Mapping):
+        return {name: _finite(item) for name, item in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(item) for item in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append one line to a file.
+
+    Raises:
+        StorageError: The line could not be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(line)
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        CheckpointError: The file is missing or damaged.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} cannot be read ({error}); delete it and run --resume to write it again"
+        ) from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} holds no object; delete it and run --resume")
+    return content
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write an object as indented JSON, whole or not at all; what is not finite is null.
+
+    Raises:
+        StorageError: The file could not be written.
+    """
+    write_text(path, json.dumps(_finite(content), indent=2, allow_nan=False) + "\n")

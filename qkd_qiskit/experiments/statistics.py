@@ -1,0 +1,198 @@
+"""Statistics of paired seeds: intervals, tests, effect sizes and how many seeds a gain needs.
+
+Values are one per seed; accuracies are fractions, gains are points (100 x a difference).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import special, stats
+
+from qkd_qiskit.recipe.seeds import derive_seed
+
+CONFIDENCE = 0.95
+POWER = 0.8
+PLANNED_GAINS = (0.5, 1.0, 2.0)  # points
+_RESAMPLES = 9999
+_LEAST_FOR_BOOTSTRAP = 3  # resamples of two pairs are three values
+_MOST_SEEDS = 100_000
+_ROUNDING = 1e-9
+_NODES = 400
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean of the seeds' values, and half of its 95 % t interval (None below two values)."""
+    count = len(values)
+    mean = math.fsum(values) / count
+    if count < 2:
+        return mean, None
+    quantile = float(stats.t.ppf(0.5 + CONFIDENCE / 2, count - 1))
+    return mean, quantile * _spread(values) / math.sqrt(count)
+
+
+def paired_gain(treated: Sequence[float], baseline: Sequence[float]) -> dict[str, Any]:
+    """Mean difference of paired accuracies, in points, with a 95 % t interval.
+
+    Args:
+        treated: Accuracies as fractions, one for each seed.
+        baseline: Accuracies of the same seeds.
+
+    Returns:
+        mean (points; None without pairs), ci95 ([low, high] in points; None below two pairs) and
+        seeds (number of pairs).
+    """
+    points = differences(treated, baseline)
+    if not points:
+        return {"mean": None, "ci95": None, "seeds": 0}
+    mean, half = mean_interval(points)
+    interval = None if half is None else [mean - half, mean + half]
+    return {"mean": mean, "ci95": interval, "seeds": len(points)}
+
+
+def compare(treated: Sequence[float], baseline: Sequence[float]) -> dict[str, Any]:
+    """All that is said about paired accuracies: `paired_gain` and what follows here.
+
+    Returns:
+        Beside the keys of `paired_gain`: bootstrap95 ([low, high] in points), p (of the paired t
+        test, two-sided), effect (Cohen's d_z), detectable (the gain in points that these seeds
+        would have told from zero with a power of 0.8) and seeds_needed (planned gain in points ->
+        number of seeds). Each is None where there are too few pairs or no spread to say it.
+    """
+    points = differences(treated, baseline)
+    return paired_gain(treated, baseline) | {
+        "bootstrap95": bootstrap_interval(points),
+        "p": paired_p(points),
+        "effect": effect_size(points),
+        "detectable": detectable_gain(points),
+        "seeds_needed": {f"{gain:g}": seeds_needed(points, gain=gain) for gain in PLANNED_GAINS},
+    }
+
+
+def differences(treated: Sequence[float], baseline: Sequence[float]) -> list[float]:
+    """Differences of paired accuracies in points.
+
+    Raises:
+        ValueError: They are not as many.
+    """
+    return [100 * (a - b) for a, b in zip(treated, baseline, strict=True)]
+
+
+def bootstrap_interval(points: Sequence[float]) -> list[float] | None:
+    """95 % bootstrap interval of the mean (bias-corrected and accelerated), reproducible.
+
+    Efron, "Better bootstrap confidence intervals", JASA 82 (1987) 171. None below three values.
+    """
+    if len(points) < _LEAST_FOR_BOOTSTRAP:
+        return None
+    if _spread(points) == 0:
+        return [points[0], points[0]]
+    found = stats.bootstrap(
+        (np.asarray(points),),
+        np.mean,
+        confidence_level=CONFIDENCE,
+        n_resamples=_RESAMPLES,
+        method="BCa",
+        rng=np.random.default_rng(derive_seed(0, "bootstrap")),
+    )
+    return [float(found.confidence_interval.low), float(found.confidence_interval.high)]
+
+
+def paired_p(points: Sequence[float]) -> float | None:
+    """Two-sided p value of the paired t test; 1 where all differences are 0.
+
+    None below two pairs, and where all differences are the same but not 0: there is no spread to
+    hold them against.
+    """
+    if len(points) < 2:
+        return None
+    if _spread(points) == 0:
+        return 1.0 if abs(points[0]) < _ROUNDING else None
+    return float(stats.ttest_1samp(np.asarray(points), 0.0).pvalue)
+
+
+def effect_size(points: Sequence[float]) -> float | None:
+    """Cohen's d_z: the mean difference over the standard deviation of the differences.
+
+    Cohen, "Statistical power analysis for the behavioral sciences" (1988), section 2.3.5.
+    """
+    if len(points) < 2 or _spread(points) == 0:
+        return None
+    return math.fsum(points) / len(points) / _spread(points)
+
+
+def seeds_needed(points: Sequence[float], *, gain: float) -> int | None:
+    """Paired seeds that would tell a gain (points) from zero, with the spread of these pairs.
+
+    For a two-sided paired t test at 5 % with a power of 0.8; None without a spread, and above
+    100,000.
+    """
+    if len(points) < 2 or _spread(points) == 0:
+        return None
+    effect = abs(gain) / _spread(points)
+    low, high = 1, 2
+    while _power(effect, high) < POWER:
+        low, high = high, 2 * high
+        if high > _MOST_SEEDS:
+            return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if _power(effect, middle) >= POWER else (middle, high)
+    return high
+
+
+def detectable_gain(points: Sequence[float]) -> float | None:
+    """The gain (points) that as many pairs of this spread tell from zero with a power of 0.8."""
+    if len(points) < 2 or _spread(points) == 0:
+        return None
+    low, high = 0.0, 1.0
+    while _power(high, len(points)) < POWER:
+        low, high = high, 2 * high
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (low, middle) if _power(middle, len(points)) >= POWER else (middle, high)
+    return high * _spread(points)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P values corrected for their number by Holm's step-down method.
+
+    Holm, "A simple sequentially rejective multiple test procedure", Scand. J. Statist. 6 (1979) 65.
+    """
+    from statsmodels.stats.multitest import multipletests
+
+    if not p_values:
+        return []
+    corrected: npt.NDArray[np.float64] = multipletests(p_values, method="holm")[1]
+    return [float(value) for value in corrected]
+
+
+def _power(effect: float, seeds: int) -> float:
+    """Power of the two-sided paired t test at 5 %, to 1e-6.
+
+    Summed over what the spread may come out as. The same from scipy's noncentral t distribution is
+    NaN at many places, among them 2 pairs at an effect of 6.
+    """
+    critical, weights = _critical_effects(seeds)
+    centre = effect * math.sqrt(seeds)
+    return float(weights @ (special.ndtr(centre - critical) + special.ndtr(-centre - critical)))
+
+
+@cache
+def _critical_effects(seeds: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Mean over its true standard error from which p is below 5 %, at `_NODES` spreads; weights."""
+    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
+    spreads = np.sqrt(stats.chi2.ppf((nodes + 1) / 2, seeds - 1) / (seeds - 1))
+    return float(stats.t.ppf(0.5 + CONFIDENCE / 2, seeds - 1)) * spreads, weights / 2
+
+
+def _spread(values: Sequence[float]) -> float:
+    """Standard deviation with n - 1; exactly 0 where values differ by rounding alone."""
+    mean = math.fsum(values) / len(values)
+    spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
+    return 0.0 if spread < _ROUNDING else spread

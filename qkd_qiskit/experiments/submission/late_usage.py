@@ -1,0 +1,46 @@
+"""What finished submissions have used, where the service told it only later."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from qkd_qiskit.errors import InputError, SubmissionError
+from qkd_qiskit.experiments.run_folder import RunFolder
+from qkd_qiskit.experiments.submission.batching import EVALUATE
+from qkd_qiskit.experiments.submission.device import describe_jobs, open_runner
+from qkd_qiskit.experiments.submission.submission import Submission
+from qkd_qiskit.experiments.submission.training import TRAIN
+from qkd_qiskit.targets.ibm.connection import RuntimeConnection
+from qkd_qiskit.targets.ibm.job_records import read_journal
+
+logger = logging.getLogger(__name__)
+
+
+def settled(
+    run: RunFolder, submission: Submission, connect: Callable[[], RuntimeConnection]
+) -> dict[str, Any]:
+    """What result.json holds, with the QPU seconds that were not known when it was written.
+
+    Args:
+        run: The run.
+        submission: One that is finished.
+        connect: Gives its device; called where there is something to ask.
+    """
+    result = run.ended()
+    folder = submission.folder(run)
+    if not read_journal(folder).unsettled():
+        return result
+    try:
+        with open_runner(run, submission, connect()):
+            pass  # its end asks for what is not known
+    except (SubmissionError, InputError) as error:
+        logger.warning("%s: what it used stays unknown: %s", submission.name, error)
+        return result
+    if submission.evaluate:
+        result["targets"][submission.name]["device"].update(describe_jobs(folder, EVALUATE))
+    if submission.train:
+        result["trained_on"].update(describe_jobs(folder, TRAIN))
+    run.end(result)
+    return result

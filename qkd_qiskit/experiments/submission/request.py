@@ -1,0 +1,92 @@
+"""What a user asks of a device."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from qkd_qiskit.errors import InputError
+from qkd_qiskit.experiments.results import BASELINE, TREATMENT
+from qkd_qiskit.recipe import CLASSICAL_STUDENTS, Arm, DistillSpec, Mode, Recipe
+
+SHARE_OF_LR = 0.2
+"""Learning rate of a training on a device, as a share of the recipe's: its gradients scatter."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What is asked of a device; None = what the recipe says.
+
+    Attributes:
+        backend: Device of the account, or a snapshot such as fake_torino.
+        mode: How jobs are submitted.
+        shots: Shots per circuit.
+        limit: Test images.
+        seeds: Seeds of the students.
+        max_qpu_seconds: QPU seconds that all its jobs may use; None = no limit.
+        again: Whether to measure once more what was measured.
+    """
+
+    backend: str
+    mode: Mode | None = None
+    shots: int | None = None
+    limit: int | None = None
+    seeds: tuple[int, ...] | None = None
+    max_qpu_seconds: float | None = None
+    again: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """How students are trained on a device.
+
+    Attributes:
+        gradient: spsa (one job a step) or parameter_shift (two).
+        steps: Steps of the optimizer.
+        batch_size: Images per step; None = the recipe's.
+        lr: Learning rate; None = `SHARE_OF_LR` of the recipe's.
+        shifted_weights: Weights that a step of parameter_shift shifts; None = all.
+        fresh: Whether students start untrained; else from the run's.
+        evaluate: Whether they are evaluated on the device afterwards.
+    """
+
+    gradient: Literal["spsa", "parameter_shift"]
+    steps: int
+    batch_size: int | None = None
+    lr: float | None = None
+    shifted_weights: int | None = None
+    fresh: bool = False
+    evaluate: bool = False
+
+
+def trained_arms(recipe: Recipe) -> tuple[Arm, ...]:
+    """The arms of a run that are trained on a device: label-only and distilled.
+
+    Raises:
+        InputError: The run has neither.
+    """
+    arms = tuple(arm for arm in recipe.arms if arm in (BASELINE, TREATMENT))
+    if not arms or recipe.student.kind in CLASSICAL_STUDENTS:
+        raise InputError(
+            f"the run has the arms {', '.join(recipe.arms)} of kind {recipe.student.kind}; on a "
+            "device, label_only and distilled are trained, with a circuit"
+        )
+    return arms
+
+
+def training_spec(recipe: Recipe, training: Training, *, backend: str, images: int) -> DistillSpec:
+    """How the recipe's students are trained on a device, from so many images each."""
+    spec = recipe.distill
+    batch_size = training.batch_size or spec.batch_size
+    share = 1.0 if training.fresh else SHARE_OF_LR
+    return replace(
+        spec,
+        gradient=training.gradient,
+        train_target=backend,
+        steps=training.steps,
+        epochs=math.ceil(training.steps / math.ceil(images / batch_size)),
+        batch_size=batch_size,
+        lr=training.lr or share * spec.lr,
+        shifted_weights=training.shifted_weights,
+    )

@@ -1,0 +1,367 @@
+"""A run's students on a device: begun, gone on with, collected."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from qkd_qiskit.errors import BudgetError, CheckpointError
+from qkd_qiskit.experiments.callbacks import Observer
+from qkd_qiskit.experiments.comparisons import compare_arms
+from qkd_qiskit.experiments.experiment import run
+from qkd_qiskit.experiments.results import add_figures, describe_circuit
+from qkd_qiskit.experiments.run_folder import RunFolder
+from qkd_qiskit.experiments.submission.batching import (
+    EVALUATE,
+    Group,
+    Member,
+    chunks,
+    group_students,
+    images_per_job,
+)
+from qkd_qiskit.experiments.submission.device import (
+    check_takes_jobs,
+    describe_jobs,
+    open_device,
+    open_runner,
+    place_of,
+)
+from qkd_qiskit.experiments.submission.late_usage import settled
+from qkd_qiskit.experiments.submission.request import Request, Training
+from qkd_qiskit.experiments.submission.students import check_seeds, prepare_exam
+from qkd_qiskit.experiments.submission.submission import (
+    Submission,
+    begin_or_go_on,
+    find_submissions,
+    first_name,
+)
+from qkd_qiskit.experiments.submission.training import (
+    TRAIN,
+    derive_run,
+    derived_recipe,
+    train_members,
+)
+from qkd_qiskit.recipe import Mode
+from qkd_qiskit.recipe.seeds import derive_seed
+from qkd_qiskit.targets.compiled_circuit import CompiledCircuit
+from qkd_qiskit.targets.ibm.connection import RuntimeConnection
+from qkd_qiskit.targets.ibm.job_plan import executed_shots
+from qkd_qiskit.targets.ibm.job_records import read_journal
+from qkd_qiskit.targets.ibm.job_runner import Runner
+from qkd_qiskit.targets.ibm.target import RuntimeTarget
+from qkd_qiskit.targets.ibm.usage_model import device_timing
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a submission.
+
+    Attributes:
+        folder: The run with the figures.
+        result: What its result.json holds.
+        submission: What was asked.
+        already: Whether it had been finished before.
+    """
+
+    folder: RunFolder
+    result: dict[str, Any]
+    submission: Submission
+    already: bool = False
+
+
+def submit_run(folder: RunFolder, request: Request, *, observer: Observer | None = None) -> Outcome:
+    """The trained students of a run on a device, with their figures in its result.json.
+
+    What was begun goes on; what is finished is not done again.
+
+    Raises:
+        InputError: The run, the device or a number is not accepted.
+        SubmissionError: The service failed; the run goes on where it was left.
+        BudgetError: The next job would pass the QPU seconds that are allowed.
+    """
+    observer = observer or Observer()
+    folder.ended()
+    wanted, connection = _wanted(folder, request, observer=observer)
+    begun = begin_or_go_on(folder, wanted, again=request.again)
+    if begun.finished:
+        return Outcome(folder, settled(folder, begun, lambda: connection), begun, already=True)
+    return _finish(folder, _allowed(begun, request), connection, observer=observer)
+
+
+def begin_training(
+    start: RunFolder,
+    request: Request,
+    training: Training,
+    *,
+    out: str | None = None,
+    observer: Observer | None = None,
+    command: str = "",
+) -> RunFolder:
+    """The run in which a run's students are trained on a device; `collect_run` trains them.
+
+    One that was begun with the same request is given back.
+
+    Args:
+        start: A finished run.
+        request: The device, and how it is used.
+        training: How its students are trained there.
+        out: Folder of the new run; default: beside the run, named after it and the device.
+        observer: Hears of the progress.
+        command: What was typed, for the report.
+
+    Raises:
+        InputError: The run, the device or a number is not accepted.
+        SubmissionError: The service does not answer.
+    """
+    observer = observer or Observer()
+    start.ended()
+    recipe = derived_recipe(start, request, training, seeds=check_seeds(start, request.seeds))
+    observer.stage(f"connecting to {request.backend}")
+    connection = open_device(request.backend, options=recipe.runtime)
+    check_takes_jobs(connection)
+    place = place_of(connection)
+    name = first_name(request.backend, place, shots=recipe.shots, usual_shots=recipe.shots)
+    folder = derive_run(start, recipe, out=out, name=name.replace(":", "-"))
+    known = [found for found in find_submissions(folder) if found.train]
+    if known:
+        if not known[0].finished:
+            _allowed(known[0], request).save(folder)
+        return folder
+    Submission(
+        name=name,
+        backend=request.backend,
+        place=place,
+        mode=recipe.runtime.mode,
+        shots=recipe.shots,
+        limit=recipe.test_limit,
+        seeds=recipe.member_seeds,
+        images_per_job=0,
+        max_qpu_seconds=request.max_qpu_seconds,
+        train=True,
+        evaluate=training.evaluate,
+        command=command,
+    ).save(folder)
+    return folder
+
+
+def collect_run(folder: RunFolder, *, observer: Observer | None = None) -> list[Outcome]:
+    """Everything that was asked of devices for a run, brought to its end.
+
+    Raises:
+        CheckpointError: Nothing was submitted.
+        SubmissionError: As `submit_run`.
+    """
+    observer = observer or Observer()
+    known = find_submissions(folder)
+    if not known:
+        raise CheckpointError(
+            f"{folder.path} has no submission; begin with qkd submit {folder.path} --backend NAME"
+        )
+    outcomes = []
+    for submission in known:
+        connect = partial(_reconnect, folder, submission, observer=observer)
+        if submission.finished:
+            result = settled(folder, submission, connect)
+            outcomes.append(Outcome(folder, result, submission, already=True))
+        else:
+            outcomes.append(_finish(folder, submission, connect(), observer=observer))
+    return outcomes
+
+
+def _reconnect(
+    folder: RunFolder, submission: Submission, *, observer: Observer
+) -> RuntimeConnection:
+    """The device that something was submitted to."""
+    options = replace(folder.recipe.runtime, mode=submission.mode)
+    observer.stage(f"connecting to {submission.backend}")
+    connection = open_device(submission.backend, options=options)
+    _check_place(folder, submission, connection)
+    return connection
+
+
+def _wanted(
+    folder: RunFolder, request: Request, *, observer: Observer
+) -> tuple[Submission, RuntimeConnection]:
+    """The request with the recipe's values, and its device."""
+    recipe = folder.recipe
+    mode = request.mode or recipe.runtime.mode
+    seeds = check_seeds(folder, request.seeds)
+    observer.stage(f"connecting to {request.backend}")
+    connection = open_device(request.backend, options=replace(recipe.runtime, mode=mode))
+    shots, place = request.shots or recipe.shots, place_of(connection)
+    wanted = Submission(
+        name=first_name(request.backend, place, shots=shots, usual_shots=recipe.shots),
+        backend=request.backend,
+        place=place,
+        mode=mode,
+        shots=shots,
+        limit=request.limit or recipe.test_limit,
+        seeds=seeds,
+        images_per_job=0,
+        max_qpu_seconds=request.max_qpu_seconds,
+    )
+    return wanted, connection
+
+
+def _check_place(folder: RunFolder, submission: Submission, connection: RuntimeConnection) -> None:
+    """Raise where a rehearsal would go on with a real device, or the other way round."""
+    place = place_of(connection)
+    if place != submission.place:
+        raise CheckpointError(
+            f"{submission.folder(folder)} was begun on a {submission.place} and this would be a "
+            f"{place}; set or unset QKD_RUNTIME_URL as it was, or begin anew with qkd submit"
+        )
+
+
+def _finish(
+    folder: RunFolder,
+    submission: Submission,
+    connection: RuntimeConnection,
+    *,
+    observer: Observer,
+) -> Outcome:
+    """Run what is not run yet, and write figures, result and record."""
+    if not read_journal(submission.folder(folder)).totals().pending:
+        check_takes_jobs(connection)  # else there are jobs to read, whatever the device does now
+    described: dict[str, Any] | None = None
+    with open_runner(folder, submission, connection, watch=observer.jobs) as runner:
+        target = RuntimeTarget(
+            connection.backend,
+            runner=runner,
+            prefix=TRAIN,
+            shots=submission.shots,
+            seed=folder.recipe.seed,
+        )
+        if submission.train:
+            train_members(folder, target, observer=observer)
+        if submission.evaluate:
+            compiled = _evaluate(folder, submission, runner, target, observer=observer)
+            described = {
+                "shots": executed_shots(submission.shots, twirled=runner.options.twirled),
+                "calibration_date": target.calibration_date,
+                "seeds": list(submission.seeds),
+                "circuit": describe_circuit(compiled),
+            }
+        runner.settle()
+        mode, calibrated = runner.mode, target.calibration_date
+    # After the session is closed: a device is not kept waiting for simulators.
+    if submission.train and folder.result is None:
+        run(folder, observer=observer, command=submission.command)
+    result = folder.ended()
+    if described is not None:
+        described["device"] = _device(folder, submission, EVALUATE, mode=mode)
+        add_figures(result, folder, key=submission.name, described=described)
+        result["comparisons"] = compare_arms(result)
+    if submission.train:
+        result["trained_on"] = _device(folder, submission, TRAIN, mode=mode) | {
+            "calibration_date": calibrated
+        }
+    folder.end(result)
+    done = replace(submission, finished=True).save(folder)
+    return Outcome(folder, result, done)
+
+
+def _device(
+    folder: RunFolder, submission: Submission, prefix: str, *, mode: Mode
+) -> dict[str, Any]:
+    """What result.json says of the jobs whose keys begin with a prefix."""
+    place = {"place": submission.place, "backend": submission.backend, "mode": mode}
+    return place | describe_jobs(submission.folder(folder), prefix)
+
+
+def _allowed(submission: Submission, request: Request) -> Submission:
+    """A submission that goes on, with the mode and the limit that are now asked for."""
+    limit = request.max_qpu_seconds or submission.max_qpu_seconds
+    return replace(submission, mode=request.mode or submission.mode, max_qpu_seconds=limit)
+
+
+def _evaluate(
+    folder: RunFolder,
+    submission: Submission,
+    runner: Runner,
+    target: RuntimeTarget,
+    *,
+    observer: Observer,
+) -> CompiledCircuit:
+    """Measure all students, write their figures into the run, and return the first circuit."""
+    observer.stage("data")
+    exam = prepare_exam(folder, seeds=submission.seeds, limit=submission.limit)
+    observer.stage(f"compiling for {submission.backend}")
+    groups = group_students(exam.quantum, target)
+    options = runner.options
+    if not submission.images_per_job:
+        submission = replace(
+            submission,
+            images_per_job=images_per_job(
+                groups,
+                shots=submission.shots,
+                limits=runner.limits,
+                twirled=options.twirled,
+                timing=device_timing(target.backend),
+            ),
+        )
+    submission.save(folder)
+    observer.stage(submission.name)
+    logits = measure(
+        runner,
+        groups,
+        exam.split.images,
+        submission=submission,
+        seed=folder.recipe.seed,
+        observer=observer,
+    )
+    shots = executed_shots(submission.shots, twirled=options.twirled)
+    exam.grade(folder, logits, key=submission.name, shots=shots)
+    return groups[0].compiled
+
+
+def measure(
+    runner: Runner,
+    groups: Sequence[Group],
+    images: Tensor,
+    *,
+    submission: Submission,
+    seed: int,
+    observer: Observer,
+) -> dict[Member, Tensor]:
+    """Logits `(images, num_classes)` of every student: all jobs are sent, then collected.
+
+    Args:
+        runner: Where jobs are sent.
+        groups: The students.
+        images: Test images.
+        submission: Shots, and images of a job.
+        seed: Seed of the shots, where a simulator runs the jobs.
+        observer: Hears of the images that are measured.
+    """
+    parts = dict(chunks(len(images), per_job=submission.images_per_job))
+    found: dict[str, dict[Member, Tensor]] = {}
+
+    def submit(key: str) -> None:
+        pubs = [group.pub(images[parts[key]], shots=submission.shots) for group in groups]
+        runner.submit(key, pubs, seed=derive_seed(seed, submission.name, key) >> 33)
+
+    def collect(keys: Iterable[str]) -> None:
+        for key in [key for key in keys if key not in found]:
+            found[key] = {}
+            for group, counts in zip(groups, runner.collect(key), strict=True):
+                found[key] |= group.logits(counts)
+            observer.evaluated(parts[key].stop - parts[key].start, total=len(images))
+
+    sent: list[str] = []
+    for key in parts:
+        try:
+            submit(key)
+        except BudgetError:
+            # What is on its way may turn out cheaper than expected, and is not lost either way.
+            collect(sent)
+            submit(key)
+        sent.append(key)
+    collect(sent)
+    members = [member for group in groups for member in group.members]
+    return {member: torch.cat([found[key][member] for key in parts]) for member in members}

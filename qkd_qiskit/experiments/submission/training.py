@@ -1,0 +1,167 @@
+"""Students trained on a device: a run of its own, begun from another and brought to its end.
+
+The new run holds what it began with as the arms `label_only_before` and `distilled_before`, so that
+both can be evaluated in the same jobs. Both arms of all seeds train as one population: a step is
+one job (SPSA) or two (parameter shift). Steps are not stored one by one: a training that was
+stopped goes on from its last epoch and reads the jobs since then from the journal.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from torch import Tensor
+
+from qkd_qiskit.data.splits import load_data
+from qkd_qiskit.errors import CheckpointError, StorageError
+from qkd_qiskit.experiments.callbacks import Observer
+from qkd_qiskit.experiments.comparisons import BEFORE
+from qkd_qiskit.experiments.run_folder import CIRCUIT, RECIPE, RunFolder, numbered_paths
+from qkd_qiskit.experiments.submission.request import Request, Training, trained_arms, training_spec
+from qkd_qiskit.experiments.tasks import Cell, Scene, is_trained, train_cell
+from qkd_qiskit.experiments.teachers import load_faculty, teacher_files
+from qkd_qiskit.recipe import Recipe
+from qkd_qiskit.students.factory import load_student
+from qkd_qiskit.students.quantum import QuantumStudent
+from qkd_qiskit.targets.gradients import parameter_shift, spsa
+from qkd_qiskit.targets.gradients.base import SampledOutcomes
+from qkd_qiskit.targets.ibm.target import RuntimeTarget
+
+TRAIN = "train/"
+_STARTED = ("metrics.jsonl", "weights.safetensors", "student.json", "circuit.qasm")
+
+
+def derived_recipe(
+    start: RunFolder, request: Request, training: Training, *, seeds: Sequence[int]
+) -> Recipe:
+    """The recipe of a training on a device that begins with a run's students.
+
+    Raises:
+        InputError: The run has no students that can be trained there.
+    """
+    recipe = start.recipe
+    arms = trained_arms(recipe)
+    data = load_data(recipe.data, seed=recipe.seed)
+    images = len(data.draw_for(recipe.data, seed=seeds[0]))
+    before = () if training.fresh else tuple(BEFORE[arm] for arm in arms)
+    return replace(
+        recipe,
+        arms=(*arms, *before),
+        distill=training_spec(recipe, training, backend=request.backend, images=images),
+        runtime=replace(recipe.runtime, mode=request.mode or "session"),
+        shots=request.shots or recipe.shots,
+        test_limit=request.limit or recipe.test_limit,
+        seeds=tuple(seeds),
+    )
+
+
+def derive_run(start: RunFolder, recipe: Recipe, *, out: str | None, name: str) -> RunFolder:
+    """The run of a training: one that was begun with the same recipe, or a new one.
+
+    Args:
+        start: The run whose students are trained on.
+        recipe: What `derived_recipe` gave.
+        out: Its folder; default: beside the run, named after it and the device.
+        name: The device's name in that folder's.
+
+    Raises:
+        CheckpointError: The folder holds something else.
+        StorageError: The folder cannot be written.
+    """
+    if out is not None:
+        path = Path(out)
+        if not (path / RECIPE).exists():
+            return _create(start, recipe, path)
+        found = RunFolder.open(path)
+        if found.recipe != recipe:
+            raise CheckpointError(
+                f"{path} holds another run; give another --out, or finish that one with "
+                f"qkd collect {path}"
+            )
+        return found
+    base = start.path.absolute().with_name(f"{start.path.absolute().name}-on-{name}")
+    for path in numbered_paths(base):
+        if not path.exists():
+            return _create(start, recipe, path)
+        if (path / RECIPE).exists():
+            found = RunFolder.open(path)
+            if found.recipe == recipe:
+                return found
+    raise AssertionError
+
+
+def train_members(run: RunFolder, target: RuntimeTarget, *, observer: Observer) -> None:
+    """Train the students of a derived run on a device, unless they are.
+
+    Raises:
+        SubmissionError: The service failed; the training goes on where it was left.
+        BudgetError: The next job would pass the QPU seconds that are allowed.
+    """
+    recipe = run.recipe
+    cell = training_cell(recipe)
+    if is_trained(run, cell):
+        return
+    observer.stage("data")
+    data = load_data(recipe.data, seed=recipe.seed)
+    faculty = load_faculty(run, data)
+    observer.stage(f"compiling for {target.name}")
+    scene = Scene(
+        folder=run,
+        data=data,
+        faculty=faculty,
+        targets=(),
+        outcomes=lambda student: outcomes_on(target, student, recipe),
+        starts=_starts(run, cell),
+    )
+    observer.stage(f"training on {target.name}")
+    train_cell(scene, cell, observer=observer)
+
+
+def training_cell(recipe: Recipe) -> Cell:
+    """The students that are trained, as one population."""
+    return Cell("students", trained_arms(recipe), recipe.member_seeds)
+
+
+def outcomes_on(target: RuntimeTarget, student: QuantumStudent, recipe: Recipe) -> SampledOutcomes:
+    """A student's circuit on a device, differentiable as the recipe says."""
+    compiled, spec = target.compile(student.circuit), recipe.distill
+    if spec.gradient == "spsa":
+        return spsa(target, compiled, seed=recipe.seed)
+    return parameter_shift(target, compiled, shifted=spec.shifted_weights, seed=recipe.seed)
+
+
+def _starts(run: RunFolder, cell: Cell) -> dict[tuple[str, int], Mapping[str, Tensor]]:
+    if not set(BEFORE.values()) & set(run.recipe.arms):
+        return {}
+    return {
+        (arm, seed): dict(load_student(run.member(BEFORE[arm], seed)).named_parameters())
+        for arm, seed in cell.members
+    }
+
+
+def _create(start: RunFolder, recipe: Recipe, path: Path) -> RunFolder:
+    """A new run with the teacher and the students that it begins with: whole, or not there."""
+    made = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        run = RunFolder.create(made, recipe)
+        for name in dict.fromkeys((*teacher_files(recipe).values(), CIRCUIT)):
+            (made / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(start.path / name, made / name)
+        for arm, before in BEFORE.items():
+            for seed in recipe.member_seeds if before in recipe.arms else ():
+                run.member(before, seed).mkdir(parents=True)
+                for name in _STARTED:
+                    if (start.member(arm, seed) / name).exists():
+                        shutil.copy2(start.member(arm, seed) / name, run.member(before, seed))
+        if path.exists():  # an empty folder
+            path.rmdir()
+        made.rename(path)
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+    return RunFolder.open(path)

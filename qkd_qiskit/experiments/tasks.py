@@ -1,0 +1,314 @@
+"""Cells of a run: members that train together, and what is then evaluated.
+
+A cell is a part of a population: its arms at a few seeds. Which cells there are follows from the
+recipe alone, not from who runs them: a run gives the same figures however many processes share it,
+and whatever was finished before it was stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from qkd_qiskit.data.splits import Data
+from qkd_qiskit.distillation.population import Epoch, Lessons, Member
+from qkd_qiskit.distillation.trainer import layer_of, make_lessons, step_sizes, train_population
+from qkd_qiskit.experiments.arms import ARMS, draw_images, loss_weights, soft_targets, training_spec
+from qkd_qiskit.experiments.baseline_tuning import (
+    Setting,
+    chosen_setting,
+    first_round,
+    is_tried,
+    keep_tried,
+    second_round,
+    tuning_seeds,
+)
+from qkd_qiskit.experiments.callbacks import Observer
+from qkd_qiskit.experiments.evaluation import evaluate, subset
+from qkd_qiskit.experiments.results import evaluation_key
+from qkd_qiskit.experiments.run_folder import RunFolder
+from qkd_qiskit.experiments.teachers import Faculty
+from qkd_qiskit.recipe import DistillSpec, Recipe
+from qkd_qiskit.recipe.seeds import derive_seed
+from qkd_qiskit.students.base import WEIGHTS_FILE, Student
+from qkd_qiskit.students.class_bins import learn_bins
+from qkd_qiskit.students.factory import load_student, make_student
+from qkd_qiskit.students.quantum import QuantumStudent
+from qkd_qiskit.targets import Target
+from qkd_qiskit.targets.gradients import noisy_outcomes, parameter_shift, spsa
+
+SEEDS_PER_CELL = 10  # enough for a step to be cheap, few enough for cells to be shared out
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Members that train together.
+
+    Attributes:
+        population: What they have in common.
+        arms: Their arms.
+        seeds: Their seeds; every arm is trained with each.
+        part: Number of this part of the population, from 0.
+        setting: The setting that is tried, of a cell that only tunes.
+    """
+
+    population: str
+    arms: tuple[str, ...]
+    seeds: tuple[int, ...]
+    part: int = 0
+    setting: Setting | None = None
+
+    @property
+    def name(self) -> str:
+        """A name that no other cell of the run has."""
+        return self.population if self.part == 0 else f"{self.population} {self.part + 1}"
+
+    @property
+    def members(self) -> list[tuple[str, int]]:
+        """Arm and seed of each member."""
+        return [(arm, seed) for arm in self.arms for seed in self.seeds]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What all cells of a run share.
+
+    Attributes:
+        folder: Where everything is written.
+        data: Images.
+        faculty: Who teaches.
+        targets: Where students are evaluated.
+        outcomes: Where the circuit of a student runs while it trains; None = where the recipe says.
+        starts: First parameters of a member by arm and seed; members without are initialised.
+    """
+
+    folder: RunFolder
+    data: Data
+    faculty: Faculty
+    targets: Sequence[Target]
+    outcomes: Callable[[QuantumStudent], Callable[[Tensor, Tensor], Tensor]] | None = None
+    starts: Mapping[tuple[str, int], Mapping[str, Tensor]] = field(default_factory=dict)
+
+
+def recipe_targets(recipe: Recipe) -> list[Target]:
+    """Where the students of a recipe are evaluated."""
+    return [Target.parse(name, shots=recipe.shots, seed=recipe.seed) for name in recipe.targets]
+
+
+def rounds(folder: RunFolder) -> Iterator[list[Cell]]:
+    """The cells of a run in rounds: which there are in one can depend on the rounds before it."""
+    recipe = folder.recipe
+    if any(ARMS[arm].tuned for arm in recipe.arms):
+        first = first_round(recipe)
+        yield _tuning_cells(recipe, first)
+        yield _tuning_cells(recipe, second_round(folder), start=len(first))
+    yield member_cells(recipe)
+
+
+def _tuning_cells(recipe: Recipe, settings: Sequence[Setting], *, start: int = 0) -> list[Cell]:
+    seeds = tuning_seeds(recipe)
+    return [
+        Cell("tuning", ("label_only_tuned",), seeds, part, setting)
+        for part, setting in enumerate(dict.fromkeys(settings), start=start)
+    ]
+
+
+def member_cells(recipe: Recipe) -> list[Cell]:
+    """The cells with the students of the run."""
+    seeds, cells = recipe.member_seeds, []
+    for population in dict.fromkeys(ARMS[arm].population for arm in recipe.arms):
+        arms = tuple(arm for arm in recipe.arms if ARMS[arm].population == population)
+        for part, start in enumerate(range(0, len(seeds), SEEDS_PER_CELL)):
+            cells.append(Cell(population, arms, seeds[start : start + SEEDS_PER_CELL], part))
+    return cells
+
+
+def is_trained(folder: RunFolder, cell: Cell) -> bool:
+    """Whether the students of a cell, or the accuracies of a tried setting, are on disk."""
+    if cell.setting is not None:
+        return is_tried(folder, cell.setting)
+    return all((folder.member(*member) / WEIGHTS_FILE).exists() for member in cell.members)
+
+
+def is_finished(folder: RunFolder, cell: Cell, targets: Sequence[Target]) -> bool:
+    """Whether the students of a cell are on disk with their figures on every target."""
+    if not is_trained(folder, cell) or cell.setting is not None:
+        return is_trained(folder, cell)
+    keys = {evaluation_key(folder.recipe, target) for target in targets}
+    return all(keys <= set(folder.evaluations(*member)) for member in cell.members)
+
+
+def new_student(recipe: Recipe, data: Data, *, arm: str, seed: int = 0) -> Student:
+    """The student of an arm as it is before training."""
+    student = make_student(
+        replace(recipe.student, kind=ARMS[arm].kind or recipe.student.kind),
+        image_shape=data.image_shape,
+        num_classes=data.num_classes,
+        seed=seed,
+    )
+    student.fit(data.pool.images)
+    if recipe.student.readout == "learned":
+        learn_bins(student, data.pool[data.draw_for(recipe.data, seed=seed)])
+    return student
+
+
+def train_cell(scene: Scene, cell: Cell, *, observer: Observer) -> None:
+    """Train the members of a cell, and write their students; go on from where it was stopped.
+
+    Raises:
+        TrainingError: A loss term does not reach the student.
+        StorageError: The disk is full, or the folder cannot be written.
+    """
+    folder, recipe = scene.folder, scene.folder.recipe
+    spec = _cell_spec(scene, cell)
+    members = [_member(recipe, arm, seed) for arm, seed in cell.members]
+    students = {
+        seed: new_student(recipe, scene.data, arm=cell.arms[0], seed=seed) for seed in cell.seeds
+    }
+    shape = students[cell.seeds[0]]
+    if scene.outcomes is not None and isinstance(shape, QuantumStudent):
+        shape.outcomes = scene.outcomes(shape)
+    else:
+        shape.outcomes = training_outcomes(recipe, shape, noisy=ARMS[cell.arms[0]].noisy)
+    starts = {seed: dict(student.named_parameters()) for seed, student in students.items()}
+    lessons = _lessons(scene, cell, shape)
+    steps = sum(map(len, step_sizes(spec, lessons.draws.shape[1])))
+
+    def on_epoch(figures: Sequence[Epoch]) -> None:
+        if cell.setting is None:
+            for member, epoch in zip(members, figures, strict=True):
+                folder.append_metrics(member.arm, member.seed, epoch)
+        observer.epoch(figures, epochs=spec.epochs)
+
+    def on_step(number: int, loss: float) -> None:
+        observer.step(number, steps=steps, loss=loss)
+
+    trained = train_population(
+        shape,
+        members,
+        starts=[
+            scene.starts.get((member.arm, member.seed), starts[member.seed]) for member in members
+        ],
+        lessons=lessons,
+        spec=spec,
+        checkpoint=None if cell.setting is not None else folder.checkpoint(cell.name),
+        on_epoch=on_epoch,
+        on_step=on_step if hasattr(shape.outcomes, "cost") else None,
+    )
+    if cell.setting is not None:
+        keep_tried(folder, cell.setting, [one.validation_accuracy for one in trained])
+        return
+    for one in trained:
+        # Whole, as a run that was killed between checkpoint and metrics lacks an epoch there.
+        folder.write_metrics(one.member.arm, one.member.seed, one.history)
+        shape.load_parameters(one.state)
+        shape.save(folder.member(one.member.arm, one.member.seed))
+
+
+def evaluate_members(
+    scene: Scene, target: Target, members: Sequence[tuple[str, int]], *, observer: Observer
+) -> None:
+    """Evaluate trained students on one target; what is there already is kept."""
+    folder, recipe, data = scene.folder, scene.folder.recipe, scene.data
+    key = evaluation_key(recipe, target)
+    missing = [member for member in members if key not in folder.evaluations(*member)]
+    if not missing:
+        return
+    split, rows = data.test, torch.arange(len(data.test))
+    if target.sampled:
+        split, rows = subset(data.test, limit=recipe.test_limit, seed=recipe.seed)
+    said = [teacher.logits(data.test.images)[rows] for teacher in scene.faculty.teachers]
+
+    def on_batch(images: int) -> None:
+        observer.evaluated(images, total=len(missing) * len(split))
+
+    for arm, seed in missing:
+        figures = evaluate(
+            load_student(folder.member(arm, seed)),
+            split,
+            target=target,
+            teacher_logits=said[scene.faculty.place(seed)],
+            seed=derive_seed(recipe.seed, "evaluate", seed),
+            on_batch=on_batch,
+        )
+        folder.add_evaluation(arm, seed, key=key, figures=asdict(figures))
+
+
+def training_outcomes(
+    recipe: Recipe, student: Student, *, noisy: bool
+) -> Callable[[Tensor, Tensor], Tensor] | None:
+    """Where a student's circuit runs while it trains; None = exactly, in its connector."""
+    spec = recipe.distill
+    gradient, name = ("noisy", recipe.noise_target) if noisy else (spec.gradient, spec.train_target)
+    if gradient == "exact" or name is None or not isinstance(student, QuantumStudent):
+        return None
+    target = Target.parse(name, shots=recipe.shots, seed=recipe.seed)
+    compiled = target.compile(student.circuit)
+    if gradient == "noisy":
+        return noisy_outcomes(compiled)
+    if gradient == "parameter_shift":
+        return parameter_shift(target, compiled, shifted=spec.shifted_weights)
+    return spsa(target, compiled)
+
+
+def _cell_spec(scene: Scene, cell: Cell) -> DistillSpec:
+    spec = training_spec(cell.arms[0], scene.folder.recipe, scene.data)
+    if cell.setting is not None:
+        return cell.setting.apply(spec)
+    return chosen_setting(scene.folder).apply(spec) if ARMS[cell.arms[0]].tuned else spec
+
+
+def _lessons(scene: Scene, cell: Cell, shape: Student) -> Lessons:
+    """What the members learn from.
+
+    Among the lessons' teachers are the run's, once for each kind of soft targets that an arm has.
+    """
+    recipe = scene.folder.recipe
+    draws = [draw_images(arm, recipe, scene.data, seed=seed) for arm, seed in cell.members]
+    featured = any(loss_weights(arm, recipe.distill)[2] > 0 for arm in cell.arms)
+    places = [scene.faculty.place(seed) for seed in cell.seeds]
+    teachers = scene.faculty.teachers[min(places) : max(places) + 1]
+    lessons = make_lessons(
+        shape,
+        teachers,
+        scene.data,
+        draws=torch.stack(draws),
+        layer=layer_of(recipe.distill) if featured else None,
+    )
+    kinds = list(dict.fromkeys(ARMS[arm].targets for arm in cell.arms))
+    logits = {
+        ARMS[arm].targets: [
+            soft_targets(arm, recipe, scene.data, teacher_logits=said)
+            for said in lessons.teacher_logits
+        ]
+        for arm in cell.arms
+    }
+    taught_by = [
+        kinds.index(ARMS[arm].targets) * len(teachers) + scene.faculty.place(seed) - min(places)
+        for arm, seed in cell.members
+    ]
+    features = lessons.teacher_features
+    return replace(
+        lessons,
+        teacher_logits=torch.stack([said for kind in kinds for said in logits[kind]]),
+        teachers=torch.tensor(taught_by),
+        # Feature maps are the teacher's for all kinds; controls give them no weight.
+        teacher_features=None
+        if features is None
+        else features.repeat(len(kinds), *[1] * (features.ndim - 1)),
+    )
+
+
+def _member(recipe: Recipe, arm: str, seed: int) -> Member:
+    ce_weight, kd_weight, feature_weight = loss_weights(arm, recipe.distill)
+    return Member(
+        arm=arm,
+        seed=seed,
+        ce_weight=ce_weight,
+        kd_weight=kd_weight,
+        feature_weight=feature_weight,
+        order=ARMS[arm].order,
+    )

@@ -1,0 +1,231 @@
+"""Cells in parallel processes: on this machine, or on a Dask cluster that sees the run folder.
+
+Workers speak through the run folder alone. Whatever dies (a worker, the scheduler, this process),
+what was finished stays, and what was not is done again from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from qkd_qiskit.data.splits import load_data
+from qkd_qiskit.distillation.population import Epoch
+from qkd_qiskit.errors import InputError, WorkerError, first_line
+from qkd_qiskit.experiments.callbacks import Observer
+from qkd_qiskit.experiments.run_folder import RunFolder
+from qkd_qiskit.experiments.tasks import (
+    Cell,
+    Scene,
+    evaluate_members,
+    is_finished,
+    recipe_targets,
+    train_cell,
+)
+from qkd_qiskit.experiments.teachers import load_faculty
+from qkd_qiskit.targets import Target
+
+logger = logging.getLogger(__name__)
+
+MOST_DEATHS = 3  # of workers, without a cell finished between them
+CONNECT_S = 10
+_one_at_a_time = threading.Lock()
+
+
+class _WorkerDied(Exception):
+    """A worker died, and the cells that were given to it with it."""
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Where cells run.
+
+    Attributes:
+        jobs: Processes on this machine; 1 = this process alone.
+        cluster: Address of a Dask scheduler, tcp://HOST:PORT, in place of them.
+    """
+
+    jobs: int = 1
+    cluster: str | None = None
+
+    @property
+    def parallel(self) -> bool:
+        """Whether cells run in other processes."""
+        return self.jobs > 1 or self.cluster is not None
+
+    def check(self) -> None:
+        """Raise where the cluster cannot be reached.
+
+        Raises:
+            InputError: Dask is not installed, or nothing answers at the address.
+        """
+        if self.cluster is not None:
+            with connected(self.cluster):
+                pass
+
+
+def run_cells(
+    folder: RunFolder,
+    cells: Sequence[Cell],
+    *,
+    workers: Workers,
+    targets: Sequence[Target],
+    observer: Observer,
+) -> None:
+    """Train and evaluate the cells that are not finished, wherever the workers are.
+
+    Raises:
+        WorkerError: Workers keep dying, or the cluster was lost.
+        InputError: The cluster does not answer.
+        QKDError: What a cell raised.
+    """
+    deaths = 0
+    with _pool(workers) as submit:
+        while missing := [cell for cell in cells if not is_finished(folder, cell, targets)]:
+            done = len(cells) - len(missing)
+            try:
+                for _ in submit(folder, missing):
+                    done, deaths = done + 1, 0
+                    observer.cells(done, total=len(cells))
+            except _WorkerDied as error:
+                deaths += 1
+                if deaths >= MOST_DEATHS:
+                    raise WorkerError(
+                        f"worker processes died {deaths} times without finishing a cell ({error}); "
+                        f"where memory is short, give fewer --jobs"
+                    ) from error
+                logger.warning("a worker process died; its cells run again")
+
+
+@contextmanager
+def _pool(workers: Workers) -> Iterator[Callable[[RunFolder, Sequence[Cell]], Iterator[None]]]:
+    """A function that runs cells and yields as each ends."""
+    if workers.cluster is None:
+        yield partial(_in_processes, workers.jobs)
+    else:
+        with connected(workers.cluster) as client:
+            yield partial(_on_cluster, client)
+
+
+def _in_processes(jobs: int, folder: RunFolder, cells: Sequence[Cell]) -> Iterator[None]:
+    from joblib import Parallel, delayed, parallel_config
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+    path = folder.path.absolute()
+    with parallel_config(backend="loky", inner_max_num_threads=1):
+        run = Parallel(n_jobs=jobs, return_as="generator_unordered")
+        try:
+            yield from run(delayed(_run)(path, cell, owner=os.getpid()) for cell in cells)
+        except TerminatedWorkerError as error:
+            raise _WorkerDied(first_line(error)) from error
+
+
+def _on_cluster(client: Any, folder: RunFolder, cells: Sequence[Cell]) -> Iterator[None]:
+    from distributed import as_completed
+    from distributed.scheduler import KilledWorker
+
+    path = folder.path.absolute()
+    futures = [client.submit(_run, path, cell, owner=None, pure=False) for cell in cells]
+    try:
+        for future in as_completed(futures, loop=client.loop):
+            future.result()
+            yield
+    except KilledWorker as error:
+        raise _WorkerDied(first_line(error)) from error
+    except CancelledError as error:
+        raise WorkerError("the cluster was lost: its scheduler does not answer any more") from error
+    finally:
+        client.cancel(futures)
+
+
+@contextmanager
+def connected(address: str) -> Iterator[Any]:
+    """A client of the Dask scheduler at an address.
+
+    Raises:
+        InputError: Dask is not installed, or nothing answers there.
+    """
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise InputError(
+            "--cluster needs Dask, which is not installed; pip install 'qkd-qiskit[cluster]'"
+        ) from error
+    wanted = "give the address that `dask scheduler` prints, such as tcp://10.0.0.1:8786"
+    if not re.fullmatch(r"\w+://\S+:\d+", address):
+        raise InputError(f"--cluster: {address!r} is no address; {wanted}")
+    for name in list(logging.root.manager.loggerDict):
+        if name.partition(".")[0] in ("distributed", "tornado", "asyncio"):
+            # What goes wrong is raised, in one line.
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    try:
+        client = Client(address, timeout=CONNECT_S, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"--cluster: no Dask scheduler answers at {address!r} ({first_line(error)}); {wanted}"
+        ) from error
+    try:
+        yield client
+    finally:
+        with suppress(OSError, TimeoutError):
+            client.close(timeout=1)
+
+
+def _run(path: Path, cell: Cell, *, owner: int | None) -> None:
+    """One cell, in a worker process.
+
+    Args:
+        path: The run folder.
+        cell: What is trained and evaluated.
+        owner: Process that waits for it; without it the worker stops. None = none does.
+    """
+    # Global random state and threads are a process's own: cells of one process take turns.
+    with _one_at_a_time:
+        torch.set_num_threads(1)
+        scene, observer = _scene(path), _Watch(owner)
+        train_cell(scene, cell, observer=observer)
+        if cell.setting is None:
+            for target in scene.targets:
+                evaluate_members(scene, target, cell.members, observer=observer)
+
+
+@lru_cache(maxsize=1)
+def _scene(path: Path) -> Scene:
+    """Data and teacher of a run, read once for all cells that a worker is given."""
+    folder = RunFolder.open(path)
+    recipe = folder.recipe
+    data = load_data(recipe.data, seed=recipe.seed)
+    return Scene(
+        folder=folder,
+        data=data,
+        faculty=load_faculty(folder, data),
+        targets=recipe_targets(recipe),
+    )
+
+
+class _Watch(Observer):
+    """Ends a worker whose owner is gone: another run may go on in the same folder."""
+
+    def __init__(self, owner: int | None) -> None:
+        self.owner = owner
+
+    def epoch(self, figures: Sequence[Epoch], *, epochs: int) -> None:
+        self._look()
+
+    def evaluated(self, images: int, *, total: int) -> None:
+        self._look()
+
+    def _look(self) -> None:
+        if self.owner is not None and os.getppid() != self.owner:
+            os._exit(1)

@@ -1,0 +1,153 @@
+"""What teaches and what learns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from qkd_qiskit.recipe.validation import at_least, learning_rate, positive, require
+
+TeacherKind = Literal[
+    "softmax",
+    "mlp",
+    "small_cnn",
+    "lenet5",
+    "alexnet",
+    "ensemble",
+    "quanvolution",
+    "random_quanvolution",
+    "convolution",
+    "module",
+]
+StudentKind = Literal[
+    "quantum", "hybrid", "classical", "classical_full", "quanvolution", "convolution"
+]
+CLASSICAL_STUDENTS = ("classical", "classical_full")
+FILTER_STUDENTS = ("quanvolution", "convolution")
+Encoding = Literal["amplitude", "angle", "reuploading", "qubit"]
+Ansatz = Literal["ry_rz_ring", "real_amplitudes", "cz_line", "local_rotations"]
+Reduction = Literal["none", "linear", "crop", "pca", "avg_pool", "max_pool", "cnn"]
+Readout = Literal["bins", "modulo", "learned", "probabilities", "expectation"]
+Head = Literal["none", "linear", "mlp"]
+CLASS_BINS = ("bins", "modulo", "learned")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherSpec:
+    """What teaches.
+
+    Attributes:
+        kind: Architecture; module = your own, named by `module`.
+        module: For kind=module: import path `package.file:factory`;
+            factory(image_shape, num_classes) returns an nn.Module that maps images
+            (batch, channels, height, width) to logits.
+        checkpoint: Safetensors file with trained weights; the teacher is then not trained.
+        epochs: Training epochs.
+        batch_size: Training batch size.
+        lr: Adam's learning rate.
+        weight_decay: Decoupled weight decay (AdamW).
+        train_per_class: Training images per class for the teacher; null = all.
+        same_draw: One teacher for each seed, trained on the images that the students of that seed
+            train on.
+    """
+
+    kind: TeacherKind = "softmax"
+    module: str | None = None
+    checkpoint: str | None = None
+    epochs: int = 60
+    batch_size: int = 128
+    lr: float = 0.01
+    weight_decay: float = 0.0
+    train_per_class: int | None = None
+    same_draw: bool = False
+
+    def __post_init__(self) -> None:
+        require(
+            (self.module is not None) == (self.kind == "module"),
+            "teacher.module",
+            self.module,
+            "an import path `package.file:factory` exactly when teacher.kind is `module`",
+        )
+        at_least("teacher.epochs", self.epochs, 1)
+        at_least("teacher.batch_size", self.batch_size, 1)
+        learning_rate("teacher.lr", self.lr)
+        require(self.weight_decay >= 0, "teacher.weight_decay", self.weight_decay, "0 or more")
+        if self.train_per_class is not None:
+            at_least("teacher.train_per_class", self.train_per_class, 1)
+        require(
+            not self.same_draw or (self.checkpoint is None and self.train_per_class is None),
+            "teacher.same_draw",
+            self.same_draw,
+            "false where teacher.checkpoint or teacher.train_per_class is given",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudentSpec:
+    """What learns.
+
+    Attributes:
+        kind: quantum (no trainable classical layer), hybrid (trainable reduction and/or head),
+            classical (the twin of the hybrid or quantum student that the other fields describe,
+            with a matched number of parameters and no circuit), classical_full (the same with as
+            many hidden units as it likes: `full_width`), convolution (three filters of 2x2
+            pixels and a linear layer) or quanvolution (the same, the filters circuits); the last
+            two take no other field.
+        qubits: Width of the circuit.
+        encoding: How features enter: amplitude (2^n features), angle (one per qubit), reuploading
+            (one per qubit and layer), qubit (several rotations per qubit).
+        ansatz: Trainable part of the circuit.
+        layers: Repetitions of the ansatz.
+        reduction: From image to features: linear and cnn are trained; crop, pca, avg_pool, max_pool
+            and none are fixed.
+        readout: bins, modulo or learned (outcome probabilities summed into classes; learned = which
+            outcome counts for which class is chosen from the labelled images before training),
+            probabilities (all 2^n) or expectation (<Z> per qubit).
+        head: none, or trained layers from readout to logits: linear, or mlp with one hidden layer.
+        head_width: Hidden units of the head mlp.
+        full_width: Hidden units of the kind classical_full.
+        sharpness: gamma in logits = gamma log p of a class-bin readout: a number or `learned`.
+        circuit: OpenQASM 3 file with parameters x_000... and w_000... in place of encoding, ansatz
+            and layers.
+    """
+
+    kind: StudentKind = "hybrid"
+    qubits: int = 4
+    encoding: Encoding = "amplitude"
+    ansatz: Ansatz = "real_amplitudes"
+    layers: int = 2
+    reduction: Reduction = "linear"
+    readout: Readout = "probabilities"
+    head: Head = "linear"
+    head_width: int = 8
+    full_width: int = 8
+    sharpness: float | Literal["learned"] = 8.0
+    circuit: str | None = None
+
+    def __post_init__(self) -> None:
+        require(1 <= self.qubits <= 20, "student.qubits", self.qubits, "1 to 20")
+        for key in ("layers", "head_width", "full_width"):
+            at_least(f"student.{key}", getattr(self, key), 1)
+        if self.sharpness != "learned":
+            positive("student.sharpness", float(self.sharpness))
+        if self.kind == "quantum":
+            require(
+                self.head == "none",
+                "student.head",
+                self.head,
+                "none for kind quantum, which has no trainable classical layer, or kind hybrid",
+            )
+            require(
+                self.reduction not in ("linear", "cnn"),
+                "student.reduction",
+                self.reduction,
+                "a fixed reduction (none, crop, pca, avg_pool, max_pool) for kind quantum, "
+                "which has no trainable classical layer, or kind hybrid",
+            )
+        if self.head == "none":
+            require(
+                self.readout in CLASS_BINS,
+                "student.readout",
+                self.readout,
+                "bins, modulo or learned where student.head is none, or student.head: linear",
+            )

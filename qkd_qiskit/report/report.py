@@ -1,0 +1,256 @@
+"""report.html: what a run found, on one page that loads nothing from elsewhere."""
+
+from __future__ import annotations
+
+import itertools
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from qkd_qiskit.experiments.comparisons import TUNED
+from qkd_qiskit.experiments.results import FULL_TWIN, TREATMENT, TWIN, kept_rows
+from qkd_qiskit.experiments.run_folder import (
+    CIRCUIT,
+    DEVICES,
+    RECIPE,
+    REPORT,
+    RESULT,
+    TEACHER,
+    RunFolder,
+)
+from qkd_qiskit.recipe.parsing import dump_recipe
+from qkd_qiskit.report.circuit_section import circuit_section
+from qkd_qiskit.report.class_bin_section import outcomes_section
+from qkd_qiskit.report.comparison_section import comparison_section
+from qkd_qiskit.report.figures import paired_figure
+from qkd_qiskit.report.gain_section import gain_section
+from qkd_qiskit.report.html import (
+    Markup,
+    columns,
+    definitions,
+    document,
+    element,
+    join,
+    panel,
+    panels,
+    section,
+)
+from qkd_qiskit.report.tables import (
+    Pairs,
+    accuracy_table,
+    device_table,
+    legend,
+    noise_table,
+    teacher_table,
+)
+from qkd_qiskit.report.text import (
+    UNDECIDED,
+    arm_name,
+    best_case,
+    conditions,
+    count,
+    distillation_answer,
+    measured,
+    missing_answer,
+    reminders,
+    seeds_text,
+    subject,
+    twin_answer,
+    verdict,
+)
+from qkd_qiskit.report.training_section import confusion_section, training_section
+from qkd_qiskit.storage import write_text
+
+_MOST_NAMED = 4  # failed students of an arm
+_CONTENTS = {
+    RECIPE: "everything the run is; `qkd distill recipe.yaml` repeats it",
+    RESULT: "the figures of this page as JSON",
+    REPORT: "this page",
+    CIRCUIT: "the student's circuit as OpenQASM 3, without measurements",
+    TEACHER: "weights of the teacher",
+    "teachers": "weights of the teacher of each seed",
+    "bench": "what noise and shots cost, by qkd bench: tables and figures",
+    DEVICES: "jobs on devices: what was asked, a journal of every job, circuits and counts",
+    "checkpoints": "state of the training, for --resume",
+    "tuning": "validation accuracies of each setting of the tuned arm",
+}
+
+
+def write_report(folder: RunFolder) -> Path:
+    """Write report.html into a finished run, and return its path.
+
+    Raises:
+        CheckpointError: The run has not ended.
+        StorageError: The file could not be written.
+    """
+    result = folder.ended()
+    title, what = subject(folder.recipe, result)
+    content = (
+        _headline(folder, result, title=title, what=what),
+        section("Test accuracy", accuracy_table(result), teacher_table(result)),
+        gain_section(result),
+        comparison_section(result),
+        training_section(folder, result),
+        confusion_section(result),
+        outcomes_section(result),
+        circuit_section(folder, result),
+        _noise_section(result),
+        *_device_section(result),
+        _repeat_section(folder, result),
+    )
+    path = folder.path / REPORT
+    write_text(path, document(title, *content))
+    return path
+
+
+def _headline(folder: RunFolder, result: Mapping[str, Any], *, title: str, what: str) -> Markup:
+    return element(
+        "header",
+        element("p", f"Quantum knowledge distillation · {folder.path.name}", class_="kicker"),
+        element("h1", title),
+        element("p", what),
+        *_answers(result),
+        element(
+            "ul",
+            *(
+                element("li", text)
+                for text in (
+                    *reminders(folder.recipe, result),
+                    *measured(result),
+                    best_case(result),
+                )
+                if text
+            ),
+            class_="note",
+        ),
+        _failures(result),
+    )
+
+
+def _answers(result: Mapping[str, Any]) -> list[Markup]:
+    """The answer on each target in a box; without the arms for one, why there is none."""
+    boxes = []
+    if not result["gain"]:
+        text = missing_answer(list(result["arms"]))
+        boxes.append(element("div", element("p", text), class_="answer"))
+    for target in result["targets"]:
+        gain, twin = result["gain"].get(target), result["gain_over_twin"].get(target)
+        tuned = _gain_over_tuned(result, target)
+        sentences = [] if gain is None else [distillation_answer(gain)]
+        if tuned is not None:
+            sentences, gain = [distillation_answer(tuned, tuned=True)], tuned
+        sentences += [] if twin is None else [twin_answer(twin)]
+        full = result.get("gain_over_full", {}).get(target)
+        sentences += [] if full is None else [twin_answer(full, twin="full-size twin")]
+        if sentences:
+            where = element("p", f"{target}: {conditions(result, target)}", class_="small")
+            first, *more = (element("p", sentence) for sentence in sentences)
+            kind = UNDECIDED if gain is None else verdict(gain)
+            boxes.append(element("div", first, where, *more, class_=f"answer {kind}"))
+    return boxes
+
+
+def _gain_over_tuned(result: Mapping[str, Any], target: str) -> Mapping[str, Any] | None:
+    """The gain over the baseline that counts, where the run has that arm."""
+    wanted = (TREATMENT, TUNED, target)
+    for entry in result.get("comparisons", []):
+        if (entry["arm"], entry["baseline"], entry["target"]) == wanted:
+            return dict(entry)
+    return None
+
+
+def _failures(result: Mapping[str, Any]) -> Markup:
+    failed = {arm: reasons for arm, reasons in result["failed"].items() if reasons}
+    if not failed:
+        return Markup()
+    total = sum(map(len, failed.values()))
+    lines = [
+        element("li", f"{arm_name(arm)}, seed {seed}: {reason}")
+        for arm, reasons in failed.items()
+        for seed, reason in itertools.islice(reasons.items(), _MOST_NAMED)
+    ]
+    lines += [
+        element("li", f"{arm_name(arm)}: {len(reasons) - _MOST_NAMED} more, in {RESULT}")
+        for arm, reasons in failed.items()
+        if len(reasons) > _MOST_NAMED
+    ]
+    text = (
+        f"{count(total, 'student')} failed to train. Means and ranges leave them out, gains leave "
+        "out their whole pair."
+    )
+    return element("div", element("p", text), element("ul", *lines), class_="failed")
+
+
+def _noise_section(result: Mapping[str, Any]) -> Markup:
+    title, pairs = "What shots and noise cost", _exact_and_sampled(result)
+    if not pairs:
+        return section(title, element("p", "No circuit was evaluated on a sampled target."))
+    figures = [
+        panel(target, paired_figure(arms, name=f"paired{number}", target=target))
+        for number, (target, arms) in enumerate(pairs.items())
+    ]
+    caption = (
+        "Each line is one student, with exact probabilities and on the target, tested on the same; "
+        f"the bold line is the mean of {seeds_text(result)}. {best_case(result)}"
+    )
+    shown = dict.fromkeys(arm for arms in pairs.values() for arm in arms)
+    return section(
+        title,
+        legend(list(shown)),
+        panels(*figures, noise_table(result, pairs), caption=caption),
+    )
+
+
+def _device_section(result: Mapping[str, Any]) -> list[Markup]:
+    """What ran where and what it cost, where anything was submitted."""
+    devices = [target for target in result["targets"].values() if "device" in target]
+    if not devices and "trained_on" not in result:
+        return []
+    return [section("Jobs", device_table(result))]
+
+
+def _exact_and_sampled(result: Mapping[str, Any]) -> Pairs:
+    """Accuracies of the students whose circuit was sampled, by target and arm."""
+    pairs: Pairs = {}
+    for target, arm in itertools.product(result["targets"], result["arms"]):
+        figures, rows = result["arms"][arm][target], kept_rows(result, arm, target=target)
+        has_circuit = arm not in (TWIN, FULL_TWIN) and "circuit" in result["targets"][target]
+        if rows and has_circuit:
+            exact, sampled = (
+                [figures[key][row] for row in rows] for key in ("exact_accuracy", "accuracy")
+            )
+            pairs.setdefault(target, {})[arm] = exact, sampled
+    return pairs
+
+
+def _repeat_section(folder: RunFolder, result: Mapping[str, Any]) -> Markup:
+    commands = [result["command"]] if result["command"] else []
+    name = "study" if result["command"].startswith("qkd study ") else "distill"
+    here = shlex.join(["qkd", name, RECIPE])
+    # A training on a device begins with another run, which the recipe alone does not hold.
+    by_recipe = "trained_on" not in result
+    seconds = {
+        key.removesuffix("_s").replace("_", " "): f"{value:.1f} s"
+        for key, value in result["timing"].items()
+    }
+    files = {entry.name for entry in folder.path.iterdir()} | {REPORT}
+    contents = {name: text for name, text in _CONTENTS.items() if name in files}
+    if not by_recipe:
+        contents[RECIPE] = "everything the training is, but the run that it began with"
+    for arm in result["arms"]:
+        contents[f"{arm}/seed_N/"] = "weights, figures of each epoch and of each target"
+    return section(
+        "To repeat it",
+        *(element("pre", command, class_="command") for command in commands),
+        *([element("p", "or, with the recipe in this folder,")] if by_recipe and commands else []),
+        *([element("pre", here, class_="command")] if by_recipe else []),
+        element("h3", "Recipe"),
+        element("pre", dump_recipe(folder.recipe)),
+        columns(
+            join([element("h3", "Versions"), definitions(result["versions"])]),
+            join([element("h3", "Time"), definitions(seconds)]),
+        ),
+        element("h3", "Files"),
+        definitions(contents),
+    )

@@ -1,0 +1,279 @@
+"""The table and the figures of a benchmark: an arm a line, means over its seeds with intervals."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from qkd_qiskit.experiments.run_folder import RunFolder
+from qkd_qiskit.experiments.statistics import mean_interval
+from qkd_qiskit.experiments.sweeps import FOLDER, Cell, trained_cells
+from qkd_qiskit.report.figures import INK, LINES, MARKERS, RULE, SOFT, arm_colour
+from qkd_qiskit.storage import write_atomic
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+TITLES = {
+    "accuracy": "test accuracy",
+    "divergence": "KL to the teacher (nats)",
+    "calibration_error": "calibration error (ECE)",
+    "agreement": "agreement with exact",
+}
+SHARES = ("accuracy", "agreement")
+_OTHER_LINE = (0, (6, 1.5, 1, 1.5))
+_DODGE = 0.07  # of the distance between two settings, so that intervals do not hide each other
+
+Value = Callable[[Cell], Any]
+
+
+def scale_of(cell: Cell) -> float:
+    """The setting of a noise benchmark."""
+    return cell.scale
+
+
+def shots_of(cell: Cell) -> int | None:
+    """The setting of a benchmark over shots."""
+    return cell.shots
+
+
+def bench_table(folder: RunFolder, cells: Sequence[Cell], *, setting: Value) -> Table:
+    """Mean accuracy with its 95 % half-width: an arm a row, a setting a column."""
+    settings = _distinct(cells, setting)
+    seeds = len(_distinct(cells, lambda cell: cell.seed))
+    table = Table(
+        title=f"test accuracy in %, {cells[0].images} images: mean over {seeds} "
+        f"seed{'s' * (seeds > 1)} ± half of the 95 % interval"
+    )
+    table.add_column("", no_wrap=True)
+    for one in settings:
+        table.add_column(_heading(one, setting), justify="right")
+    for target in _distinct(cells, lambda cell: cell.target):
+        of_target = [cell for cell in cells if cell.target == target]
+        table.add_section()
+        table.add_row(target, *[""] * len(settings), style="bold")
+        for arm in folder.recipe.arms:
+            groups = _groups(folder, of_target, arm=arm, settings=settings, setting=setting)
+            texts = [_spread([cell.accuracy for cell in group]) for group in groups]
+            table.add_row(f"  {arm_label(folder, arm)}", *texts)
+    return table
+
+
+def summary(folder: RunFolder, cells: Sequence[Cell], *, setting: Value) -> list[dict[str, Any]]:
+    """Means and 95 % half-widths of all figures, for scripts."""
+    lines: list[dict[str, Any]] = []
+    settings = _distinct(cells, setting)
+    for target in _distinct(cells, lambda cell: cell.target):
+        of_target = [cell for cell in cells if cell.target == target]
+        for arm in folder.recipe.arms:
+            groups = _groups(folder, of_target, arm=arm, settings=settings, setting=setting)
+            for group in filter(None, groups):
+                line: dict[str, Any] = {"target": target, "arm": arm, "scale": group[0].scale}
+                line |= {"shots": group[0].shots, "images": group[0].images, "seeds": len(group)}
+                for name in TITLES:
+                    mean, half = mean_interval([getattr(cell, name) for cell in group])
+                    line[name] = {"mean": mean, "half_ci95": half}
+                lines.append(line)
+    return lines
+
+
+def write_noise_figures(folder: RunFolder, cells: Sequence[Cell]) -> list[Path]:
+    """Draw figures against the noise scale, and against devices where there are several.
+
+    Returns:
+        The files: RUN/bench/noise.png, and devices.png.
+    """
+    parent = folder.path / FOLDER
+    targets = _distinct(cells, lambda cell: cell.target)
+    label = "noise, times the device's own"
+    files = [_lines_figure(folder, cells, setting=scale_of, label=label, path=parent / "noise.png")]
+    own = [cell for cell in cells if cell.scale == 1]
+    if len(targets) > 1 and own:
+        files.append(_devices_figure(folder, own, path=parent / "devices.png"))
+    return files
+
+
+def write_shots_figure(folder: RunFolder, cells: Sequence[Cell]) -> list[Path]:
+    """Draw figures against shots: RUN/bench/shots.png."""
+    path = folder.path / FOLDER / "shots.png"
+    return [_lines_figure(folder, cells, setting=shots_of, label="shots per image", path=path)]
+
+
+def arm_label(folder: RunFolder, arm: str) -> str:
+    """What an arm is called; one that was trained through noise names the device."""
+    if arm == "distilled_noisy":
+        return f"distilled through {folder.recipe.noise_target}"
+    return arm.replace("_", " ")
+
+
+def _lines_figure(
+    folder: RunFolder, cells: Sequence[Cell], *, setting: Value, label: str, path: Path
+) -> Path:
+    """A row of panels for each target, a panel for each figure."""
+    targets, settings = _distinct(cells, lambda cell: cell.target), _distinct(cells, setting)
+    with _canvas(12.6, 0.6 + 2.75 * len(targets)) as figure:
+        grid = figure.subplots(len(targets), len(TITLES), squeeze=False, sharex=True)
+        for row, target in zip(grid, targets, strict=True):
+            of_target = [cell for cell in cells if cell.target == target]
+            for axes, name in zip(row, TITLES, strict=True):
+                for number, arm in enumerate(folder.recipe.arms):
+                    groups = _groups(folder, of_target, arm=arm, settings=settings, setting=setting)
+                    values = [[getattr(cell, name) for cell in group] for group in groups]
+                    _draw_line(axes, values, name=name, arm=arm, shift=_shift(folder, number))
+                axes.set_title(f"{target}: {TITLES[name]}", loc="left", fontsize=9, color=INK)
+                axes.set_xticks(range(len(settings)), [_heading(one, setting) for one in settings])
+                axes.margins(x=0.08)
+                _finish(axes, share=name in SHARES, vertical=True)
+        for axes in grid[-1]:
+            axes.set_xlabel(label)
+        _legend(figure, folder, grid[0, 0])
+        return _save(figure, path)
+
+
+def _devices_figure(folder: RunFolder, cells: Sequence[Cell], *, path: Path) -> Path:
+    """A row for each device, the most faithful above, a panel for each figure."""
+    fidelity = {
+        target: min(cell.fidelity for cell in cells if cell.target == target)
+        for target in _distinct(cells, lambda cell: cell.target)
+    }
+    targets = sorted(fidelity, key=lambda name: fidelity[name])
+    with _canvas(12.6, 1.3 + 0.6 * len(targets)) as figure:
+        panels = figure.subplots(1, len(TITLES), sharey=True)
+        for axes, name in zip(panels, TITLES, strict=True):
+            for number, arm in enumerate(folder.recipe.arms):
+                groups = _groups(
+                    folder, cells, arm=arm, settings=targets, setting=lambda cell: cell.target
+                )
+                for height, group in enumerate(groups):
+                    if group:
+                        mean, below, above = _interval([getattr(one, name) for one in group], name)
+                        axes.errorbar(
+                            mean,
+                            height - 2 * _shift(folder, number),
+                            xerr=[[below], [above]],
+                            color=arm_colour(arm),
+                            marker=MARKERS.get(arm, "D"),
+                            markersize=5.5,
+                            elinewidth=1.2,
+                        )
+            axes.set_title(TITLES[name], loc="left", fontsize=9, color=INK)
+            names = [f"{one}\nfidelity {fidelity[one]:.2f}" for one in targets]
+            axes.set_yticks(range(len(targets)), names)
+            axes.set_ylim(-0.5, len(targets) - 0.5)
+            _finish(axes, share=name in SHARES, vertical=False)
+        _legend(figure, folder, panels[0])
+        return _save(figure, path)
+
+
+def _draw_line(
+    axes: Axes, values: Sequence[Sequence[float]], *, name: str, arm: str, shift: float
+) -> None:
+    places = [place for place, group in enumerate(values) if group]
+    spreads = [_interval(values[place], name) for place in places]
+    axes.errorbar(
+        [place + shift for place in places],
+        [mean for mean, _, _ in spreads],
+        yerr=[[below for _, below, _ in spreads], [above for _, _, above in spreads]],
+        color=arm_colour(arm),
+        marker=MARKERS.get(arm, "D"),
+        linestyle=LINES.get(arm, _OTHER_LINE),
+        linewidth=1.6,
+        markersize=4.5,
+        elinewidth=1.1,
+    )
+
+
+def _interval(values: Sequence[float], name: str) -> tuple[float, float, float]:
+    """Mean, and how far its interval goes below and above it, within what is possible."""
+    mean, half = mean_interval(values)
+    most = math.inf if name == "divergence" else 1.0
+    return mean, min(half or 0.0, mean), min(half or 0.0, most - mean)
+
+
+def _finish(axes: Axes, *, share: bool, vertical: bool) -> None:
+    axes.grid(axis="y" if vertical else "x", color=RULE, linewidth=0.7)
+    axes.set_axisbelow(True)
+    if share:
+        axis = axes.yaxis if vertical else axes.xaxis
+        axis.set_major_formatter(lambda value, _: f"{100 * value:.4g} %")
+
+
+def _legend(figure: Figure, folder: RunFolder, axes: Axes) -> None:
+    handles = [
+        axes.plot(
+            [],
+            [],
+            color=arm_colour(arm),
+            marker=MARKERS.get(arm, "D"),
+            linestyle=LINES.get(arm, _OTHER_LINE),
+            label=arm_label(folder, arm),
+        )[0]
+        for arm in folder.recipe.arms
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
+
+
+@contextmanager
+def _canvas(width: float, height: float) -> Iterator[Figure]:
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    settings = {
+        "font.size": 9,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.edgecolor": SOFT,
+        "xtick.color": SOFT,
+        "ytick.color": SOFT,
+        "axes.labelcolor": SOFT,
+        "text.parse_math": False,
+    }
+    with rc_context(settings):
+        yield Figure(figsize=(width, height), layout="constrained", dpi=130)
+
+
+def _save(figure: Figure, path: Path) -> Path:
+    content = io.BytesIO()
+    figure.savefig(content, format="png")
+    write_atomic(path, lambda new: new.write_bytes(content.getvalue()))
+    return path
+
+
+def _groups(
+    folder: RunFolder, cells: Sequence[Cell], *, arm: str, settings: Sequence[Any], setting: Value
+) -> list[list[Cell]]:
+    """The trained seeds' cells of an arm at each setting."""
+    of_arm = trained_cells(folder, [cell for cell in cells if cell.arm == arm])
+    return [[cell for cell in of_arm if setting(cell) == one] for one in settings]
+
+
+def _shift(folder: RunFolder, number: int) -> float:
+    return _DODGE * (number - (len(folder.recipe.arms) - 1) / 2)
+
+
+def _distinct(cells: Sequence[Cell], value: Value) -> list[Any]:
+    """Different values in ascending order, exact probabilities last; names as they come."""
+    found = list(dict.fromkeys(value(cell) for cell in cells))
+    if any(isinstance(one, str) for one in found):
+        return found
+    return sorted(found, key=lambda one: (one is None, one or 0))
+
+
+def _heading(one: Any, setting: Value) -> str:
+    if one is None:
+        return "exact"
+    return f"{one:g}" if setting is scale_of else str(one)
+
+
+def _spread(values: Sequence[float]) -> str:
+    if not values:
+        return "all failed"
+    mean, half = mean_interval(values)
+    return f"{100 * mean:.1f}" + ("" if half is None else f" ± {100 * half:.1f}")

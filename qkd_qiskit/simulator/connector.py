@@ -1,0 +1,230 @@
+"""``CompiledConnector``: Qiskit Machine Learning's ``TorchConnector``, compiled.
+
+The same face, state dict and output as the stock connector, for exact simulation: the network's
+circuit is compiled once and run for the whole batch with vector-Jacobian gradients, instead of one
+primitive call per sample and parameter shift. The network's own primitive is not used.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+import torch
+from qiskit.circuit import Parameter, QuantumCircuit
+from qiskit_machine_learning.connectors import TorchConnector
+from qiskit_machine_learning.neural_networks import EstimatorQNN, NeuralNetwork, SamplerQNN
+from torch import Tensor
+
+from qkd_qiskit.errors import CircuitError, InputError, UnsupportedInstructionError
+from qkd_qiskit.simulator.channels import Channels
+from qkd_qiskit.simulator.density.program import DensityProgram
+from qkd_qiskit.simulator.density.run import noisy_values
+from qkd_qiskit.simulator.program import Program
+from qkd_qiskit.simulator.readout import (
+    Readout,
+    diagonal_matrix,
+    expectations,
+    outcome_matrix,
+    outcome_sums,
+)
+from qkd_qiskit.simulator.run import evaluate
+
+
+class CompiledConnector(TorchConnector):  # type: ignore[misc]
+    """A torch module that runs a quantum neural network's circuit, exactly and fast."""
+
+    def __init__(
+        self,
+        neural_network: NeuralNetwork,
+        initial_weights: Any = None,
+        *,
+        preparation: int = 0,
+        kernel: bool = True,
+        channels: Channels | None = None,
+        circuit: QuantumCircuit | None = None,
+    ) -> None:
+        """Compile the network's circuit.
+
+        A network that cannot be compiled (a mid-circuit measurement, a reset, control flow, a gate
+        without a matrix, sparse output) runs as in the stock connector, after one warning.
+
+        Args:
+            neural_network: A SamplerQNN (any interpret) or EstimatorQNN (any Pauli sums).
+            initial_weights: As in the stock connector; default: uniform in [-1, 1].
+            preparation: The first so many instructions of the circuit prepare the input state from
+                inputs alone; `from_states` runs only what follows.
+            kernel: Use the compiled CPU kernel where it can run; otherwise all runs in torch.
+            channels: A device's noise; the circuit then runs as a density matrix under it.
+            circuit: What runs in place of the network's circuit: the same circuit transpiled to the
+                device, with the same parameter names, measured. Needed with channels unless the
+                network's own circuit is already transpiled.
+
+        Raises:
+            CircuitError: If the preparation uses a weight or the circuit does not fit into memory.
+        """
+        if isinstance(initial_weights, Tensor):  # the stock connector would warn about a tensor
+            initial_weights = initial_weights.detach().cpu().numpy()
+        super().__init__(neural_network, initial_weights)
+        self._kernel = kernel
+        self._program: Program | None = None
+        self._noisy: DensityProgram | None = None
+        self._readout: Readout | None = None
+        self._remainder: Program | None = None
+        try:
+            if channels is None:
+                self._compile(circuit, preparation)
+            else:
+                self._compile_noisy(circuit, channels)
+        except UnsupportedInstructionError as error:
+            if channels is not None:
+                raise  # the stock connector would run without the noise
+            warnings.warn(
+                f"CompiledConnector falls back to the stock TorchConnector: {error}",
+                UserWarning,
+                stacklevel=2,
+            )
+
+    def _compile(self, circuit: QuantumCircuit | None, preparation: int) -> None:
+        network = self._checked_network()
+        circuit, inputs, weights = self._circuit(circuit)
+        for instruction in circuit.data[:preparation]:
+            parameters = circuit.copy_empty_like()
+            parameters.append(instruction)
+            if set(weights) & set(parameters.parameters):
+                raise CircuitError(
+                    f"preparation={preparation} includes gate {instruction.operation.name!r}, "
+                    "which uses a weight; the preparation may use inputs only"
+                )
+        program = Program.from_circuit(circuit, input_params=inputs, weight_params=weights)
+        if isinstance(network, SamplerQNN):
+            readout = outcome_sums(
+                program, interpret=network.interpret, output_shape=network.output_shape
+            )
+        else:
+            readout = expectations(program, network.observables)
+        remainder = Program.from_circuit(
+            circuit, input_params=inputs, weight_params=weights, start=preparation
+        )
+        self._program, self._readout, self._remainder = program, readout, remainder
+
+    def _checked_network(self) -> SamplerQNN | EstimatorQNN:
+        network = self._neural_network
+        if not isinstance(network, SamplerQNN | EstimatorQNN) or self._sparse:
+            kind = "sparse output" if self._sparse else type(network).__name__
+            raise UnsupportedInstructionError(
+                f"{kind} is not compiled; accepted are dense SamplerQNN and EstimatorQNN"
+            )
+        return network
+
+    def _circuit(
+        self, given: QuantumCircuit | None
+    ) -> tuple[QuantumCircuit, list[Parameter], list[Parameter]]:
+        """Return what runs, and its inputs and weights in the network's order."""
+        network = self._neural_network
+        circuit = network.circuit if given is None else given
+        by_name = {parameter.name: parameter for parameter in circuit.parameters}
+        inputs = [by_name.get(known.name, known) for known in network.input_params]
+        weights = [by_name.get(known.name, known) for known in network.weight_params]
+        return circuit, inputs, weights
+
+    def _compile_noisy(self, circuit: QuantumCircuit | None, channels: Channels) -> None:
+        network = self._checked_network()
+        circuit, inputs, weights = self._circuit(circuit)
+        program = DensityProgram.from_circuit(
+            circuit, channels, input_params=inputs, weight_params=weights
+        )
+        if isinstance(network, SamplerQNN):
+            matrix = outcome_matrix(program.num_outcomes, network.interpret, network.output_shape)
+        else:
+            matrix = diagonal_matrix(program.num_outcomes, network.observables)
+        self._noisy, self._outputs = program, torch.from_numpy(matrix)
+
+    @property
+    def compiled(self) -> bool:
+        """Whether the circuit was compiled; otherwise this is the stock connector."""
+        return self._program is not None or self._noisy is not None
+
+    def forward(self, input_data: Tensor | None = None) -> Tensor:
+        """Return the network's output ``(..., *output_shape)`` in the weights' dtype.
+
+        Args:
+            input_data: ``(..., num_inputs)``; None where the network has no inputs.
+
+        Raises:
+            InputError: If the inputs have another length or are not finite numbers.
+        """
+        program = self._noisy or self._program
+        if program is None:
+            stock: Tensor = super().forward(input_data)
+            return stock
+        num_inputs = program.num_inputs
+        if input_data is None:
+            input_data = self._weights.new_zeros(0)
+        if input_data.dim() == 0 or input_data.shape[-1] != num_inputs:
+            raise InputError(
+                f"inputs have shape {tuple(input_data.shape)}; give (batch, {num_inputs})"
+            )
+        weights = self._weights
+        flat = _flattened(input_data).to(weights)
+        if isinstance(program, DensityProgram):
+            values = noisy_values(
+                program, flat, weights, outputs=self._outputs, kernel=self._kernel
+            )
+        else:
+            assert self._readout is not None
+            values = evaluate(program, self._readout, flat, weights, kernel=self._kernel)
+        return self._shaped(values, input_data)
+
+    def from_states(self, amplitudes: Tensor) -> Tensor:
+        """Return the network's output for given input states, ``(..., *output_shape)``.
+
+        Only what follows the preparation is run.
+
+        Args:
+            amplitudes: Normalised states ``(..., 2**num_qubits)``, real or complex, little-endian.
+
+        Raises:
+            InputError: If the states have another length, or the rest of the circuit uses inputs.
+            CircuitError: If the network could not be compiled.
+        """
+        if self._remainder is None or self._readout is None:
+            raise CircuitError(
+                "this connector cannot start from given states: its network is "
+                + ("run with noise" if self._noisy is not None else "not compiled")
+            )
+        program = self._remainder
+        size = 2**program.num_qubits
+        if amplitudes.dim() == 0 or amplitudes.shape[-1] != size:
+            raise InputError(
+                f"states have shape {tuple(amplitudes.shape)}; give (batch, {size}) amplitudes"
+            )
+        if program.shared < len(program.angles):
+            raise InputError(
+                "the circuit uses inputs after its preparation; call the connector with inputs, "
+                "or count all instructions with inputs in preparation"
+            )
+        weights = self._weights
+        flat = _flattened(amplitudes)
+        precision = weights.dtype.to_complex() if flat.is_complex() else weights.dtype
+        values = evaluate(
+            program,
+            self._readout,
+            torch.empty(flat.shape[0], program.num_inputs, dtype=weights.dtype).to(weights.device),
+            weights,
+            initial=flat.to(weights.device, precision),
+            kernel=self._kernel,
+        )
+        return self._shaped(values, amplitudes)
+
+    def _shaped(self, values: Tensor, given: Tensor) -> Tensor:
+        shape = (*given.shape[:-1], *self._neural_network.output_shape)
+        return values if values.shape == shape else values.reshape(shape)
+
+
+def _flattened(given: Tensor) -> Tensor:
+    """Return ``(batch, length)`` of ``(..., length)``, which may be empty."""
+    if given.dim() == 2:
+        return given
+    return given.reshape(math.prod(given.shape[:-1]), given.shape[-1])

@@ -1,0 +1,1 @@
+"""Density matrices: programs with noise, run compiled or in torch."""

@@ -1,0 +1,1 @@
+"""A training step in one call: circuit, loss and optimizer."""

@@ -1,0 +1,1 @@
+"""The compiled kernel of the statevector: its code, its plan, its calls."""

@@ -1,0 +1,190 @@
+"""One call of the compiled kernel, in NumPy: its arrays, its threads, its results.
+
+Arrays have a leading members dimension of S, or of 1 where all members share them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from qkd_qiskit.simulator.kernel import backward as adjoint
+from qkd_qiskit.simulator.kernel import forward as kernels
+from qkd_qiskit.simulator.kernel.angles import Array, Sweep
+from qkd_qiskit.simulator.kernel.llvm import ROW_BYTES
+from qkd_qiskit.simulator.kernel.plan import Plan
+from qkd_qiskit.simulator.memory import empty_rows
+from qkd_qiskit.simulator.threads import pool, threads_for
+
+_MAX_KEPT_BYTES = 2**24  # scratch memory that is kept for the next call
+_scratch = threading.local()
+
+
+@dataclass
+class Call:
+    """A sweep's angles, their cosines and sines, and given states.
+
+    Attributes:
+        sweep: What runs.
+        plan: Its plan for this kind of start.
+        fields: The plan as the kernel takes it.
+        shared: Shared angles ``(members, angles)``.
+        cosines: Of half the per-sample angles ``(members, batch, angles)``.
+        sines: Of the same.
+        given: Real parts of given states ``(members, batch, 2**num_qubits)``, or empty.
+        given_imag: Imaginary parts, or empty.
+        members: Number of members.
+        batch: Number of samples.
+        saved: Final states ``(members, tiles, rows)``, once they are kept.
+        finite: Whether all output values were finite, once it ran.
+    """
+
+    sweep: Sweep
+    plan: Plan
+    fields: tuple[Any, ...]
+    shared: Array
+    cosines: Array
+    sines: Array
+    given: Array
+    given_imag: Array
+    members: int
+    batch: int
+    saved: Array | None = None
+    finite: bool = True
+
+    @classmethod
+    def of(cls, sweep: Sweep, inputs: Tensor, weights: Tensor, states: Tensor | None) -> Call:
+        """Return the call for tensors that all have a members dimension, or none of them."""
+        kind = "ground" if states is None else "complex" if states.is_complex() else "real"
+        plan, fields = sweep.plan(kind)
+        features, weight = inputs.detach().numpy(), weights.detach().numpy()
+        single = weight.ndim == 1
+        if single:
+            features, weight = features[None], weight[None]
+        shared_map, sample_map = sweep.maps(weights.dtype)
+        shared = np.array(shared_map.forward(features, weight, sampled=False), order="C")
+        with np.errstate(invalid="ignore"):  # the kernel reports numbers that are not finite
+            half = 0.5 * sample_map.forward(features, weight, sampled=True)
+            cosines, sines = np.cos(half), np.sin(half)
+        given = given_imag = np.empty((1, 0, 0), dtype=weight.dtype)
+        if states is not None:
+            whole = states.detach().resolve_conj().numpy()
+            whole = whole[None] if single else whole
+            given = np.ascontiguousarray(whole.real)
+            if kind == "complex":
+                given_imag = np.ascontiguousarray(whole.imag)
+        members = max(len(features), len(weight), len(given))
+        batch = features.shape[1]
+        return cls(sweep, plan, fields, shared, cosines, sines, given, given_imag, members, batch)
+
+    @property
+    def lanes(self) -> int:
+        """Samples per tile."""
+        return ROW_BYTES // self.shared.itemsize
+
+    @property
+    def tiles(self) -> int:
+        """Number of tiles."""
+        return -(-self.batch // self.lanes)
+
+    def scratch(self) -> tuple[Array, Array, Array, Array, Array, Array]:
+        """Return phase tables, coefficient rows, states, and rows of sums, phases and outputs."""
+        states = 1 << self.plan.num_qubits
+        tables = max(1, len(self.plan.fixed))
+        slots = max(1, len(self.plan.slots))
+        key = (states, tables, slots, self.plan.size, self.shared.dtype)
+        if getattr(_scratch, "key", None) == key:
+            found: tuple[Array, Array, Array, Array, Array, Array] = _scratch.arrays
+            return found
+        row = self.lanes
+        arrays = (
+            self._empty(tables, 2, states),
+            self._empty(3 * slots * row),
+            self._empty(4, 2 * states * row),
+            self._empty(slots * row),
+            self._empty(tables * states * row),
+            self._empty((self.plan.size + 1) * row),
+        )
+        if sum(array.nbytes for array in arrays) < _MAX_KEPT_BYTES:
+            _scratch.key, _scratch.arrays = key, arrays
+        return arrays
+
+    def _empty(self, *shape: int) -> Array:
+        return empty_rows(*shape, dtype=self.shared.dtype)
+
+    def values(self, *, keep: bool) -> Array:
+        """Return output values ``(members, batch, outputs)``, and keep the final states."""
+        values = self._empty(self.members, self.batch, self.plan.size)
+        length = (1 + self.plan.final_complex) * (self.lanes << self.plan.num_qubits)
+        saved = self._empty(self.members, self.tiles if keep else 0, length)
+
+        def work(members: tuple[int, int], tiles: tuple[int, int]) -> bool:
+            tables, rows, states, _, _, outputs = self.scratch()
+            finite = kernels.forward(
+                self.fields, self.shared, self.cosines, self.sines, self.given, self.given_imag,
+                tables, rows, states[0], states[1], outputs, values, saved, keep, members, tiles,
+            )  # fmt: skip
+            return bool(finite)
+
+        self.finite = all(self._in_threads(work))
+        self.saved = saved if keep else None
+        return values
+
+    def gradients(self, incoming: Array, *, of_states: bool) -> tuple[Array, Array, Array]:
+        """Return gradients of shared and per-sample angles, and of given states.
+
+        The last is ``(members, batch, 2**num_qubits, parts)`` with the real and the imaginary
+        part, or empty.
+
+        Args:
+            incoming: Gradients of the output values ``(members, batch, outputs)``.
+            of_states: Whether given states need a gradient.
+        """
+        if self.saved is None:
+            self.values(keep=True)
+        parts = 0 if not of_states else 2 if self.given_imag.size else 1
+        shape = (*self.given.shape[: 3 if parts else 2], *([] if parts else [0]), parts)
+        totals = [
+            np.zeros(size, dtype=self.shared.dtype)
+            for size in (self.shared.shape, self.cosines.shape, shape)
+        ]
+
+        def work(members: tuple[int, int], tiles: tuple[int, int]) -> list[Array]:
+            whole = members == (0, self.members) and tiles == (0, self.tiles)
+            own = totals if whole else [np.zeros_like(total) for total in totals]
+            tables, rows, states, sums, phases, outputs = self.scratch()
+            adjoint.backward(
+                self.fields, self.shared, self.cosines, self.sines, tables, rows, states, sums,
+                phases, outputs, self.saved, incoming, of_states, own[0], own[1], own[2],
+                members, tiles,
+            )  # fmt: skip
+            return own
+
+        for own in self._in_threads(work):
+            if own is not totals:
+                for total, part in zip(totals, own, strict=True):
+                    total += part
+        return totals[0], totals[1], totals[2]
+
+    def _in_threads(self, work: Callable[..., Any]) -> list[Any]:
+        """Run over all members and tiles, in as many threads as torch may use."""
+        row_updates = (self.members * self.tiles << self.plan.num_qubits) * (
+            4 + len(self.plan.slots)
+        )
+        threads = threads_for(row_updates)
+        if threads == 1:
+            return [work((0, self.members), (0, self.tiles))]
+        by_member = self.members >= threads
+        length = self.members if by_member else self.tiles
+        edges = np.linspace(0, length, min(threads, length) + 1).astype(int).tolist()
+        parts = [
+            (part, (0, self.tiles)) if by_member else ((0, self.members), part)
+            for part in itertools.pairwise(edges)
+        ]
+        return list(pool(threads).map(lambda part: work(*part), parts))

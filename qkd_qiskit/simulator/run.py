@@ -1,0 +1,90 @@
+"""Run a program by the fastest way there is for its tensors."""
+
+from __future__ import annotations
+
+import functools
+import logging
+
+import torch
+from torch import Tensor
+
+from qkd_qiskit.simulator.angles import extend
+from qkd_qiskit.simulator.memory import require_memory
+from qkd_qiskit.simulator.program import Program
+from qkd_qiskit.simulator.readout import Readout, outcome_sums
+from qkd_qiskit.simulator.statevector import RequireFinite, evolve, measure
+
+logger = logging.getLogger(__name__)
+
+
+def probabilities(program: Program, inputs: Tensor | None, weights: Tensor | None) -> Tensor:
+    """Return outcome probabilities ``(batch, 2**bits)``, little-endian in the measured bits.
+
+    Args:
+        program: The compiled circuit.
+        inputs: ``(batch, num_inputs)``; None where there are none (the batch is then 1).
+        weights: ``(num_weights,)``; None where there are none. Its dtype is the computation's.
+    """
+    like = weights if weights is not None else inputs
+    dtype = torch.float32 if like is None else like.dtype
+    if inputs is None:
+        inputs = torch.zeros(1, 0, dtype=dtype, device=None if like is None else like.device)
+    if weights is None:
+        weights = inputs.new_zeros(0)
+    readout = program.tables.get("outcomes", lambda: outcome_sums(program))
+    return evaluate(program, readout, inputs.to(dtype), weights)
+
+
+def evaluate(
+    program: Program,
+    readout: Readout,
+    inputs: Tensor,
+    weights: Tensor,
+    *,
+    initial: Tensor | None = None,
+    kernel: bool = True,
+) -> Tensor:
+    """Return output values ``(batch, readout.size)``.
+
+    Args:
+        program: The compiled circuit.
+        readout: What is read out of the final state.
+        inputs: ``(batch, num_inputs)``.
+        weights: ``(num_weights,)``; the result has its dtype and device.
+        initial: States to start from ``(batch, 2**num_qubits)``; default: all qubits in 0.
+        kernel: Use the compiled CPU kernel where it can run; otherwise the torch path.
+
+    Raises:
+        InputError: If an input is not a finite number.
+    """
+    suits = weights.device.type == "cpu" and weights.dtype in (torch.float32, torch.float64)
+    if kernel and suits and readout.diagonal and kernel_works():
+        from qkd_qiskit.simulator.kernel import autograd as compiled
+        from qkd_qiskit.simulator.kernel.angles import Sweep
+
+        require_memory(
+            program.num_qubits,
+            copies=inputs.shape[0],
+            bytes_each=2 * weights.element_size(),
+            what=f"a batch of {inputs.shape[0]} states",
+        )
+        sweep = program.tables.get(("sweep", id(readout)), lambda: Sweep(program, readout))
+        return compiled.run(sweep, *extend(program.features, inputs, weights), initial)
+    if program.num_inputs and initial is None:
+        inputs = RequireFinite.apply(inputs)
+    if initial is not None:
+        initial = RequireFinite.apply(initial)
+    extended = extend(program.features, inputs, weights)
+    return measure(evolve(program, *extended, initial=initial), readout)
+
+
+@functools.cache
+def kernel_works() -> bool:
+    """Return whether the compiled kernel can be used; the torch path serves where it cannot."""
+    logger.info("loading the compiled kernel; its first use on a machine takes about 20 s")
+    try:
+        from qkd_qiskit.simulator.kernel import call  # noqa: F401
+    except Exception as error:  # a broken llvmlite or an unusable cache raise many kinds
+        logger.warning("the compiled kernel is not available, torch is used: %s", error)
+        return False
+    return True

@@ -1,0 +1,7 @@
+"""What learns: circuits between a reduction and a read-out, and their classical twins."""
+
+from qkd_qiskit.students.base import Student
+from qkd_qiskit.students.factory import load_student, make_student
+from qkd_qiskit.students.quantum import QuantumStudent
+
+__all__ = ["QuantumStudent", "Student", "load_student", "make_student"]

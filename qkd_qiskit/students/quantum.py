@@ -1,0 +1,192 @@
+"""Students with a circuit as a QNN in a connector, between a reduction and a read-out.
+
+`student.qnn` is a `SamplerQNN` or `EstimatorQNN`, `student.connector` a `TorchConnector`. What runs
+on another target needs only `student.encode`, `student.circuit` and `student.decode`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from qiskit import QuantumCircuit
+from torch import Tensor, nn
+
+from qkd_qiskit.circuits import StudentCircuit, readout_matrix
+from qkd_qiskit.circuits.qnn import make_qnn
+from qkd_qiskit.recipe import StudentSpec
+from qkd_qiskit.recipe.seeds import derive_seed, seeded
+from qkd_qiskit.simulator import CompiledConnector
+from qkd_qiskit.students.base import Student
+from qkd_qiskit.students.reductions import TRAINED, make_reduction
+
+SMALLEST_PROBABILITY = 1e-6  # log p of an outcome that was never seen stays finite
+DEFAULT_SHARPNESS = 8.0
+FIRST_ANGLE = 0.3  # radians; circuits that start near the identity train better than random ones
+FIRST_FEATURE_SCALE = 0.1  # so that angles of a trained reduction do not start wrapped around
+
+
+class QuantumStudent(Student):
+    """A circuit between a reduction and a read-out.
+
+    Attributes:
+        parts: The circuit, which of its parameters is which, and its encoding.
+        qnn: SamplerQNN, or EstimatorQNN for the read-out `expectation`.
+        connector: The TorchConnector around it.
+        head: Layers from the read-out to logits, or None: logits = gamma log p.
+        readout_matrix: Which outcomes make which output `(2^n, outputs)`, outcomes little-endian.
+    """
+
+    readout_matrix: Tensor
+
+    def __init__(
+        self,
+        spec: StudentSpec,
+        *,
+        image_shape: tuple[int, int, int],
+        num_classes: int,
+        parts: StudentCircuit,
+        seed: int,
+    ) -> None:
+        super().__init__(spec, image_shape=image_shape, num_classes=num_classes)
+        self.parts = parts
+        self.reduction = make_reduction(
+            spec.reduction, image_shape=image_shape, num_features=num_features(parts)
+        )
+        self.qnn = make_qnn(parts, readout=spec.readout, num_classes=num_classes)
+        _shrink(self.reduction, parts)
+        with seeded(derive_seed(seed, "student", "circuit")):
+            weights = torch.empty(len(parts.weight_params)).uniform_(-FIRST_ANGLE, FIRST_ANGLE)
+        self.connector = CompiledConnector(
+            self.qnn, initial_weights=weights.numpy(), preparation=parts.preparation
+        )
+        matrix = readout_matrix(spec.readout, qubits=self.qubits, num_classes=num_classes)
+        if spec.readout == "learned":
+            # A parameter, though no gradient reaches it: a population keeps one for each member.
+            self.readout_matrix = nn.Parameter(matrix.float(), requires_grad=False)
+        else:
+            self.register_buffer("readout_matrix", matrix.float(), persistent=False)
+        self.head = _make_head(spec, inputs=matrix.shape[1], num_classes=num_classes)
+        if self.head is None:
+            start = DEFAULT_SHARPNESS if spec.sharpness == "learned" else float(spec.sharpness)
+            log_sharpness = torch.tensor(math.log(start))
+            if spec.sharpness == "learned":
+                self.log_sharpness = nn.Parameter(log_sharpness)
+            else:
+                self.register_buffer("log_sharpness", log_sharpness, persistent=False)
+
+    @property
+    def circuit(self) -> QuantumCircuit:
+        """The circuit without measurements, parameters x_000... (inputs) and w_000... (weights)."""
+        return self.parts.circuit
+
+    @property
+    def qubits(self) -> int:
+        """Width of the circuit."""
+        return int(self.circuit.num_qubits)
+
+    @property
+    def weights(self) -> Tensor:
+        """Circuit weights `(weights,)` in radians, in the order of their names."""
+        weights: Tensor = self.connector.weight
+        return weights
+
+    @property
+    def sharpness(self) -> float:
+        """Gamma in logits = gamma log p, for a class-bin read-out without a head."""
+        return float(self.log_sharpness.detach().exp())
+
+    @property
+    def only_circuit_is_trained(self) -> bool:
+        """Whether the circuit weights are all that is trained, on exact outcomes."""
+        plain = self.head is None and self.spec.sharpness != "learned" and self.outcomes is None
+        shared = self.spec.readout != "learned"
+        return plain and shared and self.spec.reduction not in TRAINED
+
+    @property
+    def input_names(self) -> list[str]:
+        """Names of the circuit's input parameters, in the order of `encode`'s columns."""
+        return [parameter.name for parameter in self.parts.input_params]
+
+    @property
+    def weight_names(self) -> list[str]:
+        """Names of the circuit's weights, in the order of `weights`."""
+        return [parameter.name for parameter in self.parts.weight_params]
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Logits `(batch, num_classes)` of images or prepared features."""
+        features, encoding = self.reduce(inputs), self.parts.encoding
+        if self.outcomes is not None:
+            return self.decode(self.outcomes(self._input_values(features), self.weights))
+        if encoding is not None and encoding.prepares_state:
+            outputs = self.connector.from_states(encoding.amplitudes(features))
+        else:
+            outputs = self.connector(self._input_values(features))
+        return self.decode(outputs) if self.spec.readout == "learned" else self._logits(outputs)
+
+    def circuit_inputs(self, features: Tensor) -> dict[str, Tensor]:
+        """Prepared features as the engine takes them: `states` to start from, or `inputs`."""
+        encoding = self.parts.encoding
+        if encoding is not None and encoding.prepares_state:
+            return {"states": encoding.amplitudes(features)}
+        return {"inputs": self._input_values(features)}
+
+    def features(self, images: Tensor) -> Tensor:
+        """As `Student.features`; features that cannot be encoded are refused here.
+
+        Raises:
+            CircuitError: An amplitude-encoded image is zero everywhere.
+        """
+        features = super().features(images)
+        if self.spec.reduction not in TRAINED and self.parts.encoding is not None:
+            self.parts.encoding.check(features)
+        return features
+
+    def encode(self, inputs: Tensor) -> Tensor:
+        """Values of the circuit's input parameters `(batch, inputs)` in radians."""
+        return self._input_values(self.reduce(inputs))
+
+    def decode(self, probabilities: Tensor) -> Tensor:
+        """Logits of outcome probabilities `(batch, 2^n)`, outcomes little-endian (qubit 0 lowest).
+
+        This is all that follows a measurement: `student(x)` equals `student.decode(p)` where p are
+        the exact probabilities of `student.circuit` at `student.encode(x)` and `student.weights`.
+        """
+        matrix = self.readout_matrix.detach()
+        return self._logits(probabilities.to(matrix.dtype) @ matrix)
+
+    def _input_values(self, features: Tensor) -> Tensor:
+        encoding = self.parts.encoding
+        return features if encoding is None else encoding.parameters(features)
+
+    def _logits(self, readout: Tensor) -> Tensor:
+        if self.head is None:
+            log_p = readout.clamp_min(SMALLEST_PROBABILITY).log()
+            return self.log_sharpness.exp() * log_p
+        # Probabilities are of the order of 1 / outcomes; a linear layer expects numbers around 1.
+        scale = 1 if self.spec.readout == "expectation" else readout.shape[-1]
+        logits: Tensor = self.head(readout * scale)
+        return logits
+
+
+def _make_head(spec: StudentSpec, *, inputs: int, num_classes: int) -> nn.Module | None:
+    if spec.head == "none":
+        return None
+    if spec.head == "linear":
+        return nn.Linear(inputs, num_classes)
+    width = spec.head_width
+    return nn.Sequential(nn.Linear(inputs, width), nn.Tanh(), nn.Linear(width, num_classes))
+
+
+def num_features(parts: StudentCircuit) -> int:
+    """Return how many features a circuit takes."""
+    return len(parts.input_params) if parts.encoding is None else parts.encoding.num_features
+
+
+def _shrink(reduction: nn.Module, parts: StudentCircuit) -> None:
+    """Start the angles that a trained reduction gives near 0; amplitudes have no scale."""
+    if parts.encoding is None or not parts.encoding.prepares_state:
+        with torch.no_grad():
+            layers = [layer for layer in reduction.modules() if isinstance(layer, nn.Linear)]
+            for parameter in (p for layer in layers[-1:] for p in layer.parameters()):
+                parameter.mul_(FIRST_FEATURE_SCALE)

@@ -1,0 +1,234 @@
+"""Where a circuit runs: backend, pass manager, noise model, shots and seed in one object.
+
+Three rooms lie behind one face, `Target`: `ExactTarget` (ideal probabilities), `AerTarget` (ideal,
+sampled) and `DeviceTarget` (a device's coupling, basis and noise, sampled). A circuit is compiled
+once and then run with batches of parameter values.
+
+Bit order: outcome index k of a probability row has bit i = logical qubit i (little-endian).
+"""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from qiskit.circuit import QuantumCircuit
+
+from qkd_qiskit.errors import TargetError
+from qkd_qiskit.targets.compiled_circuit import CompiledCircuit, content_digest
+from qkd_qiskit.targets.names import device_options, split_name, synthetic_options
+
+
+class Target(ABC):
+    """A place to evaluate circuits: `compile` once, then `probabilities` for each batch."""
+
+    def __init__(self, name: str, *, shots: int | None, seed: int):
+        if shots is not None and shots < 1:
+            raise TargetError(f"shots is {shots}; accepted are whole numbers from 1")
+        if seed < 0:
+            raise TargetError(f"seed is {seed}; accepted are whole numbers from 0")
+        self.name = name
+        """As `Target.parse` takes it."""
+        self.shots = shots
+        """Shots per row of a batch; None where nothing is sampled."""
+        self.seed = seed
+        """Seed that transpiler and shot seeds derive from."""
+        self.calibration_date: str | None = None
+        """ISO date of the calibration that the noise is taken from; None without noise."""
+        self.options: dict[str, Any] = {}
+        """What is changed about the device: to be recorded with results."""
+        self._compiled: dict[str, CompiledCircuit] = {}
+
+    @property
+    def sampled(self) -> bool:
+        """Whether probabilities are measured frequencies."""
+        return self.shots is not None
+
+    @property
+    def ideal(self) -> bool:
+        """Whether probabilities are those of the ideal circuit: neither shots nor noise."""
+        return False
+
+    @staticmethod
+    def parse(
+        name: str,
+        *,
+        shots: int | None = 4096,
+        seed: int = 0,
+        scale: float | None = None,
+        readout_mitigation: bool | str | None = None,
+    ) -> "Target":
+        """Return the target of that name.
+
+        Args:
+            name: ``exact`` (ideal, no shots), ``aer`` (ideal, sampled), a device snapshot of
+                qiskit-ibm-runtime such as ``fake_torino`` (noisy, sampled), the file of a saved
+                snapshot such as ``snapshots/ibm_torino.json``, or synthetic noise,
+                ``synthetic:qubits=5:p1=0.001:p2=0.01:readout=0.02``. A device takes options after
+                its name: ``fake_torino:scale=2``, ``fake_torino:mitigated`` (readout errors taken
+                back), ``fake_torino:exact`` (noisy, no shots).
+            shots: shots per row of a batch; ``exact`` takes none; None for a device: no shots.
+            seed: seed that transpiler and shot seeds derive from.
+            scale: what a device's noise is multiplied by; default: the name's, or 1.
+            readout_mitigation: True or ``calibrated``, ``measured``, False; see `DeviceTarget`;
+                default: the name's, or False.
+
+        Raises:
+            TargetError: the name, an option, shots or seed is not accepted.
+        """
+        from qkd_qiskit.targets.ideal import AerTarget, ExactTarget
+        from qkd_qiskit.targets.noisy import DeviceTarget, synthetic
+        from qkd_qiskit.targets.snapshots import fake_backend, unknown_target
+
+        base, given = split_name(name)
+        if base in ("exact", "aer"):
+            if given or scale is not None or readout_mitigation:
+                raise TargetError(f"{base} is ideal and takes no options; give {base!r}")
+            if base == "exact":
+                return ExactTarget(seed=seed)
+            if shots is None:
+                raise TargetError("aer needs a number of shots; without shots use exact")
+            return AerTarget(shots=shots, seed=seed)
+        settings: dict[str, Any] = {}
+        if base == "synthetic":
+            settings, given = synthetic_options(name, given)
+        options = device_options(name, given)
+        if options.pop("exact", False):
+            shots = None
+        if scale is not None:
+            options["scale"] = scale
+        if readout_mitigation is not None:
+            options["readout_mitigation"] = readout_mitigation
+        if base == "synthetic":
+            return synthetic(**settings, shots=shots, seed=seed, **options)
+        if base.startswith("fake_"):
+            return DeviceTarget(fake_backend(base), name=base, shots=shots, seed=seed, **options)
+        if base.endswith(".json"):
+            from qkd_qiskit.targets.calibration_files import load_snapshot
+
+            backend = load_snapshot(base)
+            return DeviceTarget(backend, name=base, shots=shots, seed=seed, **options)
+        if base.startswith("ibm_"):
+            raise TargetError(
+                f"{base} is a real device: it is reached by submission (`qkd submit`), not by "
+                "evaluation; to evaluate, use exact, aer or a device that `qkd targets list` shows"
+            )
+        raise unknown_target(base)
+
+    def compile(self, circuit: QuantumCircuit) -> CompiledCircuit:
+        """Return the circuit compiled for this target, with all its qubits measured in order.
+
+        Equal circuits (same gates and parameter names) are compiled once per target.
+
+        Raises:
+            TargetError: the circuit has measurements, or the target cannot run it.
+            CircuitError: the circuit has an instruction that is no unitary gate.
+        """
+        if circuit.num_clbits:
+            raise TargetError(
+                f"circuit {circuit.name!r} has {circuit.num_clbits} classical bits; accepted is a "
+                "circuit without measurements, the target adds them"
+            )
+        if not circuit.num_qubits:
+            raise TargetError(f"circuit {circuit.name!r} has no qubits")
+        key = content_digest(circuit)
+        compiled = self._compiled.get(key)
+        if compiled is None:
+            compiled = self._compiled[key] = self._compile(circuit)
+        return compiled
+
+    def probabilities(
+        self,
+        compiled: CompiledCircuit,
+        values: ArrayLike,
+        *,
+        shots: int | None = None,
+        seed: int | None = None,
+    ) -> NDArray[np.float64]:
+        """Return outcome probabilities (batch, 2**num_qubits), little-endian over logical qubits.
+
+        The batch goes to a sampler as one PUB. A caller that wants progress passes chunks of a
+        larger batch one after the other, each with a seed of its own.
+
+        Args:
+            compiled: what `compile` of this target returned.
+            values: (batch, len(compiled.parameters)) in radians, columns in the order of
+                `compiled.parameters`.
+            shots: shots per row in place of the target's; ignored where nothing is sampled.
+            seed: number of this call among those of one target: same target seed and same
+                number give the same counts. None counts as 0.
+
+        Raises:
+            TargetError: `compiled` is another target's, or values or shots are not accepted.
+        """
+        rows = self._checked(compiled, values)
+        if shots is not None and shots < 1:
+            raise TargetError(f"shots is {shots}; accepted are whole numbers from 1")
+        if not len(rows):
+            return np.empty((0, 2**compiled.num_qubits))
+        return self._run(
+            compiled, rows, shots=shots or self.shots or 1, seed=self._shot_seed(seed or 0)
+        )
+
+    def exact_probabilities(
+        self, compiled: CompiledCircuit, values: ArrayLike
+    ) -> NDArray[np.float64]:
+        """Return what `probabilities` tends to with ever more shots (batch, 2**num_qubits).
+
+        On a device these are the probabilities under its noise, readout errors included.
+
+        Args:
+            compiled: what `compile` of this target returned.
+            values: as for `probabilities`.
+
+        Raises:
+            TargetError: as `probabilities`; or a noisy circuit uses more than 8 qubits.
+        """
+        rows = self._checked(compiled, values)
+        if not len(rows):
+            return np.empty((0, 2**compiled.num_qubits))
+        return self._run_exactly(compiled, rows)
+
+    def _checked(self, compiled: CompiledCircuit, values: ArrayLike) -> NDArray[np.float64]:
+        if compiled.target != self.name:
+            raise TargetError(
+                f"circuit was compiled for {compiled.target}, not for {self.name}; compile it "
+                "with the target that runs it"
+            )
+        rows = np.asarray(values, dtype=np.float64)
+        expected = len(compiled.parameters)
+        if rows.ndim != 2 or rows.shape[1] != expected:
+            raise TargetError(
+                f"values have shape {rows.shape}; accepted is (batch, {expected}), one column "
+                "per circuit parameter in sorted order of their names"
+            )
+        if not np.isfinite(rows).all():
+            row = int(np.flatnonzero(~np.isfinite(rows).all(axis=1))[0])
+            raise TargetError(f"values of row {row} are not finite; accepted are angles in radians")
+        return rows
+
+    @abstractmethod
+    def _compile(self, circuit: QuantumCircuit) -> CompiledCircuit: ...
+
+    @abstractmethod
+    def _run(
+        self, compiled: CompiledCircuit, values: NDArray[np.float64], *, shots: int, seed: int
+    ) -> NDArray[np.float64]: ...
+
+    @abstractmethod
+    def _run_exactly(
+        self, compiled: CompiledCircuit, values: NDArray[np.float64]
+    ) -> NDArray[np.float64]: ...
+
+    def _shot_seed(self, call: int) -> int:
+        # Hashed, so that calls 0, 1, 2 of one seed and of the next share no stream. Aer takes 31
+        # bits and counts upwards from them, hence 30.
+        state = np.random.SeedSequence([self.seed, 0, call]).generate_state(1)
+        return int(state[0] >> 2)
+
+    def _calibration_seed(self) -> int:
+        return int(np.random.SeedSequence([self.seed, 2]).generate_state(1)[0] >> 2)
+
+    def _transpiler_seeds(self, count: int) -> list[int]:
+        state = np.random.SeedSequence([self.seed, 1]).generate_state(count)
+        return [int(word >> 2) for word in state]

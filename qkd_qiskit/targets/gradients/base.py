@@ -1,0 +1,188 @@
+"""Circuits as torch functions: inputs and weights to outcome probabilities."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from qkd_qiskit.errors import InputError, TargetError
+from qkd_qiskit.simulator import DensityProgram, noisy_probabilities
+from qkd_qiskit.targets.base import Target
+from qkd_qiskit.targets.compiled_circuit import CompiledCircuit
+from qkd_qiskit.targets.exact_noise import density_program, split_parameters
+
+
+@dataclass
+class Cost:
+    """What training from shots has cost so far.
+
+    The number of a call is the seed of its shots, and the number of a step that of its directions:
+    set them to go on as an interrupted training would have.
+    """
+
+    calls: int = 0
+    """Calls of the target: one PUB each."""
+    steps: int = 0
+    """Gradients taken."""
+    circuits: int = 0
+    """Circuits with their values bound: samples times shifts."""
+    executions: int = 0
+    """Circuits times shots; 0 on a target without shots."""
+
+
+class Outcomes:
+    """Inputs and weights to probabilities, as a torch function."""
+
+    def __init__(self, compiled: CompiledCircuit, inputs: Sequence[str] | None):
+        self.compiled = compiled
+        self.inputs, self.weights = split_parameters(compiled, inputs)
+        """Names of the parameters behind the columns of inputs and behind the weights."""
+
+    def __call__(self, inputs: Tensor | None, weights: Tensor) -> Tensor:
+        """Return probabilities (batch, 2**num_qubits) in the weights' dtype, little-endian.
+
+        Args:
+            inputs: (batch, num_inputs) in radians; None where there are none (the batch is 1).
+            weights: (num_weights,) in radians.
+
+        Raises:
+            InputError: inputs or weights have another shape.
+        """
+        if inputs is None:
+            inputs = weights.new_zeros(1, 0)
+        if inputs.dim() != 2 or inputs.shape[1] != len(self.inputs):
+            raise InputError(
+                f"inputs have shape {tuple(inputs.shape)}; give (batch, {len(self.inputs)})"
+            )
+        if weights.shape != (len(self.weights),):
+            raise InputError(
+                f"weights have shape {tuple(weights.shape)}; give ({len(self.weights)},)"
+            )
+        return self._evaluate(inputs, weights)
+
+    def _evaluate(self, inputs: Tensor, weights: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class NoisyOutcomes(Outcomes):
+    """See `gradients.noisy_outcomes`."""
+
+    def __init__(self, compiled: CompiledCircuit, inputs: Sequence[str] | None):
+        super().__init__(compiled, inputs)
+        noisy = getattr(compiled.program, "noisy", None)
+        if noisy is None:
+            raise TargetError(
+                f"{compiled.target} has no noise to differentiate through; compile the circuit "
+                "with a device, or train with exact gradients"
+            )
+        self.program: DensityProgram = density_program(
+            compiled, noisy, inputs=self.inputs, weights=self.weights
+        )
+
+    def _evaluate(self, inputs: Tensor, weights: Tensor) -> Tensor:
+        return noisy_probabilities(self.program, inputs, weights)
+
+
+class SampledOutcomes(Outcomes):
+    """What the gradients from shots share: a target that is called with rows of values."""
+
+    def __init__(
+        self,
+        target: Target,
+        compiled: CompiledCircuit,
+        *,
+        inputs: Sequence[str] | None,
+        shots: int | None,
+        cost: Cost | None,
+    ):
+        super().__init__(compiled, inputs)
+        self.target = target
+        self.shots = (shots or target.shots) if target.sampled else None
+        self.cost = Cost() if cost is None else cost
+        column = {name: number for number, name in enumerate(compiled.parameters)}
+        self.columns = tuple(
+            [column[name] for name in part] for part in (self.inputs, self.weights)
+        )
+
+    def rows(self, samples: int, *, step: int, inputs: bool) -> tuple[int, ...]:
+        """Return how many rows each call of the target has in a gradient step.
+
+        Args:
+            samples: samples of the step, those of all members together.
+            step: number of the step, counted from 0.
+            inputs: whether the inputs need a gradient too, as behind a trained reduction.
+        """
+        raise NotImplementedError
+
+    def values(self, inputs: Tensor, weights: Tensor) -> NDArray[np.float64]:
+        """Return the circuit's values (batch, parameters) of inputs and weights per sample."""
+        rows = np.empty((len(inputs), len(self.compiled.parameters)))
+        for columns, part in zip(self.columns, (inputs, weights), strict=True):
+            rows[:, columns] = part.detach().cpu().to(torch.float64).numpy()
+        return rows
+
+    def run(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return probabilities of all rows from one call; NaN where values are not finite."""
+        finite = np.isfinite(values).all(axis=1)
+        found = np.full((len(values), 2**self.compiled.num_qubits), np.nan)
+        if finite.any():
+            found[finite] = self.target.probabilities(
+                self.compiled, values[finite], shots=self.shots, seed=self.cost.calls
+            )
+        self.cost.calls += 1
+        self.cost.circuits += int(finite.sum())
+        self.cost.executions += int(finite.sum()) * (self.shots or 0)
+        return found
+
+    def split(self, slopes: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
+        """Return what belongs to inputs and to weights of (batch, parameters)."""
+        return tuple(slopes[:, columns] for columns in self.columns)
+
+
+def members_as_rows(
+    function: Any, info: Any, in_dims: tuple[int | None, ...], *given: Any
+) -> tuple[Any, Any]:
+    """Run a function of (inputs, weights, outcomes) for all members of a vmap in one call."""
+    inputs, weights = (
+        tensor.expand(info.batch_size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+        for tensor, dim in zip(given[:2], in_dims[:2], strict=True)
+    )
+    weights = weights.expand(-1, inputs.shape[1], -1)
+    found = function.apply(inputs.flatten(0, 1), weights.flatten(0, 1), given[2])
+    shape = inputs.shape[:2]
+    if isinstance(found, Tensor):
+        return found.reshape(*shape, -1), 0
+    return tuple(part.reshape(*shape, -1) for part in found), (0,) * len(found)
+
+
+class SampledFunction(torch.autograd.Function):
+    """Probabilities without a gradient; inputs (batch, ...), weights (1 or batch, ...)."""
+
+    @staticmethod
+    def forward(inputs: Tensor, weights: Tensor, outcomes: SampledOutcomes) -> Tensor:
+        """Return probabilities (batch, 2**num_qubits) from one call of the target."""
+        rows = outcomes.values(inputs, weights.expand(len(inputs), -1))
+        return torch.from_numpy(outcomes.run(rows)).to(weights)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        """Keep nothing."""
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *given: Any) -> tuple[Any, Any]:
+        """Return the members' probabilities from one call, and where their dimension is."""
+        return members_as_rows(SampledFunction, info, in_dims, *given)
+
+
+def gradients(
+    outcomes: SampledOutcomes, slopes: NDArray[np.float64], inputs: Tensor, weights: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the gradients by inputs and by weights, summed over a batch that shares them."""
+    of_inputs, of_weights = outcomes.split(slopes)
+    if len(weights) == 1:
+        of_weights = of_weights.sum(axis=0, keepdims=True)
+    return torch.from_numpy(of_inputs).to(inputs), torch.from_numpy(of_weights).to(weights)

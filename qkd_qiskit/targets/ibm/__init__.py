@@ -1,0 +1,1 @@
+"""Devices of IBM Quantum: client, jobs, journal, costs, and an emulator of the service."""

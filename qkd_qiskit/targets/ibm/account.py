@@ -1,0 +1,250 @@
+"""The IBM Quantum account and its devices.
+
+Credentials are those that the client itself has saved, or its environment variables
+QISKIT_IBM_TOKEN and QISKIT_IBM_INSTANCE. They are never written or shown here: what the client
+says, in errors, logs and warnings, is repeated without them. With QKD_RUNTIME_URL, an address on
+this machine, the client talks to a rehearsal in place of IBM.
+"""
+
+import difflib
+import ipaddress
+import logging
+import os
+from functools import partial
+from typing import Any
+from urllib.parse import urlsplit
+
+from qkd_qiskit.errors import NoAccountError, TargetError
+from qkd_qiskit.targets.ibm.client import (
+    ask_client,
+    fault_of,
+    leave_retries_to_us,
+    no_token,
+    quiet_client,
+)
+from qkd_qiskit.targets.ibm.retry import Asking, Patience
+from qkd_qiskit.targets.ibm.service_errors import Fault, hide
+
+logger = logging.getLogger(__name__)
+
+URL = "QKD_RUNTIME_URL"
+_IAM = "https://iam.cloud.ibm.com"
+
+
+def real_backend(name: str, *, patience: Patience | None = None) -> Any:
+    """Return a device of the user's account, such as ``ibm_torino``, with its calibration.
+
+    Args:
+        name: name of the device.
+        patience: how long the service is waited for.
+
+    Raises:
+        TargetError: there is no account, it cannot be used, or it has no such device.
+        SubmissionError: the service does not answer.
+    """
+    service = Asking(name, patience=patience or Patience(tries=4), go_on="try again later")
+    account = service.ask("opening the account", lambda: ask_client(open_account))
+
+    def device() -> Any:
+        from qiskit.providers.exceptions import QiskitBackendNotFoundError
+
+        try:
+            backend = account.backend(name)
+        except QiskitBackendNotFoundError:
+            return None
+        backend.target  # noqa: B018 - loads the calibration, which may fail too
+        return backend
+
+    backend = service.ask("reading the device", lambda: ask_client(device))
+    if backend is None:
+        names = service.ask("listing the devices", lambda: _device_names(account))
+        if name in names:  # it could not be read before
+            backend = service.ask("reading the device", lambda: ask_client(device))
+    if backend is None:
+        near = difflib.get_close_matches(name, names, n=3) or names
+        raise TargetError(f"the account has no device {name!r}; it has {', '.join(near) or 'none'}")
+    if len(instances_of(account)) > 1:
+        logger.warning(
+            "the account has several instances: jobs of %s go to the one of plan %s; to choose "
+            "one, set QISKIT_IBM_INSTANCE or save it with the account",
+            name,
+            service.ask("reading its plan", lambda: plan_of(account, backend)) or "unknown",
+        )
+    return backend
+
+
+def instances_of(account: Any) -> list[str | None]:
+    """Return the instances that an account sends jobs to; None alone for the only one."""
+    return list(getattr(account, "_api_clients", {})) or [None]
+
+
+def plan_of(account: Any, backend: Any) -> str | None:
+    """Return the plan of a device's instance as the client tells it, in lower case.
+
+    Raises:
+        Fault: the service failed.
+    """
+    here = getattr(backend, "_instance", None)
+    instances = ask_client(account.instances)
+    plans = [known.get("plan") for known in instances if known.get("crn") == here]
+    return str(plans[0]).lower() if plans else None
+
+
+def open_account() -> Any:
+    """Return a `QiskitRuntimeService` of the user's account, or of a rehearsal on this machine.
+
+    Raises:
+        TargetError: there is no account, it cannot be used, or the address is not on this machine.
+    """
+    from qiskit_ibm_runtime import QiskitRuntimeService
+    from qiskit_ibm_runtime.accounts.exceptions import AccountNotFoundError, InvalidAccountError
+    from qiskit_ibm_runtime.exceptions import IBMInputValueError
+
+    quiet_client()
+    _check_token()
+    refused: TargetError | None = None
+    try:
+        account = QiskitRuntimeService(**_rehearsal())
+    except AccountNotFoundError:
+        refused = NoAccountError(
+            "a real device needs an IBM Quantum account and none is saved here; save one with "
+            "QiskitRuntimeService.save_account(...), or set QISKIT_IBM_TOKEN and "
+            "QISKIT_IBM_INSTANCE"
+        )
+    except InvalidAccountError as error:
+        if fault_of(error).kind in ("busy", "server"):
+            raise
+        refused = TargetError(
+            f"the IBM Quantum account cannot be used ({type(error).__name__}); check its token "
+            "and instance, and the network"
+        )
+    except IBMInputValueError:
+        refused = TargetError(
+            "the IBM Quantum account has no access to the instance that is saved or set in "
+            "QISKIT_IBM_INSTANCE; give one of its own"
+        )
+    if refused is not None:
+        raise refused
+    active = account.active_account() if hasattr(account, "active_account") else None
+    hide(*((active or {}).get(key) for key in ("token", "instance")))
+    for client in _clients(account):
+        leave_retries_to_us(client)
+    _check_instances(account)
+    return account
+
+
+def _check_instances(account: Any) -> None:
+    """Check that every instance has told its devices.
+
+    The client takes one that failed for one without devices, and another's plan is billed.
+
+    Raises:
+        Fault: one has not, and may when it is asked again.
+    """
+    told = getattr(account, "_backends_info_per_instance", {})
+    for instance, client in getattr(account, "_api_clients", {}).items():
+        if not told or instance in told:
+            continue
+        try:
+            ask_client(partial(client.list_backends, True))
+        except Fault as fault:
+            if fault.kind != "unauthorized":
+                raise
+        else:
+            raise Fault("server", "an instance of the account did not tell its devices")
+
+
+def _check_token() -> None:
+    """Check that the account's API key gives an access token, before the client is asked.
+
+    The client answers a failure by waiting for 60 s, and by a list of no devices.
+
+    Raises:
+        TargetError: the key is refused.
+        Fault: the service that gives tokens failed.
+    """
+    from ibm_cloud_sdk_core import IAMTokenManager
+
+    token = os.environ.get("QISKIT_IBM_TOKEN") or _saved_token()
+    if token is None:
+        return
+    hide(token)
+    try:
+        IAMTokenManager(token, url=os.environ.get("IAM_URL") or _IAM).get_token()
+    except Exception as error:
+        fault = no_token(error)
+    else:
+        return
+    if fault.kind != "unauthorized":
+        raise fault
+    raise TargetError(f"{fault}; check the one that is saved, or set in QISKIT_IBM_TOKEN")
+
+
+def _saved_token() -> str | None:
+    """Return the API key of the saved account, where it is clear which that is."""
+    from qiskit_ibm_runtime import QiskitRuntimeService
+
+    saved = list(QiskitRuntimeService.saved_accounts().values())
+    chosen = saved if len(saved) == 1 else [one for one in saved if one.get("is_default_account")]
+    plain = [
+        one
+        for one in chosen
+        if not (one.get("proxies") or one.get("private_endpoint")) and one.get("verify", True)
+    ]
+    return plain[0].get("token") if len(plain) == 1 else None
+
+
+def _rehearsal() -> dict[str, Any]:
+    """Return what makes the client talk to QKD_RUNTIME_URL, or nothing where it is not set."""
+    url = os.environ.get(URL)
+    if not url:
+        return {}
+    if not is_loopback(url):
+        raise TargetError(
+            f"{URL} is an address on another machine; accepted is one on this machine, such as "
+            "http://127.0.0.1:8000, where a rehearsal runs; unset it to use IBM Quantum"
+        )
+    return {
+        "channel": "ibm_quantum_platform",
+        "token": os.environ.get("QISKIT_IBM_TOKEN"),
+        "instance": os.environ.get("QISKIT_IBM_INSTANCE"),
+        "url": url,
+        "url_resolver": lambda url, *_: url,
+    }
+
+
+def is_rehearsal() -> bool:
+    """Return whether the client talks to a rehearsal on this machine."""
+    return bool(os.environ.get(URL))
+
+
+def is_loopback(url: str) -> bool:
+    """Return whether an address is on this machine."""
+    try:
+        host = urlsplit(url).hostname or ""
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _device_names(account: Any) -> list[str]:
+    def ask() -> list[str]:
+        # `account.backends()` says nothing of a service that fails: it returns no devices.
+        listed = (client.list_backends(True) for client in _clients(account))
+        names = {device["name"] for devices in listed for device in devices}
+        return sorted(names or {backend.name for backend in account.backends()})
+
+    try:
+        return ask_client(ask)
+    except Fault as fault:
+        if fault.kind != "unauthorized":
+            raise
+        reason = str(fault)
+    raise TargetError(
+        f"the IBM Quantum account may not use its instance ({reason}); check the one that is saved "
+        "or set in QISKIT_IBM_INSTANCE"
+    )
+
+
+def _clients(account: Any) -> list[Any]:
+    return list(getattr(account, "_api_clients", {}).values())

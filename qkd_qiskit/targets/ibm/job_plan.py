@@ -1,0 +1,196 @@
+"""What is sent to a device: circuits with their values, and how they are cut into jobs.
+
+`plan_jobs` is pure: the same sizes and the same limits give the same jobs, so that what is said
+before anything is paid is what is submitted. `submission` runs them over any `connection`, each
+exactly once.
+"""
+
+import hashlib
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from qiskit.circuit import QuantumCircuit
+
+from qkd_qiskit.errors import InputError
+from qkd_qiskit.targets.compiled_circuit import CompiledCircuit, content_digest
+from qkd_qiskit.targets.ibm.usage_model import MAX_EXECUTIONS
+
+_TWIRLED_SHOTS = 64
+_TWIRLS = 32
+
+
+@dataclass(frozen=True, eq=False)
+class Pub:
+    """A circuit and a batch of values, to be run with the same number of shots each.
+
+    Attributes:
+        circuit: ISA circuit with one classical register, bit i = logical qubit i.
+        parameters: name of each column of `values`; names that the circuit lacks are passed over.
+        values: (batch, len(parameters)) in radians.
+        shots: shots per row.
+    """
+
+    circuit: QuantumCircuit
+    parameters: tuple[str, ...]
+    values: NDArray[np.float64]
+    shots: int
+
+    @classmethod
+    def of(cls, compiled: CompiledCircuit, values: NDArray[np.float64], *, shots: int) -> "Pub":
+        """Return the PUB of a compiled circuit, with columns as in `compiled.parameters`."""
+        return cls(compiled.circuit, compiled.parameters, np.asarray(values, dtype=float), shots)
+
+    @property
+    def live(self) -> NDArray[np.float64]:
+        """The values of the parameters that the circuit has, in the circuit's order."""
+        columns = [self.parameters.index(parameter.name) for parameter in self.circuit.parameters]
+        return self.values[:, columns]
+
+    @property
+    def size(self) -> "PubSize":
+        """Its rows and shots."""
+        return PubSize(rows=len(self.values), shots=self.shots)
+
+    @property
+    def num_bits(self) -> int:
+        """Bits of an outcome."""
+        return int(self.circuit.cregs[0].size)
+
+
+@dataclass(frozen=True)
+class PubSize:
+    """How much of a device a PUB asks for.
+
+    Attributes:
+        rows: circuits with their values bound.
+        shots: shots per row.
+    """
+
+    rows: int
+    shots: int
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one job may be at most.
+
+    Attributes:
+        max_executions: circuits times shots.
+        max_pubs: PUBs; many in one job have broken the service's compiler.
+    """
+
+    max_executions: int = MAX_EXECUTIONS
+    max_pubs: int = 100
+
+    def __post_init__(self) -> None:
+        for name in ("max_executions", "max_pubs"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}; give a whole number from 1")
+
+
+@dataclass(frozen=True)
+class JobPlan:
+    """One job of several that a list of PUBs is cut into.
+
+    Attributes:
+        slices: for each of its PUBs: place in the list given, first row, row after the last.
+        circuits: rows of all its PUBs.
+        shots: shots of each row, rounded up to whole randomisations where it is twirled.
+        executions: circuits times shots.
+    """
+
+    slices: tuple[tuple[int, int, int], ...]
+    circuits: int
+    shots: int
+    executions: int
+
+    def cut(self, pubs: Sequence[Pub]) -> list[Pub]:
+        """Return the job's PUBs."""
+        return [
+            replace(pubs[place], values=pubs[place].values[first:last])
+            for place, first, last in self.slices
+        ]
+
+
+def plan_jobs(
+    sizes: Iterable[PubSize], *, limits: Limits | None = None, twirled: bool = False
+) -> tuple[JobPlan, ...]:
+    """Return the jobs that PUBs are cut into, filled one after the other in the order given.
+
+    Args:
+        sizes: rows and shots of each PUB; all with the same shots, as a job has one number.
+        limits: what a job may be at most.
+        twirled: whether gates or measurements are twirled.
+
+    Raises:
+        InputError: shots differ or are not accepted, or one row is more than a job may have.
+    """
+    sizes, limits = list(sizes), limits or Limits()
+    shots = _common_shots(sizes)
+    executed = executed_shots(shots, twirled=twirled)
+    room = limits.max_executions // executed
+    if not room:
+        raise InputError(
+            f"{executed} shots are more than the {limits.max_executions} executions of one job; "
+            "give fewer shots, or a higher runtime.max_executions where the device allows it"
+        )
+    jobs: list[list[tuple[int, int, int]]] = []
+    free = 0
+    for place, size in enumerate(sizes):
+        first = 0
+        while first < size.rows:
+            if not free or len(jobs[-1]) >= limits.max_pubs:
+                jobs.append([])
+                free = room
+            last = min(size.rows, first + free)
+            jobs[-1].append((place, first, last))
+            free -= last - first
+            first = last
+    return tuple(_plan(slices, executed) for slices in jobs)
+
+
+def executed_shots(shots: int, *, twirled: bool) -> int:
+    """Return the shots that are run where so many are asked for.
+
+    Twirling runs 32 randomisations of at least 64 shots, as many as it needs: the client's own
+    rule (`qiskit_ibm_runtime.options.TwirlingOptions`, both numbers ``auto``).
+    """
+    if not twirled:
+        return shots
+    each = max(_TWIRLED_SHOTS, math.ceil(shots / _TWIRLS))
+    return each * math.ceil(shots / each)
+
+
+def pubs_digest(pubs: Iterable[Pub], *, receiver: str = "") -> str:
+    """Return a digest that equal PUBs share: gates, names, values to the bit, shots.
+
+    Args:
+        pubs: what is sent.
+        receiver: who receives it, and what else changes the counts.
+    """
+    digest = hashlib.sha256(receiver.encode())
+    for pub in pubs:
+        values = np.ascontiguousarray(pub.values, dtype="<f8")
+        head = [content_digest(pub.circuit), *pub.parameters, values.shape, pub.shots]
+        digest.update("\n".join(map(str, head)).encode())
+        digest.update(values.tobytes())
+    return digest.hexdigest()
+
+
+def _plan(slices: Sequence[tuple[int, int, int]], shots: int) -> JobPlan:
+    circuits = sum(last - first for _, first, last in slices)
+    return JobPlan(tuple(slices), circuits=circuits, shots=shots, executions=circuits * shots)
+
+
+def _common_shots(sizes: Sequence[PubSize]) -> int:
+    shots = {size.shots for size in sizes}
+    if len(shots) != 1 or min(shots) < 1 or not any(size.rows for size in sizes):
+        given = ", ".join(map(str, sorted(shots))) or "none"
+        raise InputError(
+            f"PUBs with {sum(size.rows for size in sizes)} rows and shots {given} were given; "
+            "give at least one row, and one number of shots from 1 for all"
+        )
+    return shots.pop()

@@ -1,0 +1,91 @@
+"""Asking a service again after a fault that may pass, and what is said when it does not."""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import count
+from typing import TypeVar
+
+from qkd_qiskit.errors import InputError, SubmissionError
+from qkd_qiskit.targets.ibm.service_errors import Fault
+
+logger = logging.getLogger(__name__)
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patience:
+    """How long a service is waited for; times in seconds.
+
+    Attributes:
+        tries: times that one thing is asked before the run stops.
+        first_wait_s: wait after the first fault; it doubles with each further one.
+        longest_wait_s: what it grows to; a wait that the service asks for is kept whatever it is.
+        attempts: times that a job is sent anew after it has failed, the first included.
+        poll_s: wait between the first two looks at a job.
+        longest_poll_s: what it grows to.
+        settle_s: wait until a job that the service may have accepted unnoticed can be found.
+        job_timeout_s: wait for one job.
+    """
+
+    tries: int = 8
+    first_wait_s: float = 1.0
+    longest_wait_s: float = 60.0
+    attempts: int = 3
+    poll_s: float = 0.5
+    longest_poll_s: float = 10.0
+    settle_s: float = 3.0
+    job_timeout_s: float = 86_400.0
+
+    def __post_init__(self) -> None:
+        for name in ("tries", "attempts"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}; give a whole number from 1")
+
+    def wait_s(self, number: int) -> float:
+        """Return the wait after a fault that is the first, second, ... in a row."""
+        return min(self.longest_wait_s, self.first_wait_s * 2.0 ** min(number - 1, 60))
+
+    def next_poll_s(self, wait_s: float) -> float:
+        """Return the wait that follows one between two looks."""
+        return min(self.longest_poll_s, 1.25 * wait_s)
+
+
+class Asking:
+    """Asks one service, again after faults that may pass."""
+
+    def __init__(self, name: str, *, patience: Patience, go_on: str) -> None:
+        self.name, self.patience, self.go_on = name, patience, go_on
+
+    def ask(self, what: str, ask: Callable[[], Answer]) -> Answer:
+        """Return what `ask` returns.
+
+        Raises:
+            SubmissionError: it raised a `Fault` that does not pass, or too many that may.
+        """
+        for number in count(1):
+            try:
+                return ask()
+            except Fault as caught:
+                fault = caught
+            self.wait_or_stop(what, fault, number)
+        raise AssertionError
+
+    def wait_or_stop(self, what: str, fault: Fault, number: int) -> None:
+        """Wait until something can be tried again.
+
+        Args:
+            what: what is tried, for the message.
+            fault: what it raised.
+            number: faults in a row, this one included.
+
+        Raises:
+            SubmissionError: the fault does not pass, or there were too many.
+        """
+        if not fault.transient or number >= self.patience.tries:
+            times = f" {number} times" if number > 1 else ""
+            raise SubmissionError(f"{self.name}: {what} failed{times}: {fault}; {self.go_on}")
+        wait = max(self.patience.wait_s(number), fault.retry_after or 0.0)
+        logger.info("%s: %s: %s; again in %.3g s", self.name, what, fault, wait)
+        time.sleep(wait)

@@ -1,0 +1,173 @@
+"""A real device as a target: every call of it is one key of a journal, run exactly once.
+
+A training that was stopped begins again and asks for the same calls; those that were run are read
+from the disk, so that it arrives where it was, with the same bits, and goes on from there.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from qiskit import qpy
+from qiskit.circuit import QuantumCircuit
+
+from qkd_qiskit.errors import CheckpointError, TargetError
+from qkd_qiskit.storage import write_atomic
+from qkd_qiskit.targets import noise
+from qkd_qiskit.targets.base import Target
+from qkd_qiskit.targets.compiled_circuit import (
+    CompiledCircuit,
+    content_digest,
+    measure_all_qubits,
+    parameter_names,
+)
+from qkd_qiskit.targets.ibm.isa_check import check_circuit
+from qkd_qiskit.targets.ibm.job_plan import Pub
+from qkd_qiskit.targets.ibm.job_runner import Runner
+from qkd_qiskit.targets.noisy import calibration_date
+from qkd_qiskit.targets.transpilation import best_transpilation, initial_layout, measured_qubits
+
+_DATE = "calibration_date"
+
+
+class RuntimeTarget(Target):
+    """A device behind a `Runner`; a call's probabilities are those of one PUB.
+
+    A circuit is transpiled once in a run's life: it is kept in ``jobs/`` beside the counts, as the
+    calibration, and with it the best layout, changes from day to day.
+    """
+
+    def __init__(
+        self,
+        backend: Any,
+        *,
+        runner: Runner,
+        prefix: str,
+        shots: int = 4096,
+        seed: int = 0,
+        num_transpilations: int = 10,
+    ):
+        """Take a device and the runner that submits to it.
+
+        Args:
+            backend: the device, with a calibrated `target`; `runner.connection.backend`.
+            runner: submits, and keeps what was run.
+            prefix: beginning of the keys, such as ``train/``; the call's number follows.
+            shots: shots per row of a batch.
+            seed: seed of the transpiler, and of the shots where a simulator runs the jobs.
+            num_transpilations: transpiler seeds tried per circuit, the best is kept.
+
+        Raises:
+            TargetError: shots or seed is not accepted.
+        """
+        super().__init__(backend.name, shots=shots, seed=seed)
+        self.backend, self.runner, self.prefix = backend, runner, prefix
+        self.num_transpilations = num_transpilations
+        self.calibration_date = calibration_date(backend)
+
+    def probabilities(
+        self,
+        compiled: CompiledCircuit,
+        values: ArrayLike,
+        *,
+        shots: int | None = None,
+        seed: int | None = None,
+    ) -> NDArray[np.float64]:
+        """Return measured frequencies (batch, 2**num_qubits), little-endian over logical qubits.
+
+        Args:
+            compiled: what `compile` of this target returned.
+            values: as for `Target.probabilities`.
+            shots: shots per row in place of the target's.
+            seed: number of the call, which names it in the journal; None counts as 0.
+
+        Raises:
+            TargetError: as `Target.probabilities`.
+            CheckpointError: the journal has another call of that number.
+            SubmissionError: the service failed, or the job did.
+        """
+        rows = self._checked(compiled, values)
+        if shots is not None and shots < 1:
+            raise TargetError(f"shots is {shots}; accepted are whole numbers from 1")
+        if not len(rows):
+            return np.empty((0, 2**compiled.num_qubits))
+        call = seed or 0
+        pub = Pub.of(compiled, rows, shots=shots or self.shots or 1)
+        (counts,) = self.runner.run(f"{self.prefix}{call:06d}", [pub], seed=self._shot_seed(call))
+        # Twirling may have rounded the shots up.
+        found: NDArray[np.float64] = counts / counts.sum(axis=1, keepdims=True)
+        return found
+
+    def _compile(self, circuit: QuantumCircuit) -> CompiledCircuit:
+        given = f"{content_digest(circuit)}/{self.name}/{self.seed}/{self.num_transpilations}"
+        digest = hashlib.sha256(given.encode()).hexdigest()[:16]
+        path = self.runner.journal.folder / "jobs" / f"circuit-{digest}.qpy"
+        device = self.backend.target
+        if path.exists():
+            isa = _read(path)
+        else:
+            isa = self._transpile(circuit)
+            isa.metadata = {_DATE: self.calibration_date}
+            write_atomic(path, lambda new: _write(isa, new))
+        check_circuit(isa, device, name=self.name)
+        self.calibration_date = (isa.metadata or {}).get(_DATE, self.calibration_date)
+        return CompiledCircuit(
+            target=self.name,
+            circuit=isa,
+            parameters=parameter_names(circuit),
+            num_qubits=circuit.num_qubits,
+            layout=initial_layout(isa, circuit.num_qubits),
+            measured=measured_qubits(isa),
+            two_qubit_gates=noise.count_two_qubit_gates(isa),
+            depth=isa.depth(),
+            duration_s=float(isa.estimate_duration(device, unit="s")),
+            fidelity=noise.estimate_fidelity(isa, device),
+            program=None,
+        )
+
+    def _transpile(self, circuit: QuantumCircuit) -> QuantumCircuit:
+        device = noise.calibrated_part(self.backend.target)
+        have = len(device["measure"]) if "measure" in device else 0
+        if circuit.num_qubits > have:
+            raise TargetError(
+                f"circuit {circuit.name!r} has {circuit.num_qubits} qubits, {self.name} has "
+                f"{have} calibrated; use a smaller circuit or a larger device"
+            )
+        return best_transpilation(
+            measure_all_qubits(circuit),
+            device,
+            seeds=self._transpiler_seeds(self.num_transpilations),
+            name=self.name,
+        )
+
+    def _run(
+        self, compiled: CompiledCircuit, values: NDArray[np.float64], *, shots: int, seed: int
+    ) -> NDArray[np.float64]:
+        raise AssertionError  # `probabilities` goes another way
+
+    def _run_exactly(
+        self, compiled: CompiledCircuit, values: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        raise TargetError(
+            f"{self.name} is a real device, whose exact probabilities nobody knows; evaluate on "
+            "exact, or on a snapshot of its calibration"
+        )
+
+
+def _write(circuit: QuantumCircuit, path: Path) -> None:
+    with path.open("wb") as file:
+        qpy.dump(circuit, file)
+
+
+def _read(path: Path) -> QuantumCircuit:
+    try:
+        with path.open("rb") as file:
+            (circuit,) = qpy.load(file)
+    except Exception as error:  # of many types, for a damaged file
+        raise CheckpointError(
+            f"{path} cannot be read ({type(error).__name__}); bring back a copy: jobs that were "
+            "run used this circuit"
+        ) from error
+    return circuit

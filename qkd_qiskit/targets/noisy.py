@@ -1,0 +1,258 @@
+"""The noisy targets: a device's basis, coupling and noise, simulated by Aer."""
+
+import copy
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from qiskit.circuit import QuantumCircuit
+
+from qkd_qiskit.errors import TargetError
+from qkd_qiskit.targets import noise
+from qkd_qiskit.targets.base import Target
+from qkd_qiskit.targets.compiled_circuit import (
+    CompiledCircuit,
+    content_digest,
+    measure_all_qubits,
+    parameter_names,
+)
+from qkd_qiskit.targets.mitigation import confusion_from_counts, mitigate_readout
+from qkd_qiskit.targets.names import synthetic_name
+from qkd_qiskit.targets.sampling import make_simulator, sample_probabilities
+from qkd_qiskit.targets.synthetic_backends import DescribedBackend, synthetic_device
+from qkd_qiskit.targets.transpilation import (
+    best_transpilation,
+    calibration_circuit,
+    initial_layout,
+    measured_qubits,
+)
+
+CALIBRATION_SHOTS = 20_000
+"""Shots of each of the two circuits that readout errors are measured with."""
+ReadoutMitigation = Literal["calibrated", "measured"]
+
+
+@dataclass(frozen=True, eq=False)
+class DeviceProgram:
+    """What a `DeviceTarget` runs: a circuit, its noise model and the simulator that has both."""
+
+    noisy: noise.NoisyCircuit
+    """Circuit on the used qubits with its noise model."""
+    simulator: Any
+    """`AerSimulator` with that noise model."""
+    confusion: tuple[NDArray[np.float64], ...] | None
+    """Readout matrix A[true, measured] per logical qubit that mitigation takes back, or None."""
+
+
+class DeviceTarget(Target):
+    """A device's basis, coupling and noise, simulated: a best case, without crosstalk or drift.
+
+    The noise is that of `NoiseModel.from_backend`: depolarising and relaxation errors per gate,
+    relaxation while a qubit idles, readout errors. `scale` strengthens or weakens all of it
+    (see `described.scaled_device`); the circuit stays the same. Readout mitigation takes readout
+    errors back (see mitigation.py), from the calibration or from two circuits of its own.
+    """
+
+    def __init__(
+        self,
+        backend: Any,
+        *,
+        name: str | None = None,
+        shots: int | None = 4096,
+        seed: int = 0,
+        num_transpilations: int = 10,
+        scale: float = 1.0,
+        readout_mitigation: bool | ReadoutMitigation = False,
+    ):
+        """Take a `BackendV2` with a calibrated `target`.
+
+        Args:
+            backend: a device snapshot, or any backend whose `target` has errors and durations.
+            name: name of the target; the backend's by default.
+            shots: shots per row of a batch; None for exact probabilities under the noise, on at
+                most 8 used qubits.
+            seed: seed that transpiler and shot seeds derive from.
+            num_transpilations: transpiler seeds tried per circuit, the best is kept.
+            scale: what the noise is multiplied by: 0 is none, 1 the device's.
+            readout_mitigation: take readout errors back as the calibration gives them (True or
+                ``calibrated``) or as two circuits per compilation measure them (``measured``).
+
+        Raises:
+            TargetError: the backend has no calibration, or shots, seed, scale or
+                readout_mitigation is not accepted.
+        """
+        if not getattr(getattr(backend, "target", None), "qubit_properties", None):
+            raise TargetError(
+                f"{getattr(backend, 'name', backend)!r} is no calibrated device: its qubits have "
+                "no T1 and T2, so there would be no noise; for an ideal circuit use exact or aer"
+            )
+        super().__init__(name or backend.name, shots=shots, seed=seed)
+        self.device_name = self.name
+        """The device without what is changed about it."""
+        self.backend = backend
+        self.num_transpilations = num_transpilations
+        accepted = (False, True, *get_args(ReadoutMitigation))
+        if readout_mitigation not in accepted:
+            raise TargetError(
+                f"readout_mitigation is {readout_mitigation!r}; accepted are "
+                f"{', '.join(map(repr, accepted))}"
+            )
+        self.readout_mitigation: ReadoutMitigation | None = (
+            "calibrated" if readout_mitigation is True else readout_mitigation or None
+        )
+        """Where the readout errors are known from that are taken back; None: they stay."""
+        self._set_scale(scale)
+        self.calibration_date = calibration_date(backend)
+        self._device = noise.calibrated_part(backend.target)
+        self._transpiled: dict[str, QuantumCircuit] = {}
+
+    def _set_scale(self, scale: float) -> None:
+        if not 0 <= scale < math.inf:
+            raise TargetError(f"scale is {scale}; accepted are finite numbers from 0")
+        self.scale = float(scale)
+        """What the device's noise is multiplied by."""
+        self.options = {"scale": self.scale, "readout_mitigation": self.readout_mitigation}
+        self.name = self.device_name + (f":scale={scale:.12g}" if scale != 1 else "")
+        self.name += {None: "", "calibrated": ":mitigated", "measured": ":mitigated=measured"}[
+            self.readout_mitigation
+        ]
+        self.name += "" if self.sampled else ":exact"
+
+    def scaled(self, scale: float) -> "DeviceTarget":
+        """Return the same device with its own noise multiplied by `scale`.
+
+        It shares this target's transpiled circuits: a sweep transpiles once.
+
+        Raises:
+            TargetError: the scale is not accepted.
+        """
+        made = copy.copy(self)
+        made._compiled = {}
+        made._set_scale(scale)
+        return made
+
+    def _compile(self, circuit: QuantumCircuit) -> CompiledCircuit:
+        device = self._device
+        for what, have in (
+            ("", device.num_qubits),
+            (" calibrated", len(device["measure"]) if "measure" in device else 0),
+        ):
+            if circuit.num_qubits > have:
+                raise TargetError(
+                    f"circuit {circuit.name!r} has {circuit.num_qubits} qubits, {self.name} has "
+                    f"{have}{what}; use a smaller circuit or a larger device"
+                )
+        key = content_digest(circuit)
+        if key not in self._transpiled:
+            self._transpiled[key] = best_transpilation(
+                measure_all_qubits(circuit),
+                device,
+                seeds=self._transpiler_seeds(self.num_transpilations),
+                name=self.device_name,
+            )
+        best = self._transpiled[key]
+        noisy = noise.with_noise(best, device, scale=self.scale)
+        return CompiledCircuit(
+            target=self.name,
+            circuit=best,
+            parameters=parameter_names(circuit),
+            num_qubits=circuit.num_qubits,
+            layout=initial_layout(best, circuit.num_qubits),
+            measured=measured_qubits(best),
+            two_qubit_gates=noise.count_two_qubit_gates(best),
+            depth=best.depth(),
+            duration_s=noisy.duration_s,
+            fidelity=noise.estimate_fidelity(best, device, scale=self.scale),
+            program=DeviceProgram(
+                noisy=noisy,
+                simulator=make_simulator(len(noisy.qubits), noise_model=noisy.noise_model),
+                confusion=self._confusion(best, noisy),
+            ),
+        )
+
+    def _confusion(
+        self, isa: QuantumCircuit, noisy: noise.NoisyCircuit
+    ) -> tuple[NDArray[np.float64], ...] | None:
+        if self.readout_mitigation is None:
+            return None
+        if self.readout_mitigation == "calibrated":
+            known = noise.readout(noisy)
+            return tuple(known.get(qubit, np.eye(2)) for qubit in measured_qubits(noisy.circuit))
+        circuit = calibration_circuit(measured_qubits(isa), self._device)
+        calibrated = noise.with_noise(circuit, self._device, scale=self.scale)
+        zeros, ones = sample_probabilities(
+            calibrated.circuit,
+            np.array([[0.0], [np.pi]]),
+            parameters=("angle",),
+            simulator=make_simulator(len(calibrated.qubits), noise_model=calibrated.noise_model),
+            shots=CALIBRATION_SHOTS,
+            seed=self._calibration_seed(),
+        )
+        return tuple(confusion_from_counts(zeros, ones))
+
+    def _run(
+        self, compiled: CompiledCircuit, values: NDArray[np.float64], *, shots: int, seed: int
+    ) -> NDArray[np.float64]:
+        program: DeviceProgram = compiled.program
+        if not self.sampled:
+            return self._run_exactly(compiled, values)
+        measured = sample_probabilities(
+            program.noisy.circuit,
+            values,
+            parameters=compiled.parameters,
+            simulator=program.simulator,
+            shots=shots,
+            seed=seed,
+        )
+        return _mitigated(measured, program)
+
+    def _run_exactly(
+        self, compiled: CompiledCircuit, values: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        from qkd_qiskit.targets.exact_noise import exact_rows
+
+        program: DeviceProgram = compiled.program
+        return _mitigated(exact_rows(compiled, program.noisy, values), program)
+
+
+def _mitigated(rows: NDArray[np.float64], program: DeviceProgram) -> NDArray[np.float64]:
+    return rows if program.confusion is None else mitigate_readout(rows, program.confusion)
+
+
+def synthetic(
+    qubits: int,
+    *,
+    shots: int | None = 4096,
+    seed: int = 0,
+    scale: float = 1.0,
+    readout_mitigation: bool | ReadoutMitigation = False,
+    **settings: Any,
+) -> DeviceTarget:
+    """Return a device with the same noise on every qubit and gate.
+
+    Args:
+        qubits: qubits of the device.
+        shots: as for `DeviceTarget`.
+        seed: as for `DeviceTarget`.
+        scale: as for `DeviceTarget`.
+        readout_mitigation: as for `DeviceTarget`.
+        settings: p1, p2, t1, t2, readout, coupling, two_qubit_gate, durations of
+            `described.synthetic_device`.
+
+    Raises:
+        TargetError: a setting is not accepted.
+    """
+    name = synthetic_name({"qubits": qubits, **settings})
+    backend = DescribedBackend(synthetic_device(qubits, **settings), name=name)
+    return DeviceTarget(
+        backend, shots=shots, seed=seed, scale=scale, readout_mitigation=readout_mitigation
+    )
+
+
+def calibration_date(backend: Any) -> str | None:
+    """Return the ISO date of a backend's calibration; None where it does not say."""
+    properties = getattr(backend, "properties", None)
+    updated = getattr(properties() if callable(properties) else None, "last_update_date", None)
+    return None if updated is None else str(updated.date().isoformat())

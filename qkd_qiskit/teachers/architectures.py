@@ -1,0 +1,274 @@
+"""Teacher networks: images (batch, channels, height, width) -> logits (batch, num_classes).
+
+LeNet5, AlexNet and their ensemble are those of arXiv:2311.13810 (version 1), with its numbers of
+parameters; the others are small baselines that teach scarce-data students well.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib
+import inspect
+import math
+import sys
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from qkd_qiskit.errors import TeacherError
+from qkd_qiskit.recipe import TeacherSpec
+from qkd_qiskit.recipe.seeds import derive_seed, seeded
+
+ImageShape = tuple[int, int, int]
+Factory = Callable[[ImageShape, int], nn.Module]
+_FILTERS = 3  # of the slides' pair of a quanvolution and a convolution
+
+
+def build_teacher(
+    spec: TeacherSpec, *, image_shape: ImageShape, num_classes: int, seed: int = 0
+) -> nn.Module:
+    """Return an untrained teacher, the same for the same seed; global random state is untouched.
+
+    Args:
+        spec: Architecture.
+        image_shape: (channels, height, width).
+        num_classes: Number of logits.
+        seed: Seed of the initial weights.
+
+    Raises:
+        TeacherError: The architecture does not fit the images, or a module of your own cannot be
+            imported or does not give logits of shape (batch, num_classes).
+    """
+    factory = _import_factory(spec.module) if spec.module else _FACTORIES[spec.kind]
+    with seeded(derive_seed(seed, "teacher", "weights")):
+        module = factory(image_shape, num_classes)
+    if spec.module:
+        source = f"teacher.module: {spec.module!r}"
+        check_module(module, source=source, image_shape=image_shape, num_classes=num_classes)
+    return module
+
+
+def check_module(module: object, *, source: str, image_shape: ImageShape, num_classes: int) -> None:
+    """Raise where a network of your own does not give logits of these images.
+
+    Args:
+        module: What was given.
+        source: What the message calls it.
+        image_shape: (channels, height, width).
+        num_classes: Number of logits.
+
+    Raises:
+        TeacherError: It is no nn.Module, fails on the images or gives something else.
+    """
+    if not isinstance(module, nn.Module):
+        raise TeacherError(f"{source} gives a {type(module).__name__}; give an nn.Module")
+    training = module.training
+    try:
+        with torch.no_grad(), seeded(0):
+            logits = module.eval()(torch.zeros(2, *image_shape))
+    except Exception as error:  # the user's network may fail in any way
+        raise TeacherError(
+            f"{source} fails on images of shape (2, {str(image_shape)[1:]} "
+            f"({_one_line(error)}); give a network for these images"
+        ) from error
+    finally:
+        module.train(training)
+    shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+    if shape != (2, num_classes):
+        found = (
+            f"{shape[1]} outputs for {num_classes} classes"
+            if isinstance(shape, tuple) and len(shape) == 2 and shape[0] == 2
+            else f"{shape} for 2 images of {num_classes} classes"
+        )
+        raise TeacherError(f"{source} gives {found}; give logits of shape (batch, {num_classes})")
+
+
+def architecture_digest(spec: TeacherSpec, module: nn.Module) -> str:
+    """SHA-256 of what computes: the layers and, for a module of your own, its source file.
+
+    What that file imports is not followed.
+    """
+    digest = hashlib.sha256(f"{spec.kind} {spec.module}\n{module}".encode())
+    if spec.module:
+        for part in (_import_factory(spec.module), type(module)):
+            try:
+                digest.update(Path(inspect.getfile(part)).read_bytes())
+            except (TypeError, OSError):  # made at run time, or built into Python
+                digest.update(repr(part).encode())
+    return digest.hexdigest()
+
+
+def softmax(image_shape: ImageShape, num_classes: int) -> nn.Module:
+    """Softmax regression: one linear layer."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(image_shape), num_classes))
+
+
+def mlp(image_shape: ImageShape, num_classes: int) -> nn.Module:
+    """One hidden layer of 64 units."""
+    features = math.prod(image_shape)
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(features, 64), nn.ReLU(), nn.Linear(64, num_classes)
+    )
+
+
+def small_cnn(image_shape: ImageShape, num_classes: int) -> nn.Module:
+    """Two convolutions of 16 and 32 channels, each pooled, and a linear layer."""
+    channels, height, width = image_shape
+    if height < 4 or width < 4:
+        raise TeacherError(
+            f"teacher.kind small_cnn pools images twice and needs 4x4 pixels or more, these are "
+            f"{height}x{width}; choose mlp or softmax"
+        )
+    return _network(
+        [
+            *(nn.Conv2d(channels, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+        ],
+        [nn.Linear(32 * (height // 4) * (width // 4), num_classes)],
+    )
+
+
+def lenet5(image_shape: ImageShape, num_classes: int) -> nn.Module:
+    """LeNet5 of arXiv:2311.13810: 44,086 parameters for 6 classes, 44,256 for 8."""
+    _require_28x28("lenet5", image_shape)
+    return _network(
+        [
+            *(nn.Conv2d(1, 6, 5), nn.Tanh(), nn.AvgPool2d(2)),
+            *(nn.Conv2d(6, 16, 5), nn.Tanh(), nn.AvgPool2d(2)),
+        ],
+        [
+            *(nn.Linear(256, 120), nn.Tanh()),
+            *(nn.Linear(120, 84), nn.Tanh()),
+            nn.Linear(84, num_classes),
+        ],
+    )
+
+
+def alexnet(image_shape: ImageShape, num_classes: int) -> nn.Module:
+    """AlexNet for 28x28 images of arXiv:2311.13810: 94,655,686 parameters for 6 classes."""
+    _require_28x28("alexnet", image_shape)
+    return _network(
+        [
+            *(nn.Conv2d(1, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Conv2d(64, 192, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Conv2d(192, 384, 3, padding=1), nn.ReLU()),
+        ],
+        [
+            *(nn.Dropout(), nn.Linear(384 * 7 * 7, 4096), nn.ReLU()),
+            *(nn.Dropout(), nn.Linear(4096, 4096), nn.ReLU()),
+            nn.Linear(4096, num_classes),
+        ],
+    )
+
+
+def quanvolution(image_shape: ImageShape, num_classes: int, *, trainable: bool = True) -> nn.Module:
+    """Three quanvolutional filters of 2x2 pixels, stride 2, and a linear layer.
+
+    5,923 parameters for 28x28 images of 10 classes, 33 of them angles of circuits.
+
+    Args:
+        image_shape: (channels, height, width).
+        num_classes: Number of logits.
+        trainable: False: the filters stay as they were drawn.
+    """
+    from qkd_qiskit.circuits.quanvolution import Quanvolution
+
+    layer = Quanvolution(_FILTERS, in_channels=image_shape[0], trainable=trainable)
+    return _filter_network(layer, image_shape, num_classes)
+
+
+def convolution(image_shape: ImageShape, num_classes: int) -> nn.Module:
+    """`quanvolution` with a convolution in its place: 5,905 parameters, 15 of the filters."""
+    layer = nn.Conv2d(image_shape[0], _FILTERS, 2, stride=2)
+    return _filter_network(layer, image_shape, num_classes)
+
+
+class Ensemble(nn.Module):
+    """The mean of AlexNet's and LeNet5's logits, trained jointly (arXiv:2311.13810)."""
+
+    def __init__(self, image_shape: ImageShape, num_classes: int) -> None:
+        super().__init__()
+        self.alexnet = alexnet(image_shape, num_classes)
+        self.lenet5 = lenet5(image_shape, num_classes)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return logits (batch, num_classes) of images (batch, 1, 28, 28)."""
+        logits: torch.Tensor = (self.alexnet(images) + self.lenet5(images)) / 2
+        return logits
+
+
+_FACTORIES: dict[str, Factory] = {
+    "softmax": softmax,
+    "mlp": mlp,
+    "small_cnn": small_cnn,
+    "lenet5": lenet5,
+    "alexnet": alexnet,
+    "ensemble": Ensemble,
+    "quanvolution": quanvolution,
+    "random_quanvolution": functools.partial(quanvolution, trainable=False),
+    "convolution": convolution,
+}
+
+
+def _filter_network(filters: nn.Module, image_shape: ImageShape, num_classes: int) -> nn.Module:
+    _, height, width = image_shape
+    if min(height, width) < 2:
+        raise TeacherError(
+            f"filters of 2x2 pixels were asked for images of {height}x{width}; choose another kind"
+        )
+    parts: dict[str, nn.Module] = {
+        "filters": filters,
+        "flatten": nn.Flatten(),
+        "classifier": nn.Linear(_FILTERS * (height // 2) * (width // 2), num_classes),
+    }
+    return nn.Sequential(OrderedDict(parts))
+
+
+def _network(features: list[nn.Module], classifier: list[nn.Module]) -> nn.Module:
+    parts = {
+        "features": nn.Sequential(*features),
+        "classifier": nn.Sequential(nn.Flatten(), *classifier),
+    }
+    return nn.Sequential(OrderedDict(parts))
+
+
+def _require_28x28(kind: str, image_shape: ImageShape) -> None:
+    if image_shape != (1, 28, 28):
+        raise TeacherError(
+            f"teacher.kind {kind} needs images of shape (1, 28, 28), as mnist and fashion_mnist "
+            f"have; these are {image_shape}: choose small_cnn, mlp or softmax"
+        )
+
+
+def _import_factory(path: str) -> Factory:
+    """Import `package.file:factory`, also from the folder that the command was started in."""
+    name, colon, attribute = path.partition(":")
+    if not (name and colon and attribute):
+        raise TeacherError(
+            f"teacher.module: {path!r} is not an import path; give `package.file:factory`"
+        )
+    before = sys.path
+    sys.path = [*before, str(Path.cwd())]
+    try:
+        factory = getattr(importlib.import_module(name), attribute)
+    except Exception as error:  # the user's file may fail in any way while it is imported
+        raise TeacherError(
+            f"teacher.module: {path!r} cannot be imported ({_one_line(error)}); give "
+            "`package.file:factory` that Python finds from here or through PYTHONPATH"
+        ) from error
+    finally:
+        sys.path = before
+    if not callable(factory):
+        raise TeacherError(
+            f"teacher.module: {path!r} is a {type(factory).__name__}; "
+            "give a function (image_shape, num_classes) -> nn.Module"
+        )
+    return factory  # type: ignore[no-any-return]
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".strip().split("\n")[0]

@@ -1,0 +1,69 @@
+"""What a named layer of a network gives; names are those of `named_modules()`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from qkd_qiskit.errors import InputError
+
+_BATCH = 256  # images
+
+
+@contextmanager
+def captured(module: nn.Module, layer: str, *, owner: str = "network") -> Iterator[list[Tensor]]:
+    """Collect what a layer gives while the module runs, also under torch.func transforms.
+
+    Args:
+        module: The network.
+        layer: Name of one of its modules.
+        owner: What error messages call the network.
+
+    Raises:
+        InputError: There is no such layer.
+    """
+    named = dict(module.named_modules())
+    if not layer or layer not in named:
+        names = ", ".join(name for name in named if name)
+        raise InputError(f"the {owner} has no layer {layer!r}; its layers are {names or 'none'}")
+    found: list[Tensor] = []
+    hook = named[layer].register_forward_hook(lambda _module, _given, output: found.append(output))
+    try:
+        yield found
+    finally:
+        hook.remove()
+
+
+def only(found: Sequence[Tensor], layer: str, *, owner: str = "network") -> Tensor:
+    """The one tensor that a layer gave.
+
+    Raises:
+        InputError: The layer was not run, or more than once, or gave something else.
+    """
+    if len(found) != 1 or not isinstance(found[0], Tensor) or found[0].ndim < 2:
+        what = f"ran {len(found)} times" if len(found) != 1 else "gave no features"
+        raise InputError(
+            f"layer {layer!r} of the {owner} {what} in a pass over a batch; give a layer that "
+            "gives one tensor (batch, ...)"
+        )
+    return found[0]
+
+
+@torch.no_grad()
+def layer_outputs(
+    module: nn.Module, inputs: Tensor, *, layer: str, owner: str = "network"
+) -> Tensor:
+    """What a layer gives for inputs `(N, ...)`, without gradient.
+
+    Raises:
+        InputError: As `captured` and `only`.
+    """
+    parts = []
+    for batch in torch.split(inputs, _BATCH):
+        with captured(module, layer, owner=owner) as found:
+            module(batch)
+        parts.append(only(found, layer, owner=owner))
+    return torch.cat(parts)

@@ -1,0 +1,98 @@
+"""What a run looks like on a terminal and in a pipe."""
+
+import io
+
+from rich.console import Console
+
+from qkd_qiskit.cli.terminal import Terminal, gain_text, summary_table
+from qkd_qiskit.distillation.population import Epoch
+
+
+def shown(renderable, *, width=120):
+    stream = io.StringIO()
+    Console(file=stream, width=width).print(renderable)
+    return stream.getvalue()
+
+
+def tell(observer):
+    epoch = Epoch(2, loss=0.5, ce=0.4, kd=0.6, validation_accuracy=0.75, lr=0.01)
+    with observer as terminal:
+        terminal.stage("teacher")
+        terminal.teacher_epoch(5, epochs=5, loss=0.1, accuracy=0.9)
+        terminal.stage("students")
+        terminal.epoch([epoch], epochs=2)
+        terminal.stage("exact")
+        for _ in range(4):
+            terminal.evaluated(25, total=100)
+
+
+def test_a_pipe_gets_plain_lines():
+    stream = io.StringIO()
+    tell(Terminal(Console(file=stream, width=100)))
+    assert stream.getvalue().splitlines() == [
+        "teacher",
+        "  epoch 5/5  loss 0.100  validation 90.0%",
+        "students",
+        "  epoch 2/2  loss 0.500  validation 75.0%",
+        "exact",
+        "  image 100/100  images",
+    ]
+
+
+def test_a_terminal_gets_bars():
+    stream = io.StringIO()
+    tell(Terminal(Console(file=stream, width=120, force_terminal=True)))
+    text = stream.getvalue()
+    assert "\x1b[" in text
+    for part in ("teacher", "students", "100/100", "validation 75.0%"):
+        assert part in text
+
+
+def test_quiet_says_nothing():
+    stream = io.StringIO()
+    tell(Terminal(Console(file=stream, quiet=True)))
+    assert stream.getvalue() == ""
+
+
+def test_gains_are_written_with_sign_and_interval():
+    full = {"mean": 1.25, "ci95": [-0.5, 3.0], "seeds": 3}
+    assert gain_text(full) == "+1.2 [-0.5, +3.0]"
+    assert gain_text({"mean": -1.0, "ci95": None, "seeds": 1}) == "-1.0 (one seed)"
+    assert gain_text({"mean": None, "ci95": None, "seeds": 0}) == "no pair"
+
+
+def test_the_table_has_every_arm_target_and_gain(finished):
+    text = shown(summary_table(finished.result))
+    for part in (
+        "teacher (softmax)",
+        "label only",
+        "distilled",
+        "classical twin",
+        "gain (points)",
+        "over the classical twin",
+        "fake_manila",
+        "10 images, 50 shots",
+        "40 images",
+        "over 2 seeds",
+    ):
+        assert part in text
+
+
+def test_the_table_of_a_run_without_a_pair(finished):
+    result = finished.result | {"gain": {}, "gain_over_twin": {}}
+    result["arms"] = {"label_only": result["arms"]["label_only"]}
+    text = shown(summary_table(result))
+    assert "gain" not in text
+    assert "twin" not in text
+
+
+def test_the_table_counts_failed_students(finished):
+    result = finished.result
+    result["failed"] = {arm: {} for arm in result["arms"]} | {
+        "label_only": {"0": "no", "1": "no"},
+        "distilled": {"1": "no"},
+    }
+    text = shown(summary_table(result))
+    assert "label only (2 failed)" in text
+    assert "all failed" in text
+    assert "distilled (1 failed)" in text

@@ -1,0 +1,198 @@
+"""Training on a device: the same steps as on the simulator, and each paid once."""
+
+from dataclasses import replace
+
+import pytest
+
+from qkd_qiskit.data.splits import load_data
+from qkd_qiskit.errors import BudgetError, CheckpointError, InputError, RecipeError
+from qkd_qiskit.experiments.callbacks import Observer
+from qkd_qiskit.experiments.experiment import run
+from qkd_qiskit.experiments.run_folder import RunFolder
+from qkd_qiskit.experiments.submission import (
+    Request,
+    Training,
+    begin_training,
+    collect_run,
+    plan_budget,
+)
+from qkd_qiskit.experiments.submission.training import outcomes_on
+from qkd_qiskit.experiments.tasks import Cell, Scene, train_cell
+from qkd_qiskit.experiments.teachers import load_faculty
+from qkd_qiskit.recipe.parsing import load_recipe
+from qkd_qiskit.report.report import write_report
+from qkd_qiskit.students.factory import load_student
+from qkd_qiskit.targets import Target
+from qkd_qiskit.targets.ibm.job_records import read_journal
+
+NAME = "ibm_manila:rehearsal"
+SPSA = Training(gradient="spsa", steps=4, lr=0.05)
+REQUEST = Request(backend="ibm_manila", mode="job")
+
+
+class Steps(Observer):
+    """Keeps the losses of the steps, and interrupts after one of them."""
+
+    def __init__(self, last=None):
+        self.last, self.losses = last, {}
+
+    def step(self, number, *, steps, loss):
+        self.losses[number] = loss
+        if number == self.last:
+            raise KeyboardInterrupt
+
+
+def train(start, training=SPSA, request=REQUEST, **options):
+    folder = begin_training(start, request, training, **options)
+    (outcome,) = collect_run(folder)
+    return outcome
+
+
+def weights(folder, arms=("label_only", "distilled")):
+    return {
+        (arm, seed): (folder.member(arm, seed) / "weights.safetensors").read_bytes()
+        for arm in arms
+        for seed in folder.recipe.member_seeds
+    }
+
+
+@pytest.mark.parametrize(
+    ("training", "mode"),
+    [
+        (replace(SPSA, evaluate=True), "session"),
+        (Training(gradient="parameter_shift", steps=2, shifted_weights=2, evaluate=True), "batch"),
+        (Training(gradient="parameter_shift", steps=2, fresh=True, evaluate=True), "job"),
+    ],
+)
+def test_what_is_sent_is_what_was_said(training, mode, run_copy, rehearsal):
+    server, request = rehearsal(), replace(REQUEST, mode=mode)
+    said = plan_budget(run_copy, request, training=training).chosen
+    assert not server.ledger.jobs
+    outcome = train(run_copy, training, request)
+    totals = server.ledger.totals()
+    for name in ("jobs", "pubs", "circuits", "executions", "two_qubit_gates"):
+        assert getattr(said, name) == totals[name]
+    assert said.seconds - said.wait_seconds == pytest.approx(totals["quantum_seconds"], rel=0.01)
+    before = [] if training.fresh else ["label_only_before", "distilled_before"]
+    assert list(outcome.result["arms"]) == ["label_only", "distilled", *before]
+    assert set(outcome.result["targets"]) == {"exact", "fake_manila", NAME}
+    trained_on = outcome.result["trained_on"]
+    assert (trained_on["place"], trained_on["mode"]) == ("rehearsal", mode)
+    evaluated = outcome.result["targets"][NAME]["device"]
+    assert len(trained_on["jobs"]) + len(evaluated["jobs"]) == totals["jobs"]
+    assert trained_on["qpu_seconds"] + evaluated["qpu_seconds"] == pytest.approx(
+        totals["quantum_seconds"]
+    )
+    assert weights(run_copy).keys() == weights(outcome.folder).keys()
+    assert not (run_copy.path / "devices").exists()
+
+
+def test_twenty_steps_lower_the_loss_and_equal_the_simulators(run_copy, rehearsal):
+    """The true client's training has the bits of one on the local simulator of the same seed."""
+    rehearsal()
+    training = replace(SPSA, steps=21, fresh=True)
+    observer = Steps()
+    folder = begin_training(run_copy, REQUEST, training, command="qkd submit RUN --train spsa")
+    collect_run(folder, observer=observer)
+    page = write_report(folder).read_text()
+    assert "The students were trained by jobs: rehearsal of ibm_manila. No quantum" in page
+    assert "qkd submit RUN --train spsa" in page
+    assert "qkd distill recipe.yaml" not in page
+    losses = list(observer.losses.values())
+    assert len(losses) == 21
+    assert sum(losses[-6:]) < sum(losses[:6])
+
+    twin = RunFolder.create(folder.path.with_name("twin"), folder.recipe)
+    recipe = twin.recipe
+    data = load_data(recipe.data, seed=recipe.seed)
+    target = Target.parse("fake_manila", shots=recipe.shots, seed=recipe.seed)
+    scene = Scene(
+        folder=twin,
+        data=data,
+        faculty=load_faculty(folder, data),
+        targets=(),
+        outcomes=lambda student: outcomes_on(target, student, recipe),
+    )
+    cell = Cell("students", ("label_only", "distilled"), recipe.member_seeds)
+    train_cell(scene, cell, observer=Observer())
+    assert weights(twin) == weights(folder)
+
+
+def test_a_training_that_was_stopped_ends_alike(run_copy, rehearsal, tmp_path):
+    server = rehearsal()
+    training = replace(SPSA, steps=5)
+    whole = train(run_copy, training, out=str(tmp_path / "whole"))
+    sent = len(server.ledger.jobs)
+    folder = begin_training(run_copy, REQUEST, training, out=str(tmp_path / "stopped"))
+    for last in (1, 4):
+        with pytest.raises(KeyboardInterrupt):
+            collect_run(folder, observer=Steps(last))
+    with pytest.raises(CheckpointError, match="to go on: qkd collect"):
+        run(RunFolder.open(folder.path))
+    assert begin_training(run_copy, REQUEST, training, out=str(tmp_path / "stopped")).path == (
+        folder.path
+    )
+    (outcome,) = collect_run(RunFolder.open(folder.path))
+    assert len(server.ledger.jobs) == 2 * sent == 10
+    assert weights(outcome.folder) == weights(whole.folder)
+    assert outcome.result["trained_on"]["circuits"] == whole.result["trained_on"]["circuits"]
+    (again,) = collect_run(RunFolder.open(folder.path))
+    assert again.already
+    assert len(server.ledger.jobs) == 10
+
+
+def test_the_allowed_seconds_end_a_training_which_can_go_on(run_copy, rehearsal):
+    server = rehearsal()
+    folder = begin_training(run_copy, replace(REQUEST, max_qpu_seconds=6.0), SPSA)
+    with pytest.raises(BudgetError, match="qkd collect"):
+        collect_run(folder)
+    assert 0 < server.ledger.totals()["quantum_seconds"] <= 6
+    again = begin_training(run_copy, replace(REQUEST, max_qpu_seconds=100.0), SPSA)
+    assert again.path == folder.path
+    (outcome,) = collect_run(again)
+    assert outcome.submission.finished
+    assert len(server.ledger.jobs) == 4
+
+
+def test_a_derived_run_holds_what_it_began_with(run_copy, rehearsal):
+    rehearsal()
+    folder = begin_training(run_copy, REQUEST, SPSA)
+    assert folder.path.name == "run-on-ibm_manila-rehearsal"
+    recipe = folder.recipe
+    assert (recipe.distill.gradient, recipe.distill.train_target) == ("spsa", "ibm_manila")
+    for arm in ("label_only", "distilled"):
+        for seed in (0, 1):
+            began = load_student(folder.member(f"{arm}_before", seed))
+            assert (began.weights == load_student(run_copy.member(arm, seed)).weights).all()
+    other = begin_training(run_copy, REQUEST, replace(SPSA, steps=5))
+    assert other.path.name == "run-on-ibm_manila-rehearsal-2"
+    assert begin_training(run_copy, REQUEST, SPSA).path == folder.path
+    with pytest.raises(CheckpointError, match="holds another run"):
+        begin_training(run_copy, REQUEST, SPSA, out=str(other.path))
+
+
+def test_training_on_a_real_device_is_no_affair_of_distill(tiny, tmp_path):
+    overrides = {"distill.gradient": "spsa", "distill.train_target": "ibm_torino"}
+    folder = RunFolder.create(tmp_path / "run", load_recipe(tiny, overrides))
+    with pytest.raises(RecipeError, match="qkd submit RUN --backend ibm_<name> --train spsa"):
+        run(folder)
+    folder = RunFolder.create(
+        tmp_path / "before", load_recipe(tiny, {"arms": ["distilled", "distilled_before"]})
+    )
+    with pytest.raises(RecipeError, match="'distilled_before'"):
+        run(folder)
+
+
+def test_a_run_without_arms_to_train(run_copy):
+    recipe = replace(run_copy.recipe, arms=("classical_twin",))
+    with pytest.raises(InputError, match="label_only and distilled are trained"):
+        begin_training(RunFolder(run_copy.path, recipe), Request(backend="fake_manila"), SPSA)
+
+
+def test_the_journal_of_a_training_accounts_for_every_second(run_copy, rehearsal):
+    server = rehearsal()
+    outcome = train(run_copy, SPSA)
+    (folder,) = outcome.folder.path.glob("devices/*")
+    totals = read_journal(folder).totals()
+    assert totals.usage_s == pytest.approx(server.ledger.totals()["quantum_seconds"])
+    assert (totals.jobs, totals.finished) == (4, 4)

@@ -1,0 +1,288 @@
+"""Benchmarks of a finished run: figures agree with the run's own, and nothing is done twice."""
+
+import csv
+import json
+import math
+import shutil
+
+import pytest
+from scipy import stats
+
+from qkd_qiskit.cli import main
+from qkd_qiskit.errors import CheckpointError, InputError, TargetError
+from qkd_qiskit.experiments import sweeps as bench
+from qkd_qiskit.experiments.callbacks import Observer
+from qkd_qiskit.experiments.run_folder import RESULT, RunFolder
+from qkd_qiskit.experiments.statistics import mean_interval
+from qkd_qiskit.experiments.sweeps import (
+    COLUMNS,
+    bench_noise,
+    bench_shots,
+    read_cells,
+    trained_cells,
+    write_cells,
+)
+from qkd_qiskit.report.sweep_figures import (
+    arm_label,
+    scale_of,
+    shots_of,
+    summary,
+    write_noise_figures,
+)
+
+
+@pytest.fixture
+def run(finished, tmp_path):
+    """A finished run of its own."""
+    return RunFolder.open(shutil.copytree(finished.path, tmp_path / "run"))
+
+
+class Counter(Observer):
+    """Counts evaluated images."""
+
+    def __init__(self):
+        self.images, self.total, self.stages = 0, 0, []
+
+    def stage(self, text):
+        self.stages.append(text)
+
+    def evaluated(self, images, *, total):
+        self.images, self.total = self.images + images, total
+
+
+def by_key(cells):
+    return {cell.key: cell for cell in cells}
+
+
+def test_noise_of_scale_zero_changes_nothing(run):
+    cells = bench_noise(run, scales=[0])
+    assert {(cell.arm, cell.seed) for cell in cells} == {
+        (arm, seed) for arm in run.recipe.arms for seed in (0, 1)
+    }
+    for cell in cells:
+        own = run.evaluations(cell.arm, cell.seed)["exact"]
+        assert cell.agreement == 1
+        assert cell.fidelity == 1
+        assert cell.images == own["images"] == 40
+        assert cell.accuracy == own["accuracy"]
+        assert cell.divergence == pytest.approx(own["divergence"], rel=1e-4)
+        assert cell.calibration_error == pytest.approx(own["calibration_error"], rel=1e-3)
+
+
+def test_without_names_the_devices_are_those_of_the_run(run):
+    changed = "exact, 'fake_lima:scale=2', 'fake_manila:exact', 'fake_lima:mitigated'"
+    path = run.path / "recipe.yaml"
+    path.write_text(path.read_text().replace("exact, fake_manila", changed))
+    run = RunFolder.open(run.path)
+    assert len(run.recipe.targets) == 4
+    cells = bench_noise(run, scales=[0], limit=2)
+    assert list(dict.fromkeys(cell.target for cell in cells)) == ["fake_lima", "fake_manila"]
+    cells = bench_shots(run, shots=[5], limit=2)
+    assert {(cell.target, cell.scale) for cell in cells} == {("fake_lima:scale=2", 2.0)}
+
+
+def test_the_twin_has_no_noise_and_strong_noise_tells_nothing(run):
+    cells = bench_noise(run, scales=[1, 1000], limit=15)
+    assert all(cell.images == 15 for cell in cells)
+    for cell in cells:
+        if cell.arm == "classical_twin":
+            assert (cell.agreement, cell.fidelity) == (1, 1)
+        else:
+            assert cell.fidelity < 1
+    strong = [cell for cell in cells if cell.scale == 1000 and cell.arm != "classical_twin"]
+    weak = by_key(cells)
+    for cell in strong:
+        same = weak[(cell.target, 1.0, None, cell.arm, cell.seed, 15)]
+        assert cell.fidelity < same.fidelity
+
+
+def test_exact_noisy_figures_are_those_of_the_target(run):
+    from qkd_qiskit.data.splits import load_data
+    from qkd_qiskit.experiments.evaluation import evaluate
+    from qkd_qiskit.students.factory import load_student
+    from qkd_qiskit.targets import Target
+
+    (cell,) = [
+        cell
+        for cell in bench_noise(run, devices=["fake_lima"], scales=[2])
+        if (cell.arm, cell.seed) == ("distilled", 1)
+    ]
+    data = load_data(run.recipe.data, seed=run.recipe.seed)
+    figures = evaluate(
+        load_student(run.member("distilled", 1)),
+        data.test,
+        target=Target.parse("fake_lima", shots=None, scale=2.0, seed=run.recipe.seed),
+    )
+    assert cell.accuracy == figures.accuracy
+    assert cell.calibration_error == pytest.approx(figures.calibration_error)
+
+
+def test_shots_of_the_recipe_give_the_figures_of_the_run(run):
+    cells = bench_shots(run, shots=[50])
+    for cell in cells:
+        own = run.evaluations(cell.arm, cell.seed)["fake_manila"]
+        assert (cell.images, cell.accuracy) == (own["images"], own["accuracy"])
+        assert cell.divergence == pytest.approx(own["divergence"])
+        assert cell.scale == 1
+
+
+def test_more_shots_come_nearer_to_exact_probabilities(run):
+    cells = bench_shots(run, shots=[4, 4000, None])
+    few, many, exact = (
+        [cell for cell in cells if cell.shots == shots] for shots in (4, 4000, None)
+    )
+    far, near = (
+        sum(abs(a.divergence - b.divergence) for a, b in zip(part, exact, strict=True))
+        for part in (few, many)
+    )
+    assert near < far / 5
+
+
+def test_ideal_shots_tend_to_the_exact_student(run):
+    cells = bench_shots(run, target="aer", shots=[None])
+    assert all(cell.agreement == 1 and cell.scale == 0 for cell in cells)
+
+
+def test_cells_are_found_again(run, monkeypatch):
+    first = bench_noise(run, scales=[0, 1], limit=10)
+    before = (run.path / "bench" / "noise.csv").read_bytes()
+    counter = Counter()
+    assert bench_noise(run, scales=[0, 1], limit=10, observer=counter) == first
+    assert counter.images == 0
+    assert (run.path / "bench" / "noise.csv").read_bytes() == before
+    more = bench_noise(run, scales=[1, 2], limit=10, observer=counter)
+    assert counter.images == counter.total == 60
+    assert len(more) == 12
+    assert len(read_cells(run.path / "bench" / "noise.csv")) == 18
+
+
+def test_a_stopped_benchmark_goes_on(run, monkeypatch):
+    measure, calls = bench._measure, []
+
+    def stop(*given, **named):
+        calls.append(named)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return measure(*given, **named)
+
+    monkeypatch.setattr(bench, "_measure", stop)
+    with pytest.raises(KeyboardInterrupt):
+        bench_noise(run, scales=[1], limit=10)
+    assert len(read_cells(run.path / "bench" / "noise.csv")) == 3
+    bench_noise(run, scales=[1], limit=10)
+    assert len(calls) == 4 + 3
+
+
+def test_cells_survive_the_file(run, tmp_path):
+    cells = bench_shots(run, shots=[8, None], limit=5)
+    write_cells(tmp_path / "cells.csv", cells)
+    assert read_cells(tmp_path / "cells.csv") == cells
+    with (tmp_path / "cells.csv").open() as file:
+        assert next(csv.reader(file)) == COLUMNS
+
+
+def test_interval_is_that_of_t():
+    values = [0.9, 0.92, 0.95, 0.91]
+    mean, half = mean_interval(values)
+    low, high = stats.t.interval(0.95, 3, loc=mean, scale=stats.sem(values))
+    assert (mean - half, mean + half) == (pytest.approx(low), pytest.approx(high))
+    assert mean_interval([0.5]) == (0.5, None)
+
+
+def test_failed_students_are_left_out(run):
+    result = run.result
+    result["failed"]["distilled"] = {"1": "not trained"}
+    (run.path / RESULT).write_text(json.dumps(result))
+    cells = bench_noise(run, scales=[0], limit=5)
+    kept = {(cell.arm, cell.seed) for cell in trained_cells(run, cells)}
+    assert ("distilled", 0) in kept
+    assert ("distilled", 1) not in kept
+    (line,) = [one for one in summary(run, cells, setting=scale_of) if one["arm"] == "distilled"]
+    assert line["seeds"] == 1
+    assert line["accuracy"]["half_ci95"] is None
+
+
+def test_figures_are_drawn_without_intervals_too(run):
+    cells = bench_noise(run, devices=["fake_manila", "fake_lima"], scales=[0, 1], limit=5)
+    files = write_noise_figures(run, [cell for cell in cells if cell.seed == 0])
+    assert [path.name for path in files] == ["noise.png", "devices.png"]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in files)
+
+
+def test_the_noisy_arm_names_its_device(run):
+    assert arm_label(run, "distilled_noisy") == "distilled through fake_manila"
+    assert arm_label(run, "label_only") == "label only"
+
+
+def test_summary_is_json(run):
+    cells = bench_shots(run, shots=[8, None], limit=5)
+    lines = summary(run, cells, setting=shots_of)
+    assert len(lines) == 6
+    assert json.loads(json.dumps(lines)) == lines
+    assert [line["shots"] for line in lines[:2]] == [8, None]
+    assert all(math.isfinite(line["divergence"]["mean"]) for line in lines)
+
+
+def test_a_run_that_has_not_ended_is_refused(run):
+    (run.path / RESULT).unlink()
+    with pytest.raises(CheckpointError, match="has not ended"):
+        bench_noise(run)
+    with pytest.raises(CheckpointError, match="has not ended"):
+        bench_shots(run)
+
+
+def test_nothing_is_loaded_for_a_device_that_is_unknown(run, monkeypatch):
+    monkeypatch.setattr(bench, "load_data", None)
+    with pytest.raises(TargetError, match="fake_torino"):
+        bench_noise(run, devices=["fake_torin"])
+
+
+def test_commands(run, capsys):
+    path = str(run.path)
+    assert main(["bench", "noise", path, "--scales", "0,1", "--limit", "5"]) == 0
+    output = capsys.readouterr().out
+    assert "5 images" in output
+    assert "noise.csv" in output
+    assert (run.path / "bench" / "noise.png").exists()
+    assert main(["bench", "shots", path, "--shots=8,exact", "--limit", "5", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)) == 6
+    assert (run.path / "bench" / "shots.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("", "give noise or shots, as in qkd bench noise RUN"),
+        ("noise", "run missing; see `qkd bench noise --help`"),
+        ("nonsense", "choose from"),
+        ("noise nowhere", "nowhere holds no run"),
+        ("noise RUN --devices fake_torin", "fake_torino"),
+        ("noise RUN --devices exact", "exact has no noise to scale"),
+        ("noise RUN --devices aer", "aer has no noise to scale"),
+        ("noise RUN --devices fake_lima:scale=2", "given by scales"),
+        ("noise RUN --scales a", "--scales: 'a' is not accepted; give numbers from 0"),
+        ("noise RUN --scales -1", "scale is -1.0"),
+        ("noise RUN --limit 0", "limit is 0"),
+        ("noise RUN --devices fake_armonk", "has 2 qubits, fake_armonk"),
+        ("noise RUN --shots 5", "--shots is not an option"),
+        ("shots RUN --shots 0", "--shots: '0' is not accepted; give whole numbers from 1"),
+        ("shots RUN --shots 8,many", "or exact, separated by commas"),
+        ("shots RUN --target exact", "exact takes no shots"),
+        ("shots RUN --target fake_lima:exact", "takes no shots"),
+        ("shots RUN --limit many", "many"),
+    ],
+)
+def test_bad_input_is_one_line(run, capsys, words, message):
+    given = words.replace("RUN", str(run.path)).split()
+    assert main(["bench", *given]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert message in error
+
+
+def test_a_damaged_file_is_named(run, capsys):
+    path = run.path / "bench" / "noise.csv"
+    path.parent.mkdir()
+    path.write_text("target,scale\nfake_lima,strong\n")
+    with pytest.raises(InputError, match="delete it"):
+        bench_noise(run, scales=[0], limit=5)

@@ -1,0 +1,155 @@
+"""Cells: which there are, and that a member's figures do not depend on who trains beside it."""
+
+import json
+import math
+from collections import Counter
+
+import pytest
+import torch
+
+from qkd_qiskit.experiments.arms import ARMS
+from qkd_qiskit.experiments.baseline_tuning import (
+    TUNING_SEEDS,
+    WEIGHT_DECAYS,
+    Setting,
+    chosen_setting,
+    first_round,
+    keep_tried,
+    second_round,
+    tuned,
+)
+from qkd_qiskit.experiments.experiment import run
+from qkd_qiskit.experiments.run_folder import RunFolder
+from qkd_qiskit.experiments.tasks import SEEDS_PER_CELL, member_cells, rounds
+from qkd_qiskit.recipe.parsing import load_recipe
+from qkd_qiskit.storage import load_tensors
+
+# Arms of any student: not before a device, not of full size, not about feature maps.
+HERE = [
+    arm
+    for arm, what in ARMS.items()
+    if not what.before
+    and what.kind != "classical_full"
+    and arm not in ("logits_only", "features_only")
+]
+EXACT = {"targets": ["exact"], "seeds": 2, "distill.selection": "last"}
+
+
+def weights(folder, arm, seed):
+    return load_tensors(folder.member(arm, seed) / "weights.safetensors")[0]
+
+
+@pytest.fixture(scope="module")
+def every_arm(tiny, tmp_path_factory):
+    """A run of all arms that need no device."""
+    arms = [arm for arm in HERE if not ARMS[arm].noisy]
+    folder = RunFolder.create(
+        tmp_path_factory.mktemp("arms") / "run", load_recipe(tiny, EXACT | {"arms": arms})
+    )
+    run(folder, command="qkd study tiny.yaml")
+    return folder
+
+
+def test_cells_hold_every_member_once():
+    seeds = 2 * SEEDS_PER_CELL + 1
+    recipe = load_recipe("digits", {"arms": HERE, "seeds": seeds})
+    cells = member_cells(recipe)
+    members = Counter(member for cell in cells for member in cell.members)
+    assert set(members) == {(arm, seed) for arm in HERE for seed in range(seeds)}
+    assert set(members.values()) == {1}
+    assert len({cell.name for cell in cells}) == len(cells)
+    assert max(len(cell.seeds) for cell in cells) == SEEDS_PER_CELL
+    for cell in cells:
+        assert len({ARMS[arm].population for arm in cell.arms}) == 1
+
+
+def test_arms_of_one_shape_and_setting_are_one_population():
+    recipe = load_recipe("digits", {"arms": HERE})
+    together = {arm for cell in member_cells(recipe) for arm in cell.arms if len(cell.arms) > 1}
+    alone = {"label_only_tuned", "distilled_noisy", "transfer", "classical_twin"}
+    assert together == set(HERE) - alone
+
+
+def test_every_arm_has_its_figures(every_arm):
+    result = every_arm.result
+    assert list(result["arms"]) == [arm for arm in HERE if not ARMS[arm].noisy]
+    for figures in result["arms"].values():
+        assert len(figures["exact"]["accuracy"]) == 2
+    compared = {(entry["arm"], entry["baseline"]) for entry in result["comparisons"]}
+    assert ("distilled", "label_only_tuned") in compared
+    assert ("distilled", "shuffled_teacher") in compared
+    assert ("replicate", "label_only") in compared
+
+
+def test_controls_differ_from_what_they_control(every_arm):
+    """Every arm has weights of its own: none is a copy of another under a new name."""
+    flat = {
+        arm: torch.cat([value.flatten() for value in weights(every_arm, arm, 0).values()])
+        for arm in every_arm.recipe.arms
+        if ARMS[arm].kind is None
+    }
+    names = list(flat)
+    for number, one in enumerate(names):
+        for other in names[number + 1 :]:
+            assert not torch.allclose(flat[one], flat[other], atol=1e-6), (one, other)
+
+
+def test_other_arms_beside_it_change_nothing(every_arm, tiny, tmp_path):
+    few = {"arms": ["label_only", "distilled"]}
+    folder = RunFolder.create(tmp_path / "run", load_recipe(tiny, EXACT | few))
+    run(folder)
+    for arm in few["arms"]:
+        for name, value in weights(folder, arm, 1).items():
+            expected = weights(every_arm, arm, 1)[name]
+            torch.testing.assert_close(value, expected, atol=1e-4, rtol=1e-3)
+
+
+def test_the_setting_of_the_tuned_arm_is_the_best_on_validation(every_arm):
+    tuning = every_arm.result["tuning"]
+    recipe = every_arm.recipe
+    means = [sum(one["validation_accuracy"]) for one in tuning["tried"]]
+    assert sum(tuning["chosen"]["validation_accuracy"]) == max(means)
+    assert tuning["seeds"] == [0, 1]
+    own = Setting(recipe.distill.lr, recipe.distill.weight_decay, recipe.distill.epochs)
+    assert first_round(recipe)[0] == own
+    chosen = chosen_setting(every_arm)
+    assert len(every_arm.metrics("label_only_tuned", 0)) == chosen.epochs
+    # At least as good as label only there, whose setting and seeds are in the grid.
+    last = [every_arm.metrics("label_only", seed)[-1].validation_accuracy for seed in (0, 1)]
+    assert max(means) >= sum(last) - 1e-6
+
+
+def test_a_setting_at_which_a_seed_failed_is_not_chosen(tiny, tmp_path):
+    folder = RunFolder.create(
+        tmp_path / "run", load_recipe(tiny, {"seeds": 2, "arms": ["label_only_tuned"]})
+    )
+    first, second, *others = first_round(folder.recipe)
+    keep_tried(folder, first, [math.nan, 0.9])
+    keep_tried(folder, second, [0.6, 0.6])
+    for setting in others:
+        keep_tried(folder, setting, [0.5, 0.5])
+    decays = second_round(folder)
+    assert {(one.lr, one.epochs) for one in decays} == {(second.lr, second.epochs)}
+    for setting in decays:
+        keep_tried(folder, setting, [math.nan, math.nan])
+    assert chosen_setting(folder) == second
+    assert json.dumps(tuned(folder), allow_nan=False)
+
+
+def test_tuning_takes_weight_decay_at_the_best_and_the_first_of_equals(tiny, tmp_path):
+    folder = RunFolder.create(
+        tmp_path / "run", load_recipe(tiny, {"seeds": 9, "arms": ["label_only_tuned"]})
+    )
+    first, *others = first_round(folder.recipe)
+    for setting in others:
+        keep_tried(folder, setting, [0.5, 0.5])
+    keep_tried(folder, first, [0.75, 0.75])
+    decays = second_round(folder)
+    assert {first.weight_decay, *(one.weight_decay for one in decays)} == set(WEIGHT_DECAYS)
+    assert {(one.lr, one.epochs) for one in decays} == {(first.lr, first.epochs)}
+    for setting in decays:
+        keep_tried(folder, setting, [0.7, 0.8])
+    assert chosen_setting(folder) == first
+    assert tuned(folder)["seeds"] == list(range(TUNING_SEEDS))
+    planned = list(rounds(folder))
+    assert [len(cells) for cells in planned] == [len(others) + 1, len(decays), 1]
