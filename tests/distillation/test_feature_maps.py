@@ -15,6 +15,7 @@ from qkd_qiskit.distillation.population import Member
 from qkd_qiskit.errors import InputError, TeacherError, TrainingError
 from qkd_qiskit.recipe import DistillSpec, StudentSpec, TeacherSpec
 from qkd_qiskit.students.factory import make_student
+from qkd_qiskit.teachers.layer_outputs import captured, layer_outputs, only
 from qkd_qiskit.teachers.teacher import make_teacher
 
 SPEC = DistillSpec(
@@ -90,15 +91,15 @@ def test_equal_maps_have_no_loss_and_others_their_mean_square():
 def test_any_layer_is_captured_by_its_name_and_the_network_is_left_as_it_was():
     network = nn.Sequential(nn.Linear(4, 3), nn.Sequential(nn.Tanh(), nn.Linear(3, 2)))
     given = torch.randn(5, 4)
-    found = features.layer_outputs(network, given, layer="1.0")
+    found = layer_outputs(network, given, layer="1.0")
     torch.testing.assert_close(found, network[0](given).tanh().detach())
     assert not any(module._forward_hooks for module in network.modules())
     with pytest.raises(InputError, match=r"no layer 'body'; its layers are 0, 1, 1\.0, 1\.1"):
-        features.layer_outputs(network, given, layer="body")
+        layer_outputs(network, given, layer="body")
     unused = nn.Module()
     unused.spare, unused.forward = nn.Linear(4, 3), lambda x: x
     with pytest.raises(InputError, match="ran 0 times"):
-        features.layer_outputs(unused, given, layer="spare")
+        layer_outputs(unused, given, layer="spare")
 
 
 def test_maps_are_captured_under_vmap():
@@ -107,9 +108,9 @@ def test_maps_are_captured_under_vmap():
     stacked = {name: torch.stack([p, 2 * p]) for name, p in network.named_parameters()}
 
     def middle(parameters, batch):
-        with features.captured(network, "1") as found:
+        with captured(network, "1") as found:
             functional_call(network, parameters, (batch,))
-        return features.only(found, "1")
+        return only(found, "1")
 
     found = vmap(middle)(stacked, given)
     doubled = 2 * network[0](given[1])

@@ -345,7 +345,7 @@ def test_metrics_add_up(data, teacher):
 def test_distill_trains_every_kind_of_student_in_place(which, data, teacher):
     model, epochs = student(which), []
     before = {name: value.detach().clone() for name, value in model.named_parameters()}
-    trained = qkd_qiskit.distillation.trainer(
+    trained = qkd_qiskit.distill(
         model, teacher, data, spec=SPEC, train_per_class=10, seed=3, on_epoch=epochs.append
     )
     assert len(epochs) == len(trained.history) == SPEC.epochs
@@ -363,7 +363,7 @@ def test_a_circuit_without_weights_is_trained_around(data, teacher, tmp_path):
     circuit.ry(Parameter("x_000"), 0)
     circuit.ry(Parameter("x_001"), 1)
     model = make_student(STUDENT, image_shape=(1, 4, 4), num_classes=3, circuit=circuit)
-    trained = qkd_qiskit.distillation.trainer(model, teacher, data, spec=SPEC)
+    trained = qkd_qiskit.distill(model, teacher, data, spec=SPEC)
     assert trained.history[-1].loss < trained.history[0].loss
     model.save(tmp_path)
     images = data.test.images
@@ -373,13 +373,13 @@ def test_a_circuit_without_weights_is_trained_around(data, teacher, tmp_path):
 def test_what_does_not_belong_together_is_refused(data, teacher):
     other = make_student(STUDENT, image_shape=(1, 4, 4), num_classes=2)
     with pytest.raises(InputError, match="in 3 classes"):
-        qkd_qiskit.distillation.trainer(other, teacher, data, spec=SPEC)
+        qkd_qiskit.distill(other, teacher, data, spec=SPEC)
     wide = make_student(STUDENT, image_shape=(1, 5, 5), num_classes=3)
     with pytest.raises(InputError, match=r"images of shape \(1, 4, 4\)"):
-        qkd_qiskit.distillation.trainer(wide, teacher, data, spec=SPEC)
+        qkd_qiskit.distill(wide, teacher, data, spec=SPEC)
     with pytest.raises(TeacherError, match="has 5 outputs, the student 3"):
-        qkd_qiskit.distillation.trainer(student(), replace(teacher, num_classes=5), data, spec=SPEC)
+        qkd_qiskit.distill(student(), replace(teacher, num_classes=5), data, spec=SPEC)
     with pytest.raises(TeacherError, match=r"a Linear; .*Teacher\.from_module\(network"):
-        qkd_qiskit.distillation.trainer(student(), torch.nn.Linear(16, 3), data, spec=SPEC)
+        qkd_qiskit.distill(student(), torch.nn.Linear(16, 3), data, spec=SPEC)
     with pytest.raises(DataError, match="per class are asked for"):
-        qkd_qiskit.distillation.trainer(student(), teacher, data, spec=SPEC, train_per_class=1000)
+        qkd_qiskit.distill(student(), teacher, data, spec=SPEC, train_per_class=1000)

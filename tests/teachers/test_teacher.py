@@ -340,7 +340,7 @@ def test_logits_do_not_depend_on_the_batches(digits, monkeypatch):
     spec = TeacherSpec(kind="small_cnn", epochs=1)
     teacher = make_teacher(spec, digits, cache=False)
     whole = teacher.logits(digits.test.images, cache=False)
-    monkeypatch.setattr(teachers, "_INFERENCE_BATCH", 7)
+    monkeypatch.setattr("qkd_qiskit.teachers.training._INFERENCE_BATCH", 7)
     batched = teacher.logits(digits.test.images, cache=False)
     torch.testing.assert_close(batched, whole)
     one_by_one = torch.cat([teacher.module(image[None]) for image in digits.test.images])
