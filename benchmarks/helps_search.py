@@ -30,7 +30,7 @@ import torch
 
 from qkd_qiskit.data.splits import load_data
 from qkd_qiskit.distillation.population import Member
-from qkd_qiskit.distillation.trainer import make_lessons, train_population
+from qkd_qiskit.distillation.trainer import make_distillation_data, train_population
 from qkd_qiskit.experiments.evaluation import exact_logits
 from qkd_qiskit.recipe.parsing import load_recipe
 from qkd_qiskit.students.factory import make_student
@@ -104,7 +104,7 @@ def accuracies(
         student,
         members,
         starts=[dict(students[member.seed].named_parameters()) for member in members],
-        lessons=make_lessons(student, teacher, data, draws=draws),
+        examples=make_distillation_data(student, teacher, data, draws=draws),
         spec=replace(recipe.distill, selection="last"),
     )
     found: dict[str, list[float]] = {loss: [] for loss in losses}

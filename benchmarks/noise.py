@@ -5,7 +5,7 @@
 
 The grid {trained clean, trained noisy} x {tested clean, tested noisy} for each device and data set,
 with the settings of the built-in recipes but for the loss (0.5 cross-entropy + 0.5 divergence, both
-softened by 4). Trained noisy: with exact gradients through the device's
+softened by 4). TrainingResult noisy: with exact gradients through the device's
 noise model. Tested noisy: the exact probabilities under it, no shots. Seeds are paired: draw of
 images, their order and initialisation are those of the student that was trained clean. The weights
 are the last ones, so that validation images choose nothing; figures are of test images alone: all
@@ -40,8 +40,8 @@ for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 import torch
 
 from qkd_qiskit.data.splits import Data, Split, load_data
-from qkd_qiskit.distillation.population import Epoch, Member
-from qkd_qiskit.distillation.trainer import make_lessons, train_population
+from qkd_qiskit.distillation.population import EpochMetrics, Member
+from qkd_qiskit.distillation.trainer import make_distillation_data, train_population
 from qkd_qiskit.experiments.evaluation import calibration_error, exact_logits, subset
 from qkd_qiskit.experiments.statistics import differences, holm, paired_gain, paired_p
 from qkd_qiskit.recipe import Recipe
@@ -50,7 +50,7 @@ from qkd_qiskit.storage import write_text
 from qkd_qiskit.students.base import Student
 from qkd_qiskit.students.factory import make_student
 from qkd_qiskit.targets import Target
-from qkd_qiskit.targets.gradients import noisy_outcomes
+from qkd_qiskit.targets.gradients import noisy_executor
 from qkd_qiskit.teachers.teacher import Teacher, make_teacher
 
 RESULTS = Path(__file__).parent / "results"
@@ -144,7 +144,7 @@ class Clock:
         self.started = time.monotonic()
         self.live = sys.stdout.isatty()
 
-    def epoch(self, figures: Sequence[Epoch], *, epochs: int) -> None:
+    def epoch(self, figures: Sequence[EpochMetrics], *, epochs: int) -> None:
         """Tell about an epoch, on a terminal only."""
         if self.live:
             share = figures[0].epoch / epochs
@@ -197,18 +197,18 @@ def run_cell(
         for seed in range(seeds)
     ]
     draws = torch.stack([data.draw_for(recipe.data, seed=member.seed) for member in members])
-    lessons = make_lessons(shape, room.teacher, data, draws=draws)
-    lessons = replace(
-        lessons,
-        validation_inputs=lessons.validation_inputs[:_WATCHED],
-        validation_labels=lessons.validation_labels[:_WATCHED],
+    examples = make_distillation_data(shape, room.teacher, data, draws=draws)
+    examples = replace(
+        examples,
+        validation_inputs=examples.validation_inputs[:_WATCHED],
+        validation_labels=examples.validation_labels[:_WATCHED],
     )
-    shape.outcomes = _outcomes(shape, cell.trained)
+    shape.executor = _outcomes(shape, cell.trained)
     trained = train_population(
         shape,
         members,
         starts=[dict(student.named_parameters()) for student in students],
-        lessons=lessons,
+        examples=examples,
         spec=recipe.distill,
         on_epoch=lambda figures: clock.epoch(figures, epochs=recipe.distill.epochs),
     )
@@ -222,10 +222,10 @@ def run_cell(
 def _test(
     cell: Cell, student: Student, room: Room, *, tests: Sequence[str], seed: int
 ) -> Iterator[Row]:
-    student.outcomes = None
+    student.executor = None
     without_noise = exact_logits(student, room.test.images).argmax(dim=1)
     for tested in tests:
-        student.outcomes = _outcomes(student, tested)
+        student.executor = _outcomes(student, tested)
         logits = exact_logits(student, room.test.images).double()
         choices = logits.argmax(dim=1)
         teacher = room.teacher_logits.double().log_softmax(dim=1)
@@ -243,7 +243,7 @@ def _test(
             calibration_error=calibration_error(logits.softmax(dim=1), room.test.labels),
             agreement=float((choices == without_noise).double().mean()),
         )
-    student.outcomes = None
+    student.executor = None
 
 
 def _tests(cell: Cell, devices: Sequence[str]) -> list[str]:
@@ -258,7 +258,7 @@ def _target(device: str) -> Target:
 def _outcomes(student: Student, where: str) -> Any:
     if where == CLEAN:
         return None
-    return noisy_outcomes(_target(where).compile(student.circuit))
+    return noisy_executor(_target(where).compile(student.circuit))
 
 
 def _student(room: Room, *, seed: int) -> Student:
@@ -346,10 +346,10 @@ class Line:
         device: Device.
         seeds: Number of pairs.
         fidelity: Product of 1 - error over the gates and measurements of the compiled circuit.
-        clean_clean: Trained clean, tested clean.
-        clean_noisy: Trained clean, tested under the device's noise.
-        noisy_clean: Trained through the noise, tested clean.
-        noisy_noisy: Trained through the noise, tested under it.
+        clean_clean: TrainingResult clean, tested clean.
+        clean_noisy: TrainingResult clean, tested under the device's noise.
+        noisy_clean: TrainingResult through the noise, tested clean.
+        noisy_noisy: TrainingResult through the noise, tested under it.
         gain: noisy_noisy - clean_noisy in points, the mean over pairs.
         low: Lower end of its 95 % t interval.
         high: Upper end.

@@ -1,7 +1,7 @@
 """Version 2 of arXiv:2311.13810: its bar chart beside paired runs of the same students.
 
 Called by paper.py. The two students of the first row are whole runs of the recipe `paper_v2`, each
-also one `qkd distill` command; the other rows are shorter. A finished cell is kept in a file of its
+also one `qkd distill` command; the other rows are shorter. A finished task is kept in a file of its
 own, so a stopped study goes on where it was.
 """
 
@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from qkd_qiskit.data.splits import Data, load_data
-from qkd_qiskit.distillation.population import Epoch, Member
-from qkd_qiskit.distillation.trainer import make_lessons, train_population
+from qkd_qiskit.distillation.population import EpochMetrics, Member
+from qkd_qiskit.distillation.trainer import make_distillation_data, train_population
 from qkd_qiskit.errors import DataError
 from qkd_qiskit.experiments import experiment as study
 from qkd_qiskit.experiments.evaluation import exact_logits
@@ -68,7 +68,7 @@ ANGLES, ANGLE_LR = ("angle", "qubit"), 1e-3
 
 
 @dataclass(frozen=True)
-class Cell:
+class TrainingTask:
     """A student on a data set.
 
     Attributes:
@@ -108,7 +108,7 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One arm of a cell.
+    """One arm of a task.
 
     Attributes:
         data: Data set.
@@ -118,7 +118,7 @@ class Row:
         arm: label_only, distilled or classical_twin.
         seed: Seed of initialisation and order.
         epochs: Passes over the training images.
-        parameters: Trained numbers, circuit weights included.
+        parameters: TrainingResult numbers, circuit weights included.
         accuracy: On all test images, epoch chosen on validation.
         teacher: Accuracy of the teacher on them.
     """
@@ -135,20 +135,20 @@ class Row:
     teacher: float
 
 
-def all_cells(data_sets: Sequence[str]) -> list[Cell]:
-    """Every cell, the main ones first."""
-    cells = [
-        Cell(data, qubits, inputs, circuit)
+def all_cells(data_sets: Sequence[str]) -> list[TrainingTask]:
+    """Every task, the main ones first."""
+    tasks = [
+        TrainingTask(data, qubits, inputs, circuit)
         for inputs in INPUTS
         for circuit in CIRCUITS
         for qubits in QUBITS
         for data in data_sets
     ]
-    return sorted(cells, key=lambda cell: not cell.is_main)
+    return sorted(tasks, key=lambda task: not task.is_main)
 
 
 def run(
-    cells: Sequence[Cell],
+    tasks: Sequence[TrainingTask],
     *,
     folder: Path,
     root: str | None,
@@ -157,39 +157,41 @@ def run(
     tell: Callable[[str], None],
     only_kept: bool = False,
 ) -> list[Row]:
-    """Make the cells that are not there yet, or none (`only_kept`); return the rows that are there.
+    """Make the tasks that are not there yet, or none (`only_kept`); return the rows that are there.
 
     A data set whose files are not there is left out and told.
     """
     rows, left_out = [], set()
-    for cell in cells:
-        kept = (folder / "v2" / cell.name / RESULT).exists()
-        if cell.data in left_out or (only_kept and not kept):
+    for task in tasks:
+        kept = (folder / "v2" / task.name / RESULT).exists()
+        if task.data in left_out or (only_kept and not kept):
             continue
-        recipe = cell.recipe(root=root, epochs=epochs, seeds=seeds)
+        recipe = task.recipe(root=root, epochs=epochs, seeds=seeds)
         try:
-            rows += _rows(cell, recipe, folder=folder / "v2" / cell.name, tell=tell)
+            rows += _rows(task, recipe, folder=folder / "v2" / task.name, tell=tell)
         except DataError as error:
-            left_out.add(cell.data)
-            tell(f"v2 without {cell.data}: {error}")
+            left_out.add(task.data)
+            tell(f"v2 without {task.data}: {error}")
     return rows
 
 
-def _rows(cell: Cell, recipe: Recipe, *, folder: Path, tell: Callable[[str], None]) -> list[Row]:
-    if cell.is_main:
-        return _main_rows(cell, recipe, folder=folder, tell=tell)
+def _rows(
+    task: TrainingTask, recipe: Recipe, *, folder: Path, tell: Callable[[str], None]
+) -> list[Row]:
+    if task.is_main:
+        return _main_rows(task, recipe, folder=folder, tell=tell)
     path = folder / RESULT
     if not path.exists():
-        figures = _short_run(cell, recipe, tell=tell)
+        figures = _short_run(task, recipe, tell=tell)
         write_json(path, {"rows": [asdict(row) for row in figures]})
     return [Row(**row) for row in read_json(path)["rows"]]
 
 
 def _main_rows(
-    cell: Cell, recipe: Recipe, *, folder: Path, tell: Callable[[str], None]
+    task: TrainingTask, recipe: Recipe, *, folder: Path, tell: Callable[[str], None]
 ) -> list[Row]:
     if not (folder / RESULT).exists():
-        tell(f"v2 {cell.name}: a whole run")
+        tell(f"v2 {task.name}: a whole run")
         opened = RunFolder.open(folder) if folder.exists() else RunFolder.create(folder, recipe)
         study.run(opened)
     result = read_json(folder / RESULT)
@@ -199,7 +201,7 @@ def _main_rows(
     ).num_parameters
     return [
         Row(
-            **asdict(cell),
+            **asdict(task),
             arm=arm,
             seed=seed,
             epochs=kept.distill.epochs,
@@ -212,7 +214,7 @@ def _main_rows(
     ]
 
 
-def _short_run(cell: Cell, recipe: Recipe, *, tell: Callable[[str], None]) -> list[Row]:
+def _short_run(task: TrainingTask, recipe: Recipe, *, tell: Callable[[str], None]) -> list[Row]:
     data = _data(recipe.data.name, recipe.data.root)
     teacher = _teacher(recipe.data.name, recipe.data.root)
     spec, seeds = recipe.distill, recipe.member_seeds
@@ -234,15 +236,15 @@ def _short_run(cell: Cell, recipe: Recipe, *, tell: Callable[[str], None]) -> li
     starts = {seed: dict(student(seed).named_parameters()) for seed in seeds}
     draws = data.draw(None).expand(len(members), -1)
 
-    def on_epoch(figures: list[Epoch]) -> None:
+    def on_epoch(figures: list[EpochMetrics]) -> None:
         best = max(one.validation_accuracy for one in figures)
-        tell(f"v2 {cell.name}: epoch {figures[0].epoch}/{spec.epochs}, {100 * best:.1f} %")
+        tell(f"v2 {task.name}: epoch {figures[0].epoch}/{spec.epochs}, {100 * best:.1f} %")
 
     trained = train_population(
         shape,
         members,
         starts=[starts[member.seed] for member in members],
-        lessons=make_lessons(shape, teacher, data, draws=draws),
+        examples=make_distillation_data(shape, teacher, data, draws=draws),
         spec=spec,
         on_epoch=on_epoch,
     )
@@ -252,7 +254,7 @@ def _short_run(cell: Cell, recipe: Recipe, *, tell: Callable[[str], None]) -> li
         right = exact_logits(shape, data.test.images).argmax(dim=1) == data.test.labels
         rows.append(
             Row(
-                **asdict(cell),
+                **asdict(task),
                 arm=one.member.arm,
                 seed=one.member.seed,
                 epochs=spec.epochs,

@@ -38,7 +38,7 @@ from qkd_qiskit.data.splits import load_data
 from qkd_qiskit.experiments.evaluation import evaluate, subset
 from qkd_qiskit.experiments.quanvolution_evaluation import patch_cost
 from qkd_qiskit.recipe import DataSpec, StudentSpec, TeacherSpec
-from qkd_qiskit.students.quanvolutional import FilterStudent
+from qkd_qiskit.students.quanvolutional import QuanvolutionalStudent
 from qkd_qiskit.targets import Target
 from qkd_qiskit.teachers.teacher import Teacher, make_teacher
 
@@ -48,9 +48,9 @@ Pass = Callable[[], tuple[Any, Any, Any]]
 """Runs forward and backward; returns feature maps, gradients of weights and of images."""
 
 
-def as_student(teacher: Teacher, *, image_shape: tuple[int, int, int]) -> FilterStudent:
+def as_student(teacher: Teacher, *, image_shape: tuple[int, int, int]) -> QuanvolutionalStudent:
     """Return a quanvolutional teacher as a student, so that `evaluate` can run it on a target."""
-    student = FilterStudent(
+    student = QuanvolutionalStudent(
         StudentSpec(kind="quanvolution"), image_shape=image_shape, num_classes=teacher.num_classes
     )
     student.load_parameters(teacher.module.state_dict())

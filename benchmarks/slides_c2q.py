@@ -38,8 +38,8 @@ for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 import torch
 
 from qkd_qiskit.data.splits import Data, load_data
-from qkd_qiskit.distillation.population import Member, Trained
-from qkd_qiskit.distillation.trainer import make_lessons, train_population
+from qkd_qiskit.distillation.population import Member, TrainingResult
+from qkd_qiskit.distillation.trainer import make_distillation_data, train_population
 from qkd_qiskit.errors import QKDError
 from qkd_qiskit.experiments.evaluation import exact_logits
 from qkd_qiskit.experiments.statistics import mean_interval, paired_gain
@@ -124,7 +124,7 @@ KINDS |= {"accuracy": float, "teacher": float, "linear": float}
 
 @dataclass(frozen=True)
 class Room:
-    """What the students of one cell share.
+    """What the students of one task share.
 
     Attributes:
         data: Points.
@@ -168,22 +168,22 @@ def main() -> int:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Train what is missing, cell by cell."""
+    """Train what is missing, task by task."""
     difficulties = [float(value) for value in options.difficulties.split(",")]
-    cells = [
+    tasks = [
         (name, difficulty, labels)
         for labels in options.labels.split(",")
         for name in options.sets.split(",")
         for difficulty in (difficulties if name == "generated" else difficulties[:1])
     ]
-    for number, (name, difficulty, labels) in enumerate(cells, start=1):
+    for number, (name, difficulty, labels) in enumerate(tasks, start=1):
         room = None
         for student, spec in STUDENTS.items():
             key = (name, difficulty, labels, student)
             if is_there(options, key):
                 continue
             room = room or enter(name, difficulty, labels)
-            told = f"cell {number}/{len(cells)}: {name} {difficulty:g}, {labels} labels, {student}"
+            told = f"task {number}/{len(tasks)}: {name} {difficulty:g}, {labels} labels, {student}"
             train(options, room, key, spec, told=told)
 
 
@@ -258,7 +258,7 @@ def train(
 
 def population(
     room: Room, spec: StudentSpec, seeds: Sequence[int], arms: Sequence[str], rate: float
-) -> list[Trained]:
+) -> list[TrainingResult]:
     """All seeds of some arms, trained together."""
     students = {seed: fresh(room, spec, seed) for seed in seeds}
     members = [
@@ -272,7 +272,7 @@ def population(
         shape,
         members,
         starts=[dict(students[one.seed].named_parameters()) for one in members],
-        lessons=make_lessons(shape, room.teacher, room.data, draws=draws),
+        examples=make_distillation_data(shape, room.teacher, room.data, draws=draws),
         spec=DistillSpec(
             epochs=EPOCHS.get(room.spec.train_points, 40),
             batch_size=BATCH.get(room.spec.train_points, 32),
@@ -293,7 +293,7 @@ def fresh(room: Room, spec: StudentSpec, seed: int) -> Student:
     return student
 
 
-def validation(trained: Sequence[Trained], arm: str) -> float:
+def validation(trained: Sequence[TrainingResult], arm: str) -> float:
     """Mean validation accuracy of an arm; worst of all where a training of it failed."""
     mean, _ = mean_interval([t.validation_accuracy for t in trained if t.member.arm == arm])
     return -math.inf if math.isnan(mean) else mean
@@ -350,10 +350,10 @@ def tell(folder: Path) -> None:
     draw_students(folder, summary)
     heading = None
     for line in summary:
-        cell = f"{line['data']} {line['difficulty']}, {line['labels']} labels"
-        if cell != heading:
-            heading = cell
-            print(f"\n{cell}: teacher {line['teacher']} %, linear {line['linear']} %\n")
+        task = f"{line['data']} {line['difficulty']}, {line['labels']} labels"
+        if task != heading:
+            heading = task
+            print(f"\n{task}: teacher {line['teacher']} %, linear {line['linear']} %\n")
             print("| student | parameters | label only | distilled | gain | failed |")
             print("|---|---|---|---|---|---|")
         print(

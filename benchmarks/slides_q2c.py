@@ -45,7 +45,7 @@ import torch
 from torch import Tensor
 
 from qkd_qiskit.data.splits import Data, Split, load_data
-from qkd_qiskit.distillation.population import Lessons, Member
+from qkd_qiskit.distillation.population import DistillationData, Member
 from qkd_qiskit.distillation.trainer import train_population
 from qkd_qiskit.experiments.evaluation import exact_logits
 from qkd_qiskit.experiments.statistics import mean_interval, paired_gain
@@ -188,9 +188,9 @@ class Study:
         for start in range(0, len(seeds), _GROUP):
             some = seeds[start : start + _GROUP]
             names = list(dict.fromkeys(arm.teacher for arm, _ in wanted if arm.teacher))
-            lessons = self.lessons(names, some)
+            examples = self.distillation_data(names, some)
             for pairs in groups.values():
-                found |= self._train(pairs, some, names=names, lessons=lessons)
+                found |= self._train(pairs, some, names=names, examples=examples)
         return found
 
     def _train(
@@ -199,7 +199,7 @@ class Study:
         seeds: Sequence[int],
         *,
         names: Sequence[str],
-        lessons: Lessons,
+        examples: DistillationData,
     ) -> dict[tuple[Arm, Setting, int], dict[str, Tensor]]:
         keys = [(arm, setting, seed) for arm, setting in pairs for seed in seeds]
         members = [
@@ -212,8 +212,8 @@ class Study:
             self.student(0),
             members,
             starts=[dict(self.student(seed).named_parameters()) for *_, seed in keys],
-            lessons=replace(
-                lessons,
+            examples=replace(
+                examples,
                 draws=torch.arange(self.points) + torch.tensor(rows)[:, None],
                 teachers=torch.tensor(taught),
             ),
@@ -221,8 +221,8 @@ class Study:
         )
         return {key: one.state for key, one in zip(keys, trained, strict=True)}
 
-    def lessons(self, names: Sequence[str], seeds: Sequence[int]) -> Lessons:
-        """Return lessons whose pool is the draws of the seeds, one after the other."""
+    def examples(self, names: Sequence[str], seeds: Sequence[int]) -> DistillationData:
+        """Return examples whose pool is the draws of the seeds, one after the other."""
         splits = [self.draw(seed) for seed in seeds]
         images = torch.cat([split.images for split in splits])
         logits = torch.zeros(max(1, len(names)), len(images), self.data.num_classes)
@@ -239,7 +239,7 @@ class Study:
                     found = found[torch.randperm(self.points, generator=order)]
                 maps[place, rows] = found
         watched = self.data.validation[torch.arange(_WATCHED)]
-        return Lessons(
+        return DistillationData(
             inputs=images,
             labels=torch.cat([split.labels for split in splits]),
             teacher_logits=logits,

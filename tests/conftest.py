@@ -52,13 +52,13 @@ def finished(tiny, tmp_path_factory):
 @pytest.fixture
 def rehearsal(monkeypatch):
     """Starts servers on loopback, and leads the client to the last one."""
-    from qkd_qiskit.targets.ibm.emulator import Rehearsal
+    from qkd_qiskit.targets.ibm.emulator import ServiceEmulator
 
     servers = []
     monkeypatch.setenv("USAGE_DATA_OPT_OUT", "True")  # the client then asks in half the time
 
     def start(devices="fake_manila", **settings):
-        server = Rehearsal(devices, **settings).start()
+        server = ServiceEmulator(devices, **settings).start()
         servers.append(server)
         for name, value in server.environment().items():
             monkeypatch.setenv(name, value)

@@ -7,7 +7,7 @@ the study.
 """
 
 from paper_v1.cells import CELLS, Cell, PublishedGain
-from paper_v1.lessons import PublishedLessons, published_lessons
+from paper_v1.data import PublishedData, published_data
 from paper_v1.losses import published_loss, teacher_only_term, zero_weight_term
 from paper_v1.student import PublishedStudent, published_circuit
 from paper_v1.training import Figures, Setting, train
@@ -16,12 +16,12 @@ __all__ = [
     "CELLS",
     "Cell",
     "Figures",
+    "PublishedData",
     "PublishedGain",
-    "PublishedLessons",
     "PublishedStudent",
     "Setting",
     "published_circuit",
-    "published_lessons",
+    "published_data",
     "published_loss",
     "teacher_only_term",
     "train",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from paper_v1.lessons import PER_CLASS
+from paper_v1.data import PER_CLASS
 from paper_v1.student import Head
 
 TEACHERS = ("lenet5", "alexnet", "ensemble")

@@ -20,9 +20,9 @@ from paper_v1 import (
     CELLS,
     Cell,
     Figures,
-    PublishedLessons,
+    PublishedData,
     Setting,
-    published_lessons,
+    published_data,
     train,
 )
 from paper_v1.cells import TEACHER_ACCURACIES
@@ -200,13 +200,13 @@ def run(
     missing = [job for job in jobs if not _path(folder, *job).exists() and not only_kept]
     started, live = time.monotonic(), sys.stdout.isatty()
     for number, (cell, arm, seed) in enumerate(missing):
-        lessons = _lessons(cell.dataset, cell.num_classes, root)
+        examples = _published_data(cell.dataset, cell.num_classes, root)
         logits = None
         if arm.teacher is not None:
             logits = _logits(cell.dataset, cell.num_classes, arm.teacher, root, tell)
         figures = train(
             setting(cell, arm),
-            lessons,
+            examples,
             teacher_logits=logits,
             seed=seed,
             order_seed=seed + ORDER_OFFSET if arm.reordered else None,
@@ -280,7 +280,7 @@ def teacher_of(
         tell(f"v1 {kind} of {dataset}, {num_classes} classes: epoch {epoch}/{epochs}, {figures}")
 
     spec = TeacherSpec(kind=kind, epochs=EPOCHS[kind], lr=1e-3, batch_size=128)
-    return make_teacher(spec, _lessons(dataset, num_classes, root).data, on_epoch=on_epoch)
+    return make_teacher(spec, _published_data(dataset, num_classes, root).data, on_epoch=on_epoch)
 
 
 @cache
@@ -293,12 +293,12 @@ def _logits(
 ) -> torch.Tensor:
     teacher = teacher_of(dataset, num_classes, kind, root=root, tell=tell)
     tell(f"v1 {kind} of {dataset}, {num_classes} classes: test {100 * teacher.accuracy:.2f} %")
-    return teacher.logits(_lessons(dataset, num_classes, root).train_images)
+    return teacher.logits(_published_data(dataset, num_classes, root).train_images)
 
 
 @cache
-def _lessons(dataset: str, num_classes: int, root: str | None) -> PublishedLessons:
-    return published_lessons(dataset, num_classes=num_classes, root=root)
+def _published_data(dataset: str, num_classes: int, root: str | None) -> PublishedData:
+    return published_data(dataset, num_classes=num_classes, root=root)
 
 
 def _path(folder: Path, cell: Cell, arm: Arm, seed: int) -> Path:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 
 from paper_v1 import kernel
-from paper_v1.lessons import Images, PublishedLessons
+from paper_v1.data import Images, PublishedData
 from paper_v1.losses import TEMPERATURE
 from paper_v1.student import (
     SHIFTS,
@@ -83,7 +83,7 @@ class Figures:
 
 def train(
     setting: Setting,
-    lessons: PublishedLessons,
+    examples: PublishedData,
     *,
     teacher_logits: torch.Tensor | None = None,
     seed: int,
@@ -93,14 +93,14 @@ def train(
 
     Args:
         setting: How.
-        lessons: What it learns from and is measured on.
+        examples: What it learns from and is measured on.
         teacher_logits: For the training images `(images, classes)`; None where alpha is 0.
         seed: Seed of the initial weights and, if no other is given, of everything else.
         order_seed: Seed of the order, the dropout and the shots.
     """
     order_seed = seed if order_seed is None else order_seed
-    images, labels = lessons.train
-    classes = lessons.data.num_classes
+    images, labels = examples.train
+    classes = examples.data.num_classes
     if teacher_logits is None:
         teacher_logits = torch.zeros(len(labels), classes)
     targets = torch.softmax(teacher_logits.double() / setting.temperature, dim=1).numpy()
@@ -117,17 +117,17 @@ def train(
         )
         hard.append(ce)
         soft.append(kd)
-        subset.append(_accuracy(setting, weights, lessons.subset, seed=order_seed))
-        validation.append(_accuracy(setting, weights, lessons.validation, seed=order_seed))
+        subset.append(_accuracy(setting, weights, examples.subset, seed=order_seed))
+        validation.append(_accuracy(setting, weights, examples.validation, seed=order_seed))
         if finite and validation[-1] > best:
             best, chosen, kept = validation[-1], epoch + 1, weights.copy()
-    recalls = recall(setting, kept, lessons.validation, seed=order_seed)
+    recalls = recall(setting, kept, examples.validation, seed=order_seed)
     return Figures(
         subset=tuple(subset),
         validation=tuple(validation),
         ce=tuple(hard),
         kd=tuple(soft),
-        test=_accuracy(setting, kept, lessons.test, seed=order_seed),
+        test=_accuracy(setting, kept, examples.test, seed=order_seed),
         chosen_epoch=chosen,
         lost_classes=int((recalls < LEAST_RECALL).sum()),
     )

@@ -12,10 +12,10 @@ from qkd_qiskit.cli import recipe_options as keys
 from qkd_qiskit.cli.distill import distill_parser, run_distill
 from qkd_qiskit.cli.error_messages import argument_message, discard_output, fail
 from qkd_qiskit.cli.evaluate import evaluate_parser, run_evaluate
-from qkd_qiskit.cli.listings import add_catalogue, run_circuits, run_recipes, run_targets
+from qkd_qiskit.cli.listings import add_listings, run_circuits, run_recipes, run_targets
 from qkd_qiskit.cli.study import run_study, study_parser
 from qkd_qiskit.cli.submit import collect_parser, run_collect, run_submit, submit_parser
-from qkd_qiskit.cli.sweep import add_bench, run_bench
+from qkd_qiskit.cli.sweep import add_sweep, run_sweep
 from qkd_qiskit.errors import InputError, QKDError
 
 DESCRIPTION = """Distil a classical teacher into a quantum circuit that runs on IBM hardware, and
@@ -26,7 +26,7 @@ _COMMANDS: dict[str, Callable[[Namespace, Sequence[str]], int]] = {
     "evaluate": run_evaluate,
     "submit": run_submit,
     "collect": run_collect,
-    "bench": run_bench,
+    "bench": run_sweep,
     "recipes": run_recipes,
     "circuits": run_circuits,
     "targets": run_targets,
@@ -91,8 +91,8 @@ def _parser(recipe: str | None) -> ArgumentParser:
         "submit", submit_parser(), help="evaluate a trained run on a device of IBM Quantum"
     )
     commands.add_subcommand("collect", collect_parser(), help="finish what was submitted")
-    add_bench(commands)
-    add_catalogue(commands)
+    add_sweep(commands)
+    add_listings(commands)
     return parser
 
 

@@ -47,7 +47,7 @@ def run_folder(options: Namespace, words: Sequence[str], *, workers: Workers | N
     Args:
         options: What was parsed.
         words: What was typed; its first word is the command.
-        workers: Where the cells of the run go; default: this process.
+        workers: Where the tasks of the run go; default: this process.
     """
     from qkd_qiskit.experiments.run_folder import RECIPE, RunFolder, new_folder
 
@@ -83,10 +83,10 @@ def _run(
 
     resume = f"to continue: qkd {command[1]} --resume {shlex.quote(str(folder.path))}"
     try:
-        with terminal(options) as observer:
+        with terminal(options) as callback:
             text = shlex.join(command)
-            result = run(folder, observer=observer, command=text, workers=workers)
-            observer.stage("report")
+            result = run(folder, callback=callback, command=text, workers=workers)
+            callback.stage("report")
             write_report(folder)
     except KeyboardInterrupt:
         return fail(f"interrupted; {resume}", status=130)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from jsonargparse import ArgumentParser, Namespace
 
 if TYPE_CHECKING:
-    from qkd_qiskit.targets.ibm.emulator import Rehearsal
+    from qkd_qiskit.targets.ibm.emulator import ServiceEmulator
 
 _LOOK_S = 0.5
 
@@ -49,9 +49,9 @@ def rehearse_parser() -> ArgumentParser:
 def run_rehearse(options: Namespace) -> int:
     """Serve until SIGINT or SIGTERM; returns the exit status."""
     from qkd_qiskit.storage import write_text
-    from qkd_qiskit.targets.ibm.emulator import Faults, Rehearsal
+    from qkd_qiskit.targets.ibm.emulator import Faults, ServiceEmulator
 
-    server = Rehearsal(
+    server = ServiceEmulator(
         options.device.split(","),
         port=options.port,
         plan=options.plan,
@@ -81,7 +81,7 @@ def run_rehearse(options: Namespace) -> int:
     return 0
 
 
-def _instructions(server: Rehearsal, options: Namespace) -> str:
+def _instructions(server: ServiceEmulator, options: Namespace) -> str:
     devices = list(server.backends.values())
     noise = "without noise" if options.ideal else "with the noise of the snapshot"
     lines = [f"rehearsal at {server.url}, {options.plan} plan"]

@@ -35,8 +35,8 @@ def run_evaluate(options: Namespace, words: Sequence[str]) -> int:
     from qkd_qiskit.report.report import write_report
 
     folder = RunFolder.open(options.run)
-    with terminal(options) as observer:
-        result = evaluate_run(folder, options.target, shots=options.shots, observer=observer)
-        observer.stage("report")
+    with terminal(options) as callback:
+        result = evaluate_run(folder, options.target, shots=options.shots, callback=callback)
+        callback.stage("report")
         write_report(folder)
     return show_result(folder, result, options)

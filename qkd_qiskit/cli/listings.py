@@ -28,7 +28,7 @@ _ARGUMENT_HELP = {
 }
 
 
-def add_catalogue(commands: Any) -> None:
+def add_listings(commands: Any) -> None:
     """Add the groups and their actions to the commands."""
     for name, (text, actions) in _GROUPS.items():
         group = ArgumentParser(description=text, exit_on_error=False)
@@ -57,15 +57,21 @@ def run_recipes(options: Namespace, words: Sequence[str]) -> int:
 
 def run_circuits(options: Namespace, words: Sequence[str]) -> int:
     """List, show or export the reference circuits; returns the exit status."""
-    from qkd_qiskit.report.reference_circuits import export_zoo, list_zoo, zoo_circuit
+    from qkd_qiskit.report.reference_circuits import (
+        export_reference_circuits,
+        list_reference_circuits,
+        reference_circuit,
+    )
 
     if options.action == "show":
-        print(zoo_circuit(options.show.circuit).circuit.draw("text", fold=100))
+        print(reference_circuit(options.show.circuit).circuit.draw("text", fold=100))
     elif options.action == "export":
-        for path in export_zoo(options.export.directory):
+        for path in export_reference_circuits(options.export.directory):
             print(path)
     else:
-        print_columns({name: entry.description for name, entry in list_zoo().items()})
+        print_columns(
+            {name: entry.description for name, entry in list_reference_circuits().items()}
+        )
     return 0
 
 

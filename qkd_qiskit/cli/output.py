@@ -49,7 +49,7 @@ def show_result(folder: RunFolder, result: dict[str, Any], options: Namespace) -
 
 
 def terminal(options: Namespace) -> Terminal:
-    """The observer that shows progress, silent for `--quiet` and `--json`."""
+    """The callback that shows progress, silent for `--quiet` and `--json`."""
     from rich.console import Console
 
     from qkd_qiskit.cli.terminal import Terminal

@@ -102,24 +102,24 @@ def run_submit(options: Namespace, words: Sequence[str]) -> int:
     folder = RunFolder.open(options.run)
     if options.dry_run:
         rate = None if options.rate is None else parse_rate(options.rate)
-        with terminal(options) as observer:
-            budget = plan_budget(folder, request, training=training, observer=observer)
+        with terminal(options) as callback:
+            budget = plan_budget(folder, request, training=training, callback=callback)
         return show_budget(budget, options, rate=rate)
     if training is not None:
-        with terminal(options) as observer:
+        with terminal(options) as callback:
             folder = begin_training(
                 folder,
                 request,
                 training,
                 out=options.out,
-                observer=observer,
+                callback=callback,
                 command=shlex.join(["qkd", *words]),
             )
         return _collect(folder, options)
     try:
-        with terminal(options) as observer:
-            outcome = submit_run(folder, request, observer=observer)
-            observer.stage("report")
+        with terminal(options) as callback:
+            outcome = submit_run(folder, request, callback=callback)
+            callback.stage("report")
             write_report(folder)
     except KeyboardInterrupt:
         return _interrupted(folder.path)
@@ -138,9 +138,9 @@ def _collect(folder: RunFolder, options: Namespace) -> int:
     from qkd_qiskit.report.report import write_report
 
     try:
-        with terminal(options) as observer:
-            outcomes = collect_run(folder, observer=observer)
-            observer.stage("report")
+        with terminal(options) as callback:
+            outcomes = collect_run(folder, callback=callback)
+            callback.stage("report")
             # Always: a process may have died between the result and the report.
             write_report(folder)
     except KeyboardInterrupt:

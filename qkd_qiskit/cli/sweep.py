@@ -17,7 +17,7 @@ from qkd_qiskit.errors import InputError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from qkd_qiskit.experiments.callbacks import Observer
+    from qkd_qiskit.experiments.callbacks import Callback
 
 _DESCRIPTIONS = {
     "noise": "Under devices' noise, scaled, without shots. Writes RUN/bench/noise.csv, noise.png "
@@ -48,7 +48,7 @@ class Outcome:
     summary: list[dict[str, Any]]
 
 
-def add_bench(commands: Any) -> None:
+def add_sweep(commands: Any) -> None:
     """Add `bench noise` and `bench shots` to the commands."""
     parser = ArgumentParser(
         description="What noise or shots cost the students of a finished run: accuracy, "
@@ -69,14 +69,14 @@ def add_bench(commands: Any) -> None:
         nested.add_subcommand(action, leaf, help=f"{action} RUN")
 
 
-def run_bench(options: Namespace, words: Sequence[str]) -> int:
+def run_sweep(options: Namespace, words: Sequence[str]) -> int:
     """Run the benchmark and show what it found; returns the exit status."""
     if options.action is None:
         raise InputError("what to bench is missing; give noise or shots, as in qkd bench noise RUN")
     given = options[options.action]
     try:
-        with terminal(given) as observer:
-            outcome = _measure(options.action, given, observer=observer)
+        with terminal(given) as callback:
+            outcome = _measure(options.action, given, callback=callback)
     except KeyboardInterrupt:
         return fail("interrupted; the same command goes on from here", status=130)
     if given.json:
@@ -89,7 +89,7 @@ def run_bench(options: Namespace, words: Sequence[str]) -> int:
     return 0
 
 
-def _measure(action: str, given: Namespace, *, observer: Observer) -> Outcome:
+def _measure(action: str, given: Namespace, *, callback: Callback) -> Outcome:
     """Run `bench noise` or `bench shots` with the options given.
 
     Raises:
@@ -102,26 +102,26 @@ def _measure(action: str, given: Namespace, *, observer: Observer) -> Outcome:
     folder = RunFolder.open(given.run)
     setting: Callable[[measure.Cell], Any]
     if action == "noise":
-        cells = measure.bench_noise(
+        cells = measure.sweep_noise(
             folder,
             devices=_items(given, "devices", str),
             scales=_items(given, "scales", float, accepted="numbers from 0") or measure.SCALES,
             limit=given.limit,
-            observer=observer,
+            callback=callback,
         )
         setting, write = figures.scale_of, figures.write_noise_figures
     else:
         accepted = "whole numbers from 1, or exact"
-        cells = measure.bench_shots(
+        cells = measure.sweep_shots(
             folder,
             target=given.target,
             shots=_items(given, "shots", _count, accepted=accepted) or measure.SHOTS,
             limit=given.limit,
-            observer=observer,
+            callback=callback,
         )
         setting, write = figures.shots_of, figures.write_shots_figure
     return Outcome(
-        table=figures.bench_table(folder, cells, setting=setting),
+        table=figures.sweep_table(folder, cells, setting=setting),
         files=[folder.path / measure.FOLDER / f"{action}.csv", *write(folder, cells)],
         summary=figures.summary(folder, cells, setting=setting),
     )

@@ -17,15 +17,15 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from qkd_qiskit.distillation.population import Epoch
-from qkd_qiskit.experiments.callbacks import Observer
+from qkd_qiskit.distillation.population import EpochMetrics
+from qkd_qiskit.experiments.callbacks import Callback
 from qkd_qiskit.experiments.results import kept_rows, num_images
 from qkd_qiskit.targets.ibm.job_records import Totals
 
 _PLAIN_EVERY_S = 5.0
 
 
-class Terminal(Observer):
+class Terminal(Callback):
     """Shows stages, epochs and evaluated images; use as a context manager."""
 
     def __init__(self, console: Console) -> None:
@@ -62,7 +62,7 @@ class Terminal(Observer):
         """The teacher has finished an epoch."""
         self._show(epoch, epochs, f"loss {loss:.3f}  validation {accuracy:.1%}", unit="epoch")
 
-    def epoch(self, figures: Sequence[Epoch], *, epochs: int) -> None:
+    def epoch(self, figures: Sequence[EpochMetrics], *, epochs: int) -> None:
         """A population has finished an epoch: means over its members."""
         loss = sum(one.loss for one in figures) / len(figures)
         accuracy = sum(one.validation_accuracy for one in figures) / len(figures)
@@ -74,9 +74,9 @@ class Terminal(Observer):
         self._done += images
         self._show(self._done, total, "images", unit="image")
 
-    def cells(self, done: int, *, total: int) -> None:
-        """A round of cells has gone on."""
-        self._show(done, total, "trained", unit="cell")
+    def tasks(self, done: int, *, total: int) -> None:
+        """A round of tasks has gone on."""
+        self._show(done, total, "trained", unit="task")
 
     def step(self, number: int, *, steps: int, loss: float) -> None:
         """A step of training on a device has been taken."""
@@ -122,12 +122,12 @@ def summary_table(result: Mapping[str, Any]) -> Table:
     table.add_row(f"teacher ({teacher['kind']})", f"{teacher['accuracy']:.1%}")
     for arm, figures in result["arms"].items():
         failed = result["failed"][arm]
-        cells = []
+        tasks = []
         for name in targets:
             kept = kept_rows(result, arm, target=name)
-            cells.append(_spread([figures[name]["accuracy"][row] for row in kept]))
+            tasks.append(_spread([figures[name]["accuracy"][row] for row in kept]))
         note = f" ({len(failed)} failed)" if failed else ""
-        table.add_row(arm.replace("_", " ") + note, *cells)
+        table.add_row(arm.replace("_", " ") + note, *tasks)
     titles = {
         "gain": "gain (points)",
         "gain_over_twin": "over the classical twin",

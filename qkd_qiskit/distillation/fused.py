@@ -10,18 +10,18 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from qkd_qiskit.distillation.population import Lessons, Population
+from qkd_qiskit.distillation.population import DistillationData, Population
 from qkd_qiskit.errors import CircuitError
 from qkd_qiskit.simulator.fused.step import FusedStep, Objective
 from qkd_qiskit.students.quantum import SMALLEST_PROBABILITY, QuantumStudent
 
 
-def fused_steps(population: Population, lessons: Lessons) -> FusedSteps | None:
+def fused_steps(population: Population, examples: DistillationData) -> FusedSteps | None:
     """The population's fused steps, or None where more than the weights of a circuit is trained."""
     student, spec = population.student, population.spec
     if not isinstance(student, QuantumStudent) or not student.only_circuit_is_trained:
         return None
-    if lessons.teacher_features is not None:
+    if examples.teacher_features is not None:
         return None
     objective = Objective(
         temperature=spec.temperature,
@@ -41,25 +41,27 @@ def fused_steps(population: Population, lessons: Lessons) -> FusedSteps | None:
         )
     except CircuitError:
         return None
-    return FusedSteps(population, fused, lessons=lessons)
+    return FusedSteps(population, fused, examples=examples)
 
 
 class FusedSteps:
     """Takes the steps of a population, whose parameters and optimizer state it keeps up to date."""
 
-    def __init__(self, population: Population, fused: FusedStep, *, lessons: Lessons) -> None:
+    def __init__(
+        self, population: Population, fused: FusedStep, *, examples: DistillationData
+    ) -> None:
         student = population.student
         assert isinstance(student, QuantumStudent)
         self.population, self.fused = population, fused
         (self.weights,) = population.parameters.values()
         # A sample is an image with a teacher's logits: numbered teacher by teacher.
-        self.offsets = lessons.teachers[:, None] * len(lessons.inputs)
-        self.used = torch.unique(lessons.draws + self.offsets)
-        rows = self.used % len(lessons.inputs)
+        self.offsets = examples.teachers[:, None] * len(examples.inputs)
+        self.used = torch.unique(examples.draws + self.offsets)
+        rows = self.used % len(examples.inputs)
         self.samples = fused.samples(
-            lessons.labels[rows],
-            lessons.teacher_logits.flatten(0, 1)[self.used],
-            **student.circuit_inputs(lessons.inputs[rows]),
+            examples.labels[rows],
+            examples.teacher_logits.flatten(0, 1)[self.used],
+            **student.circuit_inputs(examples.inputs[rows]),
         )
         state = population.optimizer.state[self.weights]
         if state:  # of a checkpoint

@@ -53,7 +53,7 @@ class Member:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lessons:
+class DistillationData:
     """What a population learns from.
 
     Attributes:
@@ -89,7 +89,7 @@ class Lessons:
 
 
 @dataclass(frozen=True)
-class Epoch:
+class EpochMetrics:
     """One member's figures after one epoch.
 
     Losses are means over the epoch's steps, in nats; `feature` is a mean square.
@@ -104,12 +104,12 @@ class Epoch:
     feature: float = 0.0
 
 
-_FIGURES = [field.name for field in fields(Epoch)][1:]
+_FIGURES = [field.name for field in fields(EpochMetrics)][1:]
 _ACCURACY = _FIGURES.index("validation_accuracy")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trained:
+class TrainingResult:
     """One member after training.
 
     Attributes:
@@ -123,7 +123,7 @@ class Trained:
     member: Member
     state: dict[str, Tensor]
     chosen_epoch: int
-    history: list[Epoch]
+    history: list[EpochMetrics]
 
     @property
     def validation_accuracy(self) -> float:
@@ -136,13 +136,13 @@ class Trained:
 @contextmanager
 def without_shots(student: Student) -> Iterator[None]:
     """Run a student's circuit exactly where it would be sampled: for checks and validation."""
-    outcomes = student.outcomes
+    outcomes = student.executor
     if hasattr(outcomes, "cost"):
-        student.outcomes = None
+        student.executor = None
     try:
         yield
     finally:
-        student.outcomes = outcomes
+        student.executor = outcomes
 
 
 class Population:
@@ -170,7 +170,7 @@ class Population:
         self.failed = torch.zeros(len(members), dtype=torch.bool)
         self.history = torch.zeros(0, len(members), len(_FIGURES), dtype=torch.float64)
         # Shots are counted; an exact circuit has no cost.
-        self.cost = getattr(student.outcomes, "cost", None)
+        self.cost = getattr(student.executor, "cost", None)
 
     @property
     def epochs_done(self) -> int:
@@ -232,15 +232,15 @@ class Population:
                 hits += (outputs.argmax(dim=-1) == expected).sum(dim=1)
         return hits / len(labels)
 
-    def figures(self, epoch: int) -> list[Epoch]:
+    def figures(self, epoch: int) -> list[EpochMetrics]:
         """The members' figures after an epoch, counted from 0."""
-        return [Epoch(epoch + 1, *row.tolist()) for row in self.history[epoch]]
+        return [EpochMetrics(epoch + 1, *row.tolist()) for row in self.history[epoch]]
 
-    def trained(self) -> list[Trained]:
+    def trained(self) -> list[TrainingResult]:
         """The members with their chosen weights and their history."""
         histories = zip(*(self.figures(epoch) for epoch in range(self.epochs_done)), strict=True)
         return [
-            Trained(
+            TrainingResult(
                 member=member,
                 state={name: value[index].clone() for name, value in self.best.items()},
                 chosen_epoch=int(self.best_epoch[index]),

@@ -1,4 +1,4 @@
-"""The training loop: a population of students of one shape, each member with its own lessons.
+"""The training loop: a population of students of one shape, each member with its own examples.
 
 Members share every step: their parameters are stacked along a leading dimension S and mapped with
 `torch.func.vmap`. A member's initialisation, data order, targets and loss weights are its own, and
@@ -22,11 +22,11 @@ from qkd_qiskit.distillation.feature_maps import adapt, make_adapter, of_student
 from qkd_qiskit.distillation.fused import fused_steps
 from qkd_qiskit.distillation.losses import distillation_loss, feature_loss, label_loss
 from qkd_qiskit.distillation.population import (
-    Epoch,
-    Lessons,
+    DistillationData,
+    EpochMetrics,
     Member,
     Population,
-    Trained,
+    TrainingResult,
     without_shots,
 )
 from qkd_qiskit.errors import InputError, TeacherError, TrainingError
@@ -47,12 +47,12 @@ def train_population(
     members: Sequence[Member],
     *,
     starts: Sequence[Mapping[str, Tensor]],
-    lessons: Lessons,
+    examples: DistillationData,
     spec: DistillSpec,
     checkpoint: Path | None = None,
-    on_epoch: Callable[[list[Epoch]], None] | None = None,
+    on_epoch: Callable[[list[EpochMetrics]], None] | None = None,
     on_step: Callable[[int, float], None] | None = None,
-) -> list[Trained]:
+) -> list[TrainingResult]:
     """The members after `spec.epochs` epochs, trained together in every step.
 
     Where the last weights are kept, validation images choose nothing: the first `WATCHED` of them
@@ -65,11 +65,11 @@ def train_population(
         student: The shape that the members share; its own parameters are left alone.
         members: Who is trained.
         starts: Each member's first parameters by name.
-        lessons: What they learn from.
+        examples: What they learn from.
         spec: Optimizer, temperatures and how the weights are chosen.
         checkpoint: File that is written after every epoch and continued from where it exists; a
             continued training ends with the same bits as one that was never stopped.
-        on_epoch: Called after every epoch with one `Epoch` for each member.
+        on_epoch: Called after every epoch with one `EpochMetrics` for each member.
         on_step: Called after every step with its number, counted from 1, and the members' mean
             loss; not where whole epochs run fused.
 
@@ -79,23 +79,23 @@ def train_population(
         CheckpointError: The checkpoint belongs to another population.
         StorageError: The checkpoint could not be written; the one before it is still there.
     """
-    starts = _with_adapters(student, members, starts=starts, lessons=lessons, spec=spec)
+    starts = _with_adapters(student, members, starts=starts, examples=examples, spec=spec)
     population = Population(student, members, starts=starts, spec=spec)
     if checkpoint is not None and checkpoint.exists():
         population.load(checkpoint)
     else:
-        check_terms(student, members, starts=starts, lessons=lessons, spec=spec)
+        check_terms(student, members, starts=starts, examples=examples, spec=spec)
 
     with _threads_for(population):
-        take_steps = fused_steps(population, lessons) or partial(
-            _steps, population, lessons, on_step=on_step
+        take_steps = fused_steps(population, examples) or partial(
+            _steps, population, examples, on_step=on_step
         )
-        plan = step_sizes(spec, lessons.draws.shape[1])
+        plan = step_sizes(spec, examples.draws.shape[1])
         for epoch in range(population.epochs_done, len(plan)):
             order = torch.stack(
                 [
                     draw[torch.randperm(len(draw), generator=stream)]
-                    for member, draw in zip(members, lessons.draws, strict=True)
+                    for member, draw in zip(members, examples.draws, strict=True)
                     for stream in [generator(member.seed, member.order, epoch)]
                 ]
             )
@@ -105,8 +105,8 @@ def train_population(
             seen = slice(None if chooses else WATCHED)
             population.end_epoch(
                 terms,
-                validation_inputs=lessons.validation_inputs[seen],
-                validation_labels=lessons.validation_labels[seen],
+                validation_inputs=examples.validation_inputs[seen],
+                validation_labels=examples.validation_labels[seen],
                 lr=lr,
             )
             if checkpoint is not None:
@@ -124,8 +124,8 @@ def distill(
     spec: DistillSpec | None = None,
     train_per_class: int | None = None,
     seed: int = 0,
-    on_epoch: Callable[[list[Epoch]], None] | None = None,
-) -> Trained:
+    on_epoch: Callable[[list[EpochMetrics]], None] | None = None,
+) -> TrainingResult:
     """Trains the student in place from the labels and the teacher; returns what happened.
 
     Args:
@@ -135,7 +135,7 @@ def distill(
         spec: Loss weights, optimizer and schedule; default: `DistillSpec()`.
         train_per_class: Labelled images per class that are drawn from the pool; None = all.
         seed: Seed of the draw and of the data order.
-        on_epoch: Called after every epoch with a list of one `Epoch`.
+        on_epoch: Called after every epoch with a list of one `EpochMetrics`.
 
     Raises:
         TrainingError: As `train_population`.
@@ -160,7 +160,9 @@ def distill(
         student,
         [member],
         starts=[dict(student.named_parameters())],
-        lessons=make_lessons(student, [teacher], data, draws=draws, layer=layer_of(spec)),
+        examples=make_distillation_data(
+            student, [teacher], data, draws=draws, layer=layer_of(spec)
+        ),
         spec=spec,
         on_epoch=on_epoch,
     )
@@ -169,11 +171,11 @@ def distill(
 
 
 def layer_of(spec: DistillSpec) -> str | None:
-    """The teacher's layer whose feature maps the lessons need; None where none are compared."""
+    """The teacher's layer whose feature maps the examples need; None where none are compared."""
     return spec.teacher_layer if spec.feature_weight > 0 else None
 
 
-def make_lessons(
+def make_distillation_data(
     student: Student,
     teachers: Teacher | Sequence[Teacher],
     data: Data,
@@ -181,8 +183,8 @@ def make_lessons(
     draws: Tensor,
     taught_by: Tensor | None = None,
     layer: str | None = None,
-) -> Lessons:
-    """The lessons of a population: inputs and what the teachers say, each computed once.
+) -> DistillationData:
+    """The examples of a population: inputs and what the teachers say, each computed once.
 
     A reduction that depends on data (pca) and was not fitted yet is fitted to the pool.
 
@@ -214,7 +216,7 @@ def make_lessons(
     first = torch.zeros(len(draws), dtype=torch.int64)
     featured = None if layer is None else torch.unique(draws)
     student.fit(data.pool.images)
-    return Lessons(
+    return DistillationData(
         inputs=student.features(data.pool.images),
         labels=data.pool.labels,
         teacher_logits=torch.stack([teacher.logits(data.pool.images) for teacher in teachers]),
@@ -236,7 +238,7 @@ def check_terms(
     members: Sequence[Member],
     *,
     starts: Sequence[Mapping[str, Tensor]],
-    lessons: Lessons,
+    examples: DistillationData,
     spec: DistillSpec,
 ) -> None:
     """Checks that every loss term in use has a gradient to the students of every arm.
@@ -250,16 +252,16 @@ def check_terms(
     arms: dict[str, int] = {}
     for place, member in enumerate(members):
         arms.setdefault(member.arm, place)
-    first = lessons.batch(lessons.draws[:, : spec.batch_size])
+    first = examples.batch(examples.draws[:, : spec.batch_size])
     for number, term in enumerate(TERMS):
         for place in arms.values():
             member, start = members[place], starts[place]
             if not member.weights[number]:
                 continue
-            if term == "feature" and lessons.teacher_features is None:
+            if term == "feature" and examples.teacher_features is None:
                 raise TrainingError(
                     f"loss term 'feature' of arm {member.arm!r} has no feature maps to compare "
-                    f"with: make the lessons with the teacher's layer"
+                    f"with: make the examples with the teacher's layer"
                 )
             batch = tuple(part[place] for part in first)
             leaves = {name: value.detach().requires_grad_() for name, value in start.items()}
@@ -303,7 +305,7 @@ def step_sizes(spec: DistillSpec, images: int) -> list[list[int]]:
 
 def _steps(
     population: Population,
-    lessons: Lessons,
+    examples: DistillationData,
     order: Tensor,
     *,
     lr: float,
@@ -313,20 +315,20 @@ def _steps(
 
     Args:
         population: Whose parameters are moved.
-        lessons: What it learns from.
+        examples: What it learns from.
         order: Each member's rows of the pool in the order of their use `(members, images)`.
         lr: Learning rate of all steps.
         on_step: As for `train_population`.
     """
     student, spec = population.student, population.spec
-    first = population.epochs_done * math.ceil(lessons.draws.shape[1] / spec.batch_size)
+    first = population.epochs_done * math.ceil(examples.draws.shape[1] / spec.batch_size)
 
     def member_terms(parameters: dict[str, Tensor], *batch: Tensor) -> Tensor:
         return torch.stack(_terms(student, parameters, batch, spec))
 
     sums = torch.zeros(len(order), len(TERMS))
     for number, rows in enumerate(torch.split(order, spec.batch_size, dim=1), start=first + 1):
-        terms = vmap(member_terms)(population.parameters, *lessons.batch(rows))
+        terms = vmap(member_terms)(population.parameters, *examples.batch(rows))
         losses = (population.weights * terms).sum(dim=1)
         population.step(losses.sum(), lr=lr)
         sums += terms.detach() * rows.shape[1]
@@ -366,20 +368,20 @@ def _with_adapters(
     members: Sequence[Member],
     *,
     starts: Sequence[Mapping[str, Tensor]],
-    lessons: Lessons,
+    examples: DistillationData,
     spec: DistillSpec,
 ) -> Sequence[Mapping[str, Tensor]]:
     """The members' first parameters, with those of an adapter where the feature maps need one."""
-    if lessons.teacher_features is None or spec.student_layer is None:
+    if examples.teacher_features is None or spec.student_layer is None:
         return starts
-    one = lessons.inputs[lessons.draws[0, :1]]
+    one = examples.inputs[examples.draws[0, :1]]
     with torch.no_grad(), captured(student, spec.student_layer, owner="student") as found:
         student(one)
     shape = only(found, spec.student_layer, owner="student").shape[1:]
     return [
         {
             **start,
-            **make_adapter(shape, lessons.teacher_features.shape[2:], seed=member.seed),
+            **make_adapter(shape, examples.teacher_features.shape[2:], seed=member.seed),
         }
         for member, start in zip(members, starts, strict=True)
     ]

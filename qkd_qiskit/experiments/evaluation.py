@@ -16,7 +16,7 @@ from qkd_qiskit.experiments.quanvolution_evaluation import logits_on_target
 from qkd_qiskit.recipe.seeds import derive_seed, generator
 from qkd_qiskit.students.base import Student
 from qkd_qiskit.students.quantum import QuantumStudent
-from qkd_qiskit.students.quanvolutional import FilterStudent
+from qkd_qiskit.students.quanvolutional import QuanvolutionalStudent
 from qkd_qiskit.targets import Target
 
 CALIBRATION_BINS = 15
@@ -178,7 +178,7 @@ def target_logits(
     The images go in batches, each as one PUB with its own seed. Of a quanvolutional student every
     patch is a circuit with `shots` shots.
     """
-    if isinstance(student, FilterStudent):
+    if isinstance(student, QuanvolutionalStudent):
         return logits_on_target(
             student, images, target=target, shots=shots, seed=seed, on_batch=on_batch
         )

@@ -1,4 +1,4 @@
-"""Paired arms x seeds as one run: teacher, cells of students, targets, statistics.
+"""Paired arms x seeds as one run: teacher, tasks of students, targets, statistics.
 
 An arm is a named change of the recipe. Within a seed all arms share the draw of images, their
 order, the initialisation and the validation split; the test set is used once, at the end.
@@ -18,28 +18,28 @@ from qkd_qiskit.data.splits import Data, load_data
 from qkd_qiskit.errors import CheckpointError, RecipeError
 from qkd_qiskit.experiments.arms import ARMS, check_arms
 from qkd_qiskit.experiments.baseline_tuning import tuned
-from qkd_qiskit.experiments.callbacks import Observer
+from qkd_qiskit.experiments.callbacks import Callback
 from qkd_qiskit.experiments.comparisons import compare_arms
 from qkd_qiskit.experiments.results import add_target, collect_result, keep_other_targets
 from qkd_qiskit.experiments.run_folder import CIRCUIT, DEVICES, RunFolder
 from qkd_qiskit.experiments.tasks import (
-    Cell,
-    Scene,
+    RunContext,
+    TrainingTask,
     evaluate_members,
     is_trained,
-    member_cells,
     new_student,
     recipe_targets,
     rounds,
-    train_cell,
-    training_outcomes,
+    train_task,
+    training_executor,
+    training_tasks,
 )
-from qkd_qiskit.experiments.teachers import Faculty, load_faculty
-from qkd_qiskit.experiments.workers import Workers, run_cells
+from qkd_qiskit.experiments.teachers import TeachersBySeed, load_teachers
+from qkd_qiskit.experiments.workers import Workers, run_tasks
 from qkd_qiskit.recipe import Recipe
 from qkd_qiskit.storage import load_tensors, write_text
 from qkd_qiskit.students.base import Student
-from qkd_qiskit.students.class_bins import shows_outcomes, tell_outcomes
+from qkd_qiskit.students.class_bins import has_class_bins, summarize_class_bins
 from qkd_qiskit.students.factory import load_student
 from qkd_qiskit.targets import Target
 
@@ -59,7 +59,7 @@ class _Timing:
 def run(
     folder: RunFolder,
     *,
-    observer: Observer | None = None,
+    callback: Callback | None = None,
     command: str = "",
     workers: Workers | None = None,
 ) -> dict[str, Any]:
@@ -70,9 +70,9 @@ def run(
 
     Args:
         folder: What is run, and where it is written.
-        observer: Hears of the progress.
+        callback: Hears of the progress.
         command: What was typed, for the report.
-        workers: Where cells run; default: in this process, one after the other.
+        workers: Where tasks run; default: in this process, one after the other.
 
     Raises:
         InputError: Something in the recipe does not fit the data, the teacher or a target, or the
@@ -81,43 +81,45 @@ def run(
         WorkerError: Workers keep dying.
         StorageError: The disk is full, or the folder cannot be written.
     """
-    observer, workers = observer or Observer(), workers or Workers()
+    callback, workers = callback or Callback(), workers or Workers()
     recipe, timing = folder.recipe, _Timing()
     check_arms(recipe)
     workers.check()
-    trained = all(is_trained(folder, cell) for cell in member_cells(recipe))
+    trained = all(is_trained(folder, task) for task in training_tasks(recipe))
     if not trained:
         _check_place(folder)
     targets = recipe_targets(recipe)
     with timing("data"):
-        observer.stage("data")
+        callback.stage("data")
         data = load_data(recipe.data, seed=recipe.seed)
         student = new_student(recipe, data, arm=_student_arm(recipe))
         if not trained:
             _check_before_training(recipe, data, student=student, targets=targets)
     with timing("teacher"):
-        observer.stage("teacher")
-        faculty = _faculty(folder, data, observer)
+        callback.stage("teacher")
+        teachers_by_seed = _load_teachers(folder, data, callback)
     if student.circuit is not None:
         write_text(folder.path / CIRCUIT, dump_circuit(student.circuit))
-    scene = Scene(folder=folder, data=data, faculty=faculty, targets=targets)
-    for cells in rounds(folder):
+    context = RunContext(
+        folder=folder, data=data, teachers_by_seed=teachers_by_seed, targets=targets
+    )
+    for tasks in rounds(folder):
         if workers.parallel:
-            with timing("cells"):
-                observer.stage(cells[0].population if cells[0].setting else "students")
-                run_cells(folder, cells, workers=workers, targets=targets, observer=observer)
-        for cell in cells:
-            with timing(cell.population):
-                _train_here(scene, cell, observer=observer)
+            with timing("tasks"):
+                callback.stage(tasks[0].population if tasks[0].setting else "students")
+                run_tasks(folder, tasks, workers=workers, targets=targets, callback=callback)
+        for task in tasks:
+            with timing(task.population):
+                _train_here(context, task, callback=callback)
     members = [(arm, seed) for seed in recipe.member_seeds for arm in recipe.arms]
     for target in targets:
         with timing(target.name):
-            observer.stage(target.name)
-            evaluate_members(scene, target, members, observer=observer)
+            callback.stage(target.name)
+            evaluate_members(context, target, members, callback=callback)
     result = collect_result(
         folder,
         student=student,
-        faculty=faculty,
+        teachers_by_seed=teachers_by_seed,
         data=data,
         targets=targets,
         timing=timing.seconds,
@@ -126,7 +128,7 @@ def run(
     result["training_cost"] = _training_cost(folder)
     if any(ARMS[arm].tuned for arm in recipe.arms):
         result["tuning"] = tuned(folder)
-    if shows_outcomes(student):
+    if has_class_bins(student):
         result["outcomes"] = _outcomes(folder, data)
     if folder.result is not None:
         keep_other_targets(result, folder.result)
@@ -140,7 +142,7 @@ def evaluate_run(
     target_name: str,
     *,
     shots: int | None = None,
-    observer: Observer | None = None,
+    callback: Callback | None = None,
 ) -> dict[str, Any]:
     """The result of a finished run with the figures on one more target added.
 
@@ -148,17 +150,19 @@ def evaluate_run(
         CheckpointError: The run has not ended.
         TargetError: The target is unknown or cannot run the circuit.
     """
-    observer = observer or Observer()
+    callback = callback or Callback()
     recipe, result = folder.recipe, folder.ended()
     shots = recipe.shots if shots is None else shots
     target = Target.parse(target_name, shots=shots, seed=recipe.seed)
-    observer.stage("data")
+    callback.stage("data")
     data = load_data(recipe.data, seed=recipe.seed)
-    faculty = _faculty(folder, data, observer)
-    observer.stage(target.name)
-    scene = Scene(folder=folder, data=data, faculty=faculty, targets=[target])
+    teachers_by_seed = _load_teachers(folder, data, callback)
+    callback.stage(target.name)
+    context = RunContext(
+        folder=folder, data=data, teachers_by_seed=teachers_by_seed, targets=[target]
+    )
     members = [(arm, seed) for seed in recipe.member_seeds for arm in recipe.arms]
-    evaluate_members(scene, target, members, observer=observer)
+    evaluate_members(context, target, members, callback=callback)
     student = load_student(folder.member(_student_arm(recipe), recipe.member_seeds[0]))
     add_target(result, folder, target=target, student=student)
     result["comparisons"] = compare_arms(result)
@@ -197,22 +201,22 @@ def _check_before_training(
         if not target.ideal and student.circuit is not None:
             target.compile(student.circuit)
     for noisy in sorted({ARMS[arm].noisy for arm in recipe.arms}):
-        training_outcomes(recipe, student, noisy=noisy)
+        training_executor(recipe, student, noisy=noisy)
 
 
-def _faculty(folder: RunFolder, data: Data, observer: Observer) -> Faculty:
+def _load_teachers(folder: RunFolder, data: Data, callback: Callback) -> TeachersBySeed:
     def on_epoch(epoch: int, epochs: int, loss: float, accuracy: float) -> None:
-        observer.teacher_epoch(epoch, epochs=epochs, loss=loss, accuracy=accuracy)
+        callback.teacher_epoch(epoch, epochs=epochs, loss=loss, accuracy=accuracy)
 
-    return load_faculty(folder, data, train=True, on_epoch=on_epoch)
+    return load_teachers(folder, data, train=True, on_epoch=on_epoch)
 
 
-def _train_here(scene: Scene, cell: Cell, *, observer: Observer) -> None:
-    """Train a cell in this process, unless it is there already."""
-    if not is_trained(scene.folder, cell):
-        tuning = cell.setting is not None
-        observer.stage(f"tuning: {cell.setting}" if tuning else " and ".join(cell.arms))
-        train_cell(scene, cell, observer=observer)
+def _train_here(context: RunContext, task: TrainingTask, *, callback: Callback) -> None:
+    """Train a task in this process, unless it is there already."""
+    if not is_trained(context.folder, task):
+        tuning = task.setting is not None
+        callback.stage(f"tuning: {task.setting}" if tuning else " and ".join(task.arms))
+        train_task(context, task, callback=callback)
 
 
 def _outcomes(folder: RunFolder, data: Data) -> dict[str, Any]:
@@ -221,17 +225,17 @@ def _outcomes(folder: RunFolder, data: Data) -> dict[str, Any]:
     arms = [arm for arm in recipe.arms if ARMS[arm].kind is None]
     before = new_student(recipe, data, arm=arms[0], seed=seed)
     trained: dict[str, Student] = {arm: load_student(folder.member(arm, seed)) for arm in arms}
-    return {"seed": seed, **tell_outcomes(before, trained, data.test)}
+    return {"seed": seed, **summarize_class_bins(before, trained, data.test)}
 
 
 def _training_cost(folder: RunFolder) -> dict[str, Any]:
     """What training from shots has cost each population: calls, steps, circuits, executions."""
     costs: dict[str, Any] = {}
-    for cell in member_cells(folder.recipe):
-        checkpoint = folder.checkpoint(cell.name)
+    for task in training_tasks(folder.recipe):
+        checkpoint = folder.checkpoint(task.name)
         cost = load_tensors(checkpoint)[1].get("cost") if checkpoint.exists() else None
         if cost is not None:
-            total = costs.setdefault(cell.population, {})
+            total = costs.setdefault(task.population, {})
             for name, number in json.loads(cost).items():
                 total[name] = total.get(name, 0) + number
     return costs

@@ -12,7 +12,7 @@ from torch import Tensor
 from qkd_qiskit.circuits.quanvolution import Quanvolution
 from qkd_qiskit.errors import InputError
 from qkd_qiskit.recipe.seeds import derive_seed
-from qkd_qiskit.students.quanvolutional import FilterStudent
+from qkd_qiskit.students.quanvolutional import QuanvolutionalStudent
 from qkd_qiskit.targets import Target
 
 _CHUNK = 2**11  # patches of one PUB
@@ -119,7 +119,7 @@ def maps_on_target(
 
 @torch.no_grad()
 def logits_on_target(
-    student: FilterStudent,
+    student: QuanvolutionalStudent,
     images: Tensor,
     *,
     target: Target,

@@ -14,11 +14,11 @@ from qkd_qiskit.errors import CheckpointError
 from qkd_qiskit.experiments.evaluation import confusion_counts
 from qkd_qiskit.experiments.run_folder import RunFolder
 from qkd_qiskit.experiments.statistics import paired_gain
-from qkd_qiskit.experiments.teachers import Faculty
+from qkd_qiskit.experiments.teachers import TeachersBySeed
 from qkd_qiskit.recipe import GENERATED, Recipe
 from qkd_qiskit.students.base import Student
 from qkd_qiskit.students.quantum import QuantumStudent
-from qkd_qiskit.students.quanvolutional import FilterStudent
+from qkd_qiskit.students.quanvolutional import QuanvolutionalStudent
 from qkd_qiskit.targets import CompiledCircuit, Target
 
 BASELINE, TREATMENT = "label_only", "distilled"
@@ -57,7 +57,7 @@ def collect_result(
     folder: RunFolder,
     *,
     student: Student,
-    faculty: Faculty,
+    teachers_by_seed: TeachersBySeed,
     data: Data,
     targets: Sequence[Target],
     timing: Mapping[str, float],
@@ -73,7 +73,7 @@ def collect_result(
     result: dict[str, Any] = {
         "classes": list(data.class_names),
         "sample": "point" if generated or data.image_shape[:2] == (1, 1) else "image",
-        "teacher": describe_teachers(faculty, data),
+        "teacher": describe_teachers(teachers_by_seed, data),
         "student": describe_student(student),
         "seeds": list(recipe.member_seeds),
         "arms": {arm: {} for arm in recipe.arms},
@@ -135,12 +135,12 @@ def evaluation_key(recipe: Recipe, target: Target) -> str:
     return target.name if own else f"{target.name}@{target.shots}"
 
 
-def describe_teachers(faculty: Faculty, data: Data) -> dict[str, Any]:
+def describe_teachers(teachers_by_seed: TeachersBySeed, data: Data) -> dict[str, Any]:
     """What the teacher is, and its accuracy and confusion (row = label) on all test images.
 
     Where each seed has its own: the mean accuracy, the accuracies, and all confusions summed.
     """
-    teachers = faculty.teachers
+    teachers = teachers_by_seed.teachers
     choices = torch.cat([one.logits(data.test.images).argmax(dim=1) for one in teachers])
     labels = data.test.labels.repeat(len(teachers))
     accuracies = [one.accuracy for one in teachers]
@@ -156,7 +156,7 @@ def describe_teachers(faculty: Faculty, data: Data) -> dict[str, Any]:
 
 def describe_student(student: Student) -> dict[str, Any]:
     """Size of a student: parameters, and for a circuit qubits, weights, gates and depth."""
-    if isinstance(student, FilterStudent):
+    if isinstance(student, QuanvolutionalStudent):
         of_filters = sum(parameter.numel() for parameter in student.filters.parameters())
         return {"parameters": student.num_parameters, "filter_parameters": of_filters}
     if not isinstance(student, QuantumStudent):

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from qkd_qiskit.data.arrays import file_digest
-from qkd_qiskit.distillation.population import Epoch
+from qkd_qiskit.distillation.population import EpochMetrics
 from qkd_qiskit.errors import CheckpointError, StorageError
 from qkd_qiskit.recipe import Recipe
 from qkd_qiskit.recipe.parsing import dump_recipe, load_recipe
@@ -131,14 +131,14 @@ class RunFolder:
         """File of a population that is being trained."""
         return self.path / "checkpoints" / f"{population}.safetensors"
 
-    def metrics(self, arm: str, seed: int) -> list[Epoch]:
+    def metrics(self, arm: str, seed: int) -> list[EpochMetrics]:
         """The figures of one student, epoch by epoch."""
         path = self.member(arm, seed) / "metrics.jsonl"
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         figures = (_parse_epoch(line) for line in lines)
         return [epoch for epoch in figures if epoch is not None]
 
-    def append_metrics(self, arm: str, seed: int, epoch: Epoch) -> None:
+    def append_metrics(self, arm: str, seed: int, epoch: EpochMetrics) -> None:
         """Write the figures of one more epoch, in place of what an interrupted run had after it."""
         path = self.member(arm, seed) / "metrics.jsonl"
         text = path.read_text(encoding="utf-8") if path.exists() else ""
@@ -148,7 +148,7 @@ class RunFolder:
             kept = [figures for figures in self.metrics(arm, seed) if figures.epoch < epoch.epoch]
             self.write_metrics(arm, seed, [*kept, epoch])
 
-    def write_metrics(self, arm: str, seed: int, history: Sequence[Epoch]) -> None:
+    def write_metrics(self, arm: str, seed: int, history: Sequence[EpochMetrics]) -> None:
         """Write the figures of all epochs, in place of what is there."""
         path = self.member(arm, seed) / "metrics.jsonl"
         write_text(path, "".join(_epoch_line(epoch) for epoch in history))
@@ -195,16 +195,16 @@ def numbered_paths(path: Path) -> Iterator[Path]:
         number += 1
 
 
-def _epoch_line(epoch: Epoch) -> str:
+def _epoch_line(epoch: EpochMetrics) -> str:
     return json.dumps(_finite(asdict(epoch)), allow_nan=False) + "\n"
 
 
-def _parse_epoch(line: str) -> Epoch | None:
+def _parse_epoch(line: str) -> EpochMetrics | None:
     """The figures in a line, or None for one that was cut short."""
     try:
         figures = json.loads(line)
         known = {key: math.nan if item is None else item for key, item in figures.items()}
-        return Epoch(int(known.pop("epoch")), **known)
+        return EpochMetrics(int(known.pop("epoch")), **known)
     except (ValueError, TypeError, AttributeError, KeyError):
         return None
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from qkd_qiskit.data.splits import Split, load_data
 from qkd_qiskit.errors import CheckpointError, InputError, TargetError
-from qkd_qiskit.experiments.callbacks import Observer
+from qkd_qiskit.experiments.callbacks import Callback
 from qkd_qiskit.experiments.evaluation import (
     agreement_and_divergence,
     calibration_error,
@@ -30,7 +30,7 @@ from qkd_qiskit.experiments.evaluation import (
     target_logits,
 )
 from qkd_qiskit.experiments.run_folder import RunFolder
-from qkd_qiskit.experiments.teachers import load_faculty
+from qkd_qiskit.experiments.teachers import load_teachers
 from qkd_qiskit.recipe import IDEAL_TARGETS, Recipe
 from qkd_qiskit.recipe.seeds import derive_seed
 from qkd_qiskit.storage import write_text
@@ -98,7 +98,7 @@ class _Setting:
 
 
 @dataclass(frozen=True)
-class _Bench:
+class _Sweep:
     """A run's students with what they are tested on."""
 
     folder: RunFolder
@@ -114,13 +114,13 @@ class _Bench:
         return next(circuits, None)
 
 
-def bench_noise(
+def sweep_noise(
     folder: RunFolder,
     *,
     devices: Sequence[str] = (),
     scales: Sequence[float] = SCALES,
     limit: int | None = None,
-    observer: Observer | None = None,
+    callback: Callback | None = None,
 ) -> list[Cell]:
     """The students of a run under the noise of devices, scaled, without shots.
 
@@ -130,14 +130,14 @@ def bench_noise(
             or fake_torino.
         scales: What their noise is multiplied by: 0 = none, 1 = the device's.
         limit: Test images, a random part that is the same for the same run; default: all.
-        observer: Told what goes on.
+        callback: Told what goes on.
 
     Raises:
         CheckpointError: The run has not ended, or RUN/bench/noise.csv is damaged.
         TargetError: A device is unknown, has no noise, or cannot run the circuit exactly.
     """
     folder.ended()
-    recipe, observer = folder.recipe, observer or Observer()
+    recipe, callback = folder.recipe, callback or Callback()
     names = list(dict.fromkeys(devices or _devices_of(recipe) or [DEFAULT_DEVICE]))
     settings = []
     for name in names:
@@ -148,17 +148,17 @@ def bench_noise(
             raise TargetError(f"{name}: the scale of a device is given by scales, not in its name")
         for scale in dict.fromkeys(map(float, scales)):
             settings.append(_Setting(name, scale, None, place.scaled(scale)))
-    bench = _open(folder, limit=limit, observer=observer)
-    return _run(bench, settings, file="noise.csv", observer=observer)
+    bench = _open(folder, limit=limit, callback=callback)
+    return _run(bench, settings, file="noise.csv", callback=callback)
 
 
-def bench_shots(
+def sweep_shots(
     folder: RunFolder,
     *,
     target: str | None = None,
     shots: Sequence[int | None] = SHOTS,
     limit: int | None = None,
-    observer: Observer | None = None,
+    callback: Callback | None = None,
 ) -> list[Cell]:
     """The students of a run on one target from ever more shots.
 
@@ -168,14 +168,14 @@ def bench_shots(
             or fake_torino.
         shots: Shots per image; None = what they tend to, exact probabilities under the noise.
         limit: Test images; default: the recipe's `test_limit`, on the images of the run itself.
-        observer: Told what goes on.
+        callback: Told what goes on.
 
     Raises:
         CheckpointError: The run has not ended, or RUN/bench/shots.csv is damaged.
         TargetError: The target is unknown, takes no shots or cannot run the circuit.
     """
     folder.ended()
-    recipe, observer = folder.recipe, observer or Observer()
+    recipe, callback = folder.recipe, callback or Callback()
     own = [name for name in recipe.targets if name not in IDEAL_TARGETS]
     with_shots = (name for name in own if "exact" not in split_name(name)[1])
     name = target or next(with_shots, DEFAULT_DEVICE)
@@ -190,8 +190,8 @@ def bench_shots(
             place = Target.parse(ideal, shots=None, seed=recipe.seed)
         settings.append(_Setting(name, float(getattr(place, "scale", 0.0)), count, place))
     limit = recipe.test_limit if limit is None else limit
-    bench = _open(folder, limit=limit, observer=observer)
-    return _run(bench, settings, file="shots.csv", observer=observer)
+    bench = _open(folder, limit=limit, callback=callback)
+    return _run(bench, settings, file="shots.csv", callback=callback)
 
 
 def trained_cells(folder: RunFolder, cells: Iterable[Cell]) -> list[Cell]:
@@ -238,35 +238,35 @@ def _devices_of(recipe: Recipe) -> list[str]:
     return list(dict.fromkeys(own))
 
 
-def _open(folder: RunFolder, *, limit: int | None, observer: Observer) -> _Bench:
+def _open(folder: RunFolder, *, limit: int | None, callback: Callback) -> _Sweep:
     if limit is not None and limit < 1:
         raise InputError(f"limit is {limit}; give a number of test images of at least 1")
     recipe = folder.recipe
-    observer.stage("data")
+    callback.stage("data")
     data = load_data(recipe.data, seed=recipe.seed)
     split, rows = data.test, torch.arange(len(data.test))
     if limit is not None:
         split, rows = subset(data.test, limit=limit, seed=recipe.seed)
-    faculty = load_faculty(folder, data)
+    teachers_by_seed = load_teachers(folder, data)
     students: dict[tuple[str, int], Student] = {
         (arm, seed): load_student(folder.member(arm, seed))
         for arm in recipe.arms
         for seed in recipe.member_seeds
     }
-    return _Bench(
+    return _Sweep(
         folder=folder,
         students=students,
         exact={key: exact_logits(student, split.images) for key, student in students.items()},
         split=split,
         teacher_logits={
             seed: teacher.logits(data.test.images)[rows]
-            for seed, teacher in faculty.by_seed.items()
+            for seed, teacher in teachers_by_seed.by_seed.items()
         },
     )
 
 
 def _run(
-    bench: _Bench, settings: Sequence[_Setting], *, file: str, observer: Observer
+    bench: _Sweep, settings: Sequence[_Setting], *, file: str, callback: Callback
 ) -> list[Cell]:
     """All cells of the settings; those that are not in the file are computed and added to it."""
     path, circuit = bench.folder.path / FOLDER / file, bench.circuit
@@ -280,17 +280,17 @@ def _run(
         for setting in dict.fromkeys(one[0] for one in missing):
             setting.place.compile(circuit)  # what cannot run says so before the first cell
     for name in dict.fromkeys(setting.target for setting, _, _ in missing):
-        observer.stage(name)
+        callback.stage(name)
         of_target = [one for one in missing if one[0].target == name]
         for setting, arm, seed in of_target:
             cell = _measure(bench, setting, arm=arm, seed=seed)
             found[cell.key] = cell
             write_cells(path, list(found.values()))
-            observer.evaluated(images, total=len(of_target) * images)
+            callback.evaluated(images, total=len(of_target) * images)
     return [found[key] for key in keys]
 
 
-def _measure(bench: _Bench, setting: _Setting, *, arm: str, seed: int) -> Cell:
+def _measure(bench: _Sweep, setting: _Setting, *, arm: str, seed: int) -> Cell:
     student, exact = bench.students[arm, seed], bench.exact[arm, seed]
     logits, fidelity = exact, 1.0
     if student.circuit is not None:

@@ -1,6 +1,6 @@
-"""Cells of a run: members that train together, and what is then evaluated.
+"""Tasks of a run: members that train together, and what is then evaluated.
 
-A cell is a part of a population: its arms at a few seeds. Which cells there are follows from the
+A task is a part of a population: its arms at a few seeds. Which tasks there are follows from the
 recipe alone, not from who runs them: a run gives the same figures however many processes share it,
 and whatever was finished before it was stopped.
 """
@@ -14,8 +14,13 @@ import torch
 from torch import Tensor
 
 from qkd_qiskit.data.splits import Data
-from qkd_qiskit.distillation.population import Epoch, Lessons, Member
-from qkd_qiskit.distillation.trainer import layer_of, make_lessons, step_sizes, train_population
+from qkd_qiskit.distillation.population import DistillationData, EpochMetrics, Member
+from qkd_qiskit.distillation.trainer import (
+    layer_of,
+    make_distillation_data,
+    step_sizes,
+    train_population,
+)
 from qkd_qiskit.experiments.arms import ARMS, draw_images, loss_weights, soft_targets, training_spec
 from qkd_qiskit.experiments.baseline_tuning import (
     Setting,
@@ -26,11 +31,11 @@ from qkd_qiskit.experiments.baseline_tuning import (
     second_round,
     tuning_seeds,
 )
-from qkd_qiskit.experiments.callbacks import Observer
+from qkd_qiskit.experiments.callbacks import Callback
 from qkd_qiskit.experiments.evaluation import evaluate, subset
 from qkd_qiskit.experiments.results import evaluation_key
 from qkd_qiskit.experiments.run_folder import RunFolder
-from qkd_qiskit.experiments.teachers import Faculty
+from qkd_qiskit.experiments.teachers import TeachersBySeed
 from qkd_qiskit.recipe import DistillSpec, Recipe
 from qkd_qiskit.recipe.seeds import derive_seed
 from qkd_qiskit.students.base import WEIGHTS_FILE, Student
@@ -38,13 +43,13 @@ from qkd_qiskit.students.class_bins import learn_bins
 from qkd_qiskit.students.factory import load_student, make_student
 from qkd_qiskit.students.quantum import QuantumStudent
 from qkd_qiskit.targets import Target
-from qkd_qiskit.targets.gradients import noisy_outcomes, parameter_shift, spsa
+from qkd_qiskit.targets.gradients import noisy_executor, parameter_shift, spsa
 
-SEEDS_PER_CELL = 10  # enough for a step to be cheap, few enough for cells to be shared out
+SEEDS_PER_TASK = 10  # enough for a step to be cheap, few enough for tasks to be shared out
 
 
 @dataclass(frozen=True)
-class Cell:
+class TrainingTask:
     """Members that train together.
 
     Attributes:
@@ -52,7 +57,7 @@ class Cell:
         arms: Their arms.
         seeds: Their seeds; every arm is trained with each.
         part: Number of this part of the population, from 0.
-        setting: The setting that is tried, of a cell that only tunes.
+        setting: The setting that is tried, of a task that only tunes.
     """
 
     population: str
@@ -63,7 +68,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """A name that no other cell of the run has."""
+        """A name that no other task of the run has."""
         return self.population if self.part == 0 else f"{self.population} {self.part + 1}"
 
     @property
@@ -73,23 +78,23 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Scene:
-    """What all cells of a run share.
+class RunContext:
+    """What all tasks of a run share.
 
     Attributes:
         folder: Where everything is written.
         data: Images.
-        faculty: Who teaches.
+        teachers_by_seed: Who teaches.
         targets: Where students are evaluated.
-        outcomes: Where the circuit of a student runs while it trains; None = where the recipe says.
+        executor: Where the circuit of a student runs while it trains; None = where the recipe says.
         starts: First parameters of a member by arm and seed; members without are initialised.
     """
 
     folder: RunFolder
     data: Data
-    faculty: Faculty
+    teachers_by_seed: TeachersBySeed
     targets: Sequence[Target]
-    outcomes: Callable[[QuantumStudent], Callable[[Tensor, Tensor], Tensor]] | None = None
+    executor: Callable[[QuantumStudent], Callable[[Tensor, Tensor], Tensor]] | None = None
     starts: Mapping[tuple[str, int], Mapping[str, Tensor]] = field(default_factory=dict)
 
 
@@ -98,47 +103,51 @@ def recipe_targets(recipe: Recipe) -> list[Target]:
     return [Target.parse(name, shots=recipe.shots, seed=recipe.seed) for name in recipe.targets]
 
 
-def rounds(folder: RunFolder) -> Iterator[list[Cell]]:
-    """The cells of a run in rounds: which there are in one can depend on the rounds before it."""
+def rounds(folder: RunFolder) -> Iterator[list[TrainingTask]]:
+    """The tasks of a run in rounds: which there are in one can depend on the rounds before it."""
     recipe = folder.recipe
     if any(ARMS[arm].tuned for arm in recipe.arms):
         first = first_round(recipe)
-        yield _tuning_cells(recipe, first)
-        yield _tuning_cells(recipe, second_round(folder), start=len(first))
-    yield member_cells(recipe)
+        yield _tuning_tasks(recipe, first)
+        yield _tuning_tasks(recipe, second_round(folder), start=len(first))
+    yield training_tasks(recipe)
 
 
-def _tuning_cells(recipe: Recipe, settings: Sequence[Setting], *, start: int = 0) -> list[Cell]:
+def _tuning_tasks(
+    recipe: Recipe, settings: Sequence[Setting], *, start: int = 0
+) -> list[TrainingTask]:
     seeds = tuning_seeds(recipe)
     return [
-        Cell("tuning", ("label_only_tuned",), seeds, part, setting)
+        TrainingTask("tuning", ("label_only_tuned",), seeds, part, setting)
         for part, setting in enumerate(dict.fromkeys(settings), start=start)
     ]
 
 
-def member_cells(recipe: Recipe) -> list[Cell]:
-    """The cells with the students of the run."""
-    seeds, cells = recipe.member_seeds, []
+def training_tasks(recipe: Recipe) -> list[TrainingTask]:
+    """The tasks with the students of the run."""
+    seeds, tasks = recipe.member_seeds, []
     for population in dict.fromkeys(ARMS[arm].population for arm in recipe.arms):
         arms = tuple(arm for arm in recipe.arms if ARMS[arm].population == population)
-        for part, start in enumerate(range(0, len(seeds), SEEDS_PER_CELL)):
-            cells.append(Cell(population, arms, seeds[start : start + SEEDS_PER_CELL], part))
-    return cells
+        for part, start in enumerate(range(0, len(seeds), SEEDS_PER_TASK)):
+            tasks.append(
+                TrainingTask(population, arms, seeds[start : start + SEEDS_PER_TASK], part)
+            )
+    return tasks
 
 
-def is_trained(folder: RunFolder, cell: Cell) -> bool:
-    """Whether the students of a cell, or the accuracies of a tried setting, are on disk."""
-    if cell.setting is not None:
-        return is_tried(folder, cell.setting)
-    return all((folder.member(*member) / WEIGHTS_FILE).exists() for member in cell.members)
+def is_trained(folder: RunFolder, task: TrainingTask) -> bool:
+    """Whether the students of a task, or the accuracies of a tried setting, are on disk."""
+    if task.setting is not None:
+        return is_tried(folder, task.setting)
+    return all((folder.member(*member) / WEIGHTS_FILE).exists() for member in task.members)
 
 
-def is_finished(folder: RunFolder, cell: Cell, targets: Sequence[Target]) -> bool:
-    """Whether the students of a cell are on disk with their figures on every target."""
-    if not is_trained(folder, cell) or cell.setting is not None:
-        return is_trained(folder, cell)
+def is_finished(folder: RunFolder, task: TrainingTask, targets: Sequence[Target]) -> bool:
+    """Whether the students of a task are on disk with their figures on every target."""
+    if not is_trained(folder, task) or task.setting is not None:
+        return is_trained(folder, task)
     keys = {evaluation_key(folder.recipe, target) for target in targets}
-    return all(keys <= set(folder.evaluations(*member)) for member in cell.members)
+    return all(keys <= set(folder.evaluations(*member)) for member in task.members)
 
 
 def new_student(recipe: Recipe, data: Data, *, arm: str, seed: int = 0) -> Student:
@@ -155,51 +164,51 @@ def new_student(recipe: Recipe, data: Data, *, arm: str, seed: int = 0) -> Stude
     return student
 
 
-def train_cell(scene: Scene, cell: Cell, *, observer: Observer) -> None:
-    """Train the members of a cell, and write their students; go on from where it was stopped.
+def train_task(context: RunContext, task: TrainingTask, *, callback: Callback) -> None:
+    """Train the members of a task, and write their students; go on from where it was stopped.
 
     Raises:
         TrainingError: A loss term does not reach the student.
         StorageError: The disk is full, or the folder cannot be written.
     """
-    folder, recipe = scene.folder, scene.folder.recipe
-    spec = _cell_spec(scene, cell)
-    members = [_member(recipe, arm, seed) for arm, seed in cell.members]
+    folder, recipe = context.folder, context.folder.recipe
+    spec = _task_spec(context, task)
+    members = [_member(recipe, arm, seed) for arm, seed in task.members]
     students = {
-        seed: new_student(recipe, scene.data, arm=cell.arms[0], seed=seed) for seed in cell.seeds
+        seed: new_student(recipe, context.data, arm=task.arms[0], seed=seed) for seed in task.seeds
     }
-    shape = students[cell.seeds[0]]
-    if scene.outcomes is not None and isinstance(shape, QuantumStudent):
-        shape.outcomes = scene.outcomes(shape)
+    shape = students[task.seeds[0]]
+    if context.executor is not None and isinstance(shape, QuantumStudent):
+        shape.executor = context.executor(shape)
     else:
-        shape.outcomes = training_outcomes(recipe, shape, noisy=ARMS[cell.arms[0]].noisy)
+        shape.executor = training_executor(recipe, shape, noisy=ARMS[task.arms[0]].noisy)
     starts = {seed: dict(student.named_parameters()) for seed, student in students.items()}
-    lessons = _lessons(scene, cell, shape)
-    steps = sum(map(len, step_sizes(spec, lessons.draws.shape[1])))
+    examples = _task_examples(context, task, shape)
+    steps = sum(map(len, step_sizes(spec, examples.draws.shape[1])))
 
-    def on_epoch(figures: Sequence[Epoch]) -> None:
-        if cell.setting is None:
+    def on_epoch(figures: Sequence[EpochMetrics]) -> None:
+        if task.setting is None:
             for member, epoch in zip(members, figures, strict=True):
                 folder.append_metrics(member.arm, member.seed, epoch)
-        observer.epoch(figures, epochs=spec.epochs)
+        callback.epoch(figures, epochs=spec.epochs)
 
     def on_step(number: int, loss: float) -> None:
-        observer.step(number, steps=steps, loss=loss)
+        callback.step(number, steps=steps, loss=loss)
 
     trained = train_population(
         shape,
         members,
         starts=[
-            scene.starts.get((member.arm, member.seed), starts[member.seed]) for member in members
+            context.starts.get((member.arm, member.seed), starts[member.seed]) for member in members
         ],
-        lessons=lessons,
+        examples=examples,
         spec=spec,
-        checkpoint=None if cell.setting is not None else folder.checkpoint(cell.name),
+        checkpoint=None if task.setting is not None else folder.checkpoint(task.name),
         on_epoch=on_epoch,
-        on_step=on_step if hasattr(shape.outcomes, "cost") else None,
+        on_step=on_step if hasattr(shape.executor, "cost") else None,
     )
-    if cell.setting is not None:
-        keep_tried(folder, cell.setting, [one.validation_accuracy for one in trained])
+    if task.setting is not None:
+        keep_tried(folder, task.setting, [one.validation_accuracy for one in trained])
         return
     for one in trained:
         # Whole, as a run that was killed between checkpoint and metrics lacks an epoch there.
@@ -209,10 +218,10 @@ def train_cell(scene: Scene, cell: Cell, *, observer: Observer) -> None:
 
 
 def evaluate_members(
-    scene: Scene, target: Target, members: Sequence[tuple[str, int]], *, observer: Observer
+    context: RunContext, target: Target, members: Sequence[tuple[str, int]], *, callback: Callback
 ) -> None:
     """Evaluate trained students on one target; what is there already is kept."""
-    folder, recipe, data = scene.folder, scene.folder.recipe, scene.data
+    folder, recipe, data = context.folder, context.folder.recipe, context.data
     key = evaluation_key(recipe, target)
     missing = [member for member in members if key not in folder.evaluations(*member)]
     if not missing:
@@ -220,24 +229,24 @@ def evaluate_members(
     split, rows = data.test, torch.arange(len(data.test))
     if target.sampled:
         split, rows = subset(data.test, limit=recipe.test_limit, seed=recipe.seed)
-    said = [teacher.logits(data.test.images)[rows] for teacher in scene.faculty.teachers]
+    said = [teacher.logits(data.test.images)[rows] for teacher in context.teachers_by_seed.teachers]
 
     def on_batch(images: int) -> None:
-        observer.evaluated(images, total=len(missing) * len(split))
+        callback.evaluated(images, total=len(missing) * len(split))
 
     for arm, seed in missing:
         figures = evaluate(
             load_student(folder.member(arm, seed)),
             split,
             target=target,
-            teacher_logits=said[scene.faculty.place(seed)],
+            teacher_logits=said[context.teachers_by_seed.index_of(seed)],
             seed=derive_seed(recipe.seed, "evaluate", seed),
             on_batch=on_batch,
         )
         folder.add_evaluation(arm, seed, key=key, figures=asdict(figures))
 
 
-def training_outcomes(
+def training_executor(
     recipe: Recipe, student: Student, *, noisy: bool
 ) -> Callable[[Tensor, Tensor], Tensor] | None:
     """Where a student's circuit runs while it trains; None = exactly, in its connector."""
@@ -248,51 +257,53 @@ def training_outcomes(
     target = Target.parse(name, shots=recipe.shots, seed=recipe.seed)
     compiled = target.compile(student.circuit)
     if gradient == "noisy":
-        return noisy_outcomes(compiled)
+        return noisy_executor(compiled)
     if gradient == "parameter_shift":
         return parameter_shift(target, compiled, shifted=spec.shifted_weights)
     return spsa(target, compiled)
 
 
-def _cell_spec(scene: Scene, cell: Cell) -> DistillSpec:
-    spec = training_spec(cell.arms[0], scene.folder.recipe, scene.data)
-    if cell.setting is not None:
-        return cell.setting.apply(spec)
-    return chosen_setting(scene.folder).apply(spec) if ARMS[cell.arms[0]].tuned else spec
+def _task_spec(context: RunContext, task: TrainingTask) -> DistillSpec:
+    spec = training_spec(task.arms[0], context.folder.recipe, context.data)
+    if task.setting is not None:
+        return task.setting.apply(spec)
+    return chosen_setting(context.folder).apply(spec) if ARMS[task.arms[0]].tuned else spec
 
 
-def _lessons(scene: Scene, cell: Cell, shape: Student) -> Lessons:
+def _task_examples(context: RunContext, task: TrainingTask, shape: Student) -> DistillationData:
     """What the members learn from.
 
-    Among the lessons' teachers are the run's, once for each kind of soft targets that an arm has.
+    Among the examples' teachers are the run's, once for each kind of soft targets that an arm has.
     """
-    recipe = scene.folder.recipe
-    draws = [draw_images(arm, recipe, scene.data, seed=seed) for arm, seed in cell.members]
-    featured = any(loss_weights(arm, recipe.distill)[2] > 0 for arm in cell.arms)
-    places = [scene.faculty.place(seed) for seed in cell.seeds]
-    teachers = scene.faculty.teachers[min(places) : max(places) + 1]
-    lessons = make_lessons(
+    recipe = context.folder.recipe
+    draws = [draw_images(arm, recipe, context.data, seed=seed) for arm, seed in task.members]
+    featured = any(loss_weights(arm, recipe.distill)[2] > 0 for arm in task.arms)
+    places = [context.teachers_by_seed.index_of(seed) for seed in task.seeds]
+    teachers = context.teachers_by_seed.teachers[min(places) : max(places) + 1]
+    examples = make_distillation_data(
         shape,
         teachers,
-        scene.data,
+        context.data,
         draws=torch.stack(draws),
         layer=layer_of(recipe.distill) if featured else None,
     )
-    kinds = list(dict.fromkeys(ARMS[arm].targets for arm in cell.arms))
+    kinds = list(dict.fromkeys(ARMS[arm].targets for arm in task.arms))
     logits = {
         ARMS[arm].targets: [
-            soft_targets(arm, recipe, scene.data, teacher_logits=said)
-            for said in lessons.teacher_logits
+            soft_targets(arm, recipe, context.data, teacher_logits=said)
+            for said in examples.teacher_logits
         ]
-        for arm in cell.arms
+        for arm in task.arms
     }
     taught_by = [
-        kinds.index(ARMS[arm].targets) * len(teachers) + scene.faculty.place(seed) - min(places)
-        for arm, seed in cell.members
+        kinds.index(ARMS[arm].targets) * len(teachers)
+        + context.teachers_by_seed.index_of(seed)
+        - min(places)
+        for arm, seed in task.members
     ]
-    features = lessons.teacher_features
+    features = examples.teacher_features
     return replace(
-        lessons,
+        examples,
         teacher_logits=torch.stack([said for kind in kinds for said in logits[kind]]),
         teachers=torch.tensor(taught_by),
         # Feature maps are the teacher's for all kinds; controls give them no weight.

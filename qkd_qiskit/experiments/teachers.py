@@ -18,7 +18,7 @@ from qkd_qiskit.teachers.training import OnEpoch
 
 
 @dataclass(frozen=True)
-class Faculty:
+class TeachersBySeed:
     """The teachers of a run.
 
     Attributes:
@@ -32,7 +32,7 @@ class Faculty:
         """Each teacher once, in the order of the seeds."""
         return list({id(one): one for one in self.by_seed.values()}.values())
 
-    def place(self, seed: int) -> int:
+    def index_of(self, seed: int) -> int:
         """Which of `teachers` teaches the students of a seed."""
         return next(i for i, one in enumerate(self.teachers) if one is self.by_seed[seed])
 
@@ -44,9 +44,9 @@ def teacher_files(recipe: Recipe) -> dict[int, str]:
     return {seed: f"teachers/seed_{seed}.safetensors" for seed in recipe.member_seeds}
 
 
-def load_faculty(
+def load_teachers(
     folder: RunFolder, data: Data, *, train: bool = False, on_epoch: OnEpoch | None = None
-) -> Faculty:
+) -> TeachersBySeed:
     """The teachers of a run, from its folder.
 
     Args:
@@ -69,7 +69,7 @@ def load_faculty(
             own, first = replace(data, pool=data.pool[data.draw_for(recipe.data, seed=seed)]), seed
         path = folder.path / name
         teachers[name] = _load(folder, own, path, seed=first, train=train, on_epoch=on_epoch)
-    return Faculty({seed: teachers[name] for seed, name in teacher_files(recipe).items()})
+    return TeachersBySeed({seed: teachers[name] for seed, name in teacher_files(recipe).items()})
 
 
 def _load(

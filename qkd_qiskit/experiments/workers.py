@@ -1,4 +1,4 @@
-"""Cells in parallel processes: on this machine, or on a Dask cluster that sees the run folder.
+"""Tasks in parallel processes: on this machine, or on a Dask cluster that sees the run folder.
 
 Workers speak through the run folder alone. Whatever dies (a worker, the scheduler, this process),
 what was finished stays, and what was not is done again from its last checkpoint.
@@ -21,35 +21,35 @@ from typing import Any
 import torch
 
 from qkd_qiskit.data.splits import load_data
-from qkd_qiskit.distillation.population import Epoch
+from qkd_qiskit.distillation.population import EpochMetrics
 from qkd_qiskit.errors import InputError, WorkerError, first_line
-from qkd_qiskit.experiments.callbacks import Observer
+from qkd_qiskit.experiments.callbacks import Callback
 from qkd_qiskit.experiments.run_folder import RunFolder
 from qkd_qiskit.experiments.tasks import (
-    Cell,
-    Scene,
+    RunContext,
+    TrainingTask,
     evaluate_members,
     is_finished,
     recipe_targets,
-    train_cell,
+    train_task,
 )
-from qkd_qiskit.experiments.teachers import load_faculty
+from qkd_qiskit.experiments.teachers import load_teachers
 from qkd_qiskit.targets import Target
 
 logger = logging.getLogger(__name__)
 
-MOST_DEATHS = 3  # of workers, without a cell finished between them
+MOST_DEATHS = 3  # of workers, without a task finished between them
 CONNECT_S = 10
 _one_at_a_time = threading.Lock()
 
 
 class _WorkerDied(Exception):
-    """A worker died, and the cells that were given to it with it."""
+    """A worker died, and the tasks that were given to it with it."""
 
 
 @dataclass(frozen=True)
 class Workers:
-    """Where cells run.
+    """Where tasks run.
 
     Attributes:
         jobs: Processes on this machine; 1 = this process alone.
@@ -61,7 +61,7 @@ class Workers:
 
     @property
     def parallel(self) -> bool:
-        """Whether cells run in other processes."""
+        """Whether tasks run in other processes."""
         return self.jobs > 1 or self.cluster is not None
 
     def check(self) -> None:
@@ -75,42 +75,44 @@ class Workers:
                 pass
 
 
-def run_cells(
+def run_tasks(
     folder: RunFolder,
-    cells: Sequence[Cell],
+    tasks: Sequence[TrainingTask],
     *,
     workers: Workers,
     targets: Sequence[Target],
-    observer: Observer,
+    callback: Callback,
 ) -> None:
-    """Train and evaluate the cells that are not finished, wherever the workers are.
+    """Train and evaluate the tasks that are not finished, wherever the workers are.
 
     Raises:
         WorkerError: Workers keep dying, or the cluster was lost.
         InputError: The cluster does not answer.
-        QKDError: What a cell raised.
+        QKDError: What a task raised.
     """
     deaths = 0
     with _pool(workers) as submit:
-        while missing := [cell for cell in cells if not is_finished(folder, cell, targets)]:
-            done = len(cells) - len(missing)
+        while missing := [task for task in tasks if not is_finished(folder, task, targets)]:
+            done = len(tasks) - len(missing)
             try:
                 for _ in submit(folder, missing):
                     done, deaths = done + 1, 0
-                    observer.cells(done, total=len(cells))
+                    callback.tasks(done, total=len(tasks))
             except _WorkerDied as error:
                 deaths += 1
                 if deaths >= MOST_DEATHS:
                     raise WorkerError(
-                        f"worker processes died {deaths} times without finishing a cell ({error}); "
+                        f"worker processes died {deaths} times without finishing a task ({error}); "
                         f"where memory is short, give fewer --jobs"
                     ) from error
-                logger.warning("a worker process died; its cells run again")
+                logger.warning("a worker process died; its tasks run again")
 
 
 @contextmanager
-def _pool(workers: Workers) -> Iterator[Callable[[RunFolder, Sequence[Cell]], Iterator[None]]]:
-    """A function that runs cells and yields as each ends."""
+def _pool(
+    workers: Workers,
+) -> Iterator[Callable[[RunFolder, Sequence[TrainingTask]], Iterator[None]]]:
+    """A function that runs tasks and yields as each ends."""
     if workers.cluster is None:
         yield partial(_in_processes, workers.jobs)
     else:
@@ -118,7 +120,7 @@ def _pool(workers: Workers) -> Iterator[Callable[[RunFolder, Sequence[Cell]], It
             yield partial(_on_cluster, client)
 
 
-def _in_processes(jobs: int, folder: RunFolder, cells: Sequence[Cell]) -> Iterator[None]:
+def _in_processes(jobs: int, folder: RunFolder, tasks: Sequence[TrainingTask]) -> Iterator[None]:
     from joblib import Parallel, delayed, parallel_config
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
@@ -126,17 +128,17 @@ def _in_processes(jobs: int, folder: RunFolder, cells: Sequence[Cell]) -> Iterat
     with parallel_config(backend="loky", inner_max_num_threads=1):
         run = Parallel(n_jobs=jobs, return_as="generator_unordered")
         try:
-            yield from run(delayed(_run)(path, cell, owner=os.getpid()) for cell in cells)
+            yield from run(delayed(_run)(path, task, owner=os.getpid()) for task in tasks)
         except TerminatedWorkerError as error:
             raise _WorkerDied(first_line(error)) from error
 
 
-def _on_cluster(client: Any, folder: RunFolder, cells: Sequence[Cell]) -> Iterator[None]:
+def _on_cluster(client: Any, folder: RunFolder, tasks: Sequence[TrainingTask]) -> Iterator[None]:
     from distributed import as_completed
     from distributed.scheduler import KilledWorker
 
     path = folder.path.absolute()
-    futures = [client.submit(_run, path, cell, owner=None, pure=False) for cell in cells]
+    futures = [client.submit(_run, path, task, owner=None, pure=False) for task in tasks]
     try:
         for future in as_completed(futures, loop=client.loop):
             future.result()
@@ -182,45 +184,45 @@ def connected(address: str) -> Iterator[Any]:
             client.close(timeout=1)
 
 
-def _run(path: Path, cell: Cell, *, owner: int | None) -> None:
-    """One cell, in a worker process.
+def _run(path: Path, task: TrainingTask, *, owner: int | None) -> None:
+    """One task, in a worker process.
 
     Args:
         path: The run folder.
-        cell: What is trained and evaluated.
+        task: What is trained and evaluated.
         owner: Process that waits for it; without it the worker stops. None = none does.
     """
-    # Global random state and threads are a process's own: cells of one process take turns.
+    # Global random state and threads are a process's own: tasks of one process take turns.
     with _one_at_a_time:
         torch.set_num_threads(1)
-        scene, observer = _scene(path), _Watch(owner)
-        train_cell(scene, cell, observer=observer)
-        if cell.setting is None:
-            for target in scene.targets:
-                evaluate_members(scene, target, cell.members, observer=observer)
+        context, callback = _context(path), _Watch(owner)
+        train_task(context, task, callback=callback)
+        if task.setting is None:
+            for target in context.targets:
+                evaluate_members(context, target, task.members, callback=callback)
 
 
 @lru_cache(maxsize=1)
-def _scene(path: Path) -> Scene:
-    """Data and teacher of a run, read once for all cells that a worker is given."""
+def _context(path: Path) -> RunContext:
+    """Data and teacher of a run, read once for all tasks that a worker is given."""
     folder = RunFolder.open(path)
     recipe = folder.recipe
     data = load_data(recipe.data, seed=recipe.seed)
-    return Scene(
+    return RunContext(
         folder=folder,
         data=data,
-        faculty=load_faculty(folder, data),
+        teachers_by_seed=load_teachers(folder, data),
         targets=recipe_targets(recipe),
     )
 
 
-class _Watch(Observer):
+class _Watch(Callback):
     """Ends a worker whose owner is gone: another run may go on in the same folder."""
 
     def __init__(self, owner: int | None) -> None:
         self.owner = owner
 
-    def epoch(self, figures: Sequence[Epoch], *, epochs: int) -> None:
+    def epoch(self, figures: Sequence[EpochMetrics], *, epochs: int) -> None:
         self._look()
 
     def evaluated(self, images: int, *, total: int) -> None:

@@ -13,7 +13,7 @@ from qkd_qiskit.report.text import arm_name
 _START = "start"
 
 
-def outcomes_section(result: Mapping[str, Any]) -> Markup:
+def class_bin_section(result: Mapping[str, Any]) -> Markup:
     """The outcome distribution per class before and after training; empty without class bins."""
     told = result.get("outcomes")
     if not told:

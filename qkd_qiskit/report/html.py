@@ -37,9 +37,9 @@ def section(title: str, *content: object) -> Markup:
 def table(
     header: Sequence[object], groups: Iterable[Sequence[Sequence[object]]], *, caption: object
 ) -> Markup:
-    """A table whose rows come in groups; the first cell of each row is its heading.
+    """A table whose rows come in groups; the first task of each row is its heading.
 
-    A row of one cell is the heading of its group. The table scrolls by itself where the page is
+    A row of one task is the heading of its group. The table scrolls by itself where the page is
     narrow.
     """
     corner, *columns = header
@@ -103,8 +103,8 @@ def document(title: str, *content: object) -> str:
     return f'<!DOCTYPE html>\n<html lang="en">{head}\n{body}</html>\n'
 
 
-def _row(cells: Sequence[object], *, columns: int) -> Markup:
-    heading, *values = cells
+def _row(tasks: Sequence[object], *, columns: int) -> Markup:
+    heading, *values = tasks
     if not values:
         span = element("th", heading, scope="rowgroup", colspan=str(columns))
         return element("tr", span, class_="group")

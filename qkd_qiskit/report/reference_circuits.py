@@ -1,7 +1,7 @@
-"""The zoo: reference students by name, and their circuits as OpenQASM 3, drawing and table.
+"""Reference students by name, and their circuits as OpenQASM 3, drawing and table.
 
-`export_zoo("circuits")` writes the files in the folder `circuits` of the project; a test holds them
-to the code.
+`export_reference_circuits("circuits")` writes the files in the folder `circuits` of the project; a
+test holds them to the code.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MOST_LAYERS_DRAWN = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class ZooEntry:
+class ReferenceCircuit:
     """A reference student.
 
     Attributes:
@@ -38,64 +38,66 @@ class ZooEntry:
     student: StudentSpec
 
 
-REFERENCES: dict[str, ZooEntry] = {
-    "amplitude_4": ZooEntry(
+REFERENCES: dict[str, ReferenceCircuit] = {
+    "amplitude_4": ReferenceCircuit(
         description="16 features as amplitudes; about the most that exact preparation can carry",
         student=StudentSpec(qubits=4, encoding="amplitude", ansatz="ry_rz_ring", layers=2),
     ),
-    "angle_4": ZooEntry(
+    "angle_4": ReferenceCircuit(
         description="4 features as angles, entered once",
         student=StudentSpec(qubits=4, encoding="angle", ansatz="ry_rz_ring", layers=2),
     ),
-    "reuploading_4": ZooEntry(
+    "reuploading_4": ReferenceCircuit(
         description="4 features as angles, entered again in front of every layer",
         student=StudentSpec(qubits=4, encoding="reuploading", ansatz="ry_rz_ring", layers=3),
     ),
-    "qubit_4": ZooEntry(
+    "qubit_4": ReferenceCircuit(
         description="a 4x4 image, one row of four rotations per qubit",
         student=StudentSpec(qubits=4, encoding="qubit", ansatz="ry_rz_ring", layers=2),
     ),
-    "real_amplitudes_4": ZooEntry(
+    "real_amplitudes_4": ReferenceCircuit(
         description="real gates only and a CX chain: the fewest two-qubit gates",
         student=StudentSpec(qubits=4, encoding="reuploading", ansatz="real_amplitudes", layers=3),
     ),
-    "cz_line_4": ZooEntry(
+    "cz_line_4": ReferenceCircuit(
         description="shaped for devices: CZ on a line in two rounds, nothing is routed",
         student=StudentSpec(qubits=4, encoding="reuploading", ansatz="cz_line", layers=3),
     ),
-    "heavy_hex_12": ZooEntry(
+    "heavy_hex_12": ReferenceCircuit(
         description="shaped for devices: a ring of 12 qubits, the smallest on a heavy-hex lattice",
         student=StudentSpec(qubits=12, encoding="angle", ansatz="ry_rz_ring", layers=1),
     ),
 }
 
 
-def list_zoo() -> dict[str, ZooEntry]:
+def list_reference_circuits() -> dict[str, ReferenceCircuit]:
     """Return every reference student by name: those of the built-in recipes, then REFERENCES.
 
     Recipes whose student is not this kind of circuit (a classical one, filters) are left out.
     """
     recipes = {
-        name: ZooEntry(description=f"recipe `{name}`: {about}", student=load_recipe(name).student)
+        name: ReferenceCircuit(
+            description=f"recipe `{name}`: {about}", student=load_recipe(name).student
+        )
         for name, about in list_recipes().items()
     }
     other = (*CLASSICAL_STUDENTS, *FILTER_STUDENTS)
     return {k: v for k, v in recipes.items() if v.student.kind not in other} | REFERENCES
 
 
-def zoo_circuit(name: str) -> StudentCircuit:
+def reference_circuit(name: str) -> StudentCircuit:
     """Return the circuit of the reference student `name`.
 
     Raises:
         CircuitError: There is none of this name.
     """
-    zoo = list_zoo()
+    zoo = list_reference_circuits()
     if name not in zoo:
         raise CircuitError(f"circuit {name!r} is not in the zoo; give one of {', '.join(zoo)}")
     return _circuit_of(zoo[name].student)
 
 
-def export_zoo(
+def export_reference_circuits(
     directory: str | Path,
     *,
     names: Iterable[str] | None = None,
@@ -114,13 +116,13 @@ def export_zoo(
         StorageError: A file could not be written.
     """
     directory = Path(directory)
-    chosen = list(list_zoo()) if names is None else list(names)
-    circuits = {name: zoo_circuit(name) for name in chosen}
+    chosen = list(list_reference_circuits()) if names is None else list(names)
+    circuits = {name: reference_circuit(name) for name in chosen}
     written = []
     for name, student in circuits.items():
         written += [directory / f"{name}.qasm", directory / f"{name}.svg"]
         write_text(written[-2], dump_circuit(student.circuit))
-        write_text(written[-1], _svg(*_drawing(name, list_zoo()[name].student)))
+        write_text(written[-1], _svg(*_drawing(name, list_reference_circuits()[name].student)))
     written.append(directory / "README.md")
     write_text(written[-1], _table(circuits, list(backends)))
     return written
@@ -173,7 +175,7 @@ def _table(circuits: dict[str, StudentCircuit], backends: list[str]) -> str:
     from qkd_qiskit.targets import Target  # it knows circuits: no import at the top goes back up
 
     targets = [Target.parse(backend) for backend in backends]
-    zoo = list_zoo()
+    zoo = list_reference_circuits()
     columns = ["student", "what it is", "qubits", "inputs", "weights", "depth", "two-qubit gates"]
     columns += [f"on {backend}" for backend in backends]
     lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
@@ -181,7 +183,7 @@ def _table(circuits: dict[str, StudentCircuit], backends: list[str]) -> str:
         drawn, layers = _drawn_layers(zoo[name].student), zoo[name].student.layers
         drawing = "" if drawn == layers else f" (first {drawn} of {layers} layers)"
         costs = [target.compile(student.circuit) for target in targets]
-        cells = [
+        tasks = [
             f"[{name}]({name}.qasm), [drawing]({name}.svg){drawing}",
             zoo[name].description,
             *(
@@ -196,7 +198,7 @@ def _table(circuits: dict[str, StudentCircuit], backends: list[str]) -> str:
             ),
             *(f"{cost.two_qubit_gates} (depth {cost.depth})" for cost in costs),
         ]
-        lines.append(f"| {' | '.join(cells)} |")
+        lines.append(f"| {' | '.join(tasks)} |")
     return "\n".join([_INTRODUCTION, *lines, ""])
 
 

@@ -21,7 +21,7 @@ from qkd_qiskit.experiments.run_folder import (
 )
 from qkd_qiskit.recipe.parsing import dump_recipe
 from qkd_qiskit.report.circuit_section import circuit_section
-from qkd_qiskit.report.class_bin_section import outcomes_section
+from qkd_qiskit.report.class_bin_section import class_bin_section
 from qkd_qiskit.report.comparison_section import comparison_section
 from qkd_qiskit.report.figures import paired_figure
 from qkd_qiskit.report.gain_section import gain_section
@@ -93,7 +93,7 @@ def write_report(folder: RunFolder) -> Path:
         comparison_section(result),
         training_section(folder, result),
         confusion_section(result),
-        outcomes_section(result),
+        class_bin_section(result),
         circuit_section(folder, result),
         _noise_section(result),
         *_device_section(result),

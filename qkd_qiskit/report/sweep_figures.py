@@ -44,7 +44,7 @@ def shots_of(cell: Cell) -> int | None:
     return cell.shots
 
 
-def bench_table(folder: RunFolder, cells: Sequence[Cell], *, setting: Value) -> Table:
+def sweep_table(folder: RunFolder, cells: Sequence[Cell], *, setting: Value) -> Table:
     """Mean accuracy with its 95 % half-width: an arm a row, a setting a column."""
     settings = _distinct(cells, setting)
     seeds = len(_distinct(cells, lambda cell: cell.seed))

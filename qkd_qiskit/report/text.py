@@ -14,7 +14,7 @@ PLACES = {
     "simulation": "simulation of {}",
     "rehearsal": "rehearsal of {}",
 }
-NONE = "–"  # in a cell that has no number
+NONE = "–"  # in a task that has no number
 FEW_SEEDS = 5  # below this many pairs the t interval is wide, and the reader is told
 HELPED, HARMED, UNDECIDED = "up", "down", "open"
 
@@ -209,7 +209,7 @@ def training_place(recipe: Recipe, result: Mapping[str, Any]) -> str:
         date, jobs = _unbroken(device["calibration_date"]), count(len(device["jobs"]), "job")
         trained = f"Circuits are trained {how[spec.gradient]} ({where}, calibrated {date}), from "
         trained += f"shots of {jobs} in mode {device['mode']}: {charged(device)}."
-        said = [trained, unreal_training(device)]
+        said = [trained, emulated_training(device)]
     if "distilled_noisy" in result["arms"]:
         said.append(f"The arm `distilled noisy` trains through the noise of {recipe.noise_target}.")
     for population, cost in result.get("training_cost", {}).items():
@@ -270,7 +270,7 @@ def measured(result: Mapping[str, Any]) -> list[str]:
     if "trained_on" in result:
         device = result["trained_on"]
         where = PLACES[device["place"]].format(device["backend"])
-        said.append(f"The students were trained by jobs: {where}. {unreal_training(device)}")
+        said.append(f"The students were trained by jobs: {where}. {emulated_training(device)}")
     for name, described in result["targets"].items():
         device = described.get("device")
         if device is None:
@@ -293,7 +293,7 @@ def measured(result: Mapping[str, Any]) -> list[str]:
     return said
 
 
-def unreal_training(device: Mapping[str, Any]) -> str:
+def emulated_training(device: Mapping[str, Any]) -> str:
     """That no quantum computer was used for a training, where none was."""
     return "" if device["place"] == "device" else "No quantum computer was used."
 

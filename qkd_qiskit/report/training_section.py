@@ -99,7 +99,7 @@ def confusion_section(result: Mapping[str, Any]) -> Markup:
         if rows:
             matrices = [result["arms"][arm][target]["confusion"][row] for row in rows]
             total = [
-                [sum(cells) for cells in zip(*lines, strict=True)]
+                [sum(tasks) for tasks in zip(*lines, strict=True)]
                 for lines in zip(*matrices, strict=True)
             ]
             shown.append(_confusion_panel(result, total, arm=arm))

@@ -60,7 +60,7 @@ def evaluate(
     suits = weights.device.type == "cpu" and weights.dtype in (torch.float32, torch.float64)
     if kernel and suits and readout.diagonal and kernel_works():
         from qkd_qiskit.simulator.kernel import autograd as compiled
-        from qkd_qiskit.simulator.kernel.angles import Sweep
+        from qkd_qiskit.simulator.kernel.angles import KernelAngles
 
         require_memory(
             program.num_qubits,
@@ -68,7 +68,7 @@ def evaluate(
             bytes_each=2 * weights.element_size(),
             what=f"a batch of {inputs.shape[0]} states",
         )
-        sweep = program.tables.get(("sweep", id(readout)), lambda: Sweep(program, readout))
+        sweep = program.tables.get(("sweep", id(readout)), lambda: KernelAngles(program, readout))
         return compiled.run(sweep, *extend(program.features, inputs, weights), initial)
     if program.num_inputs and initial is None:
         inputs = RequireFinite.apply(inputs)

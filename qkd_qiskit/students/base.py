@@ -31,12 +31,12 @@ class Student(nn.Module):
         num_classes: Number of logits.
         reduction: From images to the features that are encoded.
         foreign_circuit: The circuit of a student that was built from one, else None.
-        outcomes: Where the circuit runs while the student trains, as a torch function from input
+        executor: Where the circuit runs while the student trains, as a torch function from input
             values and weights to outcome probabilities; None = exactly, in the connector.
     """
 
     foreign_circuit: QuantumCircuit | None = None
-    outcomes: Callable[[Tensor, Tensor], Tensor] | None = None
+    executor: Callable[[Tensor, Tensor], Tensor] | None = None
 
     def __init__(
         self, spec: StudentSpec, *, image_shape: tuple[int, int, int], num_classes: int
@@ -79,7 +79,7 @@ class Student(nn.Module):
 
     @property
     def num_parameters(self) -> int:
-        """Trained numbers, circuit weights included."""
+        """TrainingResult numbers, circuit weights included."""
         return count_trained(self)
 
     def save(self, folder: str | Path) -> None:
@@ -110,6 +110,6 @@ class Student(nn.Module):
 
 
 def count_trained(*modules: nn.Module) -> int:
-    """Trained numbers of modules."""
+    """TrainingResult numbers of modules."""
     parameters = (parameter for module in modules for parameter in module.parameters())
     return sum(parameter.numel() for parameter in parameters if parameter.requires_grad)

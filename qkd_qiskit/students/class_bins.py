@@ -122,14 +122,16 @@ def class_distributions(student: QuantumStudent, split: Split) -> Tensor:
     return (members / members.sum(dim=0).clamp_min(1)).T @ probabilities
 
 
-def shows_outcomes(student: Student) -> bool:
+def has_class_bins(student: Student) -> bool:
     """Whether a student's outcomes are summed into bins, and few enough to be shown one by one."""
     if not isinstance(student, QuantumStudent) or student.spec.readout not in CLASS_BINS:
         return False
     return student.head is None and student.qubits <= MOST_QUBITS_SHOWN
 
 
-def tell_outcomes(before: Student, trained: Mapping[str, Student], split: Split) -> dict[str, Any]:
+def summarize_class_bins(
+    before: Student, trained: Mapping[str, Student], split: Split
+) -> dict[str, Any]:
     """The outcome distribution per class before and after training, as result.json keeps it.
 
     Args:

@@ -19,7 +19,7 @@ from qkd_qiskit.storage import load_tensors
 from qkd_qiskit.students.base import CARD_FILE, CIRCUIT_FILE, WEIGHTS_FILE, Student
 from qkd_qiskit.students.classical import ClassicalStudent
 from qkd_qiskit.students.quantum import QuantumStudent, num_features
-from qkd_qiskit.students.quanvolutional import FilterStudent
+from qkd_qiskit.students.quanvolutional import QuanvolutionalStudent
 
 
 def make_student(
@@ -51,7 +51,7 @@ def make_student(
         )
     if spec.kind in FILTER_STUDENTS:
         with seeded(derive_seed(seed, "student", "layers")):
-            return FilterStudent(spec, image_shape=image_shape, num_classes=num_classes)
+            return QuanvolutionalStudent(spec, image_shape=image_shape, num_classes=num_classes)
     if circuit is not None:
         parts = adopt_circuit(circuit)
     elif spec.circuit is not None:

@@ -99,7 +99,7 @@ class QuantumStudent(Student):
     @property
     def only_circuit_is_trained(self) -> bool:
         """Whether the circuit weights are all that is trained, on exact outcomes."""
-        plain = self.head is None and self.spec.sharpness != "learned" and self.outcomes is None
+        plain = self.head is None and self.spec.sharpness != "learned" and self.executor is None
         shared = self.spec.readout != "learned"
         return plain and shared and self.spec.reduction not in TRAINED
 
@@ -116,8 +116,8 @@ class QuantumStudent(Student):
     def forward(self, inputs: Tensor) -> Tensor:
         """Logits `(batch, num_classes)` of images or prepared features."""
         features, encoding = self.reduce(inputs), self.parts.encoding
-        if self.outcomes is not None:
-            return self.decode(self.outcomes(self._input_values(features), self.weights))
+        if self.executor is not None:
+            return self.decode(self.executor(self._input_values(features), self.weights))
         if encoding is not None and encoding.prepares_state:
             outputs = self.connector.from_states(encoding.amplitudes(features))
         else:

@@ -18,7 +18,7 @@ from qkd_qiskit.students.base import Student
 from qkd_qiskit.teachers.architectures import convolution, quanvolution
 
 
-class FilterStudent(Student):
+class QuanvolutionalStudent(Student):
     """Three filters of 2x2 pixels, stride 2, and a linear layer.
 
     Attributes:

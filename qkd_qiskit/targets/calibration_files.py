@@ -17,7 +17,7 @@ from qiskit.transpiler import InstructionProperties, QubitProperties
 from qiskit.transpiler import Target as DeviceTarget
 
 from qkd_qiskit.errors import TargetError
-from qkd_qiskit.targets.synthetic_backends import DescribedBackend, ReadoutProperties
+from qkd_qiskit.targets.synthetic_backends import ReadoutProperties, SyntheticBackend
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ def save_snapshot(backend: Any, path: str | Path) -> None:
     write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
-def load_snapshot(path: str | Path) -> DescribedBackend:
+def load_snapshot(path: str | Path) -> SyntheticBackend:
     """Return the device that a snapshot describes.
 
     Raises:
@@ -100,7 +100,7 @@ def load_snapshot(path: str | Path) -> DescribedBackend:
             "`qkd targets snapshot`"
         )
     try:
-        return DescribedBackend(
+        return SyntheticBackend(
             _device(content), name=str(content["name"]), calibrated=content["calibrated"]
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:

@@ -18,7 +18,7 @@ from qiskit.transpiler import Target as DeviceTarget
 from qiskit.transpiler import generate_preset_pass_manager
 
 from qkd_qiskit.errors import TargetError
-from qkd_qiskit.targets.synthetic_backends import DescribedBackend, scaled_device
+from qkd_qiskit.targets.synthetic_backends import SyntheticBackend, scaled_device
 
 if TYPE_CHECKING:
     from qkd_qiskit.simulator import Channels
@@ -71,7 +71,7 @@ def with_noise(
     )
     scheduled = passes.scheduling.run(reduced)
     noisy = restricted if scale in (0, 1) else scaled_device(restricted, scale)
-    described = DescribedBackend(noisy, name="restricted")
+    described = SyntheticBackend(noisy, name="restricted")
     return NoisyCircuit(
         circuit=scheduled,
         noise_model=NoiseModel.from_backend(described) if scale else None,

@@ -21,7 +21,7 @@ from qkd_qiskit.targets.compiled_circuit import (
 from qkd_qiskit.targets.mitigation import confusion_from_counts, mitigate_readout
 from qkd_qiskit.targets.names import synthetic_name
 from qkd_qiskit.targets.sampling import make_simulator, sample_probabilities
-from qkd_qiskit.targets.synthetic_backends import DescribedBackend, synthetic_device
+from qkd_qiskit.targets.synthetic_backends import SyntheticBackend, synthetic_device
 from qkd_qiskit.targets.transpilation import (
     best_transpilation,
     calibration_circuit,
@@ -245,7 +245,7 @@ def synthetic(
         TargetError: a setting is not accepted.
     """
     name = synthetic_name({"qubits": qubits, **settings})
-    backend = DescribedBackend(synthetic_device(qubits, **settings), name=name)
+    backend = SyntheticBackend(synthetic_device(qubits, **settings), name=name)
     return DeviceTarget(
         backend, shots=shots, seed=seed, scale=scale, readout_mitigation=readout_mitigation
     )

@@ -18,7 +18,7 @@ _DT = 1e-9
 _TWO_QUBIT_GATES = {"cz": CZGate, "cx": CXGate, "ecr": ECRGate}
 
 
-class DescribedBackend(BackendV2):  # type: ignore[misc]
+class SyntheticBackend(BackendV2):  # type: ignore[misc]
     """A backend that is only its description: what `NoiseModel.from_backend` reads."""
 
     def __init__(self, target: DeviceTarget, *, name: str, calibrated: str | None = None):

@@ -6,7 +6,7 @@ from qiskit.quantum_info import Statevector
 
 from qkd_qiskit.circuits import build_circuit, dump_circuit, load_circuit, parse_circuit
 from qkd_qiskit.errors import CircuitError
-from qkd_qiskit.report.reference_circuits import list_zoo, zoo_circuit
+from qkd_qiskit.report.reference_circuits import list_reference_circuits, reference_circuit
 
 HEADER = 'OPENQASM 3.0;\ninclude "stdgates.inc";\n'
 
@@ -33,9 +33,9 @@ def assert_same_student(ours, theirs):
     )
 
 
-@pytest.mark.parametrize("name", list_zoo())
+@pytest.mark.parametrize("name", list_reference_circuits())
 def test_every_zoo_entry_survives_the_round_trip(name, tmp_path):
-    ours = zoo_circuit(name)
+    ours = reference_circuit(name)
     path = tmp_path / "circuit.qasm"
     path.write_text(dump_circuit(ours.circuit))
     theirs = load_circuit(path)

@@ -5,7 +5,7 @@ import io
 from rich.console import Console
 
 from qkd_qiskit.cli.terminal import Terminal, gain_text, summary_table
-from qkd_qiskit.distillation.population import Epoch
+from qkd_qiskit.distillation.population import EpochMetrics
 
 
 def shown(renderable, *, width=120):
@@ -14,9 +14,9 @@ def shown(renderable, *, width=120):
     return stream.getvalue()
 
 
-def tell(observer):
-    epoch = Epoch(2, loss=0.5, ce=0.4, kd=0.6, validation_accuracy=0.75, lr=0.01)
-    with observer as terminal:
+def tell(callback):
+    epoch = EpochMetrics(2, loss=0.5, ce=0.4, kd=0.6, validation_accuracy=0.75, lr=0.01)
+    with callback as terminal:
         terminal.stage("teacher")
         terminal.teacher_epoch(5, epochs=5, loss=0.1, accuracy=0.9)
         terminal.stage("students")

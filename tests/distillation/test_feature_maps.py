@@ -60,8 +60,8 @@ def members():
     ]
 
 
-def lessons_for(data, teachers, chosen, *, layer="filters", shape=None):
-    return loop.make_lessons(
+def examples_for(data, teachers, chosen, *, layer="filters", shape=None):
+    return loop.make_distillation_data(
         shape or student(),
         teachers,
         data,
@@ -76,7 +76,7 @@ def train(data, teachers, chosen, *, spec=SPEC, layer="filters", **options):
         student(),
         chosen,
         starts=[dict(student(member.seed).named_parameters()) for member in chosen],
-        lessons=lessons_for(data, teachers, chosen, layer=layer),
+        examples=examples_for(data, teachers, chosen, layer=layer),
         spec=spec,
         **options,
     )
@@ -218,13 +218,13 @@ def test_an_adapter_alone_does_not_keep_a_term_alive(data, monkeypatch):
         train(data, [wide, wide], members(), layer="features.2")
 
 
-def test_lessons_without_maps_are_refused_where_a_member_needs_them(data, teachers):
+def test_examples_without_maps_are_refused_where_a_member_needs_them(data, teachers):
     with pytest.raises(TrainingError, match="no feature maps to compare with"):
         train(data, teachers, members(), layer=None)
 
 
 def test_layers_that_are_not_there_are_named(data, teachers):
     with pytest.raises(TeacherError, match=r"distill\.teacher_layer: the teacher has no layer 'a'"):
-        lessons_for(data, teachers, members(), layer="a")
+        examples_for(data, teachers, members(), layer="a")
     with pytest.raises(InputError, match="no layer 'b'; its layers are reduction, filters"):
         train(data, teachers, members(), spec=replace(SPEC, student_layer="b"))

@@ -46,7 +46,13 @@ def teacher(data):
 
 
 def train(
-    data, teacher, spec=SPEC, *, student="amplitude", teach=lambda lessons: lessons, **options
+    data,
+    teacher,
+    spec=SPEC,
+    *,
+    student="amplitude",
+    teach=lambda examples: examples,
+    **options,
 ):
     shapes = {
         seed: make_student(STUDENTS[student], image_shape=(1, 4, 4), num_classes=3, seed=seed)
@@ -57,7 +63,7 @@ def train(
         shapes[0],
         MEMBERS,
         starts=[dict(shapes[member.seed].named_parameters()) for member in MEMBERS],
-        lessons=teach(loop.make_lessons(shapes[0], teacher, data, draws=draws)),
+        examples=teach(loop.make_distillation_data(shapes[0], teacher, data, draws=draws)),
         spec=spec,
         **options,
     )
@@ -89,15 +95,17 @@ def test_each_member_learns_from_its_own_teacher(fused, data, teacher, monkeypat
         monkeypatch.setattr(loop, "fused_steps", lambda *_: None)
     own = train(data, teacher)
 
-    def second_for_the_last(lessons):
-        logits = lessons.teacher_logits
+    def second_for_the_last(examples):
+        logits = examples.teacher_logits
         teachers = torch.tensor([*[0] * (len(MEMBERS) - 1), 1])
         return replace(
-            lessons, teacher_logits=torch.cat([logits, logits.roll(1, 2)]), teachers=teachers
+            examples,
+            teacher_logits=torch.cat([logits, logits.roll(1, 2)]),
+            teachers=teachers,
         )
 
-    def second_for_all(lessons):
-        return replace(lessons, teacher_logits=lessons.teacher_logits.roll(1, 2))
+    def second_for_all(examples):
+        return replace(examples, teacher_logits=examples.teacher_logits.roll(1, 2))
 
     mixed = train(data, teacher, teach=second_for_the_last)
     other = train(data, teacher, teach=second_for_all)

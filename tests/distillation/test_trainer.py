@@ -64,7 +64,7 @@ def train(data, teacher, chosen=None, *, spec=SPEC, shape=None, **options):
         shape,
         chosen,
         starts=[dict(student(shape.spec, seed=m.seed).named_parameters()) for m in chosen],
-        lessons=loop.make_lessons(shape, teacher, data, draws=draws),
+        examples=loop.make_distillation_data(shape, teacher, data, draws=draws),
         spec=spec,
         **options,
     )

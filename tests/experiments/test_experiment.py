@@ -8,9 +8,9 @@ import torch
 
 from qkd_qiskit.errors import CheckpointError, CircuitError, DataError, TargetError, TeacherError
 from qkd_qiskit.experiments import experiment as study
-from qkd_qiskit.experiments import tasks as cells
+from qkd_qiskit.experiments import tasks as tasks
 from qkd_qiskit.experiments.arms import ARMS
-from qkd_qiskit.experiments.callbacks import Observer
+from qkd_qiskit.experiments.callbacks import Callback
 from qkd_qiskit.experiments.experiment import evaluate_run, run
 from qkd_qiskit.experiments.run_folder import RunFolder
 from qkd_qiskit.recipe.parsing import load_recipe
@@ -50,7 +50,7 @@ def no_training(*_, **__):
 def untrained(monkeypatch):
     """Fails the test where a teacher or a student is trained."""
     monkeypatch.setattr(teachers, "train_teacher", no_training)
-    monkeypatch.setattr(cells, "train_population", no_training)
+    monkeypatch.setattr(tasks, "train_population", no_training)
 
 
 def test_the_folder_holds_what_the_design_says(finished):
@@ -78,11 +78,11 @@ def test_arms_of_a_pair_begin_alike(finished):
     """Both students of a seed have the same start, and seeds have different ones."""
     starts = {}
     for seed in finished.recipe.member_seeds:
-        student = cells.new_student(
+        student = tasks.new_student(
             finished.recipe, study.load_data(finished.recipe.data), arm="label_only", seed=seed
         )
         starts[seed] = student.weights.detach().clone()
-        other = cells.new_student(
+        other = tasks.new_student(
             finished.recipe, study.load_data(finished.recipe.data), arm="distilled", seed=seed
         )
         assert torch.equal(starts[seed], other.weights)
@@ -91,28 +91,28 @@ def test_arms_of_a_pair_begin_alike(finished):
 
 @pytest.mark.parametrize("stop", ["teacher", "label_only and distilled", "exact", "fake_manila"])
 def test_a_run_stopped_at_any_stage_ends_alike(stop, finished, tmp_path):
-    class Stopping(Observer):
+    class Stopping(Callback):
         def stage(self, text):
             if text == stop:
                 raise KeyboardInterrupt
 
     folder = RunFolder.create(tmp_path / "run", finished.recipe)
     with pytest.raises(KeyboardInterrupt):
-        run(folder, observer=Stopping())
+        run(folder, callback=Stopping())
     result = run(RunFolder.open(folder.path))
     assert figures(result) == figures(finished.result)
     assert weights(folder) == weights(finished)
 
 
 def test_a_run_stopped_between_epochs_and_students_ends_alike(finished, tmp_path, monkeypatch):
-    class Stopping(Observer):
+    class Stopping(Callback):
         def epoch(self, figures, *, epochs):
             if figures[0].epoch == 2:
                 raise KeyboardInterrupt
 
     folder = RunFolder.create(tmp_path / "run", finished.recipe)
     with pytest.raises(KeyboardInterrupt):
-        run(folder, observer=Stopping())
+        run(folder, callback=Stopping())
     # A line of one member's metrics is torn, another's is missing, as after a power cut.
     path = folder.member("label_only", 0) / "metrics.jsonl"
     path.write_text(path.read_text()[:-20])
@@ -125,9 +125,9 @@ def test_a_run_stopped_between_epochs_and_students_ends_alike(finished, tmp_path
             raise KeyboardInterrupt
         return original(student, path)
 
-    original = cells.Student.save
+    original = tasks.Student.save
     with monkeypatch.context() as patch:
-        patch.setattr(cells.Student, "save", stop_at_third)
+        patch.setattr(tasks.Student, "save", stop_at_third)
         with pytest.raises(KeyboardInterrupt):
             run(folder)
     result = run(RunFolder.open(folder.path))
@@ -227,8 +227,8 @@ def test_an_evaluation_is_added_once_and_kept_on_resume(finished, tmp_path, monk
     assert first["arms"]["distilled"]["fake_manila@64"]["shots"] == [64, 64]
     assert set(first["gain"]) == {"exact", "fake_manila", "fake_manila@64"}
 
-    monkeypatch.setattr(cells, "train_population", no_training)
-    monkeypatch.setattr(cells, "evaluate", no_training)
+    monkeypatch.setattr(tasks, "train_population", no_training)
+    monkeypatch.setattr(tasks, "evaluate", no_training)
     assert evaluate_run(folder, "fake_manila", shots=64) == first
     resumed = run(RunFolder.open(folder.path))
     assert figures(resumed) == figures(first)
@@ -271,7 +271,7 @@ def test_a_teacher_of_other_classes_is_refused_before_training(tiny, tmp_path, m
     data = study.load_data(load_recipe(tiny, {"data.classes": [1, 2, 3]}).data)
     teacher = make_teacher(load_recipe(tiny).teacher, data)
     save_teacher(teacher, tmp_path / "teacher.safetensors")
-    monkeypatch.setattr(cells, "train_population", no_training)
+    monkeypatch.setattr(tasks, "train_population", no_training)
     checkpoint = {"teacher.checkpoint": str(tmp_path / "teacher.safetensors")}
     with pytest.raises(TeacherError, match="3 outputs for 2 classes"):
         run(create(tmp_path, tiny, **checkpoint))
@@ -330,10 +330,10 @@ def test_training_from_shots_goes_on_to_the_same_bits(gradient, tiny, tmp_path, 
     def stop(figures, *, epochs):
         raise KeyboardInterrupt
 
-    observer = Observer()
-    monkeypatch.setattr(observer, "epoch", stop)
+    callback = Callback()
+    monkeypatch.setattr(callback, "epoch", stop)
     with pytest.raises(KeyboardInterrupt):
-        run(stopped, observer=observer)
+        run(stopped, callback=callback)
     assert run(stopped)["training_cost"]["students"] == cost
     ends = [(folder.member("distilled", 0) / "weights.safetensors") for folder in (whole, stopped)]
     assert ends[0].read_bytes() == ends[1].read_bytes()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_1samp
 
-from qkd_qiskit.distillation.population import Epoch
+from qkd_qiskit.distillation.population import EpochMetrics
 from qkd_qiskit.errors import CheckpointError
 from qkd_qiskit.experiments.results import failures
 from qkd_qiskit.experiments.run_folder import RunFolder
@@ -40,7 +40,7 @@ def recipe(selection, *, seeds):
 
 def history(*accuracies, loss=0.1):
     return [
-        Epoch(number, loss=loss, ce=loss, kd=loss, validation_accuracy=accuracy, lr=0.01)
+        EpochMetrics(number, loss=loss, ce=loss, kd=loss, validation_accuracy=accuracy, lr=0.01)
         for number, accuracy in enumerate(accuracies, start=1)
     ]
 

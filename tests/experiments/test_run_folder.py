@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from qkd_qiskit.distillation.population import Epoch
+from qkd_qiskit.distillation.population import EpochMetrics
 from qkd_qiskit.errors import CheckpointError, RecipeError, StorageError
 from qkd_qiskit.experiments.run_folder import (
     RunFolder,
@@ -19,7 +19,7 @@ from qkd_qiskit.recipe.parsing import load_recipe
 
 
 def epoch(number, loss=0.5):
-    return Epoch(number, loss=loss, ce=0.4, kd=0.6, validation_accuracy=0.75, lr=0.01)
+    return EpochMetrics(number, loss=loss, ce=0.4, kd=0.6, validation_accuracy=0.75, lr=0.01)
 
 
 @pytest.fixture

@@ -11,14 +11,14 @@ from scipy import stats
 from qkd_qiskit.cli import main
 from qkd_qiskit.errors import CheckpointError, InputError, TargetError
 from qkd_qiskit.experiments import sweeps as bench
-from qkd_qiskit.experiments.callbacks import Observer
+from qkd_qiskit.experiments.callbacks import Callback
 from qkd_qiskit.experiments.run_folder import RESULT, RunFolder
 from qkd_qiskit.experiments.statistics import mean_interval
 from qkd_qiskit.experiments.sweeps import (
     COLUMNS,
-    bench_noise,
-    bench_shots,
     read_cells,
+    sweep_noise,
+    sweep_shots,
     trained_cells,
     write_cells,
 )
@@ -37,7 +37,7 @@ def run(finished, tmp_path):
     return RunFolder.open(shutil.copytree(finished.path, tmp_path / "run"))
 
 
-class Counter(Observer):
+class Counter(Callback):
     """Counts evaluated images."""
 
     def __init__(self):
@@ -55,7 +55,7 @@ def by_key(cells):
 
 
 def test_noise_of_scale_zero_changes_nothing(run):
-    cells = bench_noise(run, scales=[0])
+    cells = sweep_noise(run, scales=[0])
     assert {(cell.arm, cell.seed) for cell in cells} == {
         (arm, seed) for arm in run.recipe.arms for seed in (0, 1)
     }
@@ -75,14 +75,14 @@ def test_without_names_the_devices_are_those_of_the_run(run):
     path.write_text(path.read_text().replace("exact, fake_manila", changed))
     run = RunFolder.open(run.path)
     assert len(run.recipe.targets) == 4
-    cells = bench_noise(run, scales=[0], limit=2)
+    cells = sweep_noise(run, scales=[0], limit=2)
     assert list(dict.fromkeys(cell.target for cell in cells)) == ["fake_lima", "fake_manila"]
-    cells = bench_shots(run, shots=[5], limit=2)
+    cells = sweep_shots(run, shots=[5], limit=2)
     assert {(cell.target, cell.scale) for cell in cells} == {("fake_lima:scale=2", 2.0)}
 
 
 def test_the_twin_has_no_noise_and_strong_noise_tells_nothing(run):
-    cells = bench_noise(run, scales=[1, 1000], limit=15)
+    cells = sweep_noise(run, scales=[1, 1000], limit=15)
     assert all(cell.images == 15 for cell in cells)
     for cell in cells:
         if cell.arm == "classical_twin":
@@ -104,7 +104,7 @@ def test_exact_noisy_figures_are_those_of_the_target(run):
 
     (cell,) = [
         cell
-        for cell in bench_noise(run, devices=["fake_lima"], scales=[2])
+        for cell in sweep_noise(run, devices=["fake_lima"], scales=[2])
         if (cell.arm, cell.seed) == ("distilled", 1)
     ]
     data = load_data(run.recipe.data, seed=run.recipe.seed)
@@ -118,7 +118,7 @@ def test_exact_noisy_figures_are_those_of_the_target(run):
 
 
 def test_shots_of_the_recipe_give_the_figures_of_the_run(run):
-    cells = bench_shots(run, shots=[50])
+    cells = sweep_shots(run, shots=[50])
     for cell in cells:
         own = run.evaluations(cell.arm, cell.seed)["fake_manila"]
         assert (cell.images, cell.accuracy) == (own["images"], own["accuracy"])
@@ -127,7 +127,7 @@ def test_shots_of_the_recipe_give_the_figures_of_the_run(run):
 
 
 def test_more_shots_come_nearer_to_exact_probabilities(run):
-    cells = bench_shots(run, shots=[4, 4000, None])
+    cells = sweep_shots(run, shots=[4, 4000, None])
     few, many, exact = (
         [cell for cell in cells if cell.shots == shots] for shots in (4, 4000, None)
     )
@@ -139,18 +139,18 @@ def test_more_shots_come_nearer_to_exact_probabilities(run):
 
 
 def test_ideal_shots_tend_to_the_exact_student(run):
-    cells = bench_shots(run, target="aer", shots=[None])
+    cells = sweep_shots(run, target="aer", shots=[None])
     assert all(cell.agreement == 1 and cell.scale == 0 for cell in cells)
 
 
 def test_cells_are_found_again(run, monkeypatch):
-    first = bench_noise(run, scales=[0, 1], limit=10)
+    first = sweep_noise(run, scales=[0, 1], limit=10)
     before = (run.path / "bench" / "noise.csv").read_bytes()
     counter = Counter()
-    assert bench_noise(run, scales=[0, 1], limit=10, observer=counter) == first
+    assert sweep_noise(run, scales=[0, 1], limit=10, callback=counter) == first
     assert counter.images == 0
     assert (run.path / "bench" / "noise.csv").read_bytes() == before
-    more = bench_noise(run, scales=[1, 2], limit=10, observer=counter)
+    more = sweep_noise(run, scales=[1, 2], limit=10, callback=counter)
     assert counter.images == counter.total == 60
     assert len(more) == 12
     assert len(read_cells(run.path / "bench" / "noise.csv")) == 18
@@ -167,14 +167,14 @@ def test_a_stopped_benchmark_goes_on(run, monkeypatch):
 
     monkeypatch.setattr(bench, "_measure", stop)
     with pytest.raises(KeyboardInterrupt):
-        bench_noise(run, scales=[1], limit=10)
+        sweep_noise(run, scales=[1], limit=10)
     assert len(read_cells(run.path / "bench" / "noise.csv")) == 3
-    bench_noise(run, scales=[1], limit=10)
+    sweep_noise(run, scales=[1], limit=10)
     assert len(calls) == 4 + 3
 
 
 def test_cells_survive_the_file(run, tmp_path):
-    cells = bench_shots(run, shots=[8, None], limit=5)
+    cells = sweep_shots(run, shots=[8, None], limit=5)
     write_cells(tmp_path / "cells.csv", cells)
     assert read_cells(tmp_path / "cells.csv") == cells
     with (tmp_path / "cells.csv").open() as file:
@@ -193,7 +193,7 @@ def test_failed_students_are_left_out(run):
     result = run.result
     result["failed"]["distilled"] = {"1": "not trained"}
     (run.path / RESULT).write_text(json.dumps(result))
-    cells = bench_noise(run, scales=[0], limit=5)
+    cells = sweep_noise(run, scales=[0], limit=5)
     kept = {(cell.arm, cell.seed) for cell in trained_cells(run, cells)}
     assert ("distilled", 0) in kept
     assert ("distilled", 1) not in kept
@@ -203,7 +203,7 @@ def test_failed_students_are_left_out(run):
 
 
 def test_figures_are_drawn_without_intervals_too(run):
-    cells = bench_noise(run, devices=["fake_manila", "fake_lima"], scales=[0, 1], limit=5)
+    cells = sweep_noise(run, devices=["fake_manila", "fake_lima"], scales=[0, 1], limit=5)
     files = write_noise_figures(run, [cell for cell in cells if cell.seed == 0])
     assert [path.name for path in files] == ["noise.png", "devices.png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in files)
@@ -215,7 +215,7 @@ def test_the_noisy_arm_names_its_device(run):
 
 
 def test_summary_is_json(run):
-    cells = bench_shots(run, shots=[8, None], limit=5)
+    cells = sweep_shots(run, shots=[8, None], limit=5)
     lines = summary(run, cells, setting=shots_of)
     assert len(lines) == 6
     assert json.loads(json.dumps(lines)) == lines
@@ -226,15 +226,15 @@ def test_summary_is_json(run):
 def test_a_run_that_has_not_ended_is_refused(run):
     (run.path / RESULT).unlink()
     with pytest.raises(CheckpointError, match="has not ended"):
-        bench_noise(run)
+        sweep_noise(run)
     with pytest.raises(CheckpointError, match="has not ended"):
-        bench_shots(run)
+        sweep_shots(run)
 
 
 def test_nothing_is_loaded_for_a_device_that_is_unknown(run, monkeypatch):
     monkeypatch.setattr(bench, "load_data", None)
     with pytest.raises(TargetError, match="fake_torino"):
-        bench_noise(run, devices=["fake_torin"])
+        sweep_noise(run, devices=["fake_torin"])
 
 
 def test_commands(run, capsys):
@@ -285,4 +285,4 @@ def test_a_damaged_file_is_named(run, capsys):
     path.parent.mkdir()
     path.write_text("target,scale\nfake_lima,strong\n")
     with pytest.raises(InputError, match="delete it"):
-        bench_noise(run, scales=[0], limit=5)
+        sweep_noise(run, scales=[0], limit=5)

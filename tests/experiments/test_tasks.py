@@ -1,4 +1,4 @@
-"""Cells: which there are, and that a member's figures do not depend on who trains beside it."""
+"""Tasks: which there are, and that a member's figures do not depend on who trains beside it."""
 
 import json
 import math
@@ -20,7 +20,7 @@ from qkd_qiskit.experiments.baseline_tuning import (
 )
 from qkd_qiskit.experiments.experiment import run
 from qkd_qiskit.experiments.run_folder import RunFolder
-from qkd_qiskit.experiments.tasks import SEEDS_PER_CELL, member_cells, rounds
+from qkd_qiskit.experiments.tasks import SEEDS_PER_TASK, rounds, training_tasks
 from qkd_qiskit.recipe.parsing import load_recipe
 from qkd_qiskit.storage import load_tensors
 
@@ -51,21 +51,21 @@ def every_arm(tiny, tmp_path_factory):
 
 
 def test_cells_hold_every_member_once():
-    seeds = 2 * SEEDS_PER_CELL + 1
+    seeds = 2 * SEEDS_PER_TASK + 1
     recipe = load_recipe("digits", {"arms": HERE, "seeds": seeds})
-    cells = member_cells(recipe)
-    members = Counter(member for cell in cells for member in cell.members)
+    tasks = training_tasks(recipe)
+    members = Counter(member for task in tasks for member in task.members)
     assert set(members) == {(arm, seed) for arm in HERE for seed in range(seeds)}
     assert set(members.values()) == {1}
-    assert len({cell.name for cell in cells}) == len(cells)
-    assert max(len(cell.seeds) for cell in cells) == SEEDS_PER_CELL
-    for cell in cells:
-        assert len({ARMS[arm].population for arm in cell.arms}) == 1
+    assert len({task.name for task in tasks}) == len(tasks)
+    assert max(len(task.seeds) for task in tasks) == SEEDS_PER_TASK
+    for task in tasks:
+        assert len({ARMS[arm].population for arm in task.arms}) == 1
 
 
 def test_arms_of_one_shape_and_setting_are_one_population():
     recipe = load_recipe("digits", {"arms": HERE})
-    together = {arm for cell in member_cells(recipe) for arm in cell.arms if len(cell.arms) > 1}
+    together = {arm for task in training_tasks(recipe) for arm in task.arms if len(task.arms) > 1}
     alone = {"label_only_tuned", "distilled_noisy", "transfer", "classical_twin"}
     assert together == set(HERE) - alone
 
@@ -152,4 +152,4 @@ def test_tuning_takes_weight_decay_at_the_best_and_the_first_of_equals(tiny, tmp
     assert chosen_setting(folder) == first
     assert tuned(folder)["seeds"] == list(range(TUNING_SEEDS))
     planned = list(rounds(folder))
-    assert [len(cells) for cells in planned] == [len(others) + 1, len(decays), 1]
+    assert [len(tasks) for tasks in planned] == [len(others) + 1, len(decays), 1]

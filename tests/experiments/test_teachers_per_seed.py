@@ -9,10 +9,10 @@ from qkd_qiskit.data.splits import load_data
 from qkd_qiskit.distillation import trainer as loop
 from qkd_qiskit.errors import CheckpointError, RecipeError
 from qkd_qiskit.experiments import arms, tasks
-from qkd_qiskit.experiments import teachers as faculty
+from qkd_qiskit.experiments import teachers as teachers_by_seed
 from qkd_qiskit.experiments.experiment import run
 from qkd_qiskit.experiments.run_folder import RunFolder
-from qkd_qiskit.experiments.teachers import load_faculty, teacher_files
+from qkd_qiskit.experiments.teachers import load_teachers, teacher_files
 from qkd_qiskit.recipe.parsing import load_recipe, parse_recipe
 from qkd_qiskit.report.report import write_report
 from qkd_qiskit.teachers.teacher import make_teacher
@@ -47,27 +47,31 @@ def pair(tmp_path_factory):
 def test_each_teacher_has_seen_the_images_of_its_students_and_no_others(pair):
     data = load_data(pair.recipe.data, seed=0)
     spec = replace(pair.recipe.teacher, same_draw=False)
-    teachers = load_faculty(pair, data)
+    teachers = load_teachers(pair, data)
     for seed in (0, 1):
         own = replace(data, pool=data.pool[data.draw_for(pair.recipe.data, seed=seed)])
         assert len(own.pool) == 24
         expected = make_teacher(spec, own, seed=seed, cache=False)
         assert teachers.by_seed[seed].digest == expected.digest
-        assert teachers.place(seed) == seed
+        assert teachers.index_of(seed) == seed
     assert not (pair.path / "teacher.safetensors").exists()
 
 
 def test_students_learn_from_the_teacher_of_their_seed(pair):
     data = load_data(pair.recipe.data, seed=0)
-    teachers = load_faculty(pair, data).teachers
-    (cell,) = tasks.member_cells(pair.recipe)
-    scene = tasks.Scene(folder=pair, data=data, faculty=load_faculty(pair, data), targets=())
-    lessons = tasks._lessons(scene, cell, tasks.new_student(pair.recipe, data, arm="distilled"))
-    for place, (_, seed) in enumerate(cell.members):
-        rows = lessons.draws[place : place + 1]
+    teachers = load_teachers(pair, data).teachers
+    (task,) = tasks.training_tasks(pair.recipe)
+    context = tasks.RunContext(
+        folder=pair, data=data, teachers_by_seed=load_teachers(pair, data), targets=()
+    )
+    examples = tasks._task_examples(
+        context, task, tasks.new_student(pair.recipe, data, arm="distilled")
+    )
+    for place, (_, seed) in enumerate(task.members):
+        rows = examples.draws[place : place + 1]
         images = data.pool.images[rows[0]]
-        *_, logits, maps = loop.Lessons.batch(
-            replace(lessons, teachers=lessons.teachers[place : place + 1]), rows
+        *_, logits, maps = loop.DistillationData.batch(
+            replace(examples, teachers=examples.teachers[place : place + 1]), rows
         )
         torch.testing.assert_close(logits[0], teachers[seed].logits(images), atol=1e-5, rtol=0)
         torch.testing.assert_close(
@@ -77,7 +81,9 @@ def test_students_learn_from_the_teacher_of_their_seed(pair):
 
 def test_a_finished_run_trains_no_teacher_again(pair, monkeypatch):
     before = [path.read_bytes() for path in sorted((pair.path / "teachers").iterdir())]
-    monkeypatch.setattr(faculty, "save_teacher", lambda *_: pytest.fail("a teacher was trained"))
+    monkeypatch.setattr(
+        teachers_by_seed, "save_teacher", lambda *_: pytest.fail("a teacher was trained")
+    )
     run(pair)
     assert [path.read_bytes() for path in sorted((pair.path / "teachers").iterdir())] == before
 
@@ -114,7 +120,7 @@ def test_a_teacher_that_is_not_there_is_trained_only_when_asked_to(tmp_path):
     folder = RunFolder.create(tmp_path / "run", parse_recipe(PAIR))
     data = load_data(folder.recipe.data, seed=0)
     with pytest.raises(CheckpointError, match=r"seed_0\.safetensors"):
-        load_faculty(folder, data)
+        load_teachers(folder, data)
     assert not (tmp_path / "run" / "teachers").exists()
 
 

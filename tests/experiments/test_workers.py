@@ -1,4 +1,4 @@
-"""Cells in other processes: the same bytes as in this one, whatever dies on the way."""
+"""Tasks in other processes: the same bytes as in this one, whatever dies on the way."""
 
 import os
 import shutil
@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from qkd_qiskit.errors import InputError, WorkerError
-from qkd_qiskit.experiments.callbacks import Observer
+from qkd_qiskit.experiments.callbacks import Callback
 from qkd_qiskit.experiments.experiment import run
 from qkd_qiskit.experiments.run_folder import RunFolder
-from qkd_qiskit.experiments.tasks import member_cells
+from qkd_qiskit.experiments.tasks import training_tasks
 from qkd_qiskit.experiments.workers import Workers, _run
 from qkd_qiskit.recipe.parsing import load_recipe
 
@@ -82,7 +82,7 @@ def test_processes_give_the_same_bytes_although_one_is_killed(alone, tmp_path, c
     run(folder, workers=Workers(jobs=2))
     thread.join()
     assert killed
-    assert "a worker process died; its cells run again" in caplog.text
+    assert "a worker process died; its tasks run again" in caplog.text
     assert contents(folder) == contents(alone)
     assert not list(folder.path.rglob("*.tmp"))
 
@@ -92,7 +92,7 @@ def test_processes_give_the_same_bytes_although_one_is_killed(alone, tmp_path, c
 def test_workers_that_keep_dying_are_given_up(alone, tmp_path, monkeypatch):
     folder = RunFolder.create(tmp_path / "run", alone.recipe)
     monkeypatch.setattr("qkd_qiskit.experiments.workers._run", die)
-    with pytest.raises(WorkerError, match="died 3 times without finishing a cell"):
+    with pytest.raises(WorkerError, match="died 3 times without finishing a task"):
         run(folder, workers=Workers(jobs=2))
 
 
@@ -110,11 +110,11 @@ def test_a_worker_without_its_owner_stops(alone, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("os._exit", exit_now)
-    (cell, *_) = member_cells(folder.recipe)
+    (task, *_) = training_tasks(folder.recipe)
     with pytest.raises(KeyboardInterrupt):
-        _run(folder.path, cell, owner=os.getppid() + 1)
+        _run(folder.path, task, owner=os.getppid() + 1)
     assert ended == [1]
-    _run(folder.path, cell, owner=os.getppid())
+    _run(folder.path, task, owner=os.getppid())
     assert ended == [1]
     assert (folder.member("distilled", 0) / "weights.safetensors").exists()
 
@@ -133,7 +133,7 @@ def run_teacher_only(folder, monkeypatch):
         raise Enough
 
     with monkeypatch.context() as patch:
-        patch.setattr("qkd_qiskit.experiments.experiment.train_cell", enough)
+        patch.setattr("qkd_qiskit.experiments.experiment.train_task", enough)
         with pytest.raises(Enough):
             run(folder)
 
@@ -149,7 +149,7 @@ def cluster():
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_cluster_gives_the_same_bytes(alone, tmp_path, cluster):
-    """Its worker runs two cells at a time in one process, which must not mix their randomness."""
+    """Its worker runs two tasks at a time in one process, which must not mix their randomness."""
     folder = RunFolder.create(tmp_path / "run", alone.recipe)
     run(folder, workers=Workers(cluster=cluster.scheduler_address))
     assert contents(folder) == contents(alone)
@@ -168,7 +168,7 @@ def test_a_cluster_that_is_not_there_is_said_first(address, alone, tmp_path, mon
 
 
 def finished(folder):
-    """Files of cells that need not be done again, with the time they were written."""
+    """Files of tasks that need not be done again, with the time they were written."""
     trained = list(folder.path.glob("*/seed_*/weights.safetensors"))
     return {
         path: path.stat().st_mtime_ns for path in [*folder.path.glob("tuning/*.json"), *trained]
@@ -176,7 +176,7 @@ def finished(folder):
 
 
 def check_rerun(folder, alone):
-    """The missing cells are done, those that were there are left alone, and all ends alike."""
+    """The missing tasks are done, those that were there are left alone, and all ends alike."""
     before = finished(folder)
     assert before
     assert folder.result is None
@@ -189,14 +189,14 @@ def check_rerun(folder, alone):
 
 @pytest.mark.parametrize("stop", ["label_only and distilled and replicate", "exact"])
 def test_a_stopped_study_does_the_missing_cells_only(stop, alone, tmp_path):
-    class Stopping(Observer):
+    class Stopping(Callback):
         def stage(self, text):
             if text == stop:
                 raise KeyboardInterrupt
 
     folder = RunFolder.create(tmp_path / "run", alone.recipe)
     with pytest.raises(KeyboardInterrupt):
-        run(folder, observer=Stopping())
+        run(folder, callback=Stopping())
     if stop == "exact":  # one population is gone, the others are whole
         shutil.rmtree(folder.path / "classical_twin")
         shutil.rmtree(folder.path / "checkpoints")

@@ -87,7 +87,7 @@ def test_differences_are_the_stated_multiple_of_the_derivative(rule):
 @pytest.mark.parametrize("qubits", [3, 4])
 def test_steps_are_those_of_torch(head, gradient, qubits):
     """Five steps of Adam with dropout, cross-entropy and divergence, against autograd."""
-    images, labels, logits, masks = _lessons(steps=5)
+    images, labels, logits, masks = _published_data(steps=5)
     alpha, temperature, rate = 0.9, 3.0, 1e-3
     torch.manual_seed(0)
     student = PublishedStudent(qubits=qubits, head=head, gradient=gradient)
@@ -123,7 +123,7 @@ def test_steps_are_those_of_torch(head, gradient, qubits):
 
 
 def test_prediction_is_that_of_torch_without_dropout():
-    images, *_ = _lessons(steps=40)
+    images, *_ = _published_data(steps=40)
     torch.manual_seed(3)
     student = PublishedStudent(qubits=3).eval()
     with torch.no_grad():
@@ -141,7 +141,7 @@ def test_prediction_is_that_of_torch_without_dropout():
 
 @pytest.mark.parametrize("term", [teacher_only_term, zero_weight_term])
 def test_published_dead_terms_are_refused(term):
-    images, _, logits, _ = _lessons(steps=4)
+    images, _, logits, _ = _published_data(steps=4)
     student = PublishedStudent(qubits=3)
     outputs = student(images.unsqueeze(1))
     with pytest.raises(TrainingError, match="gives the student no gradient"):
@@ -149,7 +149,7 @@ def test_published_dead_terms_are_refused(term):
 
 
 def test_published_terms_that_live_are_accepted_and_can_still_be_trained():
-    images, labels, logits, _ = _lessons(steps=4)
+    images, labels, logits, _ = _published_data(steps=4)
     student = PublishedStudent(qubits=3)
     terms = published_loss(student(images.unsqueeze(1)), labels, logits)
     for name, term in terms.items():
@@ -169,7 +169,7 @@ class _Mask(torch.nn.Module):
         return values * self.mask * 2
 
 
-def _lessons(steps):
+def _published_data(steps):
     generator = torch.Generator().manual_seed(7)
     images = torch.rand(steps, 28, 28, generator=generator)
     labels = torch.randint(CLASSES, (steps,), generator=generator)

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from paper_v1 import CELLS, PublishedLessons, Setting, kernel, train
+from paper_v1 import CELLS, PublishedData, Setting, kernel, train
 from paper_v1.cells import TEACHER_ACCURACIES, TEACHERS
-from paper_v1.lessons import published_lessons
+from paper_v1.data import published_data
 from paper_v1.student import initial_weights
 from paper_v1.training import recall
 
@@ -18,7 +18,7 @@ from qkd_qiskit.data.splits import Data
 SETTING = Setting(qubits=3, epochs=2)
 
 
-def lessons(images=60, test=90):
+def examples(images=60, test=90):
     """Three classes of bright squares in three corners."""
     rng = np.random.default_rng(0)
 
@@ -31,12 +31,12 @@ def lessons(images=60, test=90):
 
     train, rest = split(images), split(test)
     data = Data.from_arrays(train[0][:, None], train[1], test=(rest[0][:, None], rest[1]))
-    return PublishedLessons(data=data, train=train, validation=rest, subset=rest, test=rest)
+    return PublishedData(data=data, train=train, validation=rest, subset=rest, test=rest)
 
 
 @pytest.fixture(scope="module")
 def squares():
-    return lessons()
+    return examples()
 
 
 def test_a_run_depends_on_its_seeds_alone(squares):
@@ -118,7 +118,7 @@ def test_the_published_table_is_whole():
 
 
 def test_images_are_the_first_of_each_class_and_validation_is_apart(monkeypatch):
-    from paper_v1 import lessons as module
+    from paper_v1 import examples as module
 
     from qkd_qiskit.data.sources import Source
 
@@ -128,7 +128,7 @@ def test_images_are_the_first_of_each_class_and_validation_is_apart(monkeypatch)
     images = np.broadcast_to(marks[:, None, None], (count, 28, 28)).copy()
     source = Source(images, labels, (images, labels), tuple("0123456789"))
     monkeypatch.setattr(module, "read_mnist", lambda name, root=None: source)
-    found = published_lessons("mnist", num_classes=6)
+    found = published_data("mnist", num_classes=6)
     for part, rows in ((found.train, range(150)), (found.subset, range(150))):
         expected = sorted(10 * row + label for row in rows for label in range(6))
         assert part[0][:, 0, 0].tolist() == expected

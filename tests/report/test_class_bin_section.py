@@ -5,7 +5,7 @@ import pytest
 from qkd_qiskit.experiments.experiment import run
 from qkd_qiskit.experiments.run_folder import RunFolder
 from qkd_qiskit.recipe.parsing import load_recipe
-from qkd_qiskit.report.class_bin_section import outcomes_section
+from qkd_qiskit.report.class_bin_section import class_bin_section
 from qkd_qiskit.report.report import write_report
 from qkd_qiskit.students.class_bins import bins_of
 from qkd_qiskit.students.factory import load_student
@@ -71,4 +71,4 @@ def test_the_report_shows_them_and_speaks_of_points(folder):
 
 
 def test_without_class_bins_there_is_no_such_part():
-    assert outcomes_section({}) == ""
+    assert class_bin_section({}) == ""

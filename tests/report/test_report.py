@@ -8,7 +8,7 @@ import pytest
 from qkd_qiskit.circuits import build_circuit
 from qkd_qiskit.circuits.filters import filter_circuit
 from qkd_qiskit.circuits.openqasm import dump_circuit
-from qkd_qiskit.distillation.population import Epoch
+from qkd_qiskit.distillation.population import EpochMetrics
 from qkd_qiskit.errors import CheckpointError
 from qkd_qiskit.experiments.comparisons import compare_arms
 from qkd_qiskit.experiments.results import kept_rows
@@ -157,7 +157,7 @@ def make_run(
 
 def figures(epoch, seed):
     share = 0.2 + 0.6 * epoch / (epoch + 2) + 0.01 * (seed % 5)
-    return Epoch(
+    return EpochMetrics(
         epoch=epoch, loss=1 / epoch, ce=2 / epoch, kd=0.5 / epoch, validation_accuracy=share, lr=0.1
     )
 

@@ -49,7 +49,7 @@ def make_connector(*, output="bins", encoding="angle", observable="Z"):
     return CompiledConnector(EstimatorQNN(**options, observables=observables))
 
 
-def make_lessons(*, batch, encoding="angle", dtype=torch.float64, members=(), seed=0):
+def make_distillation_data(*, batch, encoding="angle", dtype=torch.float64, members=(), seed=0):
     """Labels, teacher logits and what the circuit starts from."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(CLASSES, (*members, batch), generator=generator)
@@ -105,7 +105,7 @@ def test_gradient_is_that_of_torch(output, encoding, factors):
             smallest=0.15,  # some bins are below
             added=1e-3,
         )
-        labels, teacher, start = make_lessons(batch=batch, encoding=encoding)
+        labels, teacher, start = make_distillation_data(batch=batch, encoding=encoding)
         fused = FusedStep(
             connector, weights, objective=objective, ce_weight=factors[0], kd_weight=factors[1]
         )
@@ -127,7 +127,7 @@ def test_steps_are_those_of_adamw(output, encoding, dtype, tolerance):
     connector = make_connector(output=output, encoding="states" if encoding == "real" else encoding)
     objective = Objective(temperature=4.0, logarithm=output == "bins", smallest=1e-6)
     weights = start_weights(dtype=dtype)
-    labels, teacher, start = make_lessons(batch=21, encoding=encoding, dtype=dtype)
+    labels, teacher, start = make_distillation_data(batch=21, encoding=encoding, dtype=dtype)
     fused = FusedStep(connector, weights, objective=objective, ce_weight=0.5, kd_weight=0.5)
     samples = fused.samples(labels, teacher, **start)
     set_weights(connector, weights[0])
@@ -170,7 +170,7 @@ def population(members, **options):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 def test_members_are_trained_as_if_alone(dtype, monkeypatch):
     members = 3
-    labels, teacher, start = make_lessons(batch=50, members=(members,), dtype=dtype)
+    labels, teacher, start = make_distillation_data(batch=50, members=(members,), dtype=dtype)
     together, order = population(members, dtype=dtype)
     first = together.weights.copy()
     samples = together.samples(labels, teacher, **start)
@@ -185,8 +185,8 @@ def test_members_are_trained_as_if_alone(dtype, monkeypatch):
             kd_weight=np.linspace(1, 0.5, members)[member],
         )
         mine = {name: values[member] for name, values in start.items()}
-        lessons = alone.samples(labels[member], teacher[member], **mine)
-        found = alone.epoch(lessons, order[member : member + 1], batch_size=16, lr=0.05)
+        examples = alone.samples(labels[member], teacher[member], **mine)
+        found = alone.epoch(examples, order[member : member + 1], batch_size=16, lr=0.05)
         np.testing.assert_array_equal(found[0], terms[member])
         np.testing.assert_array_equal(alone.weights[0], together.weights[member])
 
@@ -204,7 +204,7 @@ def test_members_are_trained_as_if_alone(dtype, monkeypatch):
 @pytest.mark.parametrize("encoding", ["angle", "real", "complex"])
 def test_epoch_is_its_steps(encoding):
     connector = make_connector(encoding="angle" if encoding == "angle" else "states")
-    labels, teacher, start = make_lessons(batch=50, encoding=encoding)
+    labels, teacher, start = make_distillation_data(batch=50, encoding=encoding)
     order = np.random.default_rng(0).permutation(50)[None, :45]
     found = []
     for whole in (True, False):
@@ -234,7 +234,7 @@ def test_epoch_is_its_steps(encoding):
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 def test_resumed_training_ends_with_the_same_bits(dtype):
-    labels, teacher, start = make_lessons(batch=50, dtype=dtype)
+    labels, teacher, start = make_distillation_data(batch=50, dtype=dtype)
     straight, order = population(2, dtype=dtype)
     samples = straight.samples(labels, teacher, **start)
     for _ in range(2):
@@ -260,7 +260,7 @@ def test_logits_of_a_student(encoding):
     student = make_student(spec, image_shape=(1, 8, 8), num_classes=CLASSES)
     generator = torch.Generator().manual_seed(0)
     inputs = student.features(torch.rand(7, 1, 8, 8, generator=generator))
-    labels, teacher, _ = make_lessons(batch=7, dtype=torch.float32)
+    labels, teacher, _ = make_distillation_data(batch=7, dtype=torch.float32)
     logits = student(inputs)
     expected = [label_loss(logits, labels), distillation_loss(logits, teacher, temperature=2.0)]
     prepared = student.parts.encoding
@@ -280,7 +280,7 @@ def test_logits_of_a_student(encoding):
 
 
 def test_a_member_that_fails_stops_alone():
-    labels, teacher, start = make_lessons(batch=50)
+    labels, teacher, start = make_distillation_data(batch=50)
     fused, order = population(3)
     alone, _ = population(3)
     fused._factors[1] = np.inf
@@ -297,7 +297,7 @@ def test_a_member_that_fails_stops_alone():
 
 
 def test_what_is_refused():
-    labels, teacher, start = make_lessons(batch=5)
+    labels, teacher, start = make_distillation_data(batch=5)
     options = {"objective": Objective(temperature=2.0), "ce_weight": 1.0, "kd_weight": 1.0}
     with pytest.raises(InputError, match="above 0"):
         Objective(temperature=0.0)

@@ -16,7 +16,7 @@ from qiskit.quantum_info import SparsePauliOp
 from torch.func import grad, jacrev, vmap
 
 from qkd_qiskit.simulator import Program
-from qkd_qiskit.simulator.kernel.angles import Sweep
+from qkd_qiskit.simulator.kernel.angles import KernelAngles
 from qkd_qiskit.simulator.kernel.call import Call
 from qkd_qiskit.simulator.readout import expectations, outcome_sums
 from qkd_qiskit.simulator.run import evaluate
@@ -215,7 +215,7 @@ def test_threads_change_nothing(monkeypatch):
     monkeypatch.setattr("qkd_qiskit.simulator.threads._LEAST_WORK", 0)
     program = random_program(5, num_qubits=5, gates=20)
     readout = outcome_sums(program)
-    sweep = Sweep(program, readout)
+    sweep = KernelAngles(program, readout)
     generator = torch.Generator().manual_seed(0)
     extra = len(program.features)  # all of them products with an input
     threads = torch.get_num_threads()

@@ -8,16 +8,16 @@ import torch
 
 from qkd_qiskit.data.splits import load_data
 from qkd_qiskit.distillation.population import Member
-from qkd_qiskit.distillation.trainer import make_lessons, train_population
+from qkd_qiskit.distillation.trainer import make_distillation_data, train_population
 from qkd_qiskit.recipe import DataSpec, DistillSpec, StudentSpec, TeacherSpec
 from qkd_qiskit.students.class_bins import (
     assign_outcomes,
     bins_of,
     class_distributions,
+    has_class_bins,
     learn_bins,
     outcome_probabilities,
-    shows_outcomes,
-    tell_outcomes,
+    summarize_class_bins,
 )
 from qkd_qiskit.students.factory import load_student, make_student
 from qkd_qiskit.teachers.teacher import make_teacher
@@ -126,7 +126,7 @@ def test_bins_stay_as_they_are_in_training_and_each_member_keeps_its_own(data, t
         student_of(data),
         members,
         starts=[dict(student.named_parameters()) for student in students],
-        lessons=make_lessons(students[0], teacher, data, draws=draws),
+        examples=make_distillation_data(students[0], teacher, data, draws=draws),
         spec=DistillSpec(epochs=2, temperature=1.0, weight_decay=0.1),
     )
     for one, start in zip(trained, students, strict=True):
@@ -161,10 +161,10 @@ def test_class_distributions_are_means_of_the_classes(data):
 def test_what_is_told_of_a_run(data):
     student = student_of(data)
     learn_bins(student, data.pool)
-    told = tell_outcomes(student, {"distilled": student}, data.test)
+    told = summarize_class_bins(student, {"distilled": student}, data.test)
     assert told["bins"] == bins_of(student)
     assert set(told["distributions"]) == {"start", "distilled"}
     assert told["distributions"]["start"] == told["distributions"]["distilled"]
-    assert shows_outcomes(student)
+    assert has_class_bins(student)
     hybrid = replace(SPEC, kind="hybrid", readout="probabilities", head="linear")
-    assert not shows_outcomes(student_of(data, hybrid))
+    assert not has_class_bins(student_of(data, hybrid))

@@ -7,7 +7,7 @@ from qkd_qiskit.circuits.quanvolution import Quanvolution
 from qkd_qiskit.errors import CircuitError, RecipeError, TeacherError
 from qkd_qiskit.recipe import DistillSpec, Recipe, StudentSpec, TeacherSpec
 from qkd_qiskit.students.factory import load_student, make_student
-from qkd_qiskit.students.quanvolutional import FilterStudent
+from qkd_qiskit.students.quanvolutional import QuanvolutionalStudent
 from qkd_qiskit.teachers.architectures import build_teacher
 
 PARAMETERS = {"quanvolution": (33, 5923), "convolution": (15, 5905)}
@@ -65,7 +65,7 @@ def test_a_saved_student_comes_back(kind, tmp_path):
     model, images = student(kind, seed=4), torch.rand(4, 1, 28, 28)
     model.save(tmp_path)
     loaded = load_student(tmp_path)
-    assert isinstance(loaded, FilterStudent)
+    assert isinstance(loaded, QuanvolutionalStudent)
     torch.testing.assert_close(loaded(images), model(images))
 
 

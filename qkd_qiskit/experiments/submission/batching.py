@@ -1,4 +1,4 @@
-"""Trained students on a device: what is sent, in which order, and what it says.
+"""TrainingResult students on a device: what is sent, in which order, and what it says.
 
 The circuits of all students for one image lie side by side in one job, so that a device that drifts
 while it works does so for both arms of a pair alike.

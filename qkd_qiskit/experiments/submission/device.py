@@ -16,12 +16,12 @@ from qkd_qiskit.experiments.run_folder import DEVICES, RunFolder
 from qkd_qiskit.experiments.submission.session_waits import SessionWaits
 from qkd_qiskit.experiments.submission.submission import Place, Submission
 from qkd_qiskit.recipe import RuntimeSpec
-from qkd_qiskit.targets.ibm.account import is_rehearsal
+from qkd_qiskit.targets.ibm.account import is_emulator
 from qkd_qiskit.targets.ibm.connection import RuntimeConnection, connect
 from qkd_qiskit.targets.ibm.job_records import JOURNAL, Totals, read_journal
 from qkd_qiskit.targets.ibm.job_runner import Runner
 from qkd_qiskit.targets.ibm.journal import Journal
-from qkd_qiskit.targets.ibm.retry import Asking, Patience
+from qkd_qiskit.targets.ibm.retry import Asking, RetryPolicy
 
 
 def open_device(name: str, *, options: RuntimeSpec) -> RuntimeConnection:
@@ -59,14 +59,14 @@ def has_sessions(connection: RuntimeConnection) -> bool:
 
 
 def _service_of(connection: RuntimeConnection) -> Asking:
-    return Asking(connection.name, patience=Patience(tries=4), go_on="try again later")
+    return Asking(connection.name, patience=RetryPolicy(tries=4), go_on="try again later")
 
 
 def place_of(connection: RuntimeConnection) -> Place:
     """Whether a connection is to a real device."""
     if connection.local:
         return "simulation"
-    return "rehearsal" if is_rehearsal() else "device"
+    return "rehearsal" if is_emulator() else "device"
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import Any
 from qkd_qiskit.data.splits import load_data
 from qkd_qiskit.distillation.trainer import step_sizes
 from qkd_qiskit.errors import NoAccountError
-from qkd_qiskit.experiments.callbacks import Observer
+from qkd_qiskit.experiments.callbacks import Callback
 from qkd_qiskit.experiments.results import BASELINE, TREATMENT
 from qkd_qiskit.experiments.run_folder import RunFolder
 from qkd_qiskit.experiments.submission.batching import (
@@ -23,8 +23,8 @@ from qkd_qiskit.experiments.submission.batching import (
 )
 from qkd_qiskit.experiments.submission.device import has_sessions, open_device
 from qkd_qiskit.experiments.submission.request import Request, Training, trained_arms, training_spec
-from qkd_qiskit.experiments.submission.students import check_seeds, prepare_exam
-from qkd_qiskit.experiments.submission.training import outcomes_on
+from qkd_qiskit.experiments.submission.students import check_seeds, make_evaluation_set
+from qkd_qiskit.experiments.submission.training import executor_on
 from qkd_qiskit.recipe import DistillSpec, Recipe, RuntimeSpec
 from qkd_qiskit.students.quantum import QuantumStudent
 from qkd_qiskit.students.reductions import TRAINED
@@ -90,7 +90,7 @@ def plan_budget(
     request: Request,
     *,
     training: Training | None = None,
-    observer: Observer | None = None,
+    callback: Callback | None = None,
 ) -> Budget:
     """What a request would cost; nothing is sent and nothing is written.
 
@@ -98,32 +98,34 @@ def plan_budget(
         folder: The run.
         request: What is asked.
         training: How students would be trained there; None = they are evaluated only.
-        observer: Hears of the progress.
+        callback: Hears of the progress.
 
     Raises:
         InputError: As `submit_run`.
     """
-    observer = observer or Observer()
+    callback = callback or Callback()
     recipe = folder.recipe
     folder.ended()
     seeds = check_seeds(folder, request.seeds)
     usual = recipe.runtime.mode if training is None else "session"
     options = replace(recipe.runtime, mode=request.mode or usual)
     shots = request.shots or recipe.shots
-    observer.stage("data")
-    exam = prepare_exam(folder, seeds=seeds, limit=request.limit or recipe.test_limit)
-    student, images = exam.quantum[0][1], _images(recipe)
+    callback.stage("data")
+    evaluation_set = make_evaluation_set(
+        folder, seeds=seeds, limit=request.limit or recipe.test_limit
+    )
+    student, images = evaluation_set.quantum[0][1], _images(recipe)
     can_be_trained = training is not None or {BASELINE, TREATMENT} & set(recipe.arms)
     arms = trained_arms(recipe) if can_be_trained else ()
-    observer.stage(f"connecting to {request.backend}")
+    callback.stage(f"connecting to {request.backend}")
     connection, note = _device(request.backend, options)
     if options.mode == "session" and not has_sessions(connection):
         options, note = replace(options, mode="batch"), "its plan has no sessions: one batch"
     with _dry_target(connection, shots=shots, seed=recipe.seed) as target:
-        observer.stage(f"compiling for {connection.name}")
+        callback.stage(f"compiling for {connection.name}")
         compiled, calibration_date = target.compile(student.circuit), target.calibration_date
         counter = _Counter(target=target, shots=shots, options=options)
-        whole = counter.evaluation(exam.quantum, images=len(exam.split))
+        whole = counter.evaluation(evaluation_set.quantum, images=len(evaluation_set.split))
         trained = []
         for way in _ways(training, weights=len(student.weights)) if arms else ():
             spec = training_spec(recipe, way, backend=request.backend, images=images)
@@ -135,9 +137,9 @@ def plan_budget(
             chosen = next(one for way, one in trained if way == training)
             others = [whole, *others]
             if training.evaluate:
-                ends = [one for one in exam.quantum if one[0][0] in arms]
+                ends = [one for one in evaluation_set.quantum if one[0][0] in arms]
                 begun = [] if training.fresh else ends  # what they began from
-                chosen += counter.evaluation([*ends, *begun], images=len(exam.split))
+                chosen += counter.evaluation([*ends, *begun], images=len(evaluation_set.split))
     return Budget(
         device=connection.name,
         note=note,
@@ -146,8 +148,8 @@ def plan_budget(
         two_qubit_gates=compiled.two_qubit_gates,
         depth=compiled.depth,
         duration_s=compiled.duration_s or 0.0,
-        members=len(exam.quantum),
-        images=len(exam.split),
+        members=len(evaluation_set.quantum),
+        images=len(evaluation_set.split),
         chosen=chosen,
         others=tuple(others),
     )
@@ -186,7 +188,7 @@ class _Counter:
         self, student: QuantumStudent, recipe: Recipe, *, members: int, images: int
     ) -> Estimate:
         """The training of so many students of one shape, on so many images each."""
-        outcomes = outcomes_on(self.target, student, recipe)
+        outcomes = executor_on(self.target, student, recipe)
         # Behind a trained reduction the inputs' angles are shifted too, sample by sample.
         inputs = student.spec.reduction in TRAINED
         compiled = self.target.compile(student.circuit)

@@ -12,14 +12,14 @@ from qkd_qiskit.errors import InputError
 from qkd_qiskit.experiments.evaluation import judge, subset
 from qkd_qiskit.experiments.run_folder import RunFolder
 from qkd_qiskit.experiments.submission.batching import Member
-from qkd_qiskit.experiments.teachers import load_faculty
+from qkd_qiskit.experiments.teachers import load_teachers
 from qkd_qiskit.students.base import Student
 from qkd_qiskit.students.factory import load_student
 from qkd_qiskit.students.quantum import QuantumStudent
 
 
 @dataclass(frozen=True, eq=False)
-class Exam:
+class EvaluationSet:
     """Students and test images.
 
     Attributes:
@@ -70,7 +70,7 @@ class Exam:
             folder.add_evaluation(*member, key=key, figures=asdict(figures))
 
 
-def prepare_exam(folder: RunFolder, *, seeds: Sequence[int], limit: int) -> Exam:
+def make_evaluation_set(folder: RunFolder, *, seeds: Sequence[int], limit: int) -> EvaluationSet:
     """The students of a finished run, and its test images.
 
     Raises:
@@ -87,12 +87,12 @@ def prepare_exam(folder: RunFolder, *, seeds: Sequence[int], limit: int) -> Exam
             "circuit to run on a device"
         )
     data = load_data(recipe.data, seed=recipe.seed)
-    faculty = load_faculty(folder, data)
+    teachers_by_seed = load_teachers(folder, data)
     split, rows = subset(data.test, limit=limit, seed=recipe.seed)
-    return Exam(
+    return EvaluationSet(
         split=split,
         teacher_logits={
-            seed: faculty.by_seed[seed].logits(data.test.images)[rows] for seed in seeds
+            seed: teachers_by_seed.by_seed[seed].logits(data.test.images)[rows] for seed in seeds
         },
         students=students,
     )

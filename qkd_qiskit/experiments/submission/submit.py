@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from qkd_qiskit.errors import BudgetError, CheckpointError
-from qkd_qiskit.experiments.callbacks import Observer
+from qkd_qiskit.experiments.callbacks import Callback
 from qkd_qiskit.experiments.comparisons import compare_arms
 from qkd_qiskit.experiments.experiment import run
 from qkd_qiskit.experiments.results import add_figures, describe_circuit
@@ -33,7 +33,7 @@ from qkd_qiskit.experiments.submission.device import (
 )
 from qkd_qiskit.experiments.submission.late_usage import settled
 from qkd_qiskit.experiments.submission.request import Request, Training
-from qkd_qiskit.experiments.submission.students import check_seeds, prepare_exam
+from qkd_qiskit.experiments.submission.students import check_seeds, make_evaluation_set
 from qkd_qiskit.experiments.submission.submission import (
     Submission,
     begin_or_go_on,
@@ -74,7 +74,7 @@ class Outcome:
     already: bool = False
 
 
-def submit_run(folder: RunFolder, request: Request, *, observer: Observer | None = None) -> Outcome:
+def submit_run(folder: RunFolder, request: Request, *, callback: Callback | None = None) -> Outcome:
     """The trained students of a run on a device, with their figures in its result.json.
 
     What was begun goes on; what is finished is not done again.
@@ -84,13 +84,13 @@ def submit_run(folder: RunFolder, request: Request, *, observer: Observer | None
         SubmissionError: The service failed; the run goes on where it was left.
         BudgetError: The next job would pass the QPU seconds that are allowed.
     """
-    observer = observer or Observer()
+    callback = callback or Callback()
     folder.ended()
-    wanted, connection = _wanted(folder, request, observer=observer)
+    wanted, connection = _wanted(folder, request, callback=callback)
     begun = begin_or_go_on(folder, wanted, again=request.again)
     if begun.finished:
         return Outcome(folder, settled(folder, begun, lambda: connection), begun, already=True)
-    return _finish(folder, _allowed(begun, request), connection, observer=observer)
+    return _finish(folder, _allowed(begun, request), connection, callback=callback)
 
 
 def begin_training(
@@ -99,7 +99,7 @@ def begin_training(
     training: Training,
     *,
     out: str | None = None,
-    observer: Observer | None = None,
+    callback: Callback | None = None,
     command: str = "",
 ) -> RunFolder:
     """The run in which a run's students are trained on a device; `collect_run` trains them.
@@ -111,17 +111,17 @@ def begin_training(
         request: The device, and how it is used.
         training: How its students are trained there.
         out: Folder of the new run; default: beside the run, named after it and the device.
-        observer: Hears of the progress.
+        callback: Hears of the progress.
         command: What was typed, for the report.
 
     Raises:
         InputError: The run, the device or a number is not accepted.
         SubmissionError: The service does not answer.
     """
-    observer = observer or Observer()
+    callback = callback or Callback()
     start.ended()
     recipe = derived_recipe(start, request, training, seeds=check_seeds(start, request.seeds))
-    observer.stage(f"connecting to {request.backend}")
+    callback.stage(f"connecting to {request.backend}")
     connection = open_device(request.backend, options=recipe.runtime)
     check_takes_jobs(connection)
     place = place_of(connection)
@@ -149,14 +149,14 @@ def begin_training(
     return folder
 
 
-def collect_run(folder: RunFolder, *, observer: Observer | None = None) -> list[Outcome]:
+def collect_run(folder: RunFolder, *, callback: Callback | None = None) -> list[Outcome]:
     """Everything that was asked of devices for a run, brought to its end.
 
     Raises:
         CheckpointError: Nothing was submitted.
         SubmissionError: As `submit_run`.
     """
-    observer = observer or Observer()
+    callback = callback or Callback()
     known = find_submissions(folder)
     if not known:
         raise CheckpointError(
@@ -164,34 +164,34 @@ def collect_run(folder: RunFolder, *, observer: Observer | None = None) -> list[
         )
     outcomes = []
     for submission in known:
-        connect = partial(_reconnect, folder, submission, observer=observer)
+        connect = partial(_reconnect, folder, submission, callback=callback)
         if submission.finished:
             result = settled(folder, submission, connect)
             outcomes.append(Outcome(folder, result, submission, already=True))
         else:
-            outcomes.append(_finish(folder, submission, connect(), observer=observer))
+            outcomes.append(_finish(folder, submission, connect(), callback=callback))
     return outcomes
 
 
 def _reconnect(
-    folder: RunFolder, submission: Submission, *, observer: Observer
+    folder: RunFolder, submission: Submission, *, callback: Callback
 ) -> RuntimeConnection:
     """The device that something was submitted to."""
     options = replace(folder.recipe.runtime, mode=submission.mode)
-    observer.stage(f"connecting to {submission.backend}")
+    callback.stage(f"connecting to {submission.backend}")
     connection = open_device(submission.backend, options=options)
     _check_place(folder, submission, connection)
     return connection
 
 
 def _wanted(
-    folder: RunFolder, request: Request, *, observer: Observer
+    folder: RunFolder, request: Request, *, callback: Callback
 ) -> tuple[Submission, RuntimeConnection]:
     """The request with the recipe's values, and its device."""
     recipe = folder.recipe
     mode = request.mode or recipe.runtime.mode
     seeds = check_seeds(folder, request.seeds)
-    observer.stage(f"connecting to {request.backend}")
+    callback.stage(f"connecting to {request.backend}")
     connection = open_device(request.backend, options=replace(recipe.runtime, mode=mode))
     shots, place = request.shots or recipe.shots, place_of(connection)
     wanted = Submission(
@@ -223,13 +223,13 @@ def _finish(
     submission: Submission,
     connection: RuntimeConnection,
     *,
-    observer: Observer,
+    callback: Callback,
 ) -> Outcome:
     """Run what is not run yet, and write figures, result and record."""
     if not read_journal(submission.folder(folder)).totals().pending:
         check_takes_jobs(connection)  # else there are jobs to read, whatever the device does now
     described: dict[str, Any] | None = None
-    with open_runner(folder, submission, connection, watch=observer.jobs) as runner:
+    with open_runner(folder, submission, connection, watch=callback.jobs) as runner:
         target = RuntimeTarget(
             connection.backend,
             runner=runner,
@@ -238,9 +238,9 @@ def _finish(
             seed=folder.recipe.seed,
         )
         if submission.train:
-            train_members(folder, target, observer=observer)
+            train_members(folder, target, callback=callback)
         if submission.evaluate:
-            compiled = _evaluate(folder, submission, runner, target, observer=observer)
+            compiled = _evaluate(folder, submission, runner, target, callback=callback)
             described = {
                 "shots": executed_shots(submission.shots, twirled=runner.options.twirled),
                 "calibration_date": target.calibration_date,
@@ -251,7 +251,7 @@ def _finish(
         mode, calibrated = runner.mode, target.calibration_date
     # After the session is closed: a device is not kept waiting for simulators.
     if submission.train and folder.result is None:
-        run(folder, observer=observer, command=submission.command)
+        run(folder, callback=callback, command=submission.command)
     result = folder.ended()
     if described is not None:
         described["device"] = _device(folder, submission, EVALUATE, mode=mode)
@@ -286,13 +286,13 @@ def _evaluate(
     runner: Runner,
     target: RuntimeTarget,
     *,
-    observer: Observer,
+    callback: Callback,
 ) -> CompiledCircuit:
     """Measure all students, write their figures into the run, and return the first circuit."""
-    observer.stage("data")
-    exam = prepare_exam(folder, seeds=submission.seeds, limit=submission.limit)
-    observer.stage(f"compiling for {submission.backend}")
-    groups = group_students(exam.quantum, target)
+    callback.stage("data")
+    evaluation_set = make_evaluation_set(folder, seeds=submission.seeds, limit=submission.limit)
+    callback.stage(f"compiling for {submission.backend}")
+    groups = group_students(evaluation_set.quantum, target)
     options = runner.options
     if not submission.images_per_job:
         submission = replace(
@@ -306,17 +306,17 @@ def _evaluate(
             ),
         )
     submission.save(folder)
-    observer.stage(submission.name)
+    callback.stage(submission.name)
     logits = measure(
         runner,
         groups,
-        exam.split.images,
+        evaluation_set.split.images,
         submission=submission,
         seed=folder.recipe.seed,
-        observer=observer,
+        callback=callback,
     )
     shots = executed_shots(submission.shots, twirled=options.twirled)
-    exam.grade(folder, logits, key=submission.name, shots=shots)
+    evaluation_set.grade(folder, logits, key=submission.name, shots=shots)
     return groups[0].compiled
 
 
@@ -327,7 +327,7 @@ def measure(
     *,
     submission: Submission,
     seed: int,
-    observer: Observer,
+    callback: Callback,
 ) -> dict[Member, Tensor]:
     """Logits `(images, num_classes)` of every student: all jobs are sent, then collected.
 
@@ -337,7 +337,7 @@ def measure(
         images: Test images.
         submission: Shots, and images of a job.
         seed: Seed of the shots, where a simulator runs the jobs.
-        observer: Hears of the images that are measured.
+        callback: Hears of the images that are measured.
     """
     parts = dict(chunks(len(images), per_job=submission.images_per_job))
     found: dict[str, dict[Member, Tensor]] = {}
@@ -351,7 +351,7 @@ def measure(
             found[key] = {}
             for group, counts in zip(groups, runner.collect(key), strict=True):
                 found[key] |= group.logits(counts)
-            observer.evaluated(parts[key].stop - parts[key].start, total=len(images))
+            callback.evaluated(parts[key].stop - parts[key].start, total=len(images))
 
     sent: list[str] = []
     for key in parts:

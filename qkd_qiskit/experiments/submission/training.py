@@ -18,17 +18,17 @@ from torch import Tensor
 
 from qkd_qiskit.data.splits import load_data
 from qkd_qiskit.errors import CheckpointError, StorageError
-from qkd_qiskit.experiments.callbacks import Observer
+from qkd_qiskit.experiments.callbacks import Callback
 from qkd_qiskit.experiments.comparisons import BEFORE
 from qkd_qiskit.experiments.run_folder import CIRCUIT, RECIPE, RunFolder, numbered_paths
 from qkd_qiskit.experiments.submission.request import Request, Training, trained_arms, training_spec
-from qkd_qiskit.experiments.tasks import Cell, Scene, is_trained, train_cell
-from qkd_qiskit.experiments.teachers import load_faculty, teacher_files
+from qkd_qiskit.experiments.tasks import RunContext, TrainingTask, is_trained, train_task
+from qkd_qiskit.experiments.teachers import load_teachers, teacher_files
 from qkd_qiskit.recipe import Recipe
 from qkd_qiskit.students.factory import load_student
 from qkd_qiskit.students.quantum import QuantumStudent
 from qkd_qiskit.targets.gradients import parameter_shift, spsa
-from qkd_qiskit.targets.gradients.base import SampledOutcomes
+from qkd_qiskit.targets.gradients.base import SampledExecutor
 from qkd_qiskit.targets.ibm.target import RuntimeTarget
 
 TRAIN = "train/"
@@ -94,7 +94,7 @@ def derive_run(start: RunFolder, recipe: Recipe, *, out: str | None, name: str) 
     raise AssertionError
 
 
-def train_members(run: RunFolder, target: RuntimeTarget, *, observer: Observer) -> None:
+def train_members(run: RunFolder, target: RuntimeTarget, *, callback: Callback) -> None:
     """Train the students of a derived run on a device, unless they are.
 
     Raises:
@@ -102,31 +102,31 @@ def train_members(run: RunFolder, target: RuntimeTarget, *, observer: Observer) 
         BudgetError: The next job would pass the QPU seconds that are allowed.
     """
     recipe = run.recipe
-    cell = training_cell(recipe)
-    if is_trained(run, cell):
+    task = training_task(recipe)
+    if is_trained(run, task):
         return
-    observer.stage("data")
+    callback.stage("data")
     data = load_data(recipe.data, seed=recipe.seed)
-    faculty = load_faculty(run, data)
-    observer.stage(f"compiling for {target.name}")
-    scene = Scene(
+    teachers_by_seed = load_teachers(run, data)
+    callback.stage(f"compiling for {target.name}")
+    context = RunContext(
         folder=run,
         data=data,
-        faculty=faculty,
+        teachers_by_seed=teachers_by_seed,
         targets=(),
-        outcomes=lambda student: outcomes_on(target, student, recipe),
-        starts=_starts(run, cell),
+        executor=lambda student: executor_on(target, student, recipe),
+        starts=_starts(run, task),
     )
-    observer.stage(f"training on {target.name}")
-    train_cell(scene, cell, observer=observer)
+    callback.stage(f"training on {target.name}")
+    train_task(context, task, callback=callback)
 
 
-def training_cell(recipe: Recipe) -> Cell:
+def training_task(recipe: Recipe) -> TrainingTask:
     """The students that are trained, as one population."""
-    return Cell("students", trained_arms(recipe), recipe.member_seeds)
+    return TrainingTask("students", trained_arms(recipe), recipe.member_seeds)
 
 
-def outcomes_on(target: RuntimeTarget, student: QuantumStudent, recipe: Recipe) -> SampledOutcomes:
+def executor_on(target: RuntimeTarget, student: QuantumStudent, recipe: Recipe) -> SampledExecutor:
     """A student's circuit on a device, differentiable as the recipe says."""
     compiled, spec = target.compile(student.circuit), recipe.distill
     if spec.gradient == "spsa":
@@ -134,12 +134,12 @@ def outcomes_on(target: RuntimeTarget, student: QuantumStudent, recipe: Recipe) 
     return parameter_shift(target, compiled, shifted=spec.shifted_weights, seed=recipe.seed)
 
 
-def _starts(run: RunFolder, cell: Cell) -> dict[tuple[str, int], Mapping[str, Tensor]]:
+def _starts(run: RunFolder, task: TrainingTask) -> dict[tuple[str, int], Mapping[str, Tensor]]:
     if not set(BEFORE.values()) & set(run.recipe.arms):
         return {}
     return {
         (arm, seed): dict(load_student(run.member(BEFORE[arm], seed)).named_parameters())
-        for arm, seed in cell.members
+        for arm, seed in task.members
     }
 
 

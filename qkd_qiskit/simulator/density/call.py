@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from qkd_qiskit.simulator.density import kernel as noisy_kernel
-from qkd_qiskit.simulator.density.plan import NoisyPlan, NoisySweep
+from qkd_qiskit.simulator.density.plan import NoisyAngleMap, NoisyPlan
 from qkd_qiskit.simulator.kernel.angles import Array
 from qkd_qiskit.simulator.kernel.llvm import ROW_BYTES
 from qkd_qiskit.simulator.memory import empty_rows, require_memory
@@ -33,7 +33,7 @@ class NoisyCall:
         finite: Whether all inputs and values were finite, once it ran.
     """
 
-    sweep: NoisySweep
+    sweep: NoisyAngleMap
     plan: NoisyPlan
     turns: tuple[Array, Array, Array, Array]
     members: int
@@ -41,7 +41,7 @@ class NoisyCall:
     finite: bool = True
 
     @classmethod
-    def of(cls, sweep: NoisySweep, inputs: Tensor, weights: Tensor) -> NoisyCall:
+    def of(cls, sweep: NoisyAngleMap, inputs: Tensor, weights: Tensor) -> NoisyCall:
         """Return the call for tensors that both have a members dimension, or neither."""
         features, weight = inputs.detach().numpy(), weights.detach().numpy()
         if weight.ndim == 1:

@@ -51,7 +51,7 @@ class NoisyPlan:
     fields: tuple[Any, ...]
 
 
-class NoisySweep:
+class NoisyAngleMap:
     """A program and what is read out of it, made ready for the kernel.
 
     Args:

@@ -21,7 +21,7 @@ from qkd_qiskit.simulator.run import kernel_works
 from qkd_qiskit.simulator.statevector import RequireFinite
 
 if TYPE_CHECKING:
-    from qkd_qiskit.simulator.density.plan import NoisySweep
+    from qkd_qiskit.simulator.density.plan import NoisyAngleMap
 
 _MAX_READOUT = 2**24  # numbers in the outputs' Pauli vectors, which the kernel keeps
 _MAX_SWEEPS = 8  # outputs whose tables are kept per program
@@ -108,11 +108,11 @@ def _constant(outputs: Tensor) -> bool:
     return not wrapped and not outputs.requires_grad and outputs.device.type == "cpu"
 
 
-def _sweep(program: DensityProgram, outputs: Tensor | None) -> NoisySweep:
+def _sweep(program: DensityProgram, outputs: Tensor | None) -> NoisyAngleMap:
     """Return what the kernel needs, made once per outputs."""
-    from qkd_qiskit.simulator.density.plan import NoisySweep
+    from qkd_qiskit.simulator.density.plan import NoisyAngleMap
 
-    kept: dict[Any, NoisySweep] = program.tables.get("sweeps", dict)
+    kept: dict[Any, NoisyAngleMap] = program.tables.get("sweeps", dict)
     given = None if outputs is None else outputs.numpy()
     key = None if given is None else (given.shape, given.dtype.str, given.tobytes())
     found = kept.get(key)
@@ -123,5 +123,5 @@ def _sweep(program: DensityProgram, outputs: Tensor | None) -> NoisySweep:
         if given is not None:
             readout = given.T.astype(np.float64) @ readout
         reference = functools.partial(torch_values, program, outputs=outputs)
-        found = kept[key] = NoisySweep(program, readout, reference)
+        found = kept[key] = NoisyAngleMap(program, readout, reference)
     return found

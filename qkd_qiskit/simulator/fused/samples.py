@@ -19,7 +19,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Lessons as the fused kernel takes them; `FusedStep.samples` makes them.
+    """DistillationData as the fused kernel takes them; `FusedStep.samples` makes them.
 
     Attributes:
         kind: What runs start from: the `ground` state, or given `real` or `complex` states.

@@ -22,7 +22,7 @@ from qkd_qiskit.errors import CheckpointError, CircuitError, InputError
 from qkd_qiskit.simulator.angles import AngleMap
 from qkd_qiskit.simulator.connector import CompiledConnector
 from qkd_qiskit.simulator.fused.samples import Array, Samples, as_array, make_samples
-from qkd_qiskit.simulator.kernel.angles import Sweep
+from qkd_qiskit.simulator.kernel.angles import KernelAngles
 from qkd_qiskit.simulator.memory import empty_rows, require_memory
 from qkd_qiskit.simulator.program import Program
 from qkd_qiskit.simulator.readout import Readout
@@ -126,7 +126,7 @@ class FusedStep:
         numbers = (objective.factor, objective.smallest, objective.added)
         own = objective.student_temperature or objective.temperature
         self._rule = (bool(objective.logarithm), *(kind(number) for number in (*numbers, own)))
-        self._whole, self._rest = Sweep(program, readout), Sweep(rest, readout)
+        self._whole, self._rest = KernelAngles(program, readout), KernelAngles(rest, readout)
         self._kernel = train
         self._workers: dict[tuple[str, int], _Worker] = {}
 
@@ -138,7 +138,7 @@ class FusedStep:
         inputs: ArrayLike | Tensor | None = None,
         states: ArrayLike | Tensor | None = None,
     ) -> Samples:
-        """Return lessons, prepared once for many steps.
+        """Return examples, prepared once for many steps.
 
         Every argument may have a leading dimension of members, or none to be shared by all.
 
@@ -291,7 +291,9 @@ class _Worker:
         cost_per_sample: Row updates, about.
     """
 
-    def __init__(self, sweep: Sweep, kind: str, *, batch_size: int, dtype: np.dtype[Any]) -> None:
+    def __init__(
+        self, sweep: KernelAngles, kind: str, *, batch_size: int, dtype: np.dtype[Any]
+    ) -> None:
         from qkd_qiskit.simulator.kernel.llvm import ROW_BYTES
 
         program = sweep.program

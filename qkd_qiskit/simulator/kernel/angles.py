@@ -80,7 +80,7 @@ def _add(total: Array, part: Array) -> None:
     total += part if total.shape[0] == part.shape[0] else part.sum(axis=0, keepdims=True)
 
 
-class Sweep:
+class KernelAngles:
     """A program and a readout, made ready for the kernel."""
 
     def __init__(self, program: Program, readout: Readout) -> None:

@@ -16,12 +16,12 @@ from torch.autograd.function import once_differentiable
 
 from qkd_qiskit.errors import InputError
 from qkd_qiskit.simulator.density.call import NoisyCall
-from qkd_qiskit.simulator.density.plan import NoisySweep
-from qkd_qiskit.simulator.kernel.angles import Sweep
+from qkd_qiskit.simulator.density.plan import NoisyAngleMap
+from qkd_qiskit.simulator.kernel.angles import KernelAngles
 from qkd_qiskit.simulator.kernel.call import Call
 
 Tensors = tuple[Tensor, Tensor, Tensor | None]
-AnySweep = Sweep | NoisySweep
+AnySweep = KernelAngles | NoisyAngleMap
 AnyCall = Call | NoisyCall
 _RANKS = (2, 1, 2, 2)  # of inputs, weights, given states and output values, without members
 
@@ -52,7 +52,7 @@ def _values(sweep: AnySweep, keep: bool, tensors: Sequence[Tensor | None]) -> Te
 
 
 def _call(sweep: AnySweep, tensors: Tensors) -> AnyCall:
-    if isinstance(sweep, NoisySweep):
+    if isinstance(sweep, NoisyAngleMap):
         return NoisyCall.of(sweep, *tensors[:2])
     return Call.of(sweep, *tensors)
 

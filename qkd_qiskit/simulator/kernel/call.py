@@ -16,7 +16,7 @@ from torch import Tensor
 
 from qkd_qiskit.simulator.kernel import backward as adjoint
 from qkd_qiskit.simulator.kernel import forward as kernels
-from qkd_qiskit.simulator.kernel.angles import Array, Sweep
+from qkd_qiskit.simulator.kernel.angles import Array, KernelAngles
 from qkd_qiskit.simulator.kernel.llvm import ROW_BYTES
 from qkd_qiskit.simulator.kernel.plan import Plan
 from qkd_qiskit.simulator.memory import empty_rows
@@ -45,7 +45,7 @@ class Call:
         finite: Whether all output values were finite, once it ran.
     """
 
-    sweep: Sweep
+    sweep: KernelAngles
     plan: Plan
     fields: tuple[Any, ...]
     shared: Array
@@ -59,7 +59,9 @@ class Call:
     finite: bool = True
 
     @classmethod
-    def of(cls, sweep: Sweep, inputs: Tensor, weights: Tensor, states: Tensor | None) -> Call:
+    def of(
+        cls, sweep: KernelAngles, inputs: Tensor, weights: Tensor, states: Tensor | None
+    ) -> Call:
         """Return the call for tensors that all have a members dimension, or none of them."""
         kind = "ground" if states is None else "complex" if states.is_complex() else "real"
         plan, fields = sweep.plan(kind)

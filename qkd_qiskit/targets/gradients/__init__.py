@@ -4,7 +4,7 @@ Three ways to train a circuit on a target, with one face: a callable from inputs
 and weights (num_weights,) to probabilities (batch, 2**num_qubits), little-endian. All run under
 `torch.func.vmap`, over stacked weights and inputs; with shots, all members go into one PUB.
 
-- `noisy_outcomes`: exact, by automatic differentiation of the device's density matrix.
+- `noisy_executor`: exact, by automatic differentiation of the device's density matrix.
 - `parameter_shift`: an unbiased gradient from shots, at two circuits per angle and sample.
 - `spsa`: a noisy gradient from shots, at two circuits per sample.
 """
@@ -13,21 +13,21 @@ from collections.abc import Sequence
 
 from qkd_qiskit.targets.base import Target
 from qkd_qiskit.targets.compiled_circuit import CompiledCircuit
-from qkd_qiskit.targets.gradients.base import Cost, NoisyOutcomes
-from qkd_qiskit.targets.gradients.parameter_shift import ShiftedOutcomes
+from qkd_qiskit.targets.gradients.base import Cost, NoisyExecutor
+from qkd_qiskit.targets.gradients.parameter_shift import ParameterShiftExecutor
 from qkd_qiskit.targets.gradients.spsa import (
     PERTURBATION,
     PERTURBATION_DECAY,
-    PerturbedOutcomes,
+    SPSAExecutor,
     spsa_gradient,
 )
 
-__all__ = ["Cost", "noisy_outcomes", "parameter_shift", "spsa", "spsa_gradient"]
+__all__ = ["Cost", "noisy_executor", "parameter_shift", "spsa", "spsa_gradient"]
 
 
-def noisy_outcomes(
+def noisy_executor(
     compiled: CompiledCircuit, *, inputs: Sequence[str] | None = None
-) -> NoisyOutcomes:
+) -> NoisyExecutor:
     """Return a circuit's exact probabilities under its device's noise, as a torch function.
 
     Any float dtype and torch device, twice differentiable. Readout errors are part of the noise;
@@ -41,7 +41,7 @@ def noisy_outcomes(
     Raises:
         TargetError: the circuit was compiled for a target without noise, or uses more qubits.
     """
-    return NoisyOutcomes(compiled, inputs)
+    return NoisyExecutor(compiled, inputs)
 
 
 def parameter_shift(
@@ -53,7 +53,7 @@ def parameter_shift(
     cost: Cost | None = None,
     shifted: int | None = None,
     seed: int = 0,
-) -> ShiftedOutcomes:
+) -> ParameterShiftExecutor:
     """Return a circuit's probabilities on a target, differentiable by parameter shifts.
 
     Forward is one call of the target, and backward another one with all shifted circuits of the
@@ -63,7 +63,7 @@ def parameter_shift(
     Args:
         target: where the circuit runs.
         compiled: what its `compile` returned.
-        inputs: as in `noisy_outcomes`.
+        inputs: as in `noisy_executor`.
         shots: shots per circuit; default: the target's.
         cost: counter to add to; default: a new one.
         shifted: weights that a step shifts, drawn at random for each step; their derivatives are
@@ -74,7 +74,7 @@ def parameter_shift(
         TargetError: a parameter has no shift rule.
         InputError: `shifted` is out of range.
     """
-    return ShiftedOutcomes(
+    return ParameterShiftExecutor(
         target, compiled, inputs=inputs, shots=shots, cost=cost, shifted=shifted, seed=seed
     )
 
@@ -89,7 +89,7 @@ def spsa(
     perturbation: float = PERTURBATION,
     decay: float = PERTURBATION_DECAY,
     seed: int = 0,
-) -> PerturbedOutcomes:
+) -> SPSAExecutor:
     """Return a circuit's probabilities on a target, differentiable by simultaneous perturbation.
 
     Forward evaluates each sample at two points, +c and -c along a random direction, in one call of
@@ -103,7 +103,7 @@ def spsa(
     Args:
         target: where the circuit runs.
         compiled: what its `compile` returned.
-        inputs: as in `noisy_outcomes`.
+        inputs: as in `noisy_executor`.
         shots: shots per circuit; default: the target's.
         cost: counter to add to; default: a new one.
         perturbation: c in radians at the first step.
@@ -113,7 +113,7 @@ def spsa(
     Raises:
         InputError: perturbation or decay is out of range.
     """
-    return PerturbedOutcomes(
+    return SPSAExecutor(
         target,
         compiled,
         inputs=inputs,

@@ -68,8 +68,8 @@ class Outcomes:
         raise NotImplementedError
 
 
-class NoisyOutcomes(Outcomes):
-    """See `gradients.noisy_outcomes`."""
+class NoisyExecutor(Outcomes):
+    """See `gradients.noisy_executor`."""
 
     def __init__(self, compiled: CompiledCircuit, inputs: Sequence[str] | None):
         super().__init__(compiled, inputs)
@@ -87,7 +87,7 @@ class NoisyOutcomes(Outcomes):
         return noisy_probabilities(self.program, inputs, weights)
 
 
-class SampledOutcomes(Outcomes):
+class SampledExecutor(Outcomes):
     """What the gradients from shots share: a target that is called with rows of values."""
 
     def __init__(
@@ -163,7 +163,7 @@ class SampledFunction(torch.autograd.Function):
     """Probabilities without a gradient; inputs (batch, ...), weights (1 or batch, ...)."""
 
     @staticmethod
-    def forward(inputs: Tensor, weights: Tensor, outcomes: SampledOutcomes) -> Tensor:
+    def forward(inputs: Tensor, weights: Tensor, outcomes: SampledExecutor) -> Tensor:
         """Return probabilities (batch, 2**num_qubits) from one call of the target."""
         rows = outcomes.values(inputs, weights.expand(len(inputs), -1))
         return torch.from_numpy(outcomes.run(rows)).to(weights)
@@ -179,7 +179,7 @@ class SampledFunction(torch.autograd.Function):
 
 
 def gradients(
-    outcomes: SampledOutcomes, slopes: NDArray[np.float64], inputs: Tensor, weights: Tensor
+    outcomes: SampledExecutor, slopes: NDArray[np.float64], inputs: Tensor, weights: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return the gradients by inputs and by weights, summed over a batch that shares them."""
     of_inputs, of_weights = outcomes.split(slopes)

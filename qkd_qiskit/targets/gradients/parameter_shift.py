@@ -22,8 +22,8 @@ from torch.autograd.function import Function, once_differentiable
 from qkd_qiskit.errors import InputError, TargetError
 from qkd_qiskit.recipe.seeds import generator
 from qkd_qiskit.targets.gradients.base import (
+    SampledExecutor,
     SampledFunction,
-    SampledOutcomes,
     gradients,
     members_as_rows,
 )
@@ -114,7 +114,7 @@ def _rule(name: str, entries: list[tuple[float, float]]) -> ShiftRule:
     return ShiftRule.of(count, spacing=spacing)
 
 
-class ShiftedOutcomes(SampledOutcomes):
+class ParameterShiftExecutor(SampledExecutor):
     """See `gradients.parameter_shift`."""
 
     def __init__(self, *given: Any, shifted: int | None, seed: int, **options: Any):
@@ -184,7 +184,7 @@ class _ParameterShift(Function):
     """As `SampledFunction`, with a gradient."""
 
     @staticmethod
-    def forward(inputs: Tensor, weights: Tensor, outcomes: ShiftedOutcomes) -> Tensor:
+    def forward(inputs: Tensor, weights: Tensor, outcomes: ParameterShiftExecutor) -> Tensor:
         return SampledFunction.forward(inputs, weights, outcomes)
 
     @staticmethod
@@ -196,7 +196,7 @@ class _ParameterShift(Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         inputs, weights = ctx.saved_tensors
-        outcomes: ShiftedOutcomes = ctx.outcomes
+        outcomes: ParameterShiftExecutor = ctx.outcomes
         wanted: set[str] = set()
         drawn = outcomes.drawn(outcomes.cost.steps)
         for needed, names in zip(ctx.needs_input_grad[:2], (outcomes.inputs, drawn), strict=True):

@@ -17,8 +17,8 @@ from torch.autograd.function import once_differentiable
 from qkd_qiskit.errors import InputError
 from qkd_qiskit.recipe.seeds import generator
 from qkd_qiskit.targets.gradients.base import (
+    SampledExecutor,
     SampledFunction,
-    SampledOutcomes,
     gradients,
     members_as_rows,
 )
@@ -104,7 +104,7 @@ def spsa_gradient(
         return (slopes[:, None] * signs).mean(dim=0), values.mean()
 
 
-class PerturbedOutcomes(SampledOutcomes):
+class SPSAExecutor(SampledExecutor):
     """See `gradients.spsa`."""
 
     def __init__(self, *given: Any, perturbation: float, decay: float, seed: int, **options: Any):
@@ -133,7 +133,7 @@ class _Perturbation(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        inputs: Tensor, weights: Tensor, outcomes: PerturbedOutcomes
+        inputs: Tensor, weights: Tensor, outcomes: SPSAExecutor
     ) -> tuple[Tensor, Tensor, Tensor]:
         rows = outcomes.values(inputs, weights.expand(len(inputs), -1))
         step = outcomes.cost.steps

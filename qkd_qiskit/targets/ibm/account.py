@@ -22,7 +22,7 @@ from qkd_qiskit.targets.ibm.client import (
     no_token,
     quiet_client,
 )
-from qkd_qiskit.targets.ibm.retry import Asking, Patience
+from qkd_qiskit.targets.ibm.retry import Asking, RetryPolicy
 from qkd_qiskit.targets.ibm.service_errors import Fault, hide
 
 logger = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ URL = "QKD_RUNTIME_URL"
 _IAM = "https://iam.cloud.ibm.com"
 
 
-def real_backend(name: str, *, patience: Patience | None = None) -> Any:
+def real_backend(name: str, *, patience: RetryPolicy | None = None) -> Any:
     """Return a device of the user's account, such as ``ibm_torino``, with its calibration.
 
     Args:
@@ -42,7 +42,7 @@ def real_backend(name: str, *, patience: Patience | None = None) -> Any:
         TargetError: there is no account, it cannot be used, or it has no such device.
         SubmissionError: the service does not answer.
     """
-    service = Asking(name, patience=patience or Patience(tries=4), go_on="try again later")
+    service = Asking(name, patience=patience or RetryPolicy(tries=4), go_on="try again later")
     account = service.ask("opening the account", lambda: ask_client(open_account))
 
     def device() -> Any:
@@ -213,7 +213,7 @@ def _rehearsal() -> dict[str, Any]:
     }
 
 
-def is_rehearsal() -> bool:
+def is_emulator() -> bool:
     """Return whether the client talks to a rehearsal on this machine."""
     return bool(os.environ.get(URL))
 

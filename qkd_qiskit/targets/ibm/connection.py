@@ -18,7 +18,7 @@ from qkd_qiskit.errors import TargetError
 from qkd_qiskit.recipe import Mode, RuntimeSpec
 from qkd_qiskit.targets.ibm.account import (
     instances_of,
-    is_rehearsal,
+    is_emulator,
     plan_of,
     real_backend,
 )
@@ -26,7 +26,7 @@ from qkd_qiskit.targets.ibm.client import ask_client
 from qkd_qiskit.targets.ibm.isa_check import check_pubs
 from qkd_qiskit.targets.ibm.job_plan import Pub, executed_shots
 from qkd_qiskit.targets.ibm.protocols import Job, JobState
-from qkd_qiskit.targets.ibm.retry import Patience
+from qkd_qiskit.targets.ibm.retry import RetryPolicy
 from qkd_qiskit.targets.ibm.service_errors import Fault, scrub
 from qkd_qiskit.targets.ibm.usage_model import device_timing, job_seconds
 from qkd_qiskit.targets.sampling import count_outcomes
@@ -39,7 +39,7 @@ _RESULT_TIMEOUT_S = 120.0
 
 
 def connect(
-    device: Any, *, options: RuntimeSpec | None = None, patience: Patience | None = None
+    device: Any, *, options: RuntimeSpec | None = None, patience: RetryPolicy | None = None
 ) -> RuntimeConnection:
     """Return a connection to a device.
 
@@ -70,7 +70,7 @@ class RuntimeConnection:
         self.account: Any = getattr(backend, "service", None)
         """The client's service; None in local testing mode."""
         self.local = self.account is None
-        place = "local" if self.local else "rehearsal" if is_rehearsal() else "device"
+        place = "local" if self.local else "rehearsal" if is_emulator() else "device"
         self.identity = "/".join(
             [
                 self.name,
@@ -245,7 +245,7 @@ class RuntimeConnection:
             options["max_execution_time"] = spec.max_execution_time
         if seed is not None and self.local:
             options["simulator"] = {"seed_simulator": seed}
-        elif seed is not None and is_rehearsal():
+        elif seed is not None and is_emulator():
             options["environment"]["job_tags"].append(f"seed:{seed}")
         return options
 

@@ -23,10 +23,10 @@ from qkd_qiskit.recipe import Mode, RuntimeSpec
 from qkd_qiskit.targets.ibm.job_plan import JobPlan, Limits, Pub, plan_jobs, pubs_digest
 from qkd_qiskit.targets.ibm.journal import JobRecord, Journal, check_key
 from qkd_qiskit.targets.ibm.protocols import Connection, Job, JobState
-from qkd_qiskit.targets.ibm.retry import Asking, Patience
+from qkd_qiskit.targets.ibm.retry import Asking, RetryPolicy
 from qkd_qiskit.targets.ibm.service_errors import Fault
 from qkd_qiskit.targets.ibm.sessions import SessionKeeper
-from qkd_qiskit.targets.ibm.usage import Bills
+from qkd_qiskit.targets.ibm.usage import Usage
 
 logger = logging.getLogger(__name__)
 Counts = list[NDArray[np.int64]]
@@ -54,7 +54,7 @@ class Runner:
         *,
         journal: Journal,
         options: RuntimeSpec | None = None,
-        patience: Patience | None = None,
+        patience: RetryPolicy | None = None,
         estimate: Callable[[Sequence[Pub]], float] | None = None,
         max_qpu_seconds: float | None = None,
         go_on: str = "run the same command again to go on",
@@ -79,14 +79,14 @@ class Runner:
         self.connection, self.journal = connection, journal
         self.options = options or RuntimeSpec()
         self.limits = Limits(max_executions=self.options.max_executions)
-        self.patience = patience or Patience()
+        self.patience = patience or RetryPolicy()
         self.estimate = estimate or connection.estimate
         self.max_qpu_seconds, self.go_on = max_qpu_seconds, go_on
         self._service = Asking(connection.name, patience=self.patience, go_on=go_on)
         self._session = SessionKeeper(
             connection, journal=journal, service=self._service, mode=self.options.mode
         )
-        self._bills = Bills(connection, journal=journal, service=self._service)
+        self._bills = Usage(connection, journal=journal, service=self._service)
         self._tasks: dict[str, list[_Task]] = {}
         self._jobs: dict[str, Job] = {}
         self._sent_again: set[str] = set()

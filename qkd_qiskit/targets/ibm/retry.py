@@ -15,7 +15,7 @@ Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Patience:
+class RetryPolicy:
     """How long a service is waited for; times in seconds.
 
     Attributes:
@@ -55,7 +55,7 @@ class Patience:
 class Asking:
     """Asks one service, again after faults that may pass."""
 
-    def __init__(self, name: str, *, patience: Patience, go_on: str) -> None:
+    def __init__(self, name: str, *, patience: RetryPolicy, go_on: str) -> None:
         self.name, self.patience, self.go_on = name, patience, go_on
 
     def ask(self, what: str, ask: Callable[[], Answer]) -> Answer:

@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 _ROUNDS = 4
 
 
-class Bills:
+class Usage:
     """Writes into a journal what a service bills; a service may tell it some time after the job."""
 
     def __init__(self, connection: Connection, *, journal: Journal, service: Asking) -> None:

@@ -1,4 +1,4 @@
-"""Trained students on a device: what is sent is what was said, and nothing is sent twice."""
+"""TrainingResult students on a device: what is sent is what was said, and nothing is sent twice."""
 
 import json
 import shutil
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from qkd_qiskit.errors import BudgetError, CheckpointError, InputError, TargetError
-from qkd_qiskit.experiments.callbacks import Observer
+from qkd_qiskit.experiments.callbacks import Callback
 from qkd_qiskit.experiments.evaluation import target_logits
 from qkd_qiskit.experiments.run_folder import RunFolder
 from qkd_qiskit.experiments.submission import Request, collect_run, plan_budget, submit_run
@@ -19,7 +19,7 @@ from qkd_qiskit.experiments.submission.batching import (
     group_students,
     images_per_job,
 )
-from qkd_qiskit.experiments.submission.students import prepare_exam
+from qkd_qiskit.experiments.submission.students import make_evaluation_set
 from qkd_qiskit.experiments.submission.submission import find_submissions
 from qkd_qiskit.recipe.parsing import dump_recipe, load_recipe
 from qkd_qiskit.recipe.seeds import derive_seed
@@ -34,7 +34,7 @@ from qkd_qiskit.targets.sampling import sample_probabilities
 NAME = "ibm_manila:rehearsal"
 
 
-class Stopping(Observer):
+class Stopping(Callback):
     """Interrupts after so many jobs are done."""
 
     def __init__(self, done):
@@ -45,7 +45,7 @@ class Stopping(Observer):
             raise KeyboardInterrupt
 
 
-class StoppingOnceSent(Observer):
+class StoppingOnceSent(Callback):
     """Interrupts after a job is sent."""
 
     def jobs(self, totals):
@@ -66,13 +66,13 @@ def measured(result, name=NAME):
 
 class TestWhatIsSent:
     def test_students_of_one_image_lie_side_by_side(self, run_copy):
-        exam = prepare_exam(run_copy, seeds=(0, 1), limit=10)
+        evaluation_set = make_evaluation_set(run_copy, seeds=(0, 1), limit=10)
         target = Target.parse("exact")
-        (group,) = group_students(exam.quantum, target)
+        (group,) = group_students(evaluation_set.quantum, target)
         assert group.members == tuple(
             (arm, seed) for seed in (0, 1) for arm in ("label_only", "distilled")
         )
-        pub = group.pub(exam.split.images[:3], shots=50)
+        pub = group.pub(evaluation_set.split.images[:3], shots=50)
         assert pub.values.shape == (3 * 4, len(group.compiled.parameters))
         weights = [name.startswith("w_") for name in group.compiled.parameters]
         for place, student in enumerate(group.students):
@@ -81,19 +81,19 @@ class TestWhatIsSent:
             assert np.array_equal(own, np.tile(expected, (3, 1)))
 
     def test_counts_become_the_logits_of_their_students(self, run_copy):
-        exam = prepare_exam(run_copy, seeds=(0, 1), limit=10)
+        evaluation_set = make_evaluation_set(run_copy, seeds=(0, 1), limit=10)
         target = Target.parse("exact")
-        (group,) = group_students(exam.quantum, target)
-        images = exam.split.images
+        (group,) = group_students(evaluation_set.quantum, target)
+        images = evaluation_set.split.images
         rows = target.probabilities(group.compiled, group.pub(images, shots=1).values)
         found = group.logits(np.round(rows * 2**40).astype(np.int64))
-        for member, student in exam.quantum:
+        for member, student in evaluation_set.quantum:
             expected = target_logits(student, images, target=target)
             torch.testing.assert_close(found[member], expected, rtol=0, atol=1e-5)
 
     def test_a_job_holds_whole_images_within_its_limits(self, run_copy):
-        exam = prepare_exam(run_copy, seeds=(0, 1), limit=10)
-        groups = group_students(exam.quantum, Target.parse("fake_manila"))
+        evaluation_set = make_evaluation_set(run_copy, seeds=(0, 1), limit=10)
+        groups = group_students(evaluation_set.quantum, Target.parse("fake_manila"))
         executions = 4 * 50
         for most, expected in ((executions * 3 + 199, 3), (executions, 1)):
             limits = Limits(max_executions=most)
@@ -135,10 +135,10 @@ def test_figures_are_those_of_the_local_simulator(run_copy, rehearsal):
     rehearsal()
     outcome = submit_run(run_copy, Request(backend="ibm_manila", shots=400, mode="job"))
     name = f"{NAME}@400"
-    exam = prepare_exam(run_copy, seeds=(0, 1), limit=10)
+    evaluation_set = make_evaluation_set(run_copy, seeds=(0, 1), limit=10)
     target = Target.parse("fake_manila", shots=400, seed=run_copy.recipe.seed)
-    (group,) = group_students(exam.quantum, target)
-    pub = group.pub(exam.split.images, shots=400)
+    (group,) = group_students(evaluation_set.quantum, target)
+    pub = group.pub(evaluation_set.split.images, shots=400)
     program = group.compiled.program
     rows = sample_probabilities(
         program.noisy.circuit,
@@ -150,7 +150,7 @@ def test_figures_are_those_of_the_local_simulator(run_copy, rehearsal):
     )
     logits = group.logits(np.round(rows * 400).astype(np.int64))
     for (arm, seed), found in logits.items():
-        hits = found.argmax(dim=1) == exam.split.labels
+        hits = found.argmax(dim=1) == evaluation_set.split.labels
         place = outcome.result["seeds"].index(seed)
         assert outcome.result["arms"][arm][name]["accuracy"][place] == pytest.approx(
             float(hits.double().mean())
@@ -179,7 +179,7 @@ def test_one_that_was_stopped_ends_alike(done, go_on, run_copy, rehearsal, tmp_p
     run = with_runtime(run_copy, max_executions=700)
     server, request = rehearsal(), Request(backend="ibm_manila")
     with pytest.raises(KeyboardInterrupt):
-        submit_run(run, request, observer=Stopping(done))
+        submit_run(run, request, callback=Stopping(done))
     assert not find_submissions(run)[0].finished
     run = RunFolder.open(run.path)
     if go_on == "collect":
@@ -254,7 +254,7 @@ def test_what_was_begun_with_other_numbers_is_finished_first(run_copy, rehearsal
     run = with_runtime(run_copy, max_executions=700)
     rehearsal()
     with pytest.raises(KeyboardInterrupt):
-        submit_run(run, Request(backend="ibm_manila"), observer=Stopping(1))
+        submit_run(run, Request(backend="ibm_manila"), callback=Stopping(1))
     with pytest.raises(InputError, match="finish it first: qkd collect"):
         submit_run(run, Request(backend="ibm_manila", limit=5))
 
@@ -263,8 +263,8 @@ def test_a_rehearsal_is_not_gone_on_with_elsewhere(run_copy, rehearsal, monkeypa
     run = with_runtime(run_copy, max_executions=700)
     rehearsal()
     with pytest.raises(KeyboardInterrupt):
-        submit_run(run, Request(backend="ibm_manila"), observer=Stopping(1))
-    monkeypatch.setattr("qkd_qiskit.experiments.submission.device.is_rehearsal", lambda: False)
+        submit_run(run, Request(backend="ibm_manila"), callback=Stopping(1))
+    monkeypatch.setattr("qkd_qiskit.experiments.submission.device.is_emulator", lambda: False)
     with pytest.raises(CheckpointError, match="begun on a rehearsal and this would be a device"):
         collect_run(run)
 
@@ -308,7 +308,7 @@ class TestBadInput:
     def test_a_device_that_went_down_still_gives_what_it_has_run(self, run_copy, rehearsal):
         server, request = rehearsal(), Request(backend="ibm_manila", mode="job")
         with pytest.raises(KeyboardInterrupt):
-            submit_run(run_copy, request, observer=StoppingOnceSent())
+            submit_run(run_copy, request, callback=StoppingOnceSent())
         server.backends["ibm_manila"].status = "offline"
         assert plan_budget(run_copy, request).chosen.jobs == 1
         (outcome,) = collect_run(run_copy)

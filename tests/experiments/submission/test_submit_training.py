@@ -6,7 +6,7 @@ import pytest
 
 from qkd_qiskit.data.splits import load_data
 from qkd_qiskit.errors import BudgetError, CheckpointError, InputError, RecipeError
-from qkd_qiskit.experiments.callbacks import Observer
+from qkd_qiskit.experiments.callbacks import Callback
 from qkd_qiskit.experiments.experiment import run
 from qkd_qiskit.experiments.run_folder import RunFolder
 from qkd_qiskit.experiments.submission import (
@@ -16,9 +16,9 @@ from qkd_qiskit.experiments.submission import (
     collect_run,
     plan_budget,
 )
-from qkd_qiskit.experiments.submission.training import outcomes_on
-from qkd_qiskit.experiments.tasks import Cell, Scene, train_cell
-from qkd_qiskit.experiments.teachers import load_faculty
+from qkd_qiskit.experiments.submission.training import executor_on
+from qkd_qiskit.experiments.tasks import RunContext, TrainingTask, train_task
+from qkd_qiskit.experiments.teachers import load_teachers
 from qkd_qiskit.recipe.parsing import load_recipe
 from qkd_qiskit.report.report import write_report
 from qkd_qiskit.students.factory import load_student
@@ -30,7 +30,7 @@ SPSA = Training(gradient="spsa", steps=4, lr=0.05)
 REQUEST = Request(backend="ibm_manila", mode="job")
 
 
-class Steps(Observer):
+class Steps(Callback):
     """Keeps the losses of the steps, and interrupts after one of them."""
 
     def __init__(self, last=None):
@@ -91,14 +91,14 @@ def test_twenty_steps_lower_the_loss_and_equal_the_simulators(run_copy, rehearsa
     """The true client's training has the bits of one on the local simulator of the same seed."""
     rehearsal()
     training = replace(SPSA, steps=21, fresh=True)
-    observer = Steps()
+    callback = Steps()
     folder = begin_training(run_copy, REQUEST, training, command="qkd submit RUN --train spsa")
-    collect_run(folder, observer=observer)
+    collect_run(folder, callback=callback)
     page = write_report(folder).read_text()
     assert "The students were trained by jobs: rehearsal of ibm_manila. No quantum" in page
     assert "qkd submit RUN --train spsa" in page
     assert "qkd distill recipe.yaml" not in page
-    losses = list(observer.losses.values())
+    losses = list(callback.losses.values())
     assert len(losses) == 21
     assert sum(losses[-6:]) < sum(losses[:6])
 
@@ -106,15 +106,15 @@ def test_twenty_steps_lower_the_loss_and_equal_the_simulators(run_copy, rehearsa
     recipe = twin.recipe
     data = load_data(recipe.data, seed=recipe.seed)
     target = Target.parse("fake_manila", shots=recipe.shots, seed=recipe.seed)
-    scene = Scene(
+    context = RunContext(
         folder=twin,
         data=data,
-        faculty=load_faculty(folder, data),
+        teachers_by_seed=load_teachers(folder, data),
         targets=(),
-        outcomes=lambda student: outcomes_on(target, student, recipe),
+        executor=lambda student: executor_on(target, student, recipe),
     )
-    cell = Cell("students", ("label_only", "distilled"), recipe.member_seeds)
-    train_cell(scene, cell, observer=Observer())
+    task = TrainingTask("students", ("label_only", "distilled"), recipe.member_seeds)
+    train_task(context, task, callback=Callback())
     assert weights(twin) == weights(folder)
 
 
@@ -126,7 +126,7 @@ def test_a_training_that_was_stopped_ends_alike(run_copy, rehearsal, tmp_path):
     folder = begin_training(run_copy, REQUEST, training, out=str(tmp_path / "stopped"))
     for last in (1, 4):
         with pytest.raises(KeyboardInterrupt):
-            collect_run(folder, observer=Steps(last))
+            collect_run(folder, callback=Steps(last))
     with pytest.raises(CheckpointError, match="to go on: qkd collect"):
         run(RunFolder.open(folder.path))
     assert begin_training(run_copy, REQUEST, training, out=str(tmp_path / "stopped")).path == (

@@ -9,7 +9,7 @@ from torch.func import vmap
 
 from qkd_qiskit.errors import InputError, TargetError
 from qkd_qiskit.targets import DeviceTarget, Target
-from qkd_qiskit.targets.gradients import Cost, noisy_outcomes, parameter_shift
+from qkd_qiskit.targets.gradients import Cost, noisy_executor, parameter_shift
 from qkd_qiskit.targets.gradients.parameter_shift import ShiftRule, shift_rules
 from qkd_qiskit.targets.snapshots import fake_backend
 
@@ -80,7 +80,7 @@ class TestParameterShift:
     def test_it_is_autograd_through_a_devices_noise(self, ring, build, name):
         target = DeviceTarget(fake_backend(name), shots=None, num_transpilations=1)
         compiled = target.compile(ring(3, 1) if build == "ring" else reuploading())
-        run, noisy = parameter_shift(target, compiled), noisy_outcomes(compiled)
+        run, noisy = parameter_shift(target, compiled), noisy_executor(compiled)
         inputs = numbers(2, len(run.inputs))
         weights = numbers(len(run.weights), seed=1)
         found = gradients(run, inputs, weights)
@@ -93,7 +93,7 @@ class TestParameterShift:
         target = Target.parse(name, shots=shots)
         compiled = target.compile(ring(2, 1))
         run = parameter_shift(target, compiled)
-        exact = noisy_outcomes(compiled) if name != "aer" else None
+        exact = noisy_executor(compiled) if name != "aer" else None
         inputs, weights = numbers(20, 2), numbers(4, seed=1)
         found = gradients(run, inputs, weights)
         if exact is None:

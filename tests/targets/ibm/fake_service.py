@@ -7,10 +7,10 @@ import numpy as np
 from qiskit.circuit import Parameter, QuantumCircuit
 
 from qkd_qiskit.targets.ibm.job_plan import Pub
-from qkd_qiskit.targets.ibm.retry import Patience
+from qkd_qiskit.targets.ibm.retry import RetryPolicy
 from qkd_qiskit.targets.ibm.service_errors import Fault
 
-QUICK = Patience(tries=4, first_wait_s=0.0, longest_wait_s=0.0, attempts=3, poll_s=0, settle_s=0)
+QUICK = RetryPolicy(tries=4, first_wait_s=0.0, longest_wait_s=0.0, attempts=3, poll_s=0, settle_s=0)
 
 
 class Crash(BaseException):

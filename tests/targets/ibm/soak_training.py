@@ -23,7 +23,7 @@ from qkd_qiskit.targets.gradients import spsa
 from qkd_qiskit.targets.ibm.connection import connect
 from qkd_qiskit.targets.ibm.job_runner import Runner
 from qkd_qiskit.targets.ibm.journal import Journal
-from qkd_qiskit.targets.ibm.retry import Patience
+from qkd_qiskit.targets.ibm.retry import RetryPolicy
 from qkd_qiskit.targets.ibm.target import RuntimeTarget
 from qkd_qiskit.teachers.teacher import make_teacher
 
@@ -33,7 +33,7 @@ DEVICE, SHOTS = "fake_manila", 256
 EPOCHS, STEPS = 9, 27
 STUDENT = StudentSpec(qubits=2, layers=1, encoding="angle")
 MEMBERS = (("label_only", 1.0, 0.0), ("distilled", 0.5, 0.5))
-IMPATIENT = Patience(
+IMPATIENT = RetryPolicy(
     tries=12,
     first_wait_s=0.002,
     longest_wait_s=0.03,
@@ -44,7 +44,7 @@ IMPATIENT = Patience(
 )
 
 
-def lessons():
+def examples():
     """Two classes that are told apart, a teacher and where the students begin."""
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(40) % 2
@@ -62,18 +62,18 @@ def student(seed=0):
 def train(data, teacher, *, target, checkpoint=None, epochs=EPOCHS):
     """Train two members of two arms by SPSA on a target, three steps an epoch."""
     shape = student()
-    shape.outcomes = spsa(target, target.compile(shape.circuit))
+    shape.executor = spsa(target, target.compile(shape.circuit))
     members = [Member(arm=a, seed=0, ce_weight=c, kd_weight=k) for a, c, k in MEMBERS]
     draws = torch.stack([data.draw(12, seed=0) for _ in members])
     trained = loop.train_population(
         shape,
         members,
         starts=[dict(student().named_parameters()) for _ in members],
-        lessons=loop.make_lessons(shape, teacher, data, draws=draws),
+        examples=loop.make_distillation_data(shape, teacher, data, draws=draws),
         spec=DistillSpec(epochs=epochs, batch_size=8, lr=0.05, schedule="constant"),
         checkpoint=checkpoint,
     )
-    return trained, shape.outcomes.cost
+    return trained, shape.executor.cost
 
 
 def train_on_device(folder, data, teacher, *, mode, device, **settings):
@@ -112,7 +112,7 @@ def target_of(connection, runner):
 
 
 def main():
-    data, teacher = lessons()
+    data, teacher = examples()
     student()(data.validation.images)  # loads the compiled kernels
     for line in sys.stdin:
         task = json.loads(line)

@@ -16,12 +16,12 @@ from qkd_qiskit.errors import SubmissionError, TargetError
 from qkd_qiskit.recipe import RuntimeSpec
 from qkd_qiskit.targets.ibm import account
 from qkd_qiskit.targets.ibm.connection import RuntimeConnection, connect, real_backend
-from qkd_qiskit.targets.ibm.retry import Patience
+from qkd_qiskit.targets.ibm.retry import RetryPolicy
 from qkd_qiskit.targets.ibm.service_errors import Fault, hide
 
 SECRET = "not-a-real-token"
 CRN = "crn:v1:bluemix:public:quantum-computing:us-east:a/0123abcd:4567-89ef::"
-QUICK = Patience(tries=3, first_wait_s=0.0, longest_wait_s=0.0)
+QUICK = RetryPolicy(tries=3, first_wait_s=0.0, longest_wait_s=0.0)
 
 
 @pytest.fixture(autouse=True)

@@ -149,7 +149,7 @@ class TestModes:
 def simulated_training():
     """A distillation on this machine's own simulator."""
     target = DeviceTarget(fake_backend(soak.DEVICE), shots=soak.SHOTS, seed=3, num_transpilations=2)
-    trained, _ = soak.train(*soak.lessons(), target=target)
+    trained, _ = soak.train(*soak.distillation_data(), target=target)
     return trained
 
 
@@ -164,7 +164,7 @@ class TestTraining:
     @pytest.mark.parametrize("mode", MODES)
     def test_distillation_by_spsa(self, tmp_path, rehearsal, simulated_training, mode):
         server = rehearsal()
-        data, teacher = soak.lessons()
+        data, teacher = soak.distillation_data()
         soak.train_on_device(tmp_path, data, teacher, mode=mode, device="ibm_manila")
         # One job a step, with both evaluations of all members: 2 members, 8 images, 2 points.
         assert len(server.ledger.jobs) == soak.STEPS >= 20
@@ -177,7 +177,7 @@ class TestTraining:
 
     def test_it_stops_before_a_limit_and_goes_on(self, tmp_path, rehearsal, simulated_training):
         server = rehearsal()
-        data, teacher = soak.lessons()
+        data, teacher = soak.distillation_data()
         settings = {"mode": "batch", "device": "ibm_manila"}
         for limit in (15, 40):
             with pytest.raises(BudgetError, match=f"the {limit} that are allowed would be passed"):

@@ -21,7 +21,7 @@ import pytest
 import soak_training as soak
 
 from qkd_qiskit.storage import load_tensors
-from qkd_qiskit.targets.ibm.emulator import Faults, Rehearsal
+from qkd_qiskit.targets.ibm.emulator import Faults, ServiceEmulator
 from qkd_qiskit.targets.ibm.journal import read_journal
 
 SEED = 20_260
@@ -106,9 +106,9 @@ def go_through(tmp_path, *, seed, kills, longest_kill_s, modes, most=400):
     log = tmp_path / "log.txt"
     ends = Counter()
     with Nursery(log) as nursery:
-        with Rehearsal(soak.DEVICE) as calm:
+        with ServiceEmulator(soak.DEVICE) as calm:
             assert nursery.train(tmp_path / "calm", calm, mode="job") == soak.DONE
-        with Rehearsal(soak.DEVICE, faults=Faults(FAULTS, seed=seed)) as server:
+        with ServiceEmulator(soak.DEVICE, faults=Faults(FAULTS, seed=seed)) as server:
             folder, end = tmp_path / "soaked", None
             while end != soak.DONE or read_journal(folder).unsettled():
                 killed = ends[-signal.SIGKILL] < kills

@@ -10,7 +10,7 @@ from qkd_qiskit.targets.ibm.usage_model import (
     session_seconds,
 )
 from qkd_qiskit.targets.snapshots import fake_backend
-from qkd_qiskit.targets.synthetic_backends import DescribedBackend, synthetic_device
+from qkd_qiskit.targets.synthetic_backends import SyntheticBackend, synthetic_device
 
 
 def test_one_job_follows_the_documented_formula():
@@ -43,7 +43,7 @@ def test_times_are_those_of_the_device():
     assert timing.rep_delay_s == backend.configuration().default_rep_delay
     resets = backend.target["reset"].values()
     assert timing.init_s == max(known.duration for known in resets) > 0
-    described = DescribedBackend(synthetic_device(2), name="synthetic")
+    described = SyntheticBackend(synthetic_device(2), name="synthetic")
     assert device_timing(described) == Timing(rep_delay_s=250e-6, init_s=0)
 
 

@@ -1,12 +1,12 @@
 """A rehearsal: IBM's Runtime service on this machine, to submit to before anything is paid.
 
-`Rehearsal` serves the Runtime REST API on loopback. The true, unmodified client of
+`ServiceEmulator` serves the Runtime REST API on loopback. The true, unmodified client of
 qiskit-ibm-runtime talks to it, in job, batch and session mode, and the commands of this package
 through it: what is rehearsed is word for word what will be paid for::
 
-    from qkd_qiskit.targets.ibm.emulator import Faults, Rehearsal
+    from qkd_qiskit.targets.ibm.emulator import Faults, ServiceEmulator
 
-    with Rehearsal("fake_torino", faults=Faults(["submit:503:accepted"])) as server:
+    with ServiceEmulator("fake_torino", faults=Faults(["submit:503:accepted"])) as server:
         os.environ.update(server.environment())
         ...                                    # submit to ibm_torino
         print(server.ledger.summary())
@@ -30,15 +30,15 @@ Which counts are equal to which
     not equal to an untwirled run.
 
 What it charges
-    By the model in `hardware/accounting.py`: a job that is completed costs what the model says,
+    By the model in `usage_model.py`: a job that is completed costs what the model says,
     one that fails by the service's fault or before it runs costs nothing, one stopped at its
     maximum time costs that time. A session also costs the waits between its jobs, as they pass on
     this machine's clock. Simulating takes less, or more, time than that: nothing is slowed down.
 
 What goes wrong
-    See `faults.py`. Faults can be scripted or random, and be changed while the server runs, with
-    `Rehearsal.faults` or ``POST /rehearsal/faults``; ``GET /rehearsal/ledger`` tells a process
-    outside what was received.
+    See `fault_injection.py`. Faults can be scripted or random, and be changed while the server
+    runs, with `ServiceEmulator.faults` or ``POST /rehearsal/faults``; ``GET /rehearsal/ledger`` tells a
+    process outside what was received.
 
 What it is not
     A proof that the service will behave so: status codes and error numbers are those that are
@@ -48,7 +48,7 @@ What it is not
 
 from qkd_qiskit.targets.ibm.emulator.fault_injection import Fault, Faults
 from qkd_qiskit.targets.ibm.emulator.ledger import JobRecord, Ledger, PubLoad, SessionRecord
-from qkd_qiskit.targets.ibm.emulator.server import Rehearsal
+from qkd_qiskit.targets.ibm.emulator.server import ServiceEmulator
 
 __all__ = [
     "Fault",
@@ -56,6 +56,6 @@ __all__ = [
     "JobRecord",
     "Ledger",
     "PubLoad",
-    "Rehearsal",
+    "ServiceEmulator",
     "SessionRecord",
 ]

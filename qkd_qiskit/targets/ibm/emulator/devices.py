@@ -31,7 +31,7 @@ class _Prepared:
     simulator: Any
 
 
-class RehearsalDevice:
+class EmulatedDevice:
     """A device snapshot under the name of the real device."""
 
     def __init__(self, fake_name: str, *, noisy: bool = True):

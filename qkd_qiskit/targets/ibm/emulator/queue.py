@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 
-from qkd_qiskit.targets.ibm.emulator.devices import RehearsalDevice
+from qkd_qiskit.targets.ibm.emulator.devices import EmulatedDevice
 from qkd_qiskit.targets.ibm.emulator.fault_injection import RUN, Fault, Faults
 from qkd_qiskit.targets.ibm.emulator.jobs import Job
 from qkd_qiskit.targets.ibm.emulator.programs import write_result
@@ -31,7 +31,7 @@ class JobQueue:
 
     def __init__(
         self,
-        devices: Mapping[str, RehearsalDevice],
+        devices: Mapping[str, EmulatedDevice],
         *,
         faults: Faults,
         lock: threading.RLock,

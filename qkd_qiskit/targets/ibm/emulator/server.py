@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from qkd_qiskit.errors import TargetError
 from qkd_qiskit.targets.ibm.account import URL, is_loopback
 from qkd_qiskit.targets.ibm.emulator.auth import Access
-from qkd_qiskit.targets.ibm.emulator.devices import RehearsalDevice
+from qkd_qiskit.targets.ibm.emulator.devices import EmulatedDevice
 from qkd_qiskit.targets.ibm.emulator.fault_injection import Faults
 from qkd_qiskit.targets.ibm.emulator.ledger import Ledger
 from qkd_qiskit.targets.ibm.emulator.service import Service
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _PATIENCE_S = 10.0
 
 
-class Rehearsal:
+class ServiceEmulator:
     """A Runtime service on this machine, as a context manager; see the package's docstring."""
 
     def __init__(
@@ -67,7 +67,7 @@ class Rehearsal:
         """The switchboard, changeable while the server runs."""
         self._access = Access()
         self._service = Service(
-            [RehearsalDevice(name, noisy=noisy) for name in names],
+            [EmulatedDevice(name, noisy=noisy) for name in names],
             plan=plan,
             faults=self.faults,
             seed=seed,
@@ -95,7 +95,7 @@ class Rehearsal:
         return self._access.instance
 
     @property
-    def backends(self) -> Mapping[str, RehearsalDevice]:
+    def backends(self) -> Mapping[str, EmulatedDevice]:
         """The devices by the names they are served under; their status can be set."""
         return MappingProxyType(self._service.devices)
 
@@ -126,7 +126,7 @@ class Rehearsal:
         """Let all open sessions and batches reach their maximum time."""
         self._service.queue.expire_sessions()
 
-    def start(self) -> "Rehearsal":
+    def start(self) -> "ServiceEmulator":
         """Listen; returns the server.
 
         Raises:
@@ -170,7 +170,7 @@ class Rehearsal:
         self._thread.join()
         self._thread = None
 
-    def __enter__(self) -> "Rehearsal":
+    def __enter__(self) -> "ServiceEmulator":
         return self.start()
 
     def __exit__(

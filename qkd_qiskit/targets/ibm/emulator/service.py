@@ -7,7 +7,7 @@ from typing import Any
 
 from qkd_qiskit.errors import InputError
 from qkd_qiskit.targets.ibm.emulator import jobs
-from qkd_qiskit.targets.ibm.emulator.devices import RehearsalDevice
+from qkd_qiskit.targets.ibm.emulator.devices import EmulatedDevice
 from qkd_qiskit.targets.ibm.emulator.fault_injection import Faults
 from qkd_qiskit.targets.ibm.emulator.jobs import Job
 from qkd_qiskit.targets.ibm.emulator.ledger import JobRecord, Ledger
@@ -25,7 +25,7 @@ class Service:
 
     def __init__(
         self,
-        devices: Sequence[RehearsalDevice],
+        devices: Sequence[EmulatedDevice],
         *,
         plan: Plan,
         faults: Faults,
@@ -52,7 +52,7 @@ class Service:
             self.devices, faults=faults, lock=self._lock, is_open=lambda: not self.used_up
         )
 
-    def device(self, name: str) -> RehearsalDevice:
+    def device(self, name: str) -> EmulatedDevice:
         """Return a device.
 
         Raises:

@@ -22,7 +22,7 @@ from scipy.stats import chisquare
 
 from qkd_qiskit.errors import TargetError
 from qkd_qiskit.targets import DeviceTarget, Target
-from qkd_qiskit.targets.ibm.emulator import Faults, Rehearsal
+from qkd_qiskit.targets.ibm.emulator import Faults, ServiceEmulator
 from qkd_qiskit.targets.ibm.emulator.programs import circuit_digest
 from qkd_qiskit.targets.ibm.usage_model import device_timing, job_seconds
 
@@ -362,21 +362,21 @@ def test_a_seed_that_is_none_is_refused(rehearsal, problem, tag):
 )
 def test_what_cannot_be_served_is_one_line(settings, said):
     with pytest.raises(TargetError, match=said) as caught:
-        Rehearsal(**{"devices": "fake_manila", **settings})
+        ServiceEmulator(**{"devices": "fake_manila", **settings})
     assert "\n" not in str(caught.value)
 
 
 def test_a_port_that_is_taken_is_one_line(rehearsal):
     port = int(rehearsal().url.rpartition(":")[2])
     with pytest.raises(TargetError, match=f"127.0.0.1:{port} cannot be listened on"):
-        Rehearsal("fake_manila", port=port).start()
+        ServiceEmulator("fake_manila", port=port).start()
 
 
 def test_without_its_extra_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "aiohttp", None)
     monkeypatch.delitem(sys.modules, "qkd_qiskit.targets.ibm.emulator.endpoints", raising=False)
     with pytest.raises(TargetError, match=r"pip install 'qkd-qiskit\[rehearse\]'"):
-        Rehearsal("fake_manila").start()
+        ServiceEmulator("fake_manila").start()
 
 
 def test_only_requests_to_loopback_are_served(rehearsal):

@@ -20,7 +20,7 @@ from qiskit_ibm_runtime.exceptions import (
 from qiskit_ibm_runtime.executor_sampler import Sampler
 
 from qkd_qiskit.errors import TargetError
-from qkd_qiskit.targets.ibm.emulator import Fault, Faults, Rehearsal
+from qkd_qiskit.targets.ibm.emulator import Fault, Faults, ServiceEmulator
 
 PATIENCE_S = 30
 
@@ -81,7 +81,7 @@ def test_faults_change_while_the_server_runs():
 
 @pytest.fixture(scope="module")
 def server():
-    with Rehearsal("fake_manila") as running, pytest.MonkeyPatch.context() as patch:
+    with ServiceEmulator("fake_manila") as running, pytest.MonkeyPatch.context() as patch:
         for name, value in running.environment().items():
             patch.setenv(name, value)
         yield running

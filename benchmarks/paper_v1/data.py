@@ -23,7 +23,7 @@ Images = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]
 
 
 @dataclass(frozen=True, eq=False)
-class PublishedLessons:
+class PublishedData:
     """What students and teachers see.
 
     Attributes:
@@ -46,9 +46,7 @@ class PublishedLessons:
         return torch.from_numpy(self.train[0]).unsqueeze(1)
 
 
-def published_lessons(
-    name: str, *, num_classes: int, root: str | Path | None = None
-) -> PublishedLessons:
+def published_data(name: str, *, num_classes: int, root: str | Path | None = None) -> PublishedData:
     """The classes 0 to `num_classes` - 1 of mnist or fashion_mnist.
 
     Raises:
@@ -69,7 +67,7 @@ def published_lessons(
         validation=_split(validation),
         test=_split(test),
     )
-    return PublishedLessons(
+    return PublishedData(
         data=data,
         train=_take(train, _rows(train[1], slice(PER_CLASS), num_classes)),
         validation=validation,
