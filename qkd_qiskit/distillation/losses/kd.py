@@ -1,28 +1,9 @@
-"""What a student is trained on: one function per published loss, each a mean over the batch.
-
-Every function takes the student's logits `(batch, num_classes)`. A class-bin student gives
-`logits = gamma log p`; at gamma = 1 and temperature 1 the softmax of these is p itself, so the same
-functions serve for logits and for the binned distribution of a fully quantum student.
-"""
+"""Knowledge distillation: soft targets of Hinton, Vinyals and Dean (arXiv 1503.02531)."""
 
 from __future__ import annotations
 
 from torch import Tensor
-from torch.nn.functional import cross_entropy, log_softmax
-
-
-def label_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of the student with the labels `(batch,)`, in nats."""
-    return cross_entropy(logits, labels)
-
-
-def feature_loss(features: Tensor, teacher_features: Tensor) -> Tensor:
-    """Mean square of the difference of feature maps `(batch, ...)` of one shape.
-
-    The third term of the slides' quantum-to-classical setting, L = CE + KL + MSE(f_t, f_s); FitNets
-    (arXiv 1412.6550, equation 3) have half the squared norm in its place.
-    """
-    return (features - teacher_features).square().mean()
+from torch.nn.functional import log_softmax
 
 
 def distillation_loss(
@@ -32,7 +13,7 @@ def distillation_loss(
     temperature: float,
     student_temperature: float | None = None,
 ) -> Tensor:
-    r"""Divergence of the student from the softened teacher, in nats.
+    r"""Return the divergence of the student from the softened teacher, in nats.
 
     Hinton, Vinyals, Dean (arXiv 1503.02531, section 2):
     :math:`T_s^2 \, KL(softmax(t / T) \,\|\, softmax(s / T_s))`. With `student_temperature` None,
