@@ -69,9 +69,9 @@ def _add_key(group: Any, key: str, text: str, values: Mapping[str, Any]) -> None
 
 
 def _written(value: object) -> str:
-    """Return a value as a flag gives it."""
+    """Return a value as a recipe gives it, in words that wrap."""
     if isinstance(value, list):
-        return ",".join(map(str, value))
+        return f"[{', '.join(map(str, value))}]"
     return (
         "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
     )

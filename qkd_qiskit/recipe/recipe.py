@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from qkd_qiskit.recipe.data import DataSpec
-from qkd_qiskit.recipe.models import FILTER_STUDENTS, StudentSpec, TeacherSpec
+from qkd_qiskit.recipe.models import CLASSICAL_STUDENTS, FILTER_STUDENTS, StudentSpec, TeacherSpec
 from qkd_qiskit.recipe.runtime import RuntimeSpec
 from qkd_qiskit.recipe.training import IDEAL_TARGETS, DistillSpec
 from qkd_qiskit.recipe.validation import Count, Range, check_fields, require, whole_number
@@ -98,11 +98,11 @@ class Recipe:
         )
         exactly = self.distill.gradient == "exact" and "distilled_noisy" not in self.arms
         require(
-            exactly or self.student.kind not in FILTER_STUDENTS,
+            exactly or self.student.kind not in (*FILTER_STUDENTS, *CLASSICAL_STUDENTS),
             "student.kind",
             self.student.kind,
             "another kind where distill.gradient is not exact or an arm trains through noise: "
-            "filters are trained exactly",
+            "filters are trained exactly, classical students have no circuit",
         )
         require(
             "distilled_noisy" not in self.arms or self.noise_target is not None,
