@@ -17,11 +17,14 @@ from qkd_qiskit.students.quantum import SMALLEST_PROBABILITY, QuantumStudent
 
 
 def fused_steps(population: Population, examples: DistillationData) -> FusedSteps | None:
-    """The population's fused steps, or None where more than the weights of a circuit is trained."""
+    """Return the population's fused steps, or None where they do not know what is trained.
+
+    They know the weights of a circuit alone, cross-entropy and divergence.
+    """
     student, spec = population.student, population.spec
     if not isinstance(student, QuantumStudent) or not student.only_circuit_is_trained:
         return None
-    if examples.teacher_features is not None:
+    if examples.teacher_features is not None or population.other_terms:
         return None
     objective = Objective(
         temperature=spec.temperature,

@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 import torch
@@ -37,6 +37,7 @@ class Member:
         kd_weight: Weight of the divergence from the teacher.
         feature_weight: Weight of the difference of feature maps.
         order: Name of the random stream of its seed that orders its images.
+        other_weights: Weights of the other terms of the loss, in their order.
     """
 
     arm: str
@@ -45,11 +46,12 @@ class Member:
     kd_weight: float
     feature_weight: float = 0.0
     order: str = "order"
+    other_weights: tuple[float, ...] = ()
 
     @property
-    def weights(self) -> tuple[float, float, float]:
+    def weights(self) -> tuple[float, ...]:
         """The weights in the order of the loss terms."""
-        return self.ce_weight, self.kd_weight, self.feature_weight
+        return self.ce_weight, self.kd_weight, self.feature_weight, *self.other_weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +94,8 @@ class DistillationData:
 class EpochMetrics:
     """One member's figures after one epoch.
 
-    Losses are means over the epoch's steps, in nats; `feature` is a mean square.
+    Losses are means over the epoch's steps, in nats; `feature` is a mean square, and `terms` are
+    the other terms of the loss by name.
     """
 
     epoch: int
@@ -102,9 +105,22 @@ class EpochMetrics:
     validation_accuracy: float
     lr: float
     feature: float = 0.0
+    terms: Mapping[str, float] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, float]:
+        """Return all figures by name, those of other terms behind the rest."""
+        own = {name: getattr(self, name) for name in ("epoch", *_FIGURES)}
+        return own | dict(self.terms)
+
+    @classmethod
+    def from_json(cls, figures: Mapping[str, float]) -> EpochMetrics:
+        """Return the figures that `to_json` wrote."""
+        own = {name: figures[name] for name in _FIGURES if name in figures}
+        terms = {name: figures[name] for name in figures if name not in ("epoch", *_FIGURES)}
+        return cls(int(figures["epoch"]), **own, terms=terms)
 
 
-_FIGURES = [field.name for field in fields(EpochMetrics)][1:]
+_FIGURES = [field.name for field in fields(EpochMetrics)][1:-1]
 _ACCURACY = _FIGURES.index("validation_accuracy")
 
 
@@ -155,8 +171,10 @@ class Population:
         *,
         starts: Sequence[Mapping[str, Tensor]],
         spec: DistillSpec,
+        other_terms: Sequence[str] = (),
     ) -> None:
         self.student, self.members, self.spec = student, members, spec
+        self.other_terms = list(other_terms)
         self.weights = torch.tensor([member.weights for member in members])
         self.parameters = {
             name: torch.stack([start[name].detach() for start in starts]).requires_grad_()
@@ -168,7 +186,8 @@ class Population:
         self.best = {name: value.detach().clone() for name, value in self.parameters.items()}
         self.best_epoch = torch.zeros(len(members), dtype=torch.int64)
         self.failed = torch.zeros(len(members), dtype=torch.bool)
-        self.history = torch.zeros(0, len(members), len(_FIGURES), dtype=torch.float64)
+        figures = len(_FIGURES) + len(self.other_terms)
+        self.history = torch.zeros(0, len(members), figures, dtype=torch.float64)
         # Shots are counted; an exact circuit has no cost.
         self.cost = getattr(student.executor, "cost", None)
 
@@ -199,13 +218,13 @@ class Population:
     def end_epoch(
         self, terms: Tensor, *, validation_inputs: Tensor, validation_labels: Tensor, lr: float
     ) -> None:
-        """Keep the epoch's mean loss terms `(members, 3)` and choose weights on validation."""
+        """Keep the epoch's mean loss terms `(members, terms)` and choose weights on validation."""
         accuracy = self._accuracy(validation_inputs, validation_labels)
         terms[self.failed] = math.nan
         loss = (self.weights * terms).sum(dim=1)
         rates = torch.full_like(loss, lr)
-        ce, kd, feature = terms.T
-        row = torch.stack([loss, ce, kd, accuracy, rates, feature], dim=1)
+        ce, kd, feature, *others = terms.T
+        row = torch.stack([loss, ce, kd, accuracy, rates, feature, *others], dim=1)
         self.history = torch.cat([self.history, row[None].double()])
         accuracies = self.history[:, :, _ACCURACY]
         # Of equally good epochs the later one: the learning rate has fallen further.
@@ -234,7 +253,12 @@ class Population:
 
     def figures(self, epoch: int) -> list[EpochMetrics]:
         """The members' figures after an epoch, counted from 0."""
-        return [EpochMetrics(epoch + 1, *row.tolist()) for row in self.history[epoch]]
+        return [
+            EpochMetrics.from_json(
+                dict(zip(("epoch", *_FIGURES, *self.other_terms), (epoch + 1, *row), strict=True))
+            )
+            for row in self.history[epoch].tolist()
+        ]
 
     def trained(self) -> list[TrainingResult]:
         """The members with their chosen weights and their history."""
@@ -288,9 +312,15 @@ class Population:
             }
 
     def _identity(self) -> str:
+        members, spec = [asdict(member) for member in self.members], asdict(self.spec)
+        if spec["terms"] is None:  # as checkpoints were written before there were others
+            del spec["terms"]
+        for member in members:
+            if not member["other_weights"]:
+                del member["other_weights"]
         content = {
-            "members": [asdict(member) for member in self.members],
-            "spec": asdict(self.spec),
+            "members": members,
+            "spec": spec,
             "shapes": {name: list(value.shape) for name, value in self.parameters.items()},
         }
         return json.dumps(content, sort_keys=True)

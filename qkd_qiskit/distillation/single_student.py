@@ -12,8 +12,9 @@ from qkd_qiskit.circuits import readout_matrix
 from qkd_qiskit.data.splits import Data
 from qkd_qiskit.distillation.executors import training_executor
 from qkd_qiskit.distillation.population import EpochMetrics, Member, TrainingResult
+from qkd_qiskit.distillation.terms import Loss
 from qkd_qiskit.distillation.trainer import layer_of, make_distillation_data, train_population
-from qkd_qiskit.errors import InputError, TeacherError
+from qkd_qiskit.errors import InputError, TeacherError, TrainingError
 from qkd_qiskit.recipe import DistillSpec
 from qkd_qiskit.students.base import Student
 from qkd_qiskit.students.class_bins import learn_bins
@@ -30,6 +31,7 @@ def distill(
     train_per_class: int | None = None,
     shots: int = 4096,
     seed: int = 0,
+    loss: Loss | None = None,
     on_epoch: Callable[[list[EpochMetrics]], None] | None = None,
 ) -> TrainingResult:
     """Train the student in place from the labels and the teacher; return what happened.
@@ -45,10 +47,14 @@ def distill(
             `DataSpec` says that the data were loaded with, else all.
         shots: Shots per circuit where `spec.train_target` is sampled.
         seed: Seed of the draw, of the data order and of the target.
+        loss: What is minimised in place of the specification's terms: a function of the student's
+            logits and the teacher's `(batch, num_classes)` and of the labels `(batch,)` that
+            returns a scalar, such as those of `qkd_qiskit.distillation.losses`.
         on_epoch: Called after every epoch with a list of one `EpochMetrics`.
 
     Raises:
-        TrainingError: As `train_population`.
+        TrainingError: As `train_population`; the loss returns no scalar, or the specification has
+            terms of its own beside it.
         TeacherError: It is none, or does not fit the student.
         DataError: A class has fewer images than asked for.
         InputError: `spec.gradient` is not exact, and the student has no circuit that could run
@@ -61,13 +67,7 @@ def distill(
             "trained network of your own, Teacher.from_module(network, data)"
         )
     spec = spec or DistillSpec()
-    member = Member(
-        arm="distilled",
-        seed=seed,
-        ce_weight=spec.ce_weight,
-        kd_weight=spec.kd_weight,
-        feature_weight=spec.feature_weight,
-    )
+    member = _member(spec, seed=seed, loss=loss)
     rows = _draw(data, train_per_class, seed=seed)
     examples = make_distillation_data(
         student, [teacher], data, draws=rows[None], layer=layer_of(spec)
@@ -81,10 +81,32 @@ def distill(
             starts=[dict(student.named_parameters())],
             examples=examples,
             spec=spec,
+            loss=loss,
             on_epoch=on_epoch,
         )
     student.load_parameters(trained.state)
     return trained
+
+
+def _member(spec: DistillSpec, *, seed: int, loss: Loss | None) -> Member:
+    weights = spec.ce_weight, spec.kd_weight, spec.feature_weight
+    others = tuple(term.weight for term in spec.other_terms)
+    if loss is not None:
+        if spec.terms is not None or spec.feature_weight > 0:
+            raise TrainingError(
+                "loss= is all that is minimised, and the DistillSpec has terms or a feature_weight "
+                "beside it; leave them out, or leave loss= out"
+            )
+        weights, others = (0.0, 0.0, 0.0), (1.0,)
+    ce, kd, feature = weights
+    return Member(
+        arm="distilled",
+        seed=seed,
+        ce_weight=ce,
+        kd_weight=kd,
+        feature_weight=feature,
+        other_weights=others,
+    )
 
 
 def _draw(data: Data, train_per_class: int | None, *, seed: int) -> Tensor:

@@ -29,6 +29,7 @@ from qkd_qiskit.distillation.population import (
     TrainingResult,
     without_shots,
 )
+from qkd_qiskit.distillation.terms import Loss, other_losses, own_loss
 from qkd_qiskit.errors import InputError, TeacherError, TrainingError
 from qkd_qiskit.recipe import DistillSpec
 from qkd_qiskit.recipe.seeds import generator
@@ -49,6 +50,7 @@ def train_population(
     starts: Sequence[Mapping[str, Tensor]],
     examples: DistillationData,
     spec: DistillSpec,
+    loss: Loss | None = None,
     checkpoint: Path | None = None,
     on_epoch: Callable[[list[EpochMetrics]], None] | None = None,
     on_step: Callable[[int, float], None] | None = None,
@@ -67,6 +69,7 @@ def train_population(
         starts: Each member's first parameters by name.
         examples: What they learn from.
         spec: Optimizer, temperatures and how the weights are chosen.
+        loss: A function of the user's own, in place of the specification's other terms.
         checkpoint: File that is written after every epoch and continued from where it exists; a
             continued training ends with the same bits as one that was never stopped.
         on_epoch: Called after every epoch with one `EpochMetrics` for each member.
@@ -80,15 +83,20 @@ def train_population(
         StorageError: The checkpoint could not be written; the one before it is still there.
     """
     starts = _with_adapters(student, members, starts=starts, examples=examples, spec=spec)
-    population = Population(student, members, starts=starts, spec=spec)
+    others = other_losses(spec) if loss is None else own_loss(loss)
+    if any(len(member.weights) != len(TERMS) + len(others) for member in members):
+        raise TrainingError(
+            f"the loss has the other terms {list(others)}; give every member as many other_weights"
+        )
+    population = Population(student, members, starts=starts, spec=spec, other_terms=list(others))
     if checkpoint is not None and checkpoint.exists():
         population.load(checkpoint)
     else:
-        check_terms(student, members, starts=starts, examples=examples, spec=spec)
+        check_terms(student, members, starts=starts, examples=examples, spec=spec, others=others)
 
     with _threads_for(population):
         take_steps = fused_steps(population, examples) or partial(
-            _steps, population, examples, on_step=on_step
+            _steps, population, examples, others=others, mapped=loss is None, on_step=on_step
         )
         plan = step_sizes(spec, examples.draws.shape[1])
         for epoch in range(population.epochs_done, len(plan)):
@@ -186,6 +194,7 @@ def check_terms(
     starts: Sequence[Mapping[str, Tensor]],
     examples: DistillationData,
     spec: DistillSpec,
+    others: Mapping[str, Loss] | None = None,
 ) -> None:
     """Checks that every loss term in use has a gradient to the students of every arm.
 
@@ -199,7 +208,8 @@ def check_terms(
     for place, member in enumerate(members):
         arms.setdefault(member.arm, place)
     first = examples.batch(examples.draws[:, : spec.batch_size])
-    for number, term in enumerate(TERMS):
+    others = others or {}
+    for number, term in enumerate((*TERMS, *others)):
         for place in arms.values():
             member, start = members[place], starts[place]
             if not member.weights[number]:
@@ -212,7 +222,7 @@ def check_terms(
             batch = tuple(part[place] for part in first)
             leaves = {name: value.detach().requires_grad_() for name, value in start.items()}
             with without_shots(student):
-                loss = _terms(student, leaves, batch, spec)[number]
+                loss = _terms(student, leaves, batch, spec, others)[number]
             parameters = list(of_student(leaves).values())
             check_term(loss, parameters, name=f"{term!r} of arm {member.arm!r}")
 
@@ -255,26 +265,32 @@ def _steps(
     order: Tensor,
     *,
     lr: float,
+    others: Mapping[str, Loss],
+    mapped: bool,
     on_step: Callable[[int, float], None] | None = None,
 ) -> Tensor:
-    """Take an epoch's steps; the members' mean loss terms `(members, len(TERMS))`.
+    """Take an epoch's steps; return the members' mean loss terms `(members, terms)`.
 
     Args:
         population: Whose parameters are moved.
         examples: What it learns from.
         order: Each member's rows of the pool in the order of their use `(members, images)`.
         lr: Learning rate of all steps.
+        others: The loss terms beside `TERMS`.
+        mapped: Whether they are batched over the members; a function of the user's own need not
+            run under vmap, so that its members are trained one after the other.
         on_step: As for `train_population`.
     """
     student, spec = population.student, population.spec
     first = population.epochs_done * math.ceil(examples.draws.shape[1] / spec.batch_size)
 
     def member_terms(parameters: dict[str, Tensor], *batch: Tensor) -> Tensor:
-        return torch.stack(_terms(student, parameters, batch, spec))
+        return torch.stack(_terms(student, parameters, batch, spec, others))
 
-    sums = torch.zeros(len(order), len(TERMS))
+    over_members = vmap(member_terms) if mapped else partial(_one_by_one, member_terms)
+    sums = torch.zeros(len(order), population.weights.shape[1])
     for number, rows in enumerate(torch.split(order, spec.batch_size, dim=1), start=first + 1):
-        terms = vmap(member_terms)(population.parameters, *examples.batch(rows))
+        terms = over_members(population.parameters, *examples.batch(rows))
         losses = (population.weights * terms).sum(dim=1)
         population.step(losses.sum(), lr=lr)
         sums += terms.detach() * rows.shape[1]
@@ -283,13 +299,29 @@ def _steps(
     return sums / order.shape[1]
 
 
+def _one_by_one(
+    function: Callable[..., Tensor], parameters: Mapping[str, Tensor], *batch: Tensor
+) -> Tensor:
+    """Return what the function gives for each member, stacked, as vmap does."""
+    return torch.stack(
+        [
+            function(
+                {name: value[index] for name, value in parameters.items()},
+                *(part[index] for part in batch),
+            )
+            for index in range(len(batch[0]))
+        ]
+    )
+
+
 def _terms(
     student: Student,
     parameters: Mapping[str, Tensor],
     batch: tuple[Tensor, ...],
     spec: DistillSpec,
+    others: Mapping[str, Loss],
 ) -> list[Tensor]:
-    """The loss terms of one member on one batch, in the order of `TERMS`."""
+    """Return the loss terms of one member on one batch: `TERMS`, then the others."""
     inputs, labels, teacher_logits, *teacher_features = batch
     own, layer = of_student(parameters), spec.student_layer
     if not teacher_features or layer is None:
@@ -306,7 +338,8 @@ def _terms(
         temperature=spec.temperature,
         student_temperature=spec.student_temperature,
     )
-    return [label_loss(logits, labels), kd, feature]
+    rest = [loss(logits, teacher_logits, labels) for loss in others.values()]
+    return [label_loss(logits, labels), kd, feature, *rest]
 
 
 def _with_adapters(

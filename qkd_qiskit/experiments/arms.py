@@ -18,7 +18,7 @@ from torch.nn.functional import one_hot, softmax
 from qkd_qiskit.data.splits import Data
 from qkd_qiskit.distillation.trainer import step_sizes
 from qkd_qiskit.errors import RecipeError
-from qkd_qiskit.recipe import DistillSpec, Recipe, StudentKind
+from qkd_qiskit.recipe import LABEL_LOSSES, DistillSpec, Recipe, StudentKind
 from qkd_qiskit.recipe.seeds import generator
 from qkd_qiskit.teachers.teacher import make_untrained_teacher
 
@@ -39,7 +39,8 @@ class Arm:
         loss: Weights of the loss: labels (cross-entropy alone, weight 1), labels_scaled (with the
             distilled arm's weight), distilled (the recipe's weights), teacher_only (the divergence
             alone, with the sum of both weights), logits_only and features_only (the distilled arm's
-            without the feature maps, and without the divergence).
+            without the feature maps, and without the divergence). The recipe's other terms are in
+            distilled, teacher_only and logits_only.
         targets: Whose soft targets the divergence is taken from.
         kind: Kind of the student where it is another than the recipe's: a twin without a circuit.
         noisy: Whether it is trained through the noise of the first device in targets.
@@ -111,12 +112,19 @@ def loss_weights(arm: str, spec: DistillSpec) -> tuple[float, float, float]:
     return weights[ARMS[arm].loss]
 
 
+def other_weights(arm: str, spec: DistillSpec) -> tuple[float, ...]:
+    """Return an arm's weights of the recipe's other terms: 0 where it learns from less."""
+    uses = ARMS[arm].loss in ("distilled", "teacher_only", "logits_only")
+    return tuple(term.weight if uses else 0.0 for term in spec.other_terms)
+
+
 def check_arms(recipe: Recipe) -> None:
     """Raise where an arm does not fit the recipe.
 
     Raises:
-        RecipeError: transfer without images that are left unlabelled, scaled_ce without a weight
-            for the labels, or features_only without one for the feature maps.
+        RecipeError: transfer without images that are left unlabelled, or with a term that reads
+            labels, scaled_ce without a weight for the labels, or features_only without one for the
+            feature maps.
     """
     if "features_only" in recipe.arms and recipe.distill.feature_weight == 0:
         raise RecipeError(
@@ -128,6 +136,12 @@ def check_arms(recipe: Recipe) -> None:
         raise RecipeError(
             "arms: 'transfer' learns from images without labels, and data.train_per_class: null "
             "leaves none; give a number of labelled images per class, or leave the arm out"
+        )
+    readers = [term.loss for term in recipe.distill.other_terms if term.loss in LABEL_LOSSES]
+    if "transfer" in recipe.arms and readers:
+        raise RecipeError(
+            f"arms: 'transfer' learns from images without labels, which {readers[0]} in "
+            f"distill.terms reads; leave the term or the arm out"
         )
     if "scaled_ce" in recipe.arms and recipe.distill.ce_weight == 0:
         raise RecipeError(

@@ -19,7 +19,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -196,7 +196,7 @@ def numbered_paths(path: Path) -> Iterator[Path]:
 
 
 def _epoch_line(epoch: EpochMetrics) -> str:
-    return json.dumps(_finite(asdict(epoch)), allow_nan=False) + "\n"
+    return json.dumps(_finite(epoch.to_json()), allow_nan=False) + "\n"
 
 
 def _parse_epoch(line: str) -> EpochMetrics | None:
@@ -204,7 +204,7 @@ def _parse_epoch(line: str) -> EpochMetrics | None:
     try:
         figures = json.loads(line)
         known = {key: math.nan if item is None else item for key, item in figures.items()}
-        return EpochMetrics(int(known.pop("epoch")), **known)
+        return EpochMetrics.from_json(known)
     except (ValueError, TypeError, AttributeError, KeyError):
         return None
 

@@ -22,7 +22,14 @@ from qkd_qiskit.distillation.trainer import (
     step_sizes,
     train_population,
 )
-from qkd_qiskit.experiments.arms import ARMS, draw_images, loss_weights, soft_targets, training_spec
+from qkd_qiskit.experiments.arms import (
+    ARMS,
+    draw_images,
+    loss_weights,
+    other_weights,
+    soft_targets,
+    training_spec,
+)
 from qkd_qiskit.experiments.baseline_tuning import (
     Setting,
     chosen_setting,
@@ -315,4 +322,5 @@ def _member(recipe: Recipe, arm: str, seed: int) -> Member:
         kd_weight=kd_weight,
         feature_weight=feature_weight,
         order=ARMS[arm].order,
+        other_weights=other_weights(arm, recipe.distill),
     )

@@ -20,7 +20,14 @@ from qkd_qiskit.recipe.models import (
 )
 from qkd_qiskit.recipe.recipe import Arm, Recipe
 from qkd_qiskit.recipe.runtime import Decoupling, Mode, RuntimeSpec
-from qkd_qiskit.recipe.training import IDEAL_TARGETS, DistillSpec, Gradient
+from qkd_qiskit.recipe.training import (
+    IDEAL_TARGETS,
+    LABEL_LOSSES,
+    DistillSpec,
+    Gradient,
+    LossName,
+    LossTerm,
+)
 
 __all__ = [
     "CLASSICAL_STUDENTS",
@@ -28,6 +35,7 @@ __all__ = [
     "FILTER_STUDENTS",
     "GENERATED",
     "IDEAL_TARGETS",
+    "LABEL_LOSSES",
     "Ansatz",
     "Arm",
     "DataSpec",
@@ -37,6 +45,8 @@ __all__ = [
     "Encoding",
     "Gradient",
     "Head",
+    "LossName",
+    "LossTerm",
     "Mode",
     "Readout",
     "Recipe",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from functools import cache
 from pathlib import Path
@@ -21,6 +21,7 @@ _RECIPES = Path(__file__).with_name("builtin")
 _SUFFIXES = (".yaml", ".yml")
 _MOST_BYTES = 1_000_000
 _MOST_VALUES = 20_000  # with every alias written out
+_LEFT_OUT = ("distill.terms",)  # where null, so that recipes without them are written as ever
 
 
 def list_recipes() -> dict[str, str]:
@@ -162,14 +163,31 @@ def _build(kind: type[Spec], values: Mapping[str, Any], *, section: str = "") ->
 
 
 def dump_recipe(recipe: Recipe) -> str:
-    """Return the recipe as YAML with every key, which `load_recipe` reads back to an equal one."""
-    return yaml.safe_dump(_nest(flat_recipe(recipe)), sort_keys=False, default_flow_style=None)
+    """Return the recipe as YAML, which `load_recipe` reads back to an equal one.
+
+    Every key is in it, but for those of `_LEFT_OUT` that are null.
+    """
+    flat = flat_recipe(recipe)
+    for key in _LEFT_OUT:
+        if flat[key] is None:
+            del flat[key]
+    return yaml.safe_dump(_nest(flat), sort_keys=False, default_flow_style=None)
 
 
 def flat_recipe(recipe: Recipe) -> dict[str, Any]:
     """Return every value by its dotted key, tuples as lists."""
     flat = _flatten(asdict(recipe))
-    return {key: list(item) if isinstance(item, tuple) else item for key, item in flat.items()}
+    return {key: _listed(item) if isinstance(item, tuple) else item for key, item in flat.items()}
+
+
+def _listed(values: Sequence[Any]) -> list[Any]:
+    """Return the values as a list; of those with fields the fields that are given."""
+    return [
+        {key: item for key, item in value.items() if item is not None}
+        if isinstance(value, dict)
+        else value
+        for value in values
+    ]
 
 
 @cache

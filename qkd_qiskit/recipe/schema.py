@@ -52,7 +52,7 @@ def _object_schema(kind: type) -> dict[str, Any]:
     for field in fields(kind):
         entry = _type_schema(hints[field.name])
         default = _default(field)
-        if not is_dataclass(default):
+        if default is not MISSING and not is_dataclass(default):
             entry["default"] = list(default) if isinstance(default, tuple) else default
         properties[field.name] = {**entry, "description": described[field.name]}
     return {

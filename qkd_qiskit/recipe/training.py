@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 from qkd_qiskit.recipe.validation import (
@@ -10,6 +10,7 @@ from qkd_qiskit.recipe.validation import (
     Count,
     Epochs,
     LearningRate,
+    Share,
     Temperature,
     Weight,
     check_fields,
@@ -18,6 +19,67 @@ from qkd_qiskit.recipe.validation import (
 
 Gradient = Literal["exact", "noisy", "parameter_shift", "spsa"]
 IDEAL_TARGETS = ("exact", "aer")
+LossName = Literal[
+    "ce",
+    "kd",
+    "feature",
+    "label_smoothing",
+    "standardized_kd",
+    "dkd",
+    "dist",
+    "jensen_shannon",
+    "rkd_distance",
+    "rkd_angle",
+    "similarity",
+    "pkt",
+]
+LOSS_OPTIONS: dict[LossName, tuple[str, ...]] = {
+    "label_smoothing": ("smoothing",),
+    "standardized_kd": ("temperature",),
+    "dkd": ("temperature", "alpha", "beta"),
+    "dist": ("temperature", "beta", "gamma"),
+    "jensen_shannon": ("temperature",),
+}
+LABEL_LOSSES: tuple[LossName, ...] = ("ce", "label_smoothing", "dkd")  # those that read the label
+_WEIGHTED: dict[LossName, str] = {"ce": "ce_weight", "kd": "kd_weight", "feature": "feature_weight"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossTerm:
+    """One term of the loss.
+
+    Attributes:
+        loss: Which one: ce (cross-entropy with the labels), kd (the divergence from the teacher, of
+            distill.temperature and distill.student_temperature), feature (of distill.teacher_layer
+            and distill.student_layer), label_smoothing, standardized_kd, dkd, dist,
+            jensen_shannon, rkd_distance, rkd_angle, similarity, pkt.
+        weight: Weight of the term in the distilled arm.
+        temperature: Of standardized_kd, dkd, dist and jensen_shannon; null = distill.temperature.
+        alpha: Of dkd, the weight of the label; null = 1.
+        beta: Of dkd, the weight of the other classes, null = 8; of dist, the weight of the relation
+            between classes, null = 1.
+        gamma: Of dist, the weight of the relation between examples; null = 1.
+        smoothing: Of label_smoothing, the share that all classes get; null = 0.1.
+    """
+
+    loss: LossName
+    weight: Weight = 1.0
+    temperature: Temperature | None = None
+    alpha: Weight | None = None
+    beta: Weight | None = None
+    gamma: Weight | None = None
+    smoothing: Share | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self, "distill.terms")
+        options = LOSS_OPTIONS.get(self.loss, ())
+        for field in fields(self)[2:]:
+            require(
+                field.name in options or getattr(self, field.name) is None,
+                f"distill.terms.{field.name}",
+                getattr(self, field.name),
+                f"{', '.join(options) or 'loss and weight alone'} with the loss {self.loss}",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +108,9 @@ class DistillSpec:
         shifted_weights: Weights that a step of parameter_shift shifts, drawn at random; null = all.
         steps: Steps after which training ends, within an epoch too; null = after all epochs.
         selection: Which weights are kept: those of the best validation accuracy, or the last.
+        terms: The loss of the distilled arm as a list, such as
+            [{loss: ce, weight: 0.5}, {loss: dkd, beta: 2}]; ce_weight, kd_weight and feature_weight
+            are then those in the list, 0 for what is not in it. null = these three weights alone.
     """
 
     epochs: Epochs = 60
@@ -65,9 +130,12 @@ class DistillSpec:
     shifted_weights: Count | None = None
     steps: Count | None = None
     selection: Literal["validation", "last"] = "last"
+    terms: tuple[LossTerm, ...] | None = None
 
     def __post_init__(self) -> None:
         check_fields(self, "distill")
+        if self.terms is not None:
+            self._take_weights(self.terms)
         require(
             self.shifted_weights is None or self.gradient == "parameter_shift",
             "distill.shifted_weights",
@@ -88,7 +156,7 @@ class DistillSpec:
             "a device such as fake_torino where distill.gradient is noisy",
         )
         require(
-            self.ce_weight + self.kd_weight + self.feature_weight > 0,
+            self.ce_weight + self.kd_weight + self.feature_weight > 0 or self.terms is not None,
             "distill.ce_weight",
             self.ce_weight,
             "a positive weight for at least one of ce_weight, kd_weight and feature_weight",
@@ -100,3 +168,26 @@ class DistillSpec:
                 getattr(self, key),
                 "the name of a layer where distill.feature_weight is above 0",
             )
+
+    @property
+    def other_terms(self) -> tuple[LossTerm, ...]:
+        """The terms beside cross-entropy, divergence and feature maps."""
+        return tuple(term for term in self.terms or () if term.loss not in _WEIGHTED)
+
+    def _take_weights(self, terms: tuple[LossTerm, ...]) -> None:
+        """Check the terms, and let the weights by name be theirs."""
+        weights = {term.loss: term.weight for term in terms}
+        require(
+            len(weights) == len(terms) and sum(weights.values()) > 0,
+            "distill.terms",
+            [f"{term.loss}: {term.weight:g}" for term in terms],
+            "a list of one or more losses, each once, with a weight above 0 for at least one",
+        )
+        require(
+            self.student_temperature is None or "kd" in weights,
+            "distill.student_temperature",
+            self.student_temperature,
+            "null where distill.terms has no kd, which alone has a temperature for the student",
+        )
+        for loss, key in _WEIGHTED.items():
+            object.__setattr__(self, key, weights.get(loss, 0.0))

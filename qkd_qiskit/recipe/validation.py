@@ -11,12 +11,15 @@ import math
 import re
 import reprlib
 import types
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from functools import cache
 from numbers import Integral, Real
 from os import PathLike, fspath
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import yaml
 
 from qkd_qiskit.errors import RecipeError
 
@@ -180,7 +183,7 @@ def accepted(kind: Any) -> str:
         return f"a list [a, b, ...], each {accepted(arguments[0])}"
     if arguments:
         return " or ".join(accepted(argument) for argument in arguments)
-    return _WORDS.get(kind) or f"a {kind.__name__}"
+    return _WORDS.get(kind) or f"a {kind.__name__} {{{', '.join(type_hints(kind))}}}"
 
 
 def shown(value: object) -> str:
@@ -201,7 +204,9 @@ def _conform(kind: Any, value: Any, *, text: bool) -> Any:
     if origin in (Union, types.UnionType):
         return _conform_to_any(arguments, value, text=text)
     if origin is tuple:
-        if text and isinstance(value, str) and value:
+        if text and isinstance(value, str) and is_dataclass(arguments[0]):
+            value = _read_yaml(value)
+        elif text and isinstance(value, str) and value:
             items = value.removeprefix("[").removesuffix("]").split(",")
             value = [item.strip().strip("'\"") for item in items if item.strip()]
         if isinstance(value, Sequence) and not isinstance(value, str | bytes):
@@ -214,9 +219,32 @@ def _conform(kind: Any, value: Any, *, text: bool) -> Any:
             return value
     elif kind in _SCALARS:
         return _SCALARS[kind](value, text)
-    elif is_dataclass(kind) and isinstance(kind, type) and isinstance(value, kind):
-        return value
+    elif is_dataclass(kind) and isinstance(kind, type):
+        return value if isinstance(value, kind) else _from_fields(kind, value, text=text)
     raise _RefusedError(value)
+
+
+def _from_fields(kind: Any, values: Any, *, text: bool) -> Any:
+    """Return a dataclass from a mapping of its fields, as in a list of YAML; it checks them."""
+    hints, needed = type_hints(kind), {field.name for field in fields(kind) if _is_needed(field)}
+    if not isinstance(values, Mapping) or not needed <= set(values) <= set(hints):
+        raise _RefusedError(values)
+    read = dict(values)
+    for name, value in values.items():
+        with suppress(_RefusedError):  # it is refused below, by its own name
+            read[name] = _conform(hints[name], value, text=text)
+    return kind(**read)
+
+
+def _is_needed(field: Field[Any]) -> bool:
+    return field.default is MISSING and field.default_factory is MISSING
+
+
+def _read_yaml(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        raise _RefusedError(text) from None
 
 
 def _conform_to_any(kinds: Sequence[Any], value: Any, *, text: bool) -> Any:

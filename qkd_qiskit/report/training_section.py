@@ -37,7 +37,7 @@ def training_section(folder: RunFolder, result: Mapping[str, Any]) -> Markup:
         return [
             Curves(
                 arm=arm,
-                lines=[[getattr(epoch, key) for epoch in line] for line in lines],
+                lines=[[epoch.to_json()[key] for epoch in line] for line in lines],
                 kept=[row in kept_rows(result, arm) for row in range(len(lines))],
             )
             for arm, lines in histories.items()
@@ -50,6 +50,7 @@ def training_section(folder: RunFolder, result: Mapping[str, Any]) -> Markup:
             f" + {spec.feature_weight:g} × mean squared difference of the feature maps (layer "
             f"{spec.teacher_layer} of the teacher, {spec.student_layer} of the student)"
         )
+    other_terms = "".join(f" + {term.weight:g} × {term.loss}" for term in spec.other_terms)
     softened = spec.temperature if spec.student_temperature is None else spec.student_temperature
     kept = "of the last epoch" if spec.selection == "last" else "of the best validation accuracy"
     drawn = (
@@ -57,6 +58,7 @@ def training_section(folder: RunFolder, result: Mapping[str, Any]) -> Markup:
         ("ce", "Cross-entropy with the labels", "nats"),
         ("kd", "Divergence from the teacher", "nats"),
         *([("feature", "Difference of feature maps", "mean square")] if maps else []),
+        *((term.loss, f"Loss {term.loss}", "mean") for term in spec.other_terms),
     )
     return section(
         "Training",
@@ -72,7 +74,7 @@ def training_section(folder: RunFolder, result: Mapping[str, Any]) -> Markup:
             caption=f"Each seed thin, the mean bold, {seeds_text(result)}; losses are means "
             "over what an epoch trains on. Distilled students minimise "
             f"{spec.ce_weight:g} × cross-entropy + {spec.kd_weight:g} × divergence"
-            f"{feature_term}, label-only "
+            f"{feature_term}{other_terms}, label-only "
             f"students the cross-entropy alone. The divergence is {softened:g}² × KL(teacher ‖ "
             f"student), the teacher softened by {spec.temperature:g}, the student by "
             f"{softened:g}. The weights {kept} are kept. "

@@ -108,9 +108,9 @@ def test_arms_of_a_seed_share_start_and_order(data, teacher, monkeypatch):
     seen = []
     original = loop._terms
 
-    def recorded(model, parameters, batch, spec):
+    def recorded(model, parameters, batch, spec, others):
         seen.append(({name: value.clone() for name, value in parameters.items()}, batch))
-        return original(model, parameters, batch, spec)
+        return original(model, parameters, batch, spec, others)
 
     # Without vmap, so that what a member sees can be looked at.
     def mapped(function, in_dims=0, **_):

@@ -15,6 +15,7 @@ from qkd_qiskit.experiments.arms import (
     class_means,
     draw_images,
     loss_weights,
+    other_weights,
     shuffled,
     smoothed,
     soft_targets,
@@ -133,3 +134,20 @@ def test_an_untrained_teacher_says_something_else(tiny):
 def test_arms_that_do_not_fit_are_refused(changes, message):
     with pytest.raises(RecipeError, match=message):
         check_arms(load_recipe("digits", changes))
+
+
+def test_other_terms_are_learned_where_there_is_a_teacher_for_them():
+    change = {"distill.terms": [{"loss": "ce", "weight": 0.3}, {"loss": "dist", "weight": 0.6}]}
+    spec = load_recipe("digits", change).distill
+    without = ("label_only", "label_only_tuned", "replicate", "scaled_ce", "features_only")
+    assert {arm: other_weights(arm, spec) for arm in without} == dict.fromkeys(without, (0.0,))
+    learn = ("distilled", "shuffled_teacher", "classical_twin", "transfer", "logits_only")
+    assert {arm: other_weights(arm, spec) for arm in learn} == dict.fromkeys(learn, (0.6,))
+    assert loss_weights("distilled", spec) == (0.3, 0, 0)
+
+
+def test_a_term_that_reads_labels_is_refused_where_there_are_none():
+    change = {"arms": ["label_only", "transfer"], "distill.terms": [{"loss": "dkd"}]}
+    with pytest.raises(RecipeError, match=r"without labels, which dkd in distill\.terms reads"):
+        check_arms(load_recipe("digits", change))
+    check_arms(load_recipe("digits", change | {"distill.terms": [{"loss": "dist"}]}))
