@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from qkd_qiskit.recipe.synthetic import Generator
-from qkd_qiskit.recipe.validation import Count, Share, check_fields, require, whole_number
+from qkd_qiskit.recipe.validation import Count, Range, Share, check_fields, require, whole_number
 
 DatasetName = Literal[
     "digits", "mnist", "fashion_mnist", "cifar10", "generated", "extended_xor", "arrays"
@@ -55,9 +55,9 @@ class DataSpec:
     test_per_class: Count | None = None
     points: Annotated[int, whole_number(least=30, most=10_000_000)] = 3000
     features: Annotated[int, whole_number(most=100_000)] = 64
-    informative: int = 4
-    noise_features: int = 0
-    difficulty: float = 0.25
+    informative: Count = 4
+    noise_features: Annotated[int, whole_number(least=0, most=100_000)] = 0
+    difficulty: Annotated[float, Range(accepted="a number from 0 to 1", least=0, most=1)] = 0.25
 
     def __post_init__(self) -> None:
         check_fields(self, "data")
