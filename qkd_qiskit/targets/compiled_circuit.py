@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from qiskit import qasm3
-from qiskit.circuit import ClassicalRegister, QuantumCircuit
+from qiskit.circuit import ClassicalRegister, Parameter, QuantumCircuit
 
 from qkd_qiskit.errors import TargetError
 
@@ -49,9 +49,9 @@ def measure_all_qubits(circuit: QuantumCircuit) -> QuantumCircuit:
     return measured
 
 
-def parameter_names(circuit: QuantumCircuit) -> tuple[str, ...]:
-    """Return the names of the circuit's parameters, sorted as text."""
-    return tuple(sorted(parameter.name for parameter in circuit.parameters))
+def sorted_parameters(circuit: QuantumCircuit) -> tuple[Parameter, ...]:
+    """Return the circuit's parameters, sorted by name as text."""
+    return tuple(sorted(circuit.parameters, key=lambda parameter: str(parameter.name)))
 
 
 def content_digest(circuit: QuantumCircuit) -> str:

@@ -83,7 +83,7 @@ def density_program(
         known = {parameter.name: parameter for parameter in noisy.circuit.parameters}
         noisy.programs[key] = DensityProgram.from_circuit(
             noisy.circuit,
-            noise.channels(noisy),
+            noisy.channels,
             input_params=[known.get(name) or Parameter(name) for name in inputs],
             weight_params=[known.get(name) or Parameter(name) for name in weights],
         )

@@ -66,7 +66,7 @@ def synthetic_options(
     }
     found |= {key: rest.pop(key) for key in SYNTHETIC_WORDS if key in rest}
     qubits = rest.pop("qubits", "")
-    if not qubits.isdigit():
+    if not qubits.isdecimal() or len(qubits) > 9:
         raise TargetError(
             f"target {name!r}: give the number of qubits, as in synthetic:qubits=5:p2=0.01; also "
             f"accepted are {', '.join(SYNTHETIC_NUMBERS + SYNTHETIC_WORDS)}"

@@ -9,6 +9,7 @@ circuit is scheduled first, because idle qubits relax only in the delays that sc
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,7 +42,51 @@ class NoisyCircuit:
     device: DeviceTarget
     """The device's description of these qubits, renumbered as in `circuit`, its noise scaled."""
     programs: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
-    """The engine's programs that were made of it (see exact.py)."""
+    """The simulator's programs that were made of it (see exact_noise.py)."""
+
+    @cached_property
+    def channels(self) -> "Channels":
+        """The noise of gates, delays and measurements as the simulator takes it.
+
+        Gate and readout errors come from the functions that Aer builds its noise model with;
+        relaxation in delays has T2 cut to 2 T1 as there.
+        """
+        from qiskit_aer.noise.device import basic_device_gate_errors
+
+        from qkd_qiskit.simulator import Channels
+
+        if self.noise_model is None:
+            return Channels()
+        used = {
+            (instruction.operation.name, _where(self.circuit, instruction))
+            for instruction in self.circuit.data
+        }
+        return Channels(
+            gates={
+                (name, tuple(where)): error.to_quantumchannel().data
+                for name, where, error in basic_device_gate_errors(target=self.device)
+                if (name, tuple(where)) in used and not error.ideal()
+            },
+            readout=self.readout,
+            relaxation={
+                qubit: (known.t1, min(known.t2, 2 * known.t1))
+                for qubit, known in enumerate(self.device.qubit_properties)
+            },
+            dt=self.device.dt,
+        )
+
+    @cached_property
+    def readout(self) -> dict[int, NDArray[np.float64]]:
+        """The readout matrix A[true, measured] of each qubit that errs."""
+        from qiskit_aer.noise.device import basic_device_readout_errors
+
+        if self.noise_model is None:
+            return {}
+        return {
+            where[0]: np.asarray(error.probabilities, dtype=float)
+            for where, error in basic_device_readout_errors(target=self.device)
+            if not error.ideal()
+        }
 
 
 def with_noise(
@@ -79,45 +124,6 @@ def with_noise(
         duration_s=float(reduced.estimate_duration(restricted, unit="s")),
         device=noisy,
     )
-
-
-def channels(noisy: NoisyCircuit) -> "Channels":
-    """Return the noise of a circuit's gates, delays and measurements as the engine takes it.
-
-    Gate and readout errors are read from the noise model itself; relaxation in delays from the
-    description that the model was made of, with T2 cut to 2 T1 as Aer does.
-    """
-    from qkd_qiskit.simulator import Channels
-
-    if noisy.noise_model is None:
-        return Channels()
-    used = {
-        (instruction.operation.name, _where(noisy.circuit, instruction))
-        for instruction in noisy.circuit.data
-    }
-    # Aer has no public access to a model's errors; the bounds on its version are in pyproject.
-    errors = noisy.noise_model._local_quantum_errors
-    return Channels(
-        gates={
-            (name, where): errors[name][where].to_quantumchannel().data
-            for name, where in used
-            if where in errors.get(name, {})
-        },
-        readout=readout(noisy),
-        relaxation={
-            qubit: (known.t1, min(known.t2, 2 * known.t1))
-            for qubit, known in enumerate(noisy.device.qubit_properties)
-        },
-        dt=noisy.device.dt,
-    )
-
-
-def readout(noisy: NoisyCircuit) -> dict[int, NDArray[np.float64]]:
-    """Return the readout matrix A[true, measured] of each of a circuit's qubits that errs."""
-    errors = getattr(noisy.noise_model, "_local_readout_errors", {})
-    return {
-        where[0]: np.asarray(error.probabilities, dtype=float) for where, error in errors.items()
-    }
 
 
 def used_qubits(circuit: QuantumCircuit) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from qiskit.circuit import QuantumCircuit
+from qiskit.circuit import Parameter, QuantumCircuit
 
 from qkd_qiskit.errors import TargetError
 from qkd_qiskit.targets import noise
@@ -16,12 +16,9 @@ from qkd_qiskit.targets.compiled_circuit import (
     CompiledCircuit,
     content_digest,
     measure_all_qubits,
-    parameter_names,
 )
 from qkd_qiskit.targets.mitigation import confusion_from_counts, mitigate_readout
-from qkd_qiskit.targets.names import synthetic_name
 from qkd_qiskit.targets.sampling import make_simulator, sample_probabilities
-from qkd_qiskit.targets.synthetic_backends import SyntheticBackend, synthetic_device
 from qkd_qiskit.targets.transpilation import (
     best_transpilation,
     calibration_circuit,
@@ -133,7 +130,9 @@ class DeviceTarget(Target):
         made._set_scale(scale)
         return made
 
-    def _compile(self, circuit: QuantumCircuit) -> CompiledCircuit:
+    def _compile(
+        self, circuit: QuantumCircuit, parameters: tuple[Parameter, ...]
+    ) -> CompiledCircuit:
         device = self._device
         for what, have in (
             ("", device.num_qubits),
@@ -157,7 +156,7 @@ class DeviceTarget(Target):
         return CompiledCircuit(
             target=self.name,
             circuit=best,
-            parameters=parameter_names(circuit),
+            parameters=tuple(parameter.name for parameter in parameters),
             num_qubits=circuit.num_qubits,
             layout=initial_layout(best, circuit.num_qubits),
             measured=measured_qubits(best),
@@ -178,7 +177,7 @@ class DeviceTarget(Target):
         if self.readout_mitigation is None:
             return None
         if self.readout_mitigation == "calibrated":
-            known = noise.readout(noisy)
+            known = noisy.readout
             return tuple(known.get(qubit, np.eye(2)) for qubit in measured_qubits(noisy.circuit))
         circuit = calibration_circuit(measured_qubits(isa), self._device)
         calibrated = noise.with_noise(circuit, self._device, scale=self.scale)
@@ -219,36 +218,6 @@ class DeviceTarget(Target):
 
 def _mitigated(rows: NDArray[np.float64], program: DeviceProgram) -> NDArray[np.float64]:
     return rows if program.confusion is None else mitigate_readout(rows, program.confusion)
-
-
-def synthetic(
-    qubits: int,
-    *,
-    shots: int | None = 4096,
-    seed: int = 0,
-    scale: float = 1.0,
-    readout_mitigation: bool | ReadoutMitigation = False,
-    **settings: Any,
-) -> DeviceTarget:
-    """Return a device with the same noise on every qubit and gate.
-
-    Args:
-        qubits: qubits of the device.
-        shots: as for `DeviceTarget`.
-        seed: as for `DeviceTarget`.
-        scale: as for `DeviceTarget`.
-        readout_mitigation: as for `DeviceTarget`.
-        settings: p1, p2, t1, t2, readout, coupling, two_qubit_gate, durations of
-            `described.synthetic_device`.
-
-    Raises:
-        TargetError: a setting is not accepted.
-    """
-    name = synthetic_name({"qubits": qubits, **settings})
-    backend = SyntheticBackend(synthetic_device(qubits, **settings), name=name)
-    return DeviceTarget(
-        backend, shots=shots, seed=seed, scale=scale, readout_mitigation=readout_mitigation
-    )
 
 
 def calibration_date(backend: Any) -> str | None:

@@ -14,6 +14,8 @@ from qiskit.transpiler import Target as DeviceTarget
 
 from qkd_qiskit.errors import TargetError
 
+MAX_QUBITS = 256
+"""Qubits up to which a device is described."""
 _DT = 1e-9
 _TWO_QUBIT_GATES = {"cz": CZGate, "cx": CXGate, "ecr": ECRGate}
 
@@ -173,7 +175,12 @@ def synthetic_device(
     flips = (readout, readout) if isinstance(readout, int | float) else tuple(readout)
     relaxing = t1 > 0 and t2 > 0 and (t2 <= 2 * t1)
     for accepted, key, given, what in (
-        (qubits >= 1, "qubits", qubits, "a whole number from 1"),
+        (
+            qubits in range(1, MAX_QUBITS + 1),
+            "qubits",
+            qubits,
+            f"a whole number from 1 to {MAX_QUBITS}",
+        ),
         (0 <= p1 <= 1, "p1", p1, "a probability from 0 to 1"),
         (0 <= p2 <= 1, "p2", p2, "a probability from 0 to 1"),
         (relaxing, "t1, t2", (t1, t2), "seconds above 0 with t2 at most 2 t1"),

@@ -1,6 +1,5 @@
 """Exact noisy probabilities against Aer's density matrix, and against shots."""
 
-import dataclasses
 from functools import cache
 
 import numpy as np
@@ -79,8 +78,7 @@ def test_exact_is_aers_density_matrix(name):
     expected = aer_probabilities(compiled, values, readout=readout)
     lost = 1 - expected.sum(axis=1, keepdims=True)
     assert (np.abs(found - expected) <= 1e-9 + lost).all()
-    model = without_negligible_terms(compiled.program.noisy.noise_model)
-    noisy = dataclasses.replace(compiled.program.noisy, noise_model=model)
+    noisy = without_negligible_terms(compiled.program.noisy)
     np.testing.assert_allclose(
         exact_rows(compiled, noisy, values),
         aer_probabilities(compiled, values, readout=readout, noisy=noisy),

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from qiskit import qpy
-from qiskit.circuit import QuantumCircuit
+from qiskit.circuit import Parameter, QuantumCircuit
 
 from qkd_qiskit.errors import CheckpointError, TargetError
 from qkd_qiskit.storage import write_atomic
@@ -21,7 +21,6 @@ from qkd_qiskit.targets.compiled_circuit import (
     CompiledCircuit,
     content_digest,
     measure_all_qubits,
-    parameter_names,
 )
 from qkd_qiskit.targets.ibm.isa_check import check_circuit
 from qkd_qiskit.targets.ibm.job_plan import Pub
@@ -100,7 +99,9 @@ class RuntimeTarget(Target):
         found: NDArray[np.float64] = counts / counts.sum(axis=1, keepdims=True)
         return found
 
-    def _compile(self, circuit: QuantumCircuit) -> CompiledCircuit:
+    def _compile(
+        self, circuit: QuantumCircuit, parameters: tuple[Parameter, ...]
+    ) -> CompiledCircuit:
         given = f"{content_digest(circuit)}/{self.name}/{self.seed}/{self.num_transpilations}"
         digest = hashlib.sha256(given.encode()).hexdigest()[:16]
         path = self.runner.journal.folder / "jobs" / f"circuit-{digest}.qpy"
@@ -116,7 +117,7 @@ class RuntimeTarget(Target):
         return CompiledCircuit(
             target=self.name,
             circuit=isa,
-            parameters=parameter_names(circuit),
+            parameters=tuple(parameter.name for parameter in parameters),
             num_qubits=circuit.num_qubits,
             layout=initial_layout(isa, circuit.num_qubits),
             measured=measured_qubits(isa),

@@ -37,8 +37,8 @@ What it charges
 
 What goes wrong
     See `fault_injection.py`. Faults can be scripted or random, and be changed while the server
-    runs, with `ServiceEmulator.faults` or ``POST /rehearsal/faults``; ``GET /rehearsal/ledger`` tells a
-    process outside what was received.
+    runs, with `ServiceEmulator.faults` or ``POST /rehearsal/faults``; ``GET /rehearsal/ledger``
+    gives a process outside what was received.
 
 What it is not
     A proof that the service will behave so: status codes and error numbers are those that are
