@@ -43,7 +43,12 @@ from qkd_qiskit.students.class_bins import learn_bins
 from qkd_qiskit.students.factory import load_student, make_student
 from qkd_qiskit.students.quantum import QuantumStudent
 from qkd_qiskit.targets import Target
-from qkd_qiskit.targets.gradients import noisy_executor, parameter_shift, spsa
+from qkd_qiskit.targets.gradients import (
+    CircuitExecutor,
+    NoisyExecutor,
+    ParameterShiftExecutor,
+    SPSAExecutor,
+)
 
 SEEDS_PER_TASK = 10  # enough for a step to be cheap, few enough for tasks to be shared out
 
@@ -94,7 +99,7 @@ class RunContext:
     data: Data
     teachers_by_seed: TeachersBySeed
     targets: Sequence[Target]
-    executor: Callable[[QuantumStudent], Callable[[Tensor, Tensor], Tensor]] | None = None
+    executor: Callable[[QuantumStudent], CircuitExecutor] | None = None
     starts: Mapping[tuple[str, int], Mapping[str, Tensor]] = field(default_factory=dict)
 
 
@@ -205,7 +210,7 @@ def train_task(context: RunContext, task: TrainingTask, *, callback: Callback) -
         spec=spec,
         checkpoint=None if task.setting is not None else folder.checkpoint(task.name),
         on_epoch=on_epoch,
-        on_step=on_step if hasattr(shape.executor, "cost") else None,
+        on_step=None if shape.executor is None or not shape.executor.sampled else on_step,
     )
     if task.setting is not None:
         keep_tried(folder, task.setting, [one.validation_accuracy for one in trained])
@@ -246,9 +251,7 @@ def evaluate_members(
         folder.add_evaluation(arm, seed, key=key, figures=asdict(figures))
 
 
-def training_executor(
-    recipe: Recipe, student: Student, *, noisy: bool
-) -> Callable[[Tensor, Tensor], Tensor] | None:
+def training_executor(recipe: Recipe, student: Student, *, noisy: bool) -> CircuitExecutor | None:
     """Where a student's circuit runs while it trains; None = exactly, in its connector."""
     spec = recipe.distill
     gradient, name = ("noisy", recipe.noise_target) if noisy else (spec.gradient, spec.train_target)
@@ -257,10 +260,10 @@ def training_executor(
     target = Target.parse(name, shots=recipe.shots, seed=recipe.seed)
     compiled = target.compile(student.circuit)
     if gradient == "noisy":
-        return noisy_executor(compiled)
+        return NoisyExecutor(compiled)
     if gradient == "parameter_shift":
-        return parameter_shift(target, compiled, shifted=spec.shifted_weights)
-    return spsa(target, compiled)
+        return ParameterShiftExecutor(target, compiled, shifted=spec.shifted_weights)
+    return SPSAExecutor(target, compiled)
 
 
 def _task_spec(context: RunContext, task: TrainingTask) -> DistillSpec:

@@ -11,7 +11,7 @@ from qiskit_aer.noise.device import basic_device_readout_errors
 from qkd_qiskit.errors import TargetError
 from qkd_qiskit.targets import DeviceTarget, Target
 from qkd_qiskit.targets.exact_noise import exact_rows, split_parameters
-from qkd_qiskit.targets.gradients import noisy_executor
+from qkd_qiskit.targets.gradients import NoisyExecutor
 from qkd_qiskit.targets.snapshots import fake_backend
 
 DEVICES = {  # name: native two-qubit gate
@@ -177,7 +177,7 @@ def test_more_than_eight_qubits_are_refused():
     with pytest.raises(TargetError, match=told):
         device.exact_probabilities(compiled, np.empty((1, 0)))
     with pytest.raises(TargetError, match=told):
-        noisy_executor(compiled)
+        NoisyExecutor(compiled)
     assert device.probabilities(compiled, np.empty((1, 0)), shots=100).shape == (1, 512)
 
 

@@ -82,7 +82,7 @@ class TestParse:
 
     @pytest.mark.parametrize("qubits", ["0", "1000000000", "9" * 5000, "²", "-1", "2.5", ""])
     def test_synthetic_qubits_are_checked_before_a_device_is_built(self, qubits):
-        with pytest.raises(TargetError, match=r"number of qubits|whole numbers to 256"):
+        with pytest.raises(TargetError, match=r"number of qubits|a whole number from 1 to 256"):
             Target.parse(f"synthetic:qubits={qubits}:p2=0.01")
 
 

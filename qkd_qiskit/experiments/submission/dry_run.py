@@ -188,7 +188,7 @@ class _Counter:
         self, student: QuantumStudent, recipe: Recipe, *, members: int, images: int
     ) -> Estimate:
         """The training of so many students of one shape, on so many images each."""
-        outcomes = executor_on(self.target, student, recipe)
+        executor = executor_on(self.target, student, recipe)
         # Behind a trained reduction the inputs' angles are shifted too, sample by sample.
         inputs = student.spec.reduction in TRAINED
         compiled = self.target.compile(student.circuit)
@@ -201,7 +201,7 @@ class _Counter:
         calls = [
             (replace(load, rows=rows),)
             for step, size in enumerate(sizes)
-            for rows in outcomes.rows(members * size, step=step, inputs=inputs)
+            for rows in executor.rows(members * size, step=step, inputs=inputs)
         ]
         words = _words(recipe.distill, weights=len(student.weights), inputs=inputs)
         return self._estimate(words, calls)

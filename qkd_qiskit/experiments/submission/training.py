@@ -27,7 +27,7 @@ from qkd_qiskit.experiments.teachers import load_teachers, teacher_files
 from qkd_qiskit.recipe import Recipe
 from qkd_qiskit.students.factory import load_student
 from qkd_qiskit.students.quantum import QuantumStudent
-from qkd_qiskit.targets.gradients import parameter_shift, spsa
+from qkd_qiskit.targets.gradients import ParameterShiftExecutor, SPSAExecutor
 from qkd_qiskit.targets.gradients.base import SampledExecutor
 from qkd_qiskit.targets.ibm.target import RuntimeTarget
 
@@ -130,8 +130,8 @@ def executor_on(target: RuntimeTarget, student: QuantumStudent, recipe: Recipe) 
     """A student's circuit on a device, differentiable as the recipe says."""
     compiled, spec = target.compile(student.circuit), recipe.distill
     if spec.gradient == "spsa":
-        return spsa(target, compiled, seed=recipe.seed)
-    return parameter_shift(target, compiled, shifted=spec.shifted_weights, seed=recipe.seed)
+        return SPSAExecutor(target, compiled, seed=recipe.seed)
+    return ParameterShiftExecutor(target, compiled, shifted=spec.shifted_weights, seed=recipe.seed)
 
 
 def _starts(run: RunFolder, task: TrainingTask) -> dict[tuple[str, int], Mapping[str, Tensor]]:

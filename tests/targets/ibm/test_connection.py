@@ -20,7 +20,7 @@ from qkd_qiskit.errors import (
 from qkd_qiskit.recipe import RuntimeSpec
 from qkd_qiskit.storage import load_tensors
 from qkd_qiskit.targets import DeviceTarget
-from qkd_qiskit.targets.gradients import parameter_shift
+from qkd_qiskit.targets.gradients import ParameterShiftExecutor
 from qkd_qiskit.targets.ibm.connection import connect
 from qkd_qiskit.targets.ibm.emulator import Faults
 from qkd_qiskit.targets.ibm.job_runner import Runner
@@ -205,7 +205,7 @@ class TestTraining:
             ):
                 compiled = target.compile(plus())
                 inputs = torch.tensor(VALUES, requires_grad=True)
-                outcomes = parameter_shift(target, compiled)
+                outcomes = ParameterShiftExecutor(target, compiled)
                 outcomes(inputs, torch.empty(0, dtype=torch.float64))[:, 0].sum().backward()
                 found.append(inputs.grad)
             assert journal.keys() == ["train/000000", "train/000001"]
