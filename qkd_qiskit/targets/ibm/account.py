@@ -18,9 +18,14 @@ from qkd_qiskit.errors import NoAccountError, TargetError
 from qkd_qiskit.targets.ibm.client import (
     ask_client,
     fault_of,
-    leave_retries_to_us,
     no_token,
     quiet_client,
+)
+from qkd_qiskit.targets.ibm.client_internals import (
+    clients_of,
+    instance_of,
+    instances_with_devices,
+    send_once,
 )
 from qkd_qiskit.targets.ibm.retry import Asking, RetryPolicy
 from qkd_qiskit.targets.ibm.service_errors import Fault, hide
@@ -75,7 +80,7 @@ def real_backend(name: str, *, patience: RetryPolicy | None = None) -> Any:
 
 def instances_of(account: Any) -> list[str | None]:
     """Return the instances that an account sends jobs to; None alone for the only one."""
-    return list(getattr(account, "_api_clients", {})) or [None]
+    return list(clients_of(account)) or [None]
 
 
 def plan_of(account: Any, backend: Any) -> str | None:
@@ -84,7 +89,7 @@ def plan_of(account: Any, backend: Any) -> str | None:
     Raises:
         Fault: the service failed.
     """
-    here = getattr(backend, "_instance", None)
+    here = instance_of(backend)
     instances = ask_client(account.instances)
     plans = [known.get("plan") for known in instances if known.get("crn") == here]
     return str(plans[0]).lower() if plans else None
@@ -127,8 +132,8 @@ def open_account() -> Any:
         raise refused
     active = account.active_account() if hasattr(account, "active_account") else None
     hide(*((active or {}).get(key) for key in ("token", "instance")))
-    for client in _clients(account):
-        leave_retries_to_us(client)
+    for client in clients_of(account).values():
+        send_once(client)
     _check_instances(account)
     return account
 
@@ -141,9 +146,9 @@ def _check_instances(account: Any) -> None:
     Raises:
         Fault: one has not, and may when it is asked again.
     """
-    told = getattr(account, "_backends_info_per_instance", {})
-    for instance, client in getattr(account, "_api_clients", {}).items():
-        if not told or instance in told:
+    listed = instances_with_devices(account)
+    for instance, client in clients_of(account).items():
+        if not listed or instance in listed:
             continue
         try:
             ask_client(partial(client.list_backends, True))
@@ -230,7 +235,7 @@ def is_loopback(url: str) -> bool:
 def _device_names(account: Any) -> list[str]:
     def ask() -> list[str]:
         # `account.backends()` says nothing of a service that fails: it returns no devices.
-        listed = (client.list_backends(True) for client in _clients(account))
+        listed = (client.list_backends(True) for client in clients_of(account).values())
         names = {device["name"] for devices in listed for device in devices}
         return sorted(names or {backend.name for backend in account.backends()})
 
@@ -244,7 +249,3 @@ def _device_names(account: Any) -> list[str]:
         f"the IBM Quantum account may not use its instance ({reason}); check the one that is saved "
         "or set in QISKIT_IBM_INSTANCE"
     )
-
-
-def _clients(account: Any) -> list[Any]:
-    return list(getattr(account, "_api_clients", {}).values())

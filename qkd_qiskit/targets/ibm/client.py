@@ -11,14 +11,13 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from qkd_qiskit.errors import TargetError
+from qkd_qiskit.targets.ibm.client_internals import RAW_KEY_WARNING
 from qkd_qiskit.targets.ibm.service_errors import Fault, FaultKind, scrub
 
 logger = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
 
 _CLIENT = "qiskit_ibm_runtime"
-_RAW_KEY = "Unable to retrieve IBM Cloud access token"
-_READ_TIMEOUT_S = 120.0
 
 
 def ask_client(ask: Callable[[], Answer]) -> Answer:
@@ -32,7 +31,7 @@ def ask_client(ask: Callable[[], Answer]) -> Answer:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         # The client would go on and send the API key itself.
-        warnings.filterwarnings("error", message=_RAW_KEY)
+        warnings.filterwarnings("error", message=RAW_KEY_WARNING)
         try:
             return ask()
         except (TargetError, Fault):
@@ -52,7 +51,7 @@ def fault_of(error: BaseException) -> Fault:
     wait that was asked for are found there.
     """
     for link in _chain(error):
-        if str(link).startswith(_RAW_KEY):
+        if str(link).startswith(RAW_KEY_WARNING):
             return no_token(error)
         response = getattr(link, "response", None)
         status = getattr(response, "status_code", None)
@@ -138,21 +137,6 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         seen.add(id(error))
         yield error
         error = error.__cause__ or error.__context__
-
-
-def leave_retries_to_us(client: Any) -> None:
-    """Make the client's transport send everything once, and wait for no answer for ever.
-
-    It would send a job again after an answer of 500, whether or not it was accepted; the runner
-    looks first. These are private names: where a version lacks them, its own retries stay.
-    """
-    from urllib3.util.retry import Retry
-
-    transport: Any = getattr(client, "_session", None)
-    for adapter in getattr(transport, "adapters", {}).values():
-        adapter.max_retries = Retry(total=0, read=False)
-    if hasattr(transport, "_timeout"):
-        transport._timeout = (10.0, _READ_TIMEOUT_S)
 
 
 class _Scrub(logging.Filter):

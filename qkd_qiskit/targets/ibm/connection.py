@@ -23,6 +23,7 @@ from qkd_qiskit.targets.ibm.account import (
     real_backend,
 )
 from qkd_qiskit.targets.ibm.client import ask_client
+from qkd_qiskit.targets.ibm.client_internals import instance_of, known_session
 from qkd_qiskit.targets.ibm.isa_check import check_pubs
 from qkd_qiskit.targets.ibm.job_plan import Pub, executed_shots
 from qkd_qiskit.targets.ibm.protocols import Job, JobState
@@ -159,7 +160,7 @@ class RuntimeConnection:
             return []  # where nothing may be sent, nothing was
 
     def _is_own(self, instance: str | None) -> bool:
-        return instance in (None, getattr(self.backend, "_instance", None))
+        return instance in (None, instance_of(self.backend))
 
     def job(self, job_id: str) -> Job:
         """Return the job with this id."""
@@ -208,11 +209,8 @@ class RuntimeConnection:
     def _known_session(self, session_id: str, mode: Mode) -> Any:
         from qiskit_ibm_runtime import Batch, Session
 
-        # `Session.from_id` fetches a new backend; the one at hand is the same.
         kind = Session if mode == "session" else Batch
-        session: Any = kind(backend=self.backend, create_new=False)
-        session._session_id = session_id
-        return session
+        return known_session(kind, session_id, backend=self.backend)
 
     def _accepts_jobs(self, session: Any) -> bool:
         if session is None or self.local:
