@@ -16,7 +16,7 @@ from qkd_qiskit.recipe import Mode
 
 if TYPE_CHECKING:
     from qkd_qiskit.experiments.run_folder import RunFolder
-    from qkd_qiskit.experiments.submission import Outcome, Training
+    from qkd_qiskit.experiments.submission import SubmittedRun, Training
 
 STEPS = 50
 
@@ -83,9 +83,9 @@ def collect_parser() -> ArgumentParser:
 
 def run_submit(options: Namespace, words: Sequence[str]) -> int:
     """Submit, or go on; returns the exit status."""
-    from qkd_qiskit.cli.dry_run import show_budget
+    from qkd_qiskit.cli.dry_run import show_dry_run
     from qkd_qiskit.experiments.run_folder import RunFolder
-    from qkd_qiskit.experiments.submission import Request, begin_training, plan_budget, submit_run
+    from qkd_qiskit.experiments.submission import Request, begin_training, plan_dry_run, submit_run
     from qkd_qiskit.report.report import write_report
     from qkd_qiskit.targets.ibm.cost_estimate import parse_rate
 
@@ -103,8 +103,8 @@ def run_submit(options: Namespace, words: Sequence[str]) -> int:
     if options.dry_run:
         rate = None if options.rate is None else parse_rate(options.rate)
         with terminal(options) as callback:
-            budget = plan_budget(folder, request, training=training, callback=callback)
-        return show_budget(budget, options, rate=rate)
+            plan = plan_dry_run(folder, request, training=training, callback=callback)
+        return show_dry_run(plan, options, rate=rate)
     if training is not None:
         with terminal(options) as callback:
             folder = begin_training(
@@ -148,7 +148,7 @@ def _collect(folder: RunFolder, options: Namespace) -> int:
     return _show(outcomes, options)
 
 
-def _show(outcomes: Sequence[Outcome], options: Namespace) -> int:
+def _show(outcomes: Sequence[SubmittedRun], options: Namespace) -> int:
     if not options.json and not options.quiet:
         for outcome in outcomes:
             if outcome.already:

@@ -25,11 +25,11 @@ from qkd_qiskit.targets.ibm.usage_model import Timing, seconds_per_execution
 EVALUATE = "evaluate/"
 LONGEST_JOB_S = 600.0
 """QPU seconds of a job: what is lost at most when one fails; its overhead of 2 s is 0.3 %."""
-Member = tuple[str, int]
+MemberKey = tuple[str, int]
 
 
 @dataclass(frozen=True, eq=False)
-class Group:
+class CircuitGroup:
     """Students that share a circuit, each with weights of its own.
 
     Attributes:
@@ -39,7 +39,7 @@ class Group:
     """
 
     compiled: CompiledCircuit
-    members: tuple[Member, ...]
+    members: tuple[MemberKey, ...]
     students: tuple[QuantumStudent, ...]
 
     def load(self, images: int) -> Load:
@@ -58,7 +58,7 @@ class Group:
         return Pub.of(self.compiled, rows, shots=shots)
 
     @torch.no_grad()
-    def logits(self, counts: NDArray[np.int64]) -> dict[Member, Tensor]:
+    def logits(self, counts: NDArray[np.int64]) -> dict[MemberKey, Tensor]:
         """Logits `(images, num_classes)` of each student from counts `(rows, 2^n)` of `pub`."""
         frequencies = counts / counts.sum(axis=1, keepdims=True)
         by_student = frequencies.reshape(-1, len(self.students), frequencies.shape[1])
@@ -69,18 +69,18 @@ class Group:
 
 
 def group_students(
-    students: Sequence[tuple[Member, QuantumStudent]], target: Target
-) -> list[Group]:
+    students: Sequence[tuple[MemberKey, QuantumStudent]], target: Target
+) -> list[CircuitGroup]:
     """Students by circuit, compiled for a device.
 
     Raises:
         TargetError: The device cannot run a circuit.
     """
-    groups: dict[str, list[tuple[Member, QuantumStudent]]] = {}
+    groups: dict[str, list[tuple[MemberKey, QuantumStudent]]] = {}
     for member, student in students:
         groups.setdefault(content_digest(student.circuit), []).append((member, student))
     return [
-        Group(
+        CircuitGroup(
             compiled=target.compile(shared[0][1].circuit),
             members=tuple(member for member, _ in shared),
             students=tuple(student for _, student in shared),
@@ -90,7 +90,7 @@ def group_students(
 
 
 def images_per_job(
-    groups: Sequence[Group],
+    groups: Sequence[CircuitGroup],
     *,
     shots: int,
     limits: Limits,
@@ -123,7 +123,7 @@ def chunks(images: int, *, per_job: int) -> Iterator[tuple[str, slice]]:
         yield f"{EVALUATE}{number:04d}", slice(first, min(images, first + per_job))
 
 
-def evaluation_calls(groups: Sequence[Group], *, images: int, per_job: int) -> list[Call]:
+def evaluation_calls(groups: Sequence[CircuitGroup], *, images: int, per_job: int) -> list[Call]:
     """What an evaluation asks of the device, job by job."""
     return [
         tuple(group.load(part.stop - part.start) for group in groups)

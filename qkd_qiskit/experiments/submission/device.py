@@ -21,7 +21,7 @@ from qkd_qiskit.targets.ibm.connection import RuntimeConnection, connect
 from qkd_qiskit.targets.ibm.job_records import JOURNAL, Totals, read_journal
 from qkd_qiskit.targets.ibm.job_runner import Runner
 from qkd_qiskit.targets.ibm.journal import Journal
-from qkd_qiskit.targets.ibm.retry import Asking, RetryPolicy
+from qkd_qiskit.targets.ibm.retry import Retries, RetryPolicy
 
 
 def open_device(name: str, *, options: RuntimeSpec) -> RuntimeConnection:
@@ -46,7 +46,7 @@ def check_takes_jobs(connection: RuntimeConnection) -> None:
         TargetError: It does not.
         SubmissionError: The service does not answer.
     """
-    _service_of(connection).ask("the status", connection.check_status)
+    _retries_of(connection).call("the status", connection.check_status)
 
 
 def has_sessions(connection: RuntimeConnection) -> bool:
@@ -55,11 +55,11 @@ def has_sessions(connection: RuntimeConnection) -> bool:
     Raises:
         SubmissionError: The service does not answer.
     """
-    return _service_of(connection).ask("reading its plan", connection.has_sessions)
+    return _retries_of(connection).call("reading its plan", connection.has_sessions)
 
 
-def _service_of(connection: RuntimeConnection) -> Asking:
-    return Asking(connection.name, patience=RetryPolicy(tries=4), go_on="try again later")
+def _retries_of(connection: RuntimeConnection) -> Retries:
+    return Retries(connection.name, policy=RetryPolicy(tries=4), resume_hint="try again later")
 
 
 def place_of(connection: RuntimeConnection) -> Place:
@@ -87,7 +87,7 @@ def open_runner(
     """
     folder = submission.folder(run)
     options = replace(run.recipe.runtime, mode=submission.mode)
-    go_on = f"to go on: qkd collect {shlex.quote(str(run.path))}"
+    resume_hint = f"to go on: qkd collect {shlex.quote(str(run.path))}"
     with (
         WatchedJournal(folder, watch) as journal,
         Runner(
@@ -95,7 +95,7 @@ def open_runner(
             journal=journal,
             options=options,
             max_qpu_seconds=submission.max_qpu_seconds,
-            go_on=go_on,
+            resume_hint=resume_hint,
         ) as runner,
     ):
         yield runner
@@ -109,13 +109,13 @@ class WatchedJournal(Journal):
         self._watch = watch
         self._waits = SessionWaits()
         for entry in _entries(folder):
-            self._waits.hear(entry)
+            self._waits.add(entry)
 
     def append(self, event: str, **content: Any) -> None:
         """As `Journal.append`."""
         super().append(event, **content)
         time = datetime.now(timezone.utc).isoformat()
-        self._waits.hear({"event": event, "time": time, **content})
+        self._waits.add({"event": event, "time": time, **content})
         if self._watch is not None:
             self._watch(self.totals())
 
@@ -148,7 +148,7 @@ def describe_jobs(folder: Path, prefix: str) -> dict[str, Any]:
     dates: list[str] = []
     waits, keys = SessionWaits(), dict[str, str]()
     for entry in _entries(folder):
-        waits.hear(entry)
+        waits.add(entry)
         if entry["event"] == "intent":
             keys[entry["tag"]] = entry["key"]
         elif entry["event"] == "submitted" and keys[entry["tag"]].startswith(prefix):

@@ -16,7 +16,7 @@ from qkd_qiskit.experiments.callbacks import Callback
 from qkd_qiskit.experiments.results import BASELINE, TREATMENT
 from qkd_qiskit.experiments.run_folder import RunFolder
 from qkd_qiskit.experiments.submission.batching import (
-    Member,
+    MemberKey,
     evaluation_calls,
     group_students,
     images_per_job,
@@ -43,7 +43,7 @@ SUBSET = 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class Budget:
+class DryRun:
     """What is planned, and the alternatives.
 
     Attributes:
@@ -85,13 +85,13 @@ class Budget:
         }
 
 
-def plan_budget(
+def plan_dry_run(
     folder: RunFolder,
     request: Request,
     *,
     training: Training | None = None,
     callback: Callback | None = None,
-) -> Budget:
+) -> DryRun:
     """What a request would cost; nothing is sent and nothing is written.
 
     Args:
@@ -140,7 +140,7 @@ def plan_budget(
                 ends = [one for one in evaluation_set.quantum if one[0][0] in arms]
                 begun = [] if training.fresh else ends  # what they began from
                 chosen += counter.evaluation([*ends, *begun], images=len(evaluation_set.split))
-    return Budget(
+    return DryRun(
         device=connection.name,
         note=note,
         calibration_date=calibration_date,
@@ -170,7 +170,7 @@ class _Counter:
     options: RuntimeSpec
 
     def evaluation(
-        self, students: Sequence[tuple[Member, QuantumStudent]], *, images: int
+        self, students: Sequence[tuple[MemberKey, QuantumStudent]], *, images: int
     ) -> Estimate:
         """The evaluation of students on so many test images."""
         groups = group_students(students, self.target)

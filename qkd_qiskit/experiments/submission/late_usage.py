@@ -18,7 +18,7 @@ from qkd_qiskit.targets.ibm.job_records import read_journal
 logger = logging.getLogger(__name__)
 
 
-def settled(
+def with_late_usage(
     run: RunFolder, submission: Submission, connect: Callable[[], RuntimeConnection]
 ) -> dict[str, Any]:
     """What result.json holds, with the QPU seconds that were not known when it was written.

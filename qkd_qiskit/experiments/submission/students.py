@@ -11,7 +11,7 @@ from qkd_qiskit.data.splits import Split, load_data
 from qkd_qiskit.errors import InputError
 from qkd_qiskit.experiments.evaluation import judge, subset
 from qkd_qiskit.experiments.run_folder import RunFolder
-from qkd_qiskit.experiments.submission.batching import Member
+from qkd_qiskit.experiments.submission.batching import MemberKey
 from qkd_qiskit.experiments.teachers import load_teachers
 from qkd_qiskit.students.base import Student
 from qkd_qiskit.students.factory import load_student
@@ -30,10 +30,10 @@ class EvaluationSet:
 
     split: Split
     teacher_logits: dict[int, Tensor]
-    students: Mapping[Member, Student]
+    students: Mapping[MemberKey, Student]
 
     @property
-    def quantum(self) -> list[tuple[Member, QuantumStudent]]:
+    def quantum(self) -> list[tuple[MemberKey, QuantumStudent]]:
         """The students with a circuit."""
         return [
             (member, student)
@@ -41,10 +41,10 @@ class EvaluationSet:
             if isinstance(student, QuantumStudent)
         ]
 
-    def grade(
+    def write_evaluations(
         self,
         folder: RunFolder,
-        logits: Mapping[Member, Tensor],
+        logits: Mapping[MemberKey, Tensor],
         *,
         key: str,
         shots: int,
@@ -78,7 +78,7 @@ def make_evaluation_set(folder: RunFolder, *, seeds: Sequence[int], limit: int) 
         InputError: No student has a circuit.
     """
     recipe = folder.recipe
-    students: dict[Member, Student] = {
+    students: dict[MemberKey, Student] = {
         (arm, seed): load_student(folder.member(arm, seed)) for seed in seeds for arm in recipe.arms
     }
     if not any(isinstance(student, QuantumStudent) for student in students.values()):

@@ -56,7 +56,7 @@ class Submission:
     command: str = ""
 
     @property
-    def asked(self) -> dict[str, Any]:
+    def fixed(self) -> dict[str, Any]:
         """What cannot change once something is submitted."""
         return {name: getattr(self, name) for name in ("shots", "limit", "seeds", "evaluate")}
 
@@ -97,12 +97,12 @@ def begin_or_go_on(run: RunFolder, wanted: Submission, *, again: bool) -> Submis
         found = known.get(name)
         if found is None:
             return replace(wanted, name=name)
-        if found.asked == wanted.asked:
+        if found.fixed == wanted.fixed:
             if not (found.finished and again):
                 return found
         elif not found.finished:
             given = ", ".join(
-                f"{key} {value}" for key, value in found.asked.items() if key != "evaluate"
+                f"{key} {value}" for key, value in found.fixed.items() if key != "evaluate"
             )
             raise InputError(
                 f"{run.path} has a submission to {found.name} that has not ended, with {given}; "

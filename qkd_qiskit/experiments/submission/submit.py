@@ -18,8 +18,8 @@ from qkd_qiskit.experiments.results import add_figures, describe_circuit
 from qkd_qiskit.experiments.run_folder import RunFolder
 from qkd_qiskit.experiments.submission.batching import (
     EVALUATE,
-    Group,
-    Member,
+    CircuitGroup,
+    MemberKey,
     chunks,
     group_students,
     images_per_job,
@@ -31,7 +31,7 @@ from qkd_qiskit.experiments.submission.device import (
     open_runner,
     place_of,
 )
-from qkd_qiskit.experiments.submission.late_usage import settled
+from qkd_qiskit.experiments.submission.late_usage import with_late_usage
 from qkd_qiskit.experiments.submission.request import Request, Training
 from qkd_qiskit.experiments.submission.students import check_seeds, make_evaluation_set
 from qkd_qiskit.experiments.submission.submission import (
@@ -58,7 +58,7 @@ from qkd_qiskit.targets.ibm.usage_model import device_timing
 
 
 @dataclass(frozen=True)
-class Outcome:
+class SubmittedRun:
     """What came of a submission.
 
     Attributes:
@@ -74,7 +74,9 @@ class Outcome:
     already: bool = False
 
 
-def submit_run(folder: RunFolder, request: Request, *, callback: Callback | None = None) -> Outcome:
+def submit_run(
+    folder: RunFolder, request: Request, *, callback: Callback | None = None
+) -> SubmittedRun:
     """The trained students of a run on a device, with their figures in its result.json.
 
     What was begun goes on; what is finished is not done again.
@@ -89,7 +91,9 @@ def submit_run(folder: RunFolder, request: Request, *, callback: Callback | None
     wanted, connection = _wanted(folder, request, callback=callback)
     begun = begin_or_go_on(folder, wanted, again=request.again)
     if begun.finished:
-        return Outcome(folder, settled(folder, begun, lambda: connection), begun, already=True)
+        return SubmittedRun(
+            folder, with_late_usage(folder, begun, lambda: connection), begun, already=True
+        )
     return _finish(folder, _allowed(begun, request), connection, callback=callback)
 
 
@@ -149,7 +153,7 @@ def begin_training(
     return folder
 
 
-def collect_run(folder: RunFolder, *, callback: Callback | None = None) -> list[Outcome]:
+def collect_run(folder: RunFolder, *, callback: Callback | None = None) -> list[SubmittedRun]:
     """Everything that was asked of devices for a run, brought to its end.
 
     Raises:
@@ -166,8 +170,8 @@ def collect_run(folder: RunFolder, *, callback: Callback | None = None) -> list[
     for submission in known:
         connect = partial(_reconnect, folder, submission, callback=callback)
         if submission.finished:
-            result = settled(folder, submission, connect)
-            outcomes.append(Outcome(folder, result, submission, already=True))
+            result = with_late_usage(folder, submission, connect)
+            outcomes.append(SubmittedRun(folder, result, submission, already=True))
         else:
             outcomes.append(_finish(folder, submission, connect(), callback=callback))
     return outcomes
@@ -224,7 +228,7 @@ def _finish(
     connection: RuntimeConnection,
     *,
     callback: Callback,
-) -> Outcome:
+) -> SubmittedRun:
     """Run what is not run yet, and write figures, result and record."""
     if not read_journal(submission.folder(folder)).totals().pending:
         check_takes_jobs(connection)  # else there are jobs to read, whatever the device does now
@@ -263,7 +267,7 @@ def _finish(
         }
     folder.end(result)
     done = replace(submission, finished=True).save(folder)
-    return Outcome(folder, result, done)
+    return SubmittedRun(folder, result, done)
 
 
 def _device(
@@ -316,19 +320,19 @@ def _evaluate(
         callback=callback,
     )
     shots = executed_shots(submission.shots, twirled=options.twirled)
-    evaluation_set.grade(folder, logits, key=submission.name, shots=shots)
+    evaluation_set.write_evaluations(folder, logits, key=submission.name, shots=shots)
     return groups[0].compiled
 
 
 def measure(
     runner: Runner,
-    groups: Sequence[Group],
+    groups: Sequence[CircuitGroup],
     images: Tensor,
     *,
     submission: Submission,
     seed: int,
     callback: Callback,
-) -> dict[Member, Tensor]:
+) -> dict[MemberKey, Tensor]:
     """Logits `(images, num_classes)` of every student: all jobs are sent, then collected.
 
     Args:
@@ -340,7 +344,7 @@ def measure(
         callback: Hears of the images that are measured.
     """
     parts = dict(chunks(len(images), per_job=submission.images_per_job))
-    found: dict[str, dict[Member, Tensor]] = {}
+    found: dict[str, dict[MemberKey, Tensor]] = {}
 
     def submit(key: str) -> None:
         pubs = [group.pub(images[parts[key]], shots=submission.shots) for group in groups]

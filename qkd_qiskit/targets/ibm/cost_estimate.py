@@ -125,11 +125,11 @@ def estimate(
         for job in plan_jobs(sizes, limits=limits, twirled=twirled):
             executed = job.shots
             loads = []
-            for place, first, last in job.slices:
+            for index, first, last in job.slices:
                 runs = (last - first) * job.shots
-                loads.append((runs, call[place].duration_s))
-                executions_of[call[place].duration_s] += times * runs
-                totals["gates"] += times * (last - first) * call[place].two_qubit_gates
+                loads.append((runs, call[index].duration_s))
+                executions_of[call[index].duration_s] += times * runs
+                totals["gates"] += times * (last - first) * call[index].two_qubit_gates
             seconds += times * job_seconds(loads, timing=timing)
             totals["jobs"] += times
             totals["pubs"] += times * len(job.slices)
@@ -173,10 +173,10 @@ def parse_rate(text: str) -> float:
     Raises:
         InputError: it is no such number.
     """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(?:(?:/|per)\s*(\w+))?\s*", text)
-    if not found or (found[2] or "") not in _PER_SECOND:
+    match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(?:(?:/|per)\s*(\w+))?\s*", text)
+    if not match or (match[2] or "") not in _PER_SECOND:
         raise InputError(
             f"--rate: {text!r} is not accepted; give the price of a QPU second, such as 1.6, or of "
             "a minute, such as 96/min"
         )
-    return float(found[1]) / _PER_SECOND[found[2] or ""]
+    return float(match[1]) / _PER_SECOND[match[2] or ""]

@@ -96,7 +96,7 @@ class JobPlan:
     """One job of several that a list of PUBs is cut into.
 
     Attributes:
-        slices: for each of its PUBs: place in the list given, first row, row after the last.
+        slices: for each of its PUBs: index in the list given, first row, row after the last.
         circuits: rows of all its PUBs.
         shots: shots of each row, rounded up to whole randomisations where it is twirled.
         executions: circuits times shots.
@@ -110,8 +110,8 @@ class JobPlan:
     def cut(self, pubs: Sequence[Pub]) -> list[Pub]:
         """Return the job's PUBs."""
         return [
-            replace(pubs[place], values=pubs[place].values[first:last])
-            for place, first, last in self.slices
+            replace(pubs[index], values=pubs[index].values[first:last])
+            for index, first, last in self.slices
         ]
 
 
@@ -131,22 +131,22 @@ def plan_jobs(
     sizes, limits = list(sizes), limits or Limits()
     shots = _common_shots(sizes)
     executed = executed_shots(shots, twirled=twirled)
-    room = limits.max_executions // executed
-    if not room:
+    rows_per_job = limits.max_executions // executed
+    if not rows_per_job:
         raise InputError(
             f"{executed} shots are more than the {limits.max_executions} executions of one job; "
             "give fewer shots, or a higher runtime.max_executions where the device allows it"
         )
     jobs: list[list[tuple[int, int, int]]] = []
     free = 0
-    for place, size in enumerate(sizes):
+    for index, size in enumerate(sizes):
         first = 0
         while first < size.rows:
             if not free or len(jobs[-1]) >= limits.max_pubs:
                 jobs.append([])
-                free = room
+                free = rows_per_job
             last = min(size.rows, first + free)
-            jobs[-1].append((place, first, last))
+            jobs[-1].append((index, first, last))
             free -= last - first
             first = last
     return tuple(_plan(slices, executed) for slices in jobs)

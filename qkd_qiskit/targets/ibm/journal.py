@@ -122,7 +122,7 @@ class Journal(Records):
         Raises:
             StorageError: they could not be written.
         """
-        tensors = {f"pub_{place:03d}": torch.from_numpy(rows) for place, rows in enumerate(counts)}
+        tensors = {f"pub_{index:03d}": torch.from_numpy(rows) for index, rows in enumerate(counts)}
         save_tensors(self.result_path(record), tensors, metadata={"digest": record.digest})
         return tensor_digest(tensors)
 

@@ -79,11 +79,11 @@ def train(data, teacher, *, target, checkpoint=None, epochs=EPOCHS):
 def train_on_device(folder, data, teacher, *, mode, device, **settings):
     """Train through a runner with a journal in `folder`, and keep what came out."""
     options = RuntimeSpec(mode=mode)
-    connection = connect(device, options=options, patience=IMPATIENT)
+    connection = connect(device, options=options, policy=IMPATIENT)
     with (
         Journal(folder) as journal,
         Runner(
-            connection, journal=journal, options=options, patience=IMPATIENT, **settings
+            connection, journal=journal, options=options, policy=IMPATIENT, **settings
         ) as runner,
     ):
         target = target_of(connection, runner)

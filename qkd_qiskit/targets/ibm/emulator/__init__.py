@@ -47,15 +47,15 @@ What it is not
 """
 
 from qkd_qiskit.targets.ibm.emulator.fault_injection import Fault, Faults
-from qkd_qiskit.targets.ibm.emulator.ledger import JobRecord, Ledger, PubLoad, SessionRecord
+from qkd_qiskit.targets.ibm.emulator.ledger import Ledger, LedgerJob, LedgerSession, PubLoad
 from qkd_qiskit.targets.ibm.emulator.server import ServiceEmulator
 
 __all__ = [
     "Fault",
     "Faults",
-    "JobRecord",
     "Ledger",
+    "LedgerJob",
+    "LedgerSession",
     "PubLoad",
     "ServiceEmulator",
-    "SessionRecord",
 ]

@@ -5,12 +5,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from qkd_qiskit.targets.ibm.emulator.ledger import JobRecord
-from qkd_qiskit.targets.ibm.emulator.programs import Program
+from qkd_qiskit.targets.ibm.emulator.ledger import LedgerJob
+from qkd_qiskit.targets.ibm.emulator.programs import ExecutorProgram
 
 
 @dataclass
-class Job:
+class EmulatedJob:
     """A job with its input and output.
 
     Attributes:
@@ -23,16 +23,16 @@ class Job:
         deleted: whether the service says that it is not there.
     """
 
-    record: JobRecord
+    record: LedgerJob
     params: Any
-    program: Program
+    program: ExecutorProgram
     seeds: tuple[int, ...]
     problem: str | None
     output: str = ""
     deleted: bool = False
 
 
-def describe(job: Job, *, params: bool = False) -> dict[str, Any]:
+def describe(job: EmulatedJob, *, params: bool = False) -> dict[str, Any]:
     """Return what ``GET /jobs/ID`` answers.
 
     Args:
@@ -61,7 +61,7 @@ def describe(job: Job, *, params: bool = False) -> dict[str, Any]:
     return found | ({"params": job.params} if params else {})
 
 
-def metrics(record: JobRecord, *, pending: bool = False) -> dict[str, Any]:
+def metrics(record: LedgerJob, *, pending: bool = False) -> dict[str, Any]:
     """Return what ``GET /jobs/ID/metrics`` answers.
 
     Args:
@@ -84,7 +84,7 @@ def metrics(record: JobRecord, *, pending: bool = False) -> dict[str, Any]:
     }
 
 
-def log_text(record: JobRecord) -> str:
+def log_text(record: LedgerJob) -> str:
     """Return what ``GET /jobs/ID/logs`` answers."""
     return (
         f"{record.created} created: {len(record.pubs)} PUBs, {record.executions} executions\n"
@@ -93,7 +93,9 @@ def log_text(record: JobRecord) -> str:
     )
 
 
-def select(jobs: Iterable[Job], query: Mapping[str, str], tags: Sequence[str]) -> dict[str, Any]:
+def select(
+    jobs: Iterable[EmulatedJob], query: Mapping[str, str], tags: Sequence[str]
+) -> dict[str, Any]:
     """Return what ``GET /jobs`` answers: the newest first, those with all of the tags.
 
     Args:

@@ -38,7 +38,7 @@ class PubLoad:
 
 
 @dataclass
-class JobRecord:
+class LedgerJob:
     """A job as the ledger knows it.
 
     Attributes:
@@ -101,7 +101,7 @@ class JobRecord:
 
 
 @dataclass
-class SessionRecord:
+class LedgerSession:
     """A session or batch as the ledger knows it.
 
     Attributes:
@@ -137,8 +137,8 @@ class Ledger:
     def __init__(self, faults: Faults):
         self.lock = threading.RLock()
         """Held by whoever changes a record."""
-        self._jobs: dict[str, JobRecord] = {}
-        self._sessions: dict[str, SessionRecord] = {}
+        self._jobs: dict[str, LedgerJob] = {}
+        self._sessions: dict[str, LedgerSession] = {}
         self._requests: Counter[str] = Counter()
         self._faults = faults
 
@@ -147,22 +147,22 @@ class Ledger:
         with self.lock:
             self._requests[endpoint] += 1
 
-    def enter(self, record: JobRecord | SessionRecord) -> None:
+    def enter(self, record: LedgerJob | LedgerSession) -> None:
         """Keep a new job or session."""
         with self.lock:
-            if isinstance(record, JobRecord):
+            if isinstance(record, LedgerJob):
                 self._jobs[record.id] = record
             else:
                 self._sessions[record.id] = record
 
     @property
-    def jobs(self) -> Mapping[str, JobRecord]:
+    def jobs(self) -> Mapping[str, LedgerJob]:
         """The jobs by id, in the order in which they came, deleted ones included."""
         with self.lock:
             return {name: replace(record) for name, record in self._jobs.items()}
 
     @property
-    def sessions(self) -> Mapping[str, SessionRecord]:
+    def sessions(self) -> Mapping[str, LedgerSession]:
         """The sessions and batches by id, in the order in which they were opened."""
         with self.lock:
             return {

@@ -20,7 +20,7 @@ SEED_TAG = "seed:"
 
 
 @dataclass(frozen=True, eq=False)
-class Pub:
+class ProgramItem:
     """One item of a program: a circuit and the values of its parameters."""
 
     circuit: QuantumCircuit
@@ -59,10 +59,10 @@ class Pub:
 
 
 @dataclass(frozen=True, eq=False)
-class Program:
+class ExecutorProgram:
     """A job's input."""
 
-    pubs: tuple[Pub, ...]
+    pubs: tuple[ProgramItem, ...]
     """Its PUBs."""
     rep_delay_s: float | None
     """Seconds between two executions that it asks for; None: the device's."""
@@ -74,7 +74,7 @@ class Program:
     """The parameters as the client's own model reads them."""
 
 
-def read_program(params: Mapping[str, Any]) -> Program:
+def read_program(params: Mapping[str, Any]) -> ExecutorProgram:
     """Return the program in the parameters of a job.
 
     Raises:
@@ -97,7 +97,7 @@ def read_program(params: Mapping[str, Any]) -> Program:
         program, options = converter.decoder(model)
     except (ValidationError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"the program cannot be read ({type(error).__name__})") from error
-    return Program(
+    return ExecutorProgram(
         pubs=tuple(_pub(item, program.shots) for item in program.items),
         rep_delay_s=options.execution.rep_delay,
         init_qubits=bool(options.execution.init_qubits),
@@ -107,7 +107,7 @@ def read_program(params: Mapping[str, Any]) -> Program:
 
 
 def write_result(
-    program: Program,
+    program: ExecutorProgram,
     results: Sequence[Mapping[str, NDArray[Any]]],
     *,
     started: datetime.datetime,
@@ -153,7 +153,7 @@ def write_result(
     return str(written.model_dump_json())
 
 
-def job_seeds(tags: Sequence[str], program: Program, *, seed: int) -> tuple[int, ...]:
+def job_seeds(tags: Sequence[str], program: ExecutorProgram, *, seed: int) -> tuple[int, ...]:
     """Return the simulator seed of each PUB.
 
     A tag ``seed:7`` gives the first PUB seed 7 and each further one a seed of its own, derived from
@@ -198,7 +198,7 @@ def circuit_digest(circuit: QuantumCircuit) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _pub(item: Any, shots: int) -> Pub:
+def _pub(item: Any, shots: int) -> ProgramItem:
     from samplomatic.quantum_program import SamplexItem
 
     content = hashlib.sha256(f"{circuit_digest(item.circuit)}:{shots}".encode())
@@ -214,7 +214,7 @@ def _pub(item: Any, shots: int) -> Pub:
         values = np.asarray(item.circuit_arguments, dtype=np.float64)
         shape = values.shape[:-1]
         content.update(repr(shape).encode() + values.tobytes())
-    return Pub(
+    return ProgramItem(
         circuit=item.circuit,
         shape=shape,
         shots=shots,

@@ -13,7 +13,7 @@ from qkd_qiskit.targets.ibm.emulator.auth import Access
 from qkd_qiskit.targets.ibm.emulator.devices import EmulatedDevice
 from qkd_qiskit.targets.ibm.emulator.fault_injection import Faults
 from qkd_qiskit.targets.ibm.emulator.ledger import Ledger
-from qkd_qiskit.targets.ibm.emulator.service import Service
+from qkd_qiskit.targets.ibm.emulator.service import EmulatedService
 from qkd_qiskit.targets.ibm.emulator.sessions import Plan
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class ServiceEmulator:
         self.faults = Faults() if faults is None else faults
         """The switchboard, changeable while the server runs."""
         self._access = Access()
-        self._service = Service(
+        self._service = EmulatedService(
             [EmulatedDevice(name, noisy=noisy) for name in names],
             plan=plan,
             faults=self.faults,

@@ -9,18 +9,24 @@ from qkd_qiskit.errors import InputError
 from qkd_qiskit.targets.ibm.emulator import jobs
 from qkd_qiskit.targets.ibm.emulator.devices import EmulatedDevice
 from qkd_qiskit.targets.ibm.emulator.fault_injection import Faults
-from qkd_qiskit.targets.ibm.emulator.jobs import Job
-from qkd_qiskit.targets.ibm.emulator.ledger import JobRecord, Ledger
+from qkd_qiskit.targets.ibm.emulator.jobs import EmulatedJob
+from qkd_qiskit.targets.ibm.emulator.ledger import Ledger, LedgerJob
 from qkd_qiskit.targets.ibm.emulator.programs import job_seeds, read_program
 from qkd_qiskit.targets.ibm.emulator.queue import INVALID, JobQueue
-from qkd_qiskit.targets.ibm.emulator.sessions import Plan, Refused, Session, iso_now, open_session
+from qkd_qiskit.targets.ibm.emulator.sessions import (
+    EmulatedSession,
+    Plan,
+    Refused,
+    iso_now,
+    open_session,
+)
 from qkd_qiskit.targets.ibm.usage_model import MAX_EXECUTIONS, job_seconds
 
 OPEN_PLAN_S = 600.0
 """QPU seconds of the Open Plan in 28 days."""
 
 
-class Service:
+class EmulatedService:
     """Devices, jobs and sessions of one instance; all of it is gone when it ends."""
 
     def __init__(
@@ -117,7 +123,7 @@ class Service:
         if problem is None and executions > MAX_EXECUTIONS:
             problem = f"{executions:,} executions; a job may have {MAX_EXECUTIONS:,}"
         cost = payload.get("cost")
-        record = JobRecord(
+        record = LedgerJob(
             id=_new_id(),
             backend=device.name,
             mode="job",
@@ -137,7 +143,7 @@ class Service:
                 record.mode = session.record.mode
                 session.job_submitted(record.id)
             self.ledger.enter(record)
-            self.queue.put(Job(record, payload.get("params"), program, seeds, problem))
+            self.queue.put(EmulatedJob(record, payload.get("params"), program, seeds, problem))
         return {"id": record.id, "backend": record.backend, "session_id": record.session_id}
 
     def describe(self, job_id: str, *, params: bool = False) -> dict[str, Any]:
@@ -265,18 +271,18 @@ class Service:
             if cancel:
                 self.queue.drop_waiting(session, "Cancelled", reason="The session was cancelled")
 
-    def _find(self, job_id: str) -> Job:
+    def _find(self, job_id: str) -> EmulatedJob:
         job = self.queue.jobs.get(job_id)
         if job is None or job.deleted:
             raise Refused(404, 1291, f"Job not found: {job_id}")
         return job
 
-    def _session(self, session_id: str) -> Session:
+    def _session(self, session_id: str) -> EmulatedSession:
         if session_id not in self.queue.sessions:
             raise Refused(404, 1217, f"Session not found: {session_id}")
         return self.queue.sessions[session_id]
 
-    def _accepting(self, session_id: str, device: str) -> Session:
+    def _accepting(self, session_id: str, device: str) -> EmulatedSession:
         session = self._session(session_id)
         session.refresh()
         if session.closed or not session.record.accepting_jobs:

@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from qkd_qiskit.targets.ibm.emulator.ledger import SessionRecord
+from qkd_qiskit.targets.ibm.emulator.ledger import LedgerSession
 from qkd_qiskit.targets.ibm.usage_model import INTERACTIVE_TTL_S, MAX_SESSION_S, session_seconds
 
 Plan = Literal["open", "premium"]
@@ -28,7 +28,7 @@ class Refused(Exception):
 
 
 @dataclass
-class Session:
+class EmulatedSession:
     """A session or batch with its clock.
 
     Attributes:
@@ -39,7 +39,7 @@ class Session:
         pending: its jobs that are not finished.
     """
 
-    record: SessionRecord
+    record: LedgerSession
     jobs: list[float] = field(default_factory=list)
     waits: list[float] = field(default_factory=list)
     idle_since: float | None = None
@@ -148,7 +148,7 @@ class Session:
 
 def open_session(
     *, session_id: str, mode: str | None, backend: str, max_seconds: float | None, plan: Plan
-) -> Session:
+) -> EmulatedSession:
     """Return a new session or batch.
 
     Raises:
@@ -160,14 +160,14 @@ def open_session(
         raise Refused(
             400, 1352, "You are not authorized to run a session when using the open plan."
         )
-    record = SessionRecord(
+    record = LedgerSession(
         id=session_id,
         mode=mode,
         backend=backend,
         max_seconds=min(max_seconds or MAX_SESSION_S, MAX_SESSION_S),
         created=iso_now(),
     )
-    session = Session(record)
+    session = EmulatedSession(record)
     session.enter("open")
     return session
 
