@@ -45,24 +45,24 @@ class FakeJob:
     read: int = 0
 
     def state(self):
-        self.retries.meet("state")
+        self.service.meet("state")
         return self.ends
 
     def counts(self, pubs):
-        self.retries.meet("counts")
+        self.service.meet("counts")
         self.read += 1
         return [expected(pub) for pub in pubs]
 
     def reason(self):
-        self.retries.meet("reason")
+        self.service.meet("reason")
         return self.text, self.final
 
     def usage(self):
-        self.retries.meet("usage")
+        self.service.meet("usage")
         return self.told
 
     def cancel(self):
-        self.retries.meet("cancel")
+        self.service.meet("cancel")
         self.ends = "cancelled"
 
 
