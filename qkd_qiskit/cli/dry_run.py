@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def show_dry_run(plan: DryRun, options: Namespace, *, rate: float | None) -> int:
-    """Show what is planned beside the alternatives; returns the exit status."""
+    """Show what is planned beside the alternatives; return the exit status."""
     from rich.table import Table
 
     if options.json:
@@ -27,16 +27,16 @@ def show_dry_run(plan: DryRun, options: Namespace, *, rate: float | None) -> int
     table.add_column("")
     for head in [*heads, *(["money"] if rate is not None else [])]:
         table.add_column(head, justify="right")
-    for place, one in enumerate((plan.chosen, *plan.others)):
-        numbers = (one.jobs, one.pubs, one.circuits, one.shots, one.executions, one.two_qubit_gates)
-        money = one.money(rate)
+    for index, work in enumerate((plan.chosen, *plan.others)):
+        names = ("jobs", "pubs", "circuits", "shots", "executions", "two_qubit_gates")
+        money = work.money(rate)
         table.add_row(
-            one.what if place == 0 else f"or {one.what}",
-            *(f"{number:,}" for number in numbers),
-            f"{one.seconds:,.1f}",
+            f"or {work.what}" if index else work.what,
+            *(f"{getattr(work, name):,}" for name in names),
+            f"{work.seconds:,.1f}",
             *([] if money is None else [f"{money:,.2f}"]),
-            style="bold" if place == 0 else "",
-            end_section=place == 0,
+            style="" if index else "bold",
+            end_section=not index,
         )
     screen = console()
     screen.print(table)

@@ -8,6 +8,9 @@
 - `snapshots`, `synthetic_backends`, `calibration_files`: where the noise is taken from.
 - `gradients`: a circuit on a target as a torch function.
 - `ibm`: IBM Quantum, its jobs and their costs, and an emulator of its service.
+
+Torch, Aer and the Runtime client are imported where they are used, so that a list of targets does
+not wait for them.
 """
 
 from qkd_qiskit.targets.base import Target

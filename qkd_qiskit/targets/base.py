@@ -25,7 +25,7 @@ MAX_QUBITS = 36
 
 
 class Target(ABC):
-    """A place to evaluate circuits: `compile` once, then `probabilities` for each batch."""
+    """Where circuits are evaluated: `compile` once, then `probabilities` for each batch."""
 
     _parser: "ClassVar[Callable[..., Target]]"
 
@@ -97,8 +97,8 @@ class Target(ABC):
         Equal circuits (same gates and parameter names) are compiled once per target.
 
         Raises:
-            TargetError: the circuit has measurements, or the target cannot run it.
-            CircuitError: the circuit has an instruction that is no unitary gate.
+            TargetError: The circuit has measurements, or the target cannot run it.
+            CircuitError: The circuit has an instruction that is no unitary gate.
         """
         if circuit.num_clbits:
             raise TargetError(
@@ -132,11 +132,11 @@ class Target(ABC):
         larger batch one after the other, each with a seed of its own.
 
         Args:
-            compiled: what `compile` of this target returned.
+            compiled: What `compile` of this target returned.
             values: (batch, len(compiled.parameters)) in radians, columns in the order of
                 `compiled.parameters`.
-            shots: shots per row in place of the target's; ignored where nothing is sampled.
-            seed: number of this call among those of one target: same target seed and same
+            shots: Shots per row in place of the target's; ignored where nothing is sampled.
+            seed: Number of this call among those of one target: same target seed and same
                 number give the same counts. None counts as 0.
 
         Raises:
@@ -159,11 +159,11 @@ class Target(ABC):
         On a device these are the probabilities under its noise, readout errors included.
 
         Args:
-            compiled: what `compile` of this target returned.
-            values: as for `probabilities`.
+            compiled: What `compile` of this target returned.
+            values: As for `probabilities`.
 
         Raises:
-            TargetError: as `probabilities`; or a noisy circuit uses more than 8 qubits.
+            TargetError: As `probabilities`; or a noisy circuit uses more than 8 qubits.
         """
         rows = self._checked(compiled, values)
         if not len(rows):

@@ -58,7 +58,7 @@ def content_digest(circuit: QuantumCircuit) -> str:
     """Return a digest that equal circuits (same gates, same parameter names) share.
 
     Raises:
-        TargetError: the circuit has an instruction that OpenQASM 3 has no unitary gate for.
+        TargetError: The circuit has an instruction that OpenQASM 3 has no unitary gate for.
     """
     # OpenQASM rather than QPY: QPY carries each parameter's identity, so that a circuit that is
     # built a second time would look like another one.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 from qiskit.circuit import QuantumCircuit
-from qiskit.transpiler import Target as DeviceTarget
+from qiskit.transpiler import Target as QiskitTarget
 from qiskit.transpiler import generate_preset_pass_manager
 
 from qkd_qiskit.errors import TargetError
@@ -39,7 +39,7 @@ class NoisyCircuit:
     """Physical qubit behind each qubit of `circuit`, ascending."""
     duration_s: float
     """Seconds from the first gate to the end of the measurement."""
-    device: DeviceTarget
+    device: QiskitTarget
     """The device's description of these qubits, renumbered as in `circuit`, its noise scaled."""
     programs: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
     """The simulator's programs that were made of it (see exact_noise.py)."""
@@ -90,18 +90,18 @@ class NoisyCircuit:
 
 
 def with_noise(
-    circuit: QuantumCircuit, device: DeviceTarget, *, scale: float = 1.0
+    circuit: QuantumCircuit, device: QiskitTarget, *, scale: float = 1.0
 ) -> NoisyCircuit:
     """Return an ISA circuit restricted to its used qubits, scheduled, with its noise model.
 
     Args:
-        circuit: circuit in the device's basis, coupling and qubit numbers, not yet scheduled.
-        device: the device as `backend.target` describes it.
-        scale: what its noise is multiplied by, see `described.scaled_device`; 0 is no noise, in
+        circuit: Circuit in the device's basis, coupling and qubit numbers, not yet scheduled.
+        device: The device as `backend.target` describes it.
+        scale: What its noise is multiplied by, see `scaled_device`; 0 is no noise, in
             the same circuit.
 
     Raises:
-        TargetError: a used qubit or gate has no calibration.
+        TargetError: A used qubit or gate has no calibration.
     """
     from qiskit_aer.noise import NoiseModel
 
@@ -157,13 +157,13 @@ def restrict_circuit(circuit: QuantumCircuit, qubits: Iterable[int]) -> QuantumC
     return reduced
 
 
-def restrict_device(device: DeviceTarget, qubits: Iterable[int]) -> DeviceTarget:
+def restrict_device(device: QiskitTarget, qubits: Iterable[int]) -> QiskitTarget:
     """Return the device's description on `qubits` alone, renumbered in the order given."""
     position = {qubit: index for index, qubit in enumerate(qubits)}
     return _rebuild(device, position, keep=lambda where, _: all(q in position for q in where))
 
 
-def calibrated_part(device: DeviceTarget) -> DeviceTarget:
+def calibrated_part(device: QiskitTarget) -> QiskitTarget:
     """Return the device without gates of error 1 and qubits of unknown relaxation times.
 
     An error of 1 is how IBM marks a gate that could not be calibrated; the transpiler does not
@@ -183,13 +183,13 @@ def calibrated_part(device: DeviceTarget) -> DeviceTarget:
 
 
 def _rebuild(
-    device: DeviceTarget,
+    device: QiskitTarget,
     position: dict[int, int],
     *,
     keep: Callable[[tuple[int, ...], Any], bool],
-) -> DeviceTarget:
+) -> QiskitTarget:
     described = device.qubit_properties
-    rebuilt = DeviceTarget(
+    rebuilt = QiskitTarget(
         num_qubits=len(position),
         dt=device.dt,
         granularity=device.granularity,
@@ -209,7 +209,7 @@ def _rebuild(
     return rebuilt
 
 
-def find_uncalibrated(circuit: QuantumCircuit, device: DeviceTarget) -> str | None:
+def find_uncalibrated(circuit: QuantumCircuit, device: QiskitTarget) -> str | None:
     """Return what the device does not know about the circuit's qubits and gates, or None."""
     described = device.qubit_properties
     for qubit in used_qubits(circuit):
@@ -227,7 +227,7 @@ def find_uncalibrated(circuit: QuantumCircuit, device: DeviceTarget) -> str | No
 
 
 def estimate_fidelity(
-    circuit: QuantumCircuit, device: DeviceTarget, *, scale: float = 1.0
+    circuit: QuantumCircuit, device: QiskitTarget, *, scale: float = 1.0
 ) -> float:
     """Return the product of 1 - error over all gates and measurements of an ISA circuit.
 
@@ -249,7 +249,7 @@ def count_two_qubit_gates(circuit: QuantumCircuit) -> int:
 
 
 def _calibrated(
-    circuit: QuantumCircuit, device: DeviceTarget
+    circuit: QuantumCircuit, device: QiskitTarget
 ) -> Iterator[tuple[str, tuple[int, ...], Any]]:
     """Yield name, qubits and `InstructionProperties` of each gate and measurement."""
     # A description hands out a copy at each access: each operation's table is taken once.

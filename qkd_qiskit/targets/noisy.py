@@ -48,8 +48,8 @@ class DeviceTarget(Target):
 
     The noise is that of `NoiseModel.from_backend`: depolarising and relaxation errors per gate,
     relaxation while a qubit idles, readout errors. `scale` strengthens or weakens all of it
-    (see `described.scaled_device`); the circuit stays the same. Readout mitigation takes readout
-    errors back (see mitigation.py), from the calibration or from two circuits of its own.
+    (see `synthetic_backends.scaled_device`); the circuit stays the same. Readout mitigation takes
+    readout errors back (see mitigation.py), from the calibration or from two circuits of its own.
     """
 
     def __init__(
@@ -66,18 +66,18 @@ class DeviceTarget(Target):
         """Take a `BackendV2` with a calibrated `target`.
 
         Args:
-            backend: a device snapshot, or any backend whose `target` has errors and durations.
-            name: name of the target; the backend's by default.
-            shots: shots per row of a batch; None for exact probabilities under the noise, on at
+            backend: A device snapshot, or any backend whose `target` has errors and durations.
+            name: Name of the target; the backend's by default.
+            shots: Shots per row of a batch; None for exact probabilities under the noise, on at
                 most 8 used qubits.
-            seed: seed that transpiler and shot seeds derive from.
-            num_transpilations: transpiler seeds tried per circuit, the best is kept.
-            scale: what the noise is multiplied by: 0 is none, 1 the device's.
-            readout_mitigation: take readout errors back as the calibration gives them (True or
+            seed: Seed that transpiler and shot seeds derive from.
+            num_transpilations: Transpiler seeds tried per circuit, the best is kept.
+            scale: What the noise is multiplied by: 0 is none, 1 the device's.
+            readout_mitigation: Take readout errors back as the calibration gives them (True or
                 ``calibrated``) or as two circuits per compilation measure them (``measured``).
 
         Raises:
-            TargetError: the backend has no calibration, or shots, seed, scale or
+            TargetError: The backend has no calibration, or shots, seed, scale or
                 readout_mitigation is not accepted.
         """
         if not getattr(getattr(backend, "target", None), "qubit_properties", None):
@@ -123,7 +123,7 @@ class DeviceTarget(Target):
         It shares this target's transpiled circuits: a sweep transpiles once.
 
         Raises:
-            TargetError: the scale is not accepted.
+            TargetError: The scale is not accepted.
         """
         made = copy.copy(self)
         made._compiled = {}

@@ -70,16 +70,16 @@ def synthetic(
     """Return a device with the same noise on every qubit and gate.
 
     Args:
-        qubits: qubits of the device.
-        shots: as for `DeviceTarget`.
-        seed: as for `DeviceTarget`.
-        scale: as for `DeviceTarget`.
-        readout_mitigation: as for `DeviceTarget`.
+        qubits: Qubits of the device.
+        shots: As for `DeviceTarget`.
+        seed: As for `DeviceTarget`.
+        scale: As for `DeviceTarget`.
+        readout_mitigation: As for `DeviceTarget`.
         settings: p1, p2, t1, t2, readout, coupling, two_qubit_gate, durations of
-            `described.synthetic_device`.
+            `synthetic_backends.synthetic_device`.
 
     Raises:
-        TargetError: a setting is not accepted.
+        TargetError: A setting is not accepted.
     """
     name = synthetic_name({"qubits": qubits, **settings})
     backend = SyntheticBackend(synthetic_device(qubits, **settings), name=name)

@@ -52,13 +52,13 @@ def sample_probabilities(
     """Return measured frequencies (batch, 2**bits) of one register, bit 0 the least significant.
 
     Args:
-        circuit: measured circuit with a single classical register.
+        circuit: Measured circuit with a single classical register.
         values: (batch, len(parameters)) in radians.
-        parameters: name of each column of `values`; a name that the circuit no longer has, as
+        parameters: Name of each column of `values`; a name that the circuit no longer has, as
             when the transpiler drops a rotation before a measurement, is passed over.
-        simulator: an `AerSimulator`, with the noise model that belongs to the circuit.
-        shots: shots per row.
-        seed: seed of the whole batch; each row has its own stream.
+        simulator: An `AerSimulator`, with the noise model that belongs to the circuit.
+        shots: Shots per row.
+        seed: Seed of the whole batch; each row has its own stream.
     """
     register = circuit.cregs[0]
     _require_memory(len(values), shots=shots, bits=register.size)

@@ -1,7 +1,7 @@
-"""TrainingResult students on a device: what is sent, in which order, and what it says.
+"""Trained students on a device: what is sent, in which order, and what comes back.
 
 The circuits of all students for one image lie side by side in one job, so that a device that drifts
-while it works does so for both arms of a pair alike.
+during a job does so for both arms of a pair alike.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class CircuitGroup:
     students: tuple[QuantumStudent, ...]
 
     def load(self, images: int) -> Load:
-        """What so many images ask of the device."""
+        """Return what so many images take of the device."""
         return Load(
             rows=images * len(self.students),
             duration_s=self.compiled.duration_s or 0.0,
@@ -51,7 +51,7 @@ class CircuitGroup:
         )
 
     def pub(self, images: Tensor, *, shots: int) -> Pub:
-        """All students' circuits for images, those of one image side by side."""
+        """Return all students' circuits for images, those of one image side by side."""
         names = self.compiled.parameters
         values = [parameter_values(student, images, names=names) for student in self.students]
         rows = np.stack(values, axis=1).reshape(-1, len(names))
@@ -59,19 +59,19 @@ class CircuitGroup:
 
     @torch.no_grad()
     def logits(self, counts: NDArray[np.int64]) -> dict[MemberKey, Tensor]:
-        """Logits `(images, num_classes)` of each student from counts `(rows, 2^n)` of `pub`."""
+        """Return each student's logits `(images, num_classes)` from counts `(rows, 2^n)`."""
         frequencies = counts / counts.sum(axis=1, keepdims=True)
         by_student = frequencies.reshape(-1, len(self.students), frequencies.shape[1])
         return {
-            member: student.decode(torch.from_numpy(by_student[:, place].copy()))
-            for place, (member, student) in enumerate(zip(self.members, self.students, strict=True))
+            member: student.decode(torch.from_numpy(by_student[:, index].copy()))
+            for index, (member, student) in enumerate(zip(self.members, self.students, strict=True))
         }
 
 
 def group_students(
     students: Sequence[tuple[MemberKey, QuantumStudent]], target: Target
 ) -> list[CircuitGroup]:
-    """Students by circuit, compiled for a device.
+    """Return students by circuit, compiled for a device.
 
     Raises:
         TargetError: The device cannot run a circuit.
@@ -98,7 +98,7 @@ def images_per_job(
     timing: Timing | None = None,
     longest_s: float = LONGEST_JOB_S,
 ) -> int:
-    """How many images go into a job: whole images, at least one.
+    """Return how many images go into a job: whole images, at least one.
 
     Args:
         groups: The students.
@@ -118,13 +118,13 @@ def images_per_job(
 
 
 def chunks(images: int, *, per_job: int) -> Iterator[tuple[str, slice]]:
-    """The images of each job, with the key that it has in the journal."""
+    """Yield the images of each job, with the key that it has in the journal."""
     for number, first in enumerate(range(0, images, per_job)):
         yield f"{EVALUATE}{number:04d}", slice(first, min(images, first + per_job))
 
 
 def evaluation_calls(groups: Sequence[CircuitGroup], *, images: int, per_job: int) -> list[Call]:
-    """What an evaluation asks of the device, job by job."""
+    """Return what an evaluation takes of the device, job by job."""
     return [
         tuple(group.load(part.stop - part.start) for group in groups)
         for _, part in chunks(images, per_job=per_job)

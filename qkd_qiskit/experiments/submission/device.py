@@ -1,4 +1,4 @@
-"""A device with its journal: where a run's jobs are handed in."""
+"""A device with its journal, to which a run's jobs are submitted."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from qkd_qiskit.targets.ibm.retry import Retries, RetryPolicy
 
 
 def open_device(name: str, *, options: RuntimeSpec) -> RuntimeConnection:
-    """A device, or a snapshot of one.
+    """Return a connection to a device, or to a snapshot of one.
 
     Raises:
         TargetError: There is no account, or no such device.
@@ -50,7 +50,7 @@ def check_takes_jobs(connection: RuntimeConnection) -> None:
 
 
 def has_sessions(connection: RuntimeConnection) -> bool:
-    """Whether the plan of the account has sessions on a device.
+    """Return whether the plan of the account has sessions on a device.
 
     Raises:
         SubmissionError: The service does not answer.
@@ -63,7 +63,7 @@ def _retries_of(connection: RuntimeConnection) -> Retries:
 
 
 def place_of(connection: RuntimeConnection) -> Place:
-    """Whether a connection is to a real device."""
+    """Return what runs the jobs of a connection."""
     if connection.local:
         return "simulation"
     return "rehearsal" if is_emulator() else "device"
@@ -77,7 +77,7 @@ def open_runner(
     *,
     watch: Callable[[Totals], None] | None = None,
 ) -> Iterator[Runner]:
-    """A runner on the submission's journal.
+    """Yield a runner on the submission's journal.
 
     Args:
         run: The run.
@@ -102,7 +102,7 @@ def open_runner(
 
 
 class WatchedJournal(Journal):
-    """A journal that counts waits in a session before they are billed, and tells its totals."""
+    """A journal that counts waits in a session before they are billed, and passes on its totals."""
 
     def __init__(self, folder: Path, watch: Callable[[Totals], None] | None) -> None:
         super().__init__(folder)
@@ -112,7 +112,7 @@ class WatchedJournal(Journal):
             self._waits.add(entry)
 
     def append(self, event: str, **content: Any) -> None:
-        """As `Journal.append`."""
+        """Write a line, as `Journal.append`."""
         super().append(event, **content)
         time = datetime.now(timezone.utc).isoformat()
         self._waits.add({"event": event, "time": time, **content})
@@ -120,7 +120,7 @@ class WatchedJournal(Journal):
             self._watch(self.totals())
 
     def totals(self) -> Totals:
-        """As `Records.totals`, with the waits of sessions whose bill is not known yet."""
+        """Return `Records.totals` with the waits of sessions whose usage is not known yet."""
         totals = super().totals()
         billed = {name for name, (_, usage) in self.sessions.items() if usage is not None}
         waited = sum(s for name, s in self._waits.of_sessions.items() if name not in billed)
@@ -128,7 +128,7 @@ class WatchedJournal(Journal):
 
 
 def running_jobs(run: Path) -> list[str]:
-    """Ids of the jobs of a run folder that were submitted and have not been read."""
+    """Return the ids of the jobs of a run folder that were submitted and have not been read."""
     return [
         str(record.job)
         for folder in sorted((run / DEVICES).glob("*"))
@@ -138,12 +138,12 @@ def running_jobs(run: Path) -> list[str]:
 
 
 def describe_jobs(folder: Path, prefix: str) -> dict[str, Any]:
-    """What the finished jobs of keys with a prefix come to, for result.json.
+    """Return what the finished jobs of keys with a prefix come to, for result.json.
 
     Returns:
         submitted (first and last ISO date), jobs (their ids), pubs, circuits, executions,
-        qpu_seconds (None where the service has not told all), expected_qpu_seconds, wait_seconds
-        (what sessions waited for this computer between the jobs, which is billed too).
+        qpu_seconds (None where the service has not reported all), expected_qpu_seconds,
+        wait_seconds (what sessions waited between the jobs, which is charged too).
     """
     dates: list[str] = []
     waits, keys = SessionWaits(), dict[str, str]()
@@ -158,21 +158,21 @@ def describe_jobs(folder: Path, prefix: str) -> dict[str, Any]:
         for record in read_journal(folder).records.values()
         if record.key.startswith(prefix) and record.state == "finished"
     ]
-    told = [record.usage_s for record in jobs if record.usage_s is not None]
+    known = [record.usage_s for record in jobs if record.usage_s is not None]
     return {
         "submitted": sorted({min(dates), max(dates)}) if dates else [],
         "jobs": [record.job for record in jobs],
         "pubs": sum(record.pubs for record in jobs),
         "circuits": sum(record.circuits for record in jobs),
         "executions": sum(record.executions for record in jobs),
-        "qpu_seconds": sum(told) if len(told) == len(jobs) else None,
+        "qpu_seconds": sum(known) if len(known) == len(jobs) else None,
         "expected_qpu_seconds": sum(record.estimate_s for record in jobs),
         "wait_seconds": sum(s for key, s in waits.of_keys.items() if key.startswith(prefix)),
     }
 
 
 def _entries(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a journal that has been checked."""
+    """Return the lines of a journal that has been checked."""
     path = folder / JOURNAL
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     return [json.loads(line) for line in lines]

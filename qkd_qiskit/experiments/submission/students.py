@@ -1,4 +1,4 @@
-"""What a trained run is measured with: its students, and the test images that they are shown."""
+"""What a trained run is measured with: its students and test images."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class EvaluationSet:
 
     Attributes:
         split: The images, and their labels.
-        teacher_logits: What the teacher of each seed says about them `(images, num_classes)`.
+        teacher_logits: Logits of the teacher of each seed for them `(images, num_classes)`.
         students: Every student by arm and seed, those of a seed side by side.
     """
 
@@ -71,7 +71,7 @@ class EvaluationSet:
 
 
 def make_evaluation_set(folder: RunFolder, *, seeds: Sequence[int], limit: int) -> EvaluationSet:
-    """The students of a finished run, and its test images.
+    """Return the students of a finished run and its test images.
 
     Raises:
         CheckpointError: A student or the teacher cannot be read.
@@ -99,7 +99,7 @@ def make_evaluation_set(folder: RunFolder, *, seeds: Sequence[int], limit: int) 
 
 
 def check_seeds(folder: RunFolder, seeds: Sequence[int] | None) -> tuple[int, ...]:
-    """The seeds that are asked for; default: all of the run.
+    """Return the seeds that are requested; default: all of the run.
 
     Raises:
         InputError: One is not in the run.

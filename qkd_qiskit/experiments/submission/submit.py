@@ -64,7 +64,7 @@ class SubmittedRun:
     Attributes:
         folder: The run with the figures.
         result: What its result.json holds.
-        submission: What was asked.
+        submission: What was requested.
         already: Whether it had been finished before.
     """
 
@@ -77,7 +77,7 @@ class SubmittedRun:
 def submit_run(
     folder: RunFolder, request: Request, *, callback: Callback | None = None
 ) -> SubmittedRun:
-    """The trained students of a run on a device, with their figures in its result.json.
+    """Evaluate the trained students of a run on a device; write its result.json.
 
     What was begun goes on; what is finished is not done again.
 
@@ -106,7 +106,7 @@ def begin_training(
     callback: Callback | None = None,
     command: str = "",
 ) -> RunFolder:
-    """The run in which a run's students are trained on a device; `collect_run` trains them.
+    """Return the run in which a run's students are trained; `collect_run` trains them.
 
     One that was begun with the same request is given back.
 
@@ -115,7 +115,7 @@ def begin_training(
         request: The device, and how it is used.
         training: How its students are trained there.
         out: Folder of the new run; default: beside the run, named after it and the device.
-        callback: Hears of the progress.
+        callback: Receives the progress.
         command: What was typed, for the report.
 
     Raises:
@@ -131,7 +131,7 @@ def begin_training(
     place = place_of(connection)
     name = first_name(request.backend, place, shots=recipe.shots, usual_shots=recipe.shots)
     folder = derive_run(start, recipe, out=out, name=name.replace(":", "-"))
-    known = [found for found in find_submissions(folder) if found.train]
+    known = [begun for begun in find_submissions(folder) if begun.train]
     if known:
         if not known[0].finished:
             _allowed(known[0], request).save(folder)
@@ -154,7 +154,7 @@ def begin_training(
 
 
 def collect_run(folder: RunFolder, *, callback: Callback | None = None) -> list[SubmittedRun]:
-    """Everything that was asked of devices for a run, brought to its end.
+    """Finish everything that was requested of devices for a run.
 
     Raises:
         CheckpointError: Nothing was submitted.
@@ -166,21 +166,21 @@ def collect_run(folder: RunFolder, *, callback: Callback | None = None) -> list[
         raise CheckpointError(
             f"{folder.path} has no submission; begin with qkd submit {folder.path} --backend NAME"
         )
-    outcomes = []
+    submitted = []
     for submission in known:
         connect = partial(_reconnect, folder, submission, callback=callback)
         if submission.finished:
             result = with_late_usage(folder, submission, connect)
-            outcomes.append(SubmittedRun(folder, result, submission, already=True))
+            submitted.append(SubmittedRun(folder, result, submission, already=True))
         else:
-            outcomes.append(_finish(folder, submission, connect(), callback=callback))
-    return outcomes
+            submitted.append(_finish(folder, submission, connect(), callback=callback))
+    return submitted
 
 
 def _reconnect(
     folder: RunFolder, submission: Submission, *, callback: Callback
 ) -> RuntimeConnection:
-    """The device that something was submitted to."""
+    """Return a connection to the device that something was submitted to."""
     options = replace(folder.recipe.runtime, mode=submission.mode)
     callback.stage(f"connecting to {submission.backend}")
     connection = open_device(submission.backend, options=options)
@@ -191,7 +191,7 @@ def _reconnect(
 def _wanted(
     folder: RunFolder, request: Request, *, callback: Callback
 ) -> tuple[Submission, RuntimeConnection]:
-    """The request with the recipe's values, and its device."""
+    """Return the request with the recipe's values, and its device."""
     recipe = folder.recipe
     mode = request.mode or recipe.runtime.mode
     seeds = check_seeds(folder, request.seeds)
@@ -273,13 +273,13 @@ def _finish(
 def _device(
     folder: RunFolder, submission: Submission, prefix: str, *, mode: Mode
 ) -> dict[str, Any]:
-    """What result.json says of the jobs whose keys begin with a prefix."""
+    """Return what result.json holds of the jobs whose keys begin with a prefix."""
     place = {"place": submission.place, "backend": submission.backend, "mode": mode}
     return place | describe_jobs(submission.folder(folder), prefix)
 
 
 def _allowed(submission: Submission, request: Request) -> Submission:
-    """A submission that goes on, with the mode and the limit that are now asked for."""
+    """Return a submission that goes on, with the mode and limit that are now requested."""
     limit = request.max_qpu_seconds or submission.max_qpu_seconds
     return replace(submission, mode=request.mode or submission.mode, max_qpu_seconds=limit)
 
@@ -333,7 +333,7 @@ def measure(
     seed: int,
     callback: Callback,
 ) -> dict[MemberKey, Tensor]:
-    """Logits `(images, num_classes)` of every student: all jobs are sent, then collected.
+    """Return logits `(images, num_classes)` of every student: all jobs are sent, then collected.
 
     Args:
         runner: Where jobs are sent.
@@ -341,20 +341,20 @@ def measure(
         images: Test images.
         submission: Shots, and images of a job.
         seed: Seed of the shots, where a simulator runs the jobs.
-        callback: Hears of the images that are measured.
+        callback: Receives the images that are measured.
     """
     parts = dict(chunks(len(images), per_job=submission.images_per_job))
-    found: dict[str, dict[MemberKey, Tensor]] = {}
+    logits: dict[str, dict[MemberKey, Tensor]] = {}
 
     def submit(key: str) -> None:
         pubs = [group.pub(images[parts[key]], shots=submission.shots) for group in groups]
         runner.submit(key, pubs, seed=derive_seed(seed, submission.name, key) >> 33)
 
     def collect(keys: Iterable[str]) -> None:
-        for key in [key for key in keys if key not in found]:
-            found[key] = {}
+        for key in [key for key in keys if key not in logits]:
+            logits[key] = {}
             for group, counts in zip(groups, runner.collect(key), strict=True):
-                found[key] |= group.logits(counts)
+                logits[key] |= group.logits(counts)
             callback.evaluated(parts[key].stop - parts[key].start, total=len(images))
 
     sent: list[str] = []
@@ -368,4 +368,4 @@ def measure(
         sent.append(key)
     collect(sent)
     members = [member for group in groups for member in group.members]
-    return {member: torch.cat([found[key][member] for key in parts]) for member in members}
+    return {member: torch.cat([logits[key][member] for key in parts]) for member in members}

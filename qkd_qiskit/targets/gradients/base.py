@@ -67,7 +67,7 @@ class TargetExecutor(ABC):
             weights: (num_weights,) in radians.
 
         Raises:
-            InputError: inputs or weights have another shape.
+            InputError: Inputs or weights have another shape.
         """
         if inputs is None:
             inputs = weights.new_zeros(1, 0)

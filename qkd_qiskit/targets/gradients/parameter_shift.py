@@ -66,7 +66,7 @@ def shift_rules(circuit: QuantumCircuit) -> dict[str, ShiftRule]:
     """Return the rule of each parameter of a circuit, by name.
 
     Raises:
-        TargetError: a parameter enters a gate other than a rotation, enters an angle nonlinearly,
+        TargetError: A parameter enters a gate other than a rotation, enters an angle nonlinearly,
             or has frequencies without a common measure.
     """
     entries: dict[str, list[tuple[float, float]]] = {}
@@ -184,8 +184,8 @@ class ParameterShiftExecutor(SampledExecutor):
 
         Args:
             values: (batch, parameters).
-            gradient: the loss's derivatives by the probabilities (batch, 2**num_qubits).
-            wanted: names of the parameters whose derivatives are taken; 0 for the others.
+            gradient: The loss's derivatives by the probabilities (batch, 2**num_qubits).
+            wanted: Names of the parameters whose derivatives are taken; 0 for the others.
         """
         names = self.compiled.parameters
         columns, shifts, coefficients = [], [], []

@@ -49,7 +49,7 @@ def step_size(step: int, *, first: float, steps: int, decay: float = STEP_DECAY)
     Args:
         step: k = 0, 1, ...
         first: a_0.
-        steps: steps that will be taken.
+        steps: Steps that will be taken.
         decay: alpha.
     """
     offset = 0.1 * steps
@@ -74,15 +74,15 @@ def spsa_gradient(
     """Return an estimate of a loss's gradient ``(length,)``, and the mean of its evaluations.
 
     Args:
-        loss: maps points ``(2 * directions, length)`` to losses ``(2 * directions,)``, in one call.
+        loss: Maps points ``(2 * directions, length)`` to losses ``(2 * directions,)``, in one call.
         point: ``(length,)``.
         perturbation: c, how far from the point the loss is evaluated.
-        directions: directions to average over.
-        seed: seed of the directions.
-        step: number of the step: each has directions of its own.
+        directions: Directions to average over.
+        seed: Seed of the directions.
+        step: Number of the step: each has directions of its own.
 
     Raises:
-        InputError: the point is no vector, a number is out of range, or `loss` returns another
+        InputError: The point is no vector, a number is out of range, or `loss` returns another
             shape.
     """
     if point.dim() != 1:

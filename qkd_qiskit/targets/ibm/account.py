@@ -40,12 +40,12 @@ def real_backend(name: str, *, policy: RetryPolicy | None = None) -> Any:
     """Return a device of the user's account, such as ``ibm_torino``, with its calibration.
 
     Args:
-        name: name of the device.
-        policy: how long the service is waited for.
+        name: Name of the device.
+        policy: How long the service is waited for.
 
     Raises:
-        TargetError: there is no account, it cannot be used, or it has no such device.
-        SubmissionError: the service does not answer.
+        TargetError: There is no account, it cannot be used, or it has no such device.
+        SubmissionError: The service does not answer.
     """
     retries = Retries(name, policy=policy or RetryPolicy(tries=4), resume_hint="try again later")
     account = retries.call("opening the account", lambda: call_client(open_account))
@@ -87,7 +87,7 @@ def plan_of(account: Any, backend: Any) -> str | None:
     """Return the plan of a device's instance as the client tells it, in lower case.
 
     Raises:
-        ServiceError: the service failed.
+        ServiceError: The service failed.
     """
     here = instance_of(backend)
     instances = call_client(account.instances)
@@ -99,7 +99,7 @@ def open_account() -> Any:
     """Return a `QiskitRuntimeService` of the user's account, or of a rehearsal on this machine.
 
     Raises:
-        TargetError: there is no account, it cannot be used, or the address is not on this machine.
+        TargetError: There is no account, it cannot be used, or the address is not on this machine.
     """
     from qiskit_ibm_runtime import QiskitRuntimeService
     from qiskit_ibm_runtime.accounts.exceptions import AccountNotFoundError, InvalidAccountError
@@ -144,7 +144,7 @@ def _check_instances(account: Any) -> None:
     The client takes one that failed for one without devices, and another's plan is billed.
 
     Raises:
-        ServiceError: one has not, and may when it is asked again.
+        ServiceError: One has not, and may when it is asked again.
     """
     listed = instances_with_devices(account)
     for instance, client in clients_of(account).items():
@@ -165,8 +165,8 @@ def _check_token() -> None:
     The client answers a failure by waiting for 60 s, and by a list of no devices.
 
     Raises:
-        TargetError: the key is refused.
-        ServiceError: the service that gives tokens failed.
+        TargetError: The key is refused.
+        ServiceError: The service that gives tokens failed.
     """
     from ibm_cloud_sdk_core import IAMTokenManager
 

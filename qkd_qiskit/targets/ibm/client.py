@@ -24,8 +24,8 @@ def call_client(request: Callable[[], Result]) -> Result:
     """Return what a request to the client gives; its warnings go to the log.
 
     Raises:
-        ServiceError: the client failed; nothing of its own error, which may hold secrets, is kept.
-        TargetError: raised by `request` itself.
+        ServiceError: The client failed; nothing of its own error, which may hold secrets, is kept.
+        TargetError: Raised by `request` itself.
     """
     failure = None
     with warnings.catch_warnings(record=True) as caught:

@@ -31,6 +31,7 @@ from qkd_qiskit.targets.ibm.retry import RetryPolicy
 from qkd_qiskit.targets.ibm.service_errors import ServiceError, scrub
 from qkd_qiskit.targets.ibm.usage_model import device_timing, job_seconds
 from qkd_qiskit.targets.sampling import count_outcomes
+from qkd_qiskit.targets.snapshots import fake_backend
 
 __all__ = ["RuntimeConnection", "connect", "real_backend"]
 
@@ -45,25 +46,23 @@ def connect(
     """Return a connection to a device.
 
     Args:
-        device: name of a device of the account such as ``ibm_torino``, of a snapshot such as
+        device: Name of a device of the account such as ``ibm_torino``, of a snapshot such as
             ``fake_torino``, or a backend.
-        options: twirling, dynamical decoupling and limits; the mode is the runner's affair.
-        policy: how long the service is waited for.
+        options: Twirling, dynamical decoupling and limits; the mode is the runner's affair.
+        policy: How long the service is waited for.
 
     Raises:
-        TargetError: there is no account, it cannot be used, or there is no such device.
-        SubmissionError: the service does not answer.
+        TargetError: There is no account, it cannot be used, or there is no such device.
+        SubmissionError: The service does not answer.
     """
     if isinstance(device, str):
-        from qkd_qiskit.targets.snapshots import fake_backend
-
         local = device.startswith("fake_")
         device = fake_backend(device) if local else real_backend(device, policy=policy)
     return RuntimeConnection(device, options=options or RuntimeSpec())
 
 
 class RuntimeConnection:
-    """A device of IBM Quantum, or a snapshot of one; see `connection.Connection`."""
+    """A device of IBM Quantum, or a snapshot of one; see `protocols.Connection`."""
 
     def __init__(self, backend: Any, *, options: RuntimeSpec) -> None:
         self.backend, self.options = backend, options
@@ -84,15 +83,15 @@ class RuntimeConnection:
         self._session: Any = None
 
     def check(self, pubs: Sequence[Pub]) -> None:
-        """Check width, gates and angles; see isa.py."""
+        """Check width, gates and angles; see isa_check.py."""
         check_pubs(pubs, self.backend.target, name=self.name)
 
     def check_status(self) -> None:
         """Check that the device takes jobs.
 
         Raises:
-            TargetError: it does not; the message has what the service says of it.
-            ServiceError: the service failed.
+            TargetError: It does not; the message has what the service says of it.
+            ServiceError: The service failed.
         """
         if self.local:
             return
@@ -110,7 +109,7 @@ class RuntimeConnection:
             )
 
     def estimate(self, pubs: Sequence[Pub]) -> float:
-        """Return QPU seconds after the model of accounting.py; 0 in local testing mode."""
+        """Return QPU seconds after the model of usage_model.py; 0 in local testing mode."""
         if self.local:
             return 0.0
         loads = [
@@ -191,7 +190,7 @@ class RuntimeConnection:
         raise given
 
     def rejoin_session(self, session_id: str, mode: Mode) -> bool:
-        """Go on in a session of an earlier process; return whether it still takes jobs."""
+        """Continue a session of an earlier process; return whether it still takes jobs."""
         session = self._known_session(session_id, mode)
         self._session = session if self._accepts_jobs(session) else None
         return self._session is not None
@@ -251,7 +250,7 @@ class RuntimeConnection:
 
 
 class _ClientJob:
-    """A job of the client; see `connection.Job`."""
+    """A job of the client; see `protocols.Job`."""
 
     def __init__(self, job: Any, *, local: bool) -> None:
         self._job, self._local = job, local

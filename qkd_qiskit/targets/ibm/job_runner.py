@@ -62,17 +62,17 @@ class Runner:
         """Take a device and the journal of a run.
 
         Args:
-            connection: the device; `runtime.connect` gives one.
-            journal: what has happened so far, and where what happens now is written.
-            options: mode, twirling and limits.
-            policy: how long the service is waited for.
+            connection: The device; `runtime.connect` gives one.
+            journal: What has happened so far, and where what happens now is written.
+            options: Mode, twirling and limits.
+            policy: How long the service is waited for.
             estimate: QPU seconds expected of a job with these PUBs; default: the connection's.
             max_qpu_seconds: QPU seconds that all jobs of the journal together may use, with what
                 closed sessions cost beyond them; a job that is expected to pass them is not sent.
-            resume_hint: what a user does to continue, for messages.
+            resume_hint: What a user does to continue, for messages.
 
         Raises:
-            InputError: max_qpu_seconds is not accepted.
+            InputError: Max_qpu_seconds is not accepted.
         """
         if max_qpu_seconds is not None and not max_qpu_seconds > 0:
             raise InputError(f"max_qpu_seconds is {max_qpu_seconds}; give a number above 0")
@@ -111,15 +111,15 @@ class Runner:
         """Send what a key stands for, unless it has been sent; `collect` gives the counts.
 
         Args:
-            key: name of what the jobs are for, the same in every process of the run.
-            pubs: what is sent; the same as in every process before.
-            seed: seed of a simulator's shots; a quantum computer has none.
+            key: Name of what the jobs are for, the same in every process of the run.
+            pubs: What is sent; the same as in every process before.
+            seed: Seed of a simulator's shots; a quantum computer has none.
 
         Raises:
-            CheckpointError: the key stands for other PUBs in the journal.
-            TargetError: the device cannot run the PUBs.
-            BudgetError: the next job would pass `max_qpu_seconds`.
-            SubmissionError: the service failed; what was done is kept.
+            CheckpointError: The key stands for other PUBs in the journal.
+            TargetError: The device cannot run the PUBs.
+            BudgetError: The next job would pass `max_qpu_seconds`.
+            SubmissionError: The service failed; what was done is kept.
         """
         check_key(key)
         if key not in self._planned:
@@ -135,7 +135,7 @@ class Runner:
         """Return the counts (rows, 2**n) of each PUB of a submitted key, little-endian.
 
         Raises:
-            SubmissionError: as `submit`; or a job failed, or was cancelled.
+            SubmissionError: As `submit`; or a job failed, or was cancelled.
         """
         if key not in self._planned:
             raise InputError(f"nothing was submitted as {key!r}; submit it first")

@@ -49,14 +49,14 @@ class Connection(Protocol):
         """Check that the device takes jobs.
 
         Raises:
-            TargetError: it does not.
+            TargetError: It does not.
         """
 
     def check(self, pubs: Sequence[Pub]) -> None:
         """Check, before anything is sent, that the device can run these PUBs.
 
         Raises:
-            TargetError: it cannot.
+            TargetError: It cannot.
         """
 
     def estimate(self, pubs: Sequence[Pub]) -> float:
@@ -75,7 +75,7 @@ class Connection(Protocol):
         """Open a session or batch and return its id; None where there is nothing to open."""
 
     def rejoin_session(self, session_id: str, mode: Mode) -> bool:
-        """Go on in a session that was opened before; return whether it still takes jobs."""
+        """Continue a session that was opened before; return whether it still takes jobs."""
 
     def session_open(self) -> bool:
         """Return whether the session takes jobs."""

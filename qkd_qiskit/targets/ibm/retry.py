@@ -19,14 +19,14 @@ class RetryPolicy:
     """How long a service is waited for; times in seconds.
 
     Attributes:
-        tries: times that a call is made before the run stops.
-        first_wait_s: wait after the first failure; it doubles with each further one.
-        longest_wait_s: what it grows to; a wait that the service asks for is kept whatever it is.
-        attempts: times that a job is sent anew after it has failed, the first included.
-        poll_s: wait between the first two looks at a job.
-        longest_poll_s: what it grows to.
-        settle_s: wait until a job that the service may have accepted unnoticed can be found.
-        job_timeout_s: wait for one job.
+        tries: Times that a call is made before the run stops.
+        first_wait_s: Wait after the first failure; it doubles with each further one.
+        longest_wait_s: What it grows to; a wait that the service asks for is kept whatever it is.
+        attempts: Times that a job is sent anew after it has failed, the first included.
+        poll_s: Wait between the first two looks at a job.
+        longest_poll_s: What it grows to.
+        settle_s: Wait until a job that the service may have accepted unnoticed can be found.
+        job_timeout_s: Wait for one job.
     """
 
     tries: int = 8
@@ -80,12 +80,12 @@ class Retries:
         """Wait until something can be tried again.
 
         Args:
-            what: what is tried, for the message.
-            failure: what it raised.
-            number: failures in a row, this one included.
+            what: What is tried, for the message.
+            failure: What it raised.
+            number: Failures in a row, this one included.
 
         Raises:
-            SubmissionError: the failure does not pass, or there were too many.
+            SubmissionError: The failure does not pass, or there were too many.
         """
         if not failure.transient or number >= self.policy.tries:
             times = f" {number} times" if number > 1 else ""

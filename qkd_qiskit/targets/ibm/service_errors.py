@@ -24,10 +24,10 @@ class ServiceError(Exception):
     """A failure that a service answers with, or its silence; the text holds no secret.
 
     Attributes:
-        kind: busy (429), server (5xx, unreadable), network (no answer), missing (404),
+        kind: Busy (429), server (5xx, unreadable), network (no answer), missing (404),
             unauthorized (401, 403, no token), refused (other 4xx), no_sessions (the plan has none),
             closed (the session takes no more jobs).
-        retry_after: seconds that the service asks to wait, or None.
+        retry_after: Seconds that the service asks to wait, or None.
     """
 
     def __init__(self, kind: ServiceErrorKind, text: str, *, retry_after: float | None = None):

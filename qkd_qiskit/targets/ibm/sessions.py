@@ -25,7 +25,7 @@ class SessionKeeper:
         self._inside = False
 
     def enter(self) -> None:
-        """Be in a session: that of the process before where it is still open, or a new one."""
+        """Join a session: that of the process before where it is still open, or a new one."""
         if self.mode == "job" or self._inside:
             return
         if self.journal.session is not None:

@@ -38,7 +38,7 @@ class EmulatedDevice:
         """Take the name of a snapshot such as ``fake_torino``, and whether it has its noise.
 
         Raises:
-            TargetError: there is no such snapshot.
+            TargetError: There is no such snapshot.
         """
         if not fake_name.startswith("fake_"):
             raise TargetError(
@@ -139,7 +139,7 @@ class EmulatedDevice:
     def run(self, pub: ProgramItem, *, seed: int) -> dict[str, NDArray[Any]]:
         """Return the bits (*shape, shots, bits) of each register, bit 0 first."""
         prepared = self._prepare(pub.circuit)
-        values, told = pub.sample_values(seed)
+        values, twirls = pub.sample_values(seed)
         registers = sample_registers(
             prepared.noisy.circuit,
             values,
@@ -148,11 +148,11 @@ class EmulatedDevice:
             shots=pub.shots,
             seed=seed,
         )
-        found = {
+        measured = {
             name: bits.to_bool_array(order="little").reshape(*pub.shape, pub.shots, bits.num_bits)
             for name, bits in registers.items()
         }
-        return {**{name: np.asarray(array) for name, array in told.items()}, **found}
+        return {**{name: np.asarray(array) for name, array in twirls.items()}, **measured}
 
     def _prepare(self, circuit: QuantumCircuit) -> _Prepared:
         key = circuit_digest(circuit)

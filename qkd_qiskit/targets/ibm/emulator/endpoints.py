@@ -188,10 +188,10 @@ class Endpoints:
 
     async def results(self, request: web.Request) -> web.Response:
         """Give a job's result."""
-        found = self.service.results(request.match_info["id"])
-        if found is None:
+        result = self.service.results(request.match_info["id"])
+        if result is None:
             return web.Response(status=204)
-        return web.Response(text=found, content_type="application/json")
+        return web.Response(text=result, content_type="application/json")
 
     async def logs(self, request: web.Request) -> web.Response:
         """Give a job's log."""

@@ -48,14 +48,14 @@ class ProgramItem:
         from qiskit_ibm_runtime.fake_provider.executor.broadcast_sample import broadcast_sample
 
         self.item.samplex.finalize()
-        found = broadcast_sample(
+        sampled = broadcast_sample(
             self.item.samplex,
             self.item.samplex_arguments,
             self.shape,
             np.random.default_rng(seed),
         )
-        values = np.asarray(found.pop("parameter_values"), dtype=np.float64)
-        return values.reshape(self.circuits, -1), found
+        values = np.asarray(sampled.pop("parameter_values"), dtype=np.float64)
+        return values.reshape(self.circuits, -1), sampled
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +78,7 @@ def read_program(params: Mapping[str, Any]) -> ExecutorProgram:
     """Return the program in the parameters of a job.
 
     Raises:
-        InputError: they are no executor program of the schema that is understood.
+        InputError: They are no executor program of the schema that is understood.
     """
     from pydantic import ValidationError
     from qiskit_ibm_runtime.quantum_program.params_converters import (
@@ -116,11 +116,11 @@ def write_result(
     """Return the JSON text of a program's result.
 
     Args:
-        program: the program.
-        results: for each PUB, arrays by name: bits (*shape, shots, bits) of each register,
+        program: The program.
+        results: For each PUB, arrays by name: bits (*shape, shots, bits) of each register,
             bit 0 first.
-        started: when its first circuit began.
-        finished: when its last circuit ended.
+        started: When its first circuit began.
+        finished: When its last circuit ended.
     """
     from ibm_quantum_schemas.common import CompressedTensorModel
     from ibm_quantum_schemas.executor import version_2_0 as schema
@@ -161,7 +161,7 @@ def job_seeds(tags: Sequence[str], program: ExecutorProgram, *, seed: int) -> tu
     from its content and the server's seed: not from when it came, nor with what.
 
     Raises:
-        InputError: the tag is no list of whole numbers from 0, as long as the program or of one.
+        InputError: The tag is no list of whole numbers from 0, as long as the program or of one.
     """
     text = next((tag[len(SEED_TAG) :] for tag in tags if tag.startswith(SEED_TAG)), None)
     if text is None:

@@ -40,10 +40,10 @@ class JobQueue:
         """Take what runs the jobs.
 
         Args:
-            devices: the devices by name.
-            faults: what goes wrong with jobs.
-            lock: held while a record changes.
-            is_open: whether the instance has QPU seconds left; jobs wait while it has none.
+            devices: The devices by name.
+            faults: What goes wrong with jobs.
+            lock: Held while a record changes.
+            is_open: Whether the instance has QPU seconds left; jobs wait while it has none.
         """
         self.jobs: dict[str, EmulatedJob] = {}
         """All jobs by id, the oldest first."""
@@ -59,7 +59,7 @@ class JobQueue:
         self._thread = threading.Thread(target=self._work, name="rehearsal-jobs", daemon=True)
 
     def start(self) -> None:
-        """Begin to run jobs."""
+        """Start to run jobs."""
         self._thread.start()
 
     def stop(self) -> None:
@@ -87,9 +87,9 @@ class JobQueue:
         """Bring a job to its end, unless it has ended.
 
         Args:
-            job: the job.
+            job: The job.
             status: ``Completed``, ``Failed`` or ``Cancelled``.
-            reason: why it was not completed.
+            reason: Why it was not completed.
             code: IBM's number for that.
             seconds: QPU seconds to charge.
         """
@@ -189,12 +189,12 @@ class JobQueue:
     def _run(self, job: EmulatedJob) -> None:
         device = self._devices[job.record.backend]
         started = datetime.datetime.now(datetime.timezone.utc)
-        found = [
+        results = [
             device.run(pub, seed=seed)
             for pub, seed in zip(job.program.pubs, job.seeds, strict=True)
         ]
         finished = datetime.datetime.now(datetime.timezone.utc)
-        output = write_result(job.program, found, started=started, finished=finished)
+        output = write_result(job.program, results, started=started, finished=finished)
         with self._lock:
             if not job.record.final:
                 job.output, job.record.executed = output, True

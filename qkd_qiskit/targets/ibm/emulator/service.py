@@ -41,10 +41,10 @@ class EmulatedService:
         """Take the devices, the plan, the switchboard, the seed of the shots and the allowance.
 
         Args:
-            devices: what is served.
+            devices: What is served.
             plan: ``open`` refuses sessions and has `OPEN_PLAN_S`.
-            faults: what goes wrong.
-            seed: seed of jobs without a seed tag.
+            faults: What goes wrong.
+            seed: Seed of jobs without a seed tag.
             allowance_s: QPU seconds of the instance; default: the plan's, or no limit.
         """
         self.devices = {device.name: device for device in devices}
@@ -62,7 +62,7 @@ class EmulatedService:
         """Return a device.
 
         Raises:
-            Refused: there is no such device.
+            Refused: There is no such device.
         """
         try:
             return self.devices[name]
@@ -104,7 +104,7 @@ class EmulatedService:
         """Accept a job; returns what ``POST /jobs`` answers.
 
         Raises:
-            Refused: program, device, session or a tag is not accepted.
+            Refused: Program, device, session or a tag is not accepted.
         """
         device = self.device(str(payload.get("backend")))
         given = payload.get("program_id")
@@ -150,7 +150,7 @@ class EmulatedService:
         """Return what ``GET /jobs/ID`` answers.
 
         Raises:
-            Refused: there is no such job.
+            Refused: There is no such job.
         """
         with self._lock:
             return jobs.describe(self._find(job_id), params=params)
@@ -164,7 +164,7 @@ class EmulatedService:
         """Return a job's result, or the text of its failure; None before it has ended.
 
         Raises:
-            Refused: there is no such job.
+            Refused: There is no such job.
         """
         with self._lock:
             job = self._find(job_id)
@@ -177,7 +177,7 @@ class EmulatedService:
         """Return what ``GET /jobs/ID/metrics`` answers; see `jobs.metrics`.
 
         Raises:
-            Refused: there is no such job.
+            Refused: There is no such job.
         """
         with self._lock:
             return jobs.metrics(self._find(job_id).record, pending=pending)
@@ -186,7 +186,7 @@ class EmulatedService:
         """Return a job's log.
 
         Raises:
-            Refused: there is no such job, or it has not ended.
+            Refused: There is no such job, or it has not ended.
         """
         with self._lock:
             record = self._find(job_id).record
@@ -198,7 +198,7 @@ class EmulatedService:
         """Cancel a job; one that runs is charged for.
 
         Raises:
-            Refused: there is no such job, or it has ended.
+            Refused: There is no such job, or it has ended.
         """
         with self._lock:
             job = self._find(job_id)
@@ -213,7 +213,7 @@ class EmulatedService:
         """Forget a job that has ended; the ledger keeps it.
 
         Raises:
-            Refused: there is no such job, or it has not ended.
+            Refused: There is no such job, or it has not ended.
         """
         with self._lock:
             job = self._find(job_id)
@@ -225,7 +225,7 @@ class EmulatedService:
         """Replace a job's tags.
 
         Raises:
-            Refused: there is no such job.
+            Refused: There is no such job.
         """
         with self._lock:
             self._find(job_id).record.tags = tuple(str(tag) for tag in tags)
@@ -234,7 +234,7 @@ class EmulatedService:
         """Open a session or batch; returns what ``POST /sessions`` answers.
 
         Raises:
-            Refused: device or mode is not accepted, or the plan has no sessions.
+            Refused: Device or mode is not accepted, or the plan has no sessions.
         """
         session = open_session(
             session_id=_new_id(),
@@ -252,7 +252,7 @@ class EmulatedService:
         """Return what ``GET /sessions/ID`` answers.
 
         Raises:
-            Refused: there is no such session.
+            Refused: There is no such session.
         """
         with self._lock:
             session = self._session(session_id)
@@ -263,7 +263,7 @@ class EmulatedService:
         """Let a session accept no more jobs; `cancel` also takes back those that wait.
 
         Raises:
-            Refused: there is no such session.
+            Refused: There is no such session.
         """
         with self._lock:
             session = self._session(session_id)

@@ -19,7 +19,7 @@ class Refused(Exception):
     Attributes:
         status: HTTP status.
         code: IBM's number of the error.
-        message: what the service says.
+        message: What the service says.
     """
 
     def __init__(self, status: int, code: int, message: str):
@@ -32,11 +32,11 @@ class EmulatedSession:
     """A session or batch with its clock.
 
     Attributes:
-        record: what the ledger shows.
+        record: What the ledger shows.
         jobs: QPU seconds of its finished jobs.
-        waits: seconds between its jobs, as they were on this machine's clock.
-        idle_since: when its last job ended, on the same clock; None before the first.
-        pending: its jobs that are not finished.
+        waits: Seconds between its jobs, as they were on this machine's clock.
+        idle_since: When its last job ended, on the same clock; None before the first.
+        pending: Its jobs that are not finished.
     """
 
     record: LedgerSession
@@ -152,7 +152,7 @@ def open_session(
     """Return a new session or batch.
 
     Raises:
-        Refused: the mode is not known, or the plan does not allow it.
+        Refused: The mode is not known, or the plan does not allow it.
     """
     if mode not in ("dedicated", "batch"):
         raise Refused(400, 1002, f"mode {mode!r} is not accepted; give dedicated or batch")
