@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
+import torch
 from qiskit.circuit import Barrier, Delay, Measure, Parameter, QuantumCircuit
 
 from qkd_qiskit.errors import CircuitError, UnsupportedInstructionError
@@ -156,12 +157,13 @@ class Program:
         return self._map(self.angles[self.shared :])
 
     def _map(self, angles: tuple[Angle, ...]) -> AngleMap:
-        return AngleMap.of(
-            list(angles),
-            num_inputs=self.num_inputs,
-            num_weights=self.num_weights,
-            features=list(self.features),
-        )
+        with torch.inference_mode(False):  # the tensors are kept, and used in training as well
+            return AngleMap.of(
+                list(angles),
+                num_inputs=self.num_inputs,
+                num_weights=self.num_weights,
+                features=list(self.features),
+            )
 
     @cached_property
     def outcome_index(self) -> Index:
