@@ -99,7 +99,8 @@ class Student(nn.Module):
         write_text(folder / CARD_FILE, json.dumps(card, indent=2) + "\n")
         circuit = self.foreign_circuit if self.circuit is None else self.circuit
         if circuit is not None:
-            write_text(folder / CIRCUIT_FILE, dump_circuit(circuit))
+            text = dump_circuit(circuit, checked=self.foreign_circuit is not None)
+            write_text(folder / CIRCUIT_FILE, text)
         # Last: where the weights are, the student is whole.
         save_tensors(folder / WEIGHTS_FILE, self.saved_tensors())
 
