@@ -20,6 +20,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Mapping
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -30,6 +31,12 @@ from qkd_qiskit.recipe import TeacherOutputs
 logger = logging.getLogger(__name__)
 
 _SMALLEST_PROBABILITY = 1e-12
+_MEANINGS: dict[TeacherOutputs, str] = {
+    "logits": "logits",
+    "probabilities": "probabilities",
+    "log_probabilities": "log-probabilities",
+    "sigmoid": "a sigmoid of each class",
+}
 _CLOSE = 5e-3  # half precision rounds a sum of ten probabilities to less than this
 _warn_once = functools.cache(logger.warning)
 
@@ -48,6 +55,14 @@ def output_tensor(output: object) -> object:
     return output
 
 
+def describe_output(output: object) -> str:
+    """Return what a network returned, for a message: the shape of a tensor, else the type."""
+    if not isinstance(output, Tensor):
+        return type(output).__name__
+    plain = output.layout == torch.strided and not output.is_complex()
+    return f"{tuple(output.shape)}" + ("" if plain else f" of {output.dtype}, {output.layout}")
+
+
 def find_outputs(values: Tensor, *, stated: TeacherOutputs | None, source: str) -> TeacherOutputs:
     """Return what a teacher's outputs are: as stated, if they can be that, else as they look.
 
@@ -59,12 +74,17 @@ def find_outputs(values: Tensor, *, stated: TeacherOutputs | None, source: str) 
     Raises:
         TeacherError: The outputs cannot be what was stated.
     """
+    if stated not in (None, *get_args(TeacherOutputs)):
+        raise TeacherError(
+            f"outputs is {stated!r}; give one of {', '.join(get_args(TeacherOutputs))}, or None"
+        )
     looks = _looks_like(values)
     if stated is None:
         if looks != "logits":
             _warn_once(
-                f"{source} gives {looks.replace('_', '-')} where logits are expected; they are "
-                f"turned into logits: state outputs={looks!r} (teacher.outputs), or logits if not"
+                f"{source} gives what looks like {_MEANINGS[looks]} in place of logits, and is "
+                f"used so; state outputs={looks!r} (teacher.outputs) where it is, or give a "
+                "network that ends in logits"
             )
         return looks
     fits = {
@@ -73,12 +93,11 @@ def find_outputs(values: Tensor, *, stated: TeacherOutputs | None, source: str) 
         "log_probabilities": looks == "log_probabilities",
         "sigmoid": bool(((values >= 0) & (values <= 1)).all()),
     }
-    if stated not in fits:
-        raise TeacherError(f"outputs is {stated!r}; give one of {', '.join(fits)}")
     if not fits[stated]:
         raise TeacherError(
-            f"{source} is said to give {stated} (outputs), but gives {looks}, from "
-            f"{float(values.min()):.4g} to {float(values.max()):.4g}; give outputs={looks!r}"
+            f"{source} does not give {_MEANINGS[stated]} (outputs={stated!r}), but numbers from "
+            f"{float(values.min()):.4g} to {float(values.max()):.4g} that look like "
+            f"{_MEANINGS[looks]}; give outputs={looks!r}"
         )
     return stated
 

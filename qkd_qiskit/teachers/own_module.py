@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from qkd_qiskit.errors import QKDError, TeacherError
 from qkd_qiskit.recipe.seeds import seeded
 from qkd_qiskit.storage import Tensors, tensor_digest
-from qkd_qiskit.teachers.outputs import output_tensor
+from qkd_qiskit.teachers.outputs import describe_output, output_tensor
 
 ImageShape = tuple[int, int, int]
 Factory = Callable[[ImageShape, int], nn.Module]
@@ -126,12 +126,24 @@ def copy_module(module: nn.Module, *, source: str) -> nn.Module:
     """
     with user_code(
         f"{source} cannot be copied",
-        advice="give a network on a device with weights that copy.deepcopy takes, or "
-        "torch.jit.trace or torch.export of it",
+        advice="give a network that copy.deepcopy takes, or a torch.jit.trace of it",
     ):
-        copied = _on_cpu(copy.deepcopy(module))
+        copied = _on_cpu(copy.deepcopy(module, _copies_of_results(module)))
         freeze(copied)
         return copied
+
+
+def _copies_of_results(module: nn.Module) -> dict[int, object]:
+    """Copies of the tensors that a network keeps as results, which `copy.deepcopy` refuses.
+
+    Such as the weights that `torch.nn.utils.weight_norm` computes before each pass.
+    """
+    kept = [value for part in module.modules() for value in vars(part).values()]
+    return {
+        id(value): value.detach().clone()
+        for value in kept
+        if isinstance(value, Tensor) and not value.is_leaf
+    }
 
 
 def check_module(
@@ -163,13 +175,11 @@ def check_module(
     finally:
         with contextlib.suppress(NotImplementedError):  # of an exported network
             module.train(training)
-    shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+    shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else ()
     if shape != (2, num_classes):
-        given = (
-            f"{shape[1]} outputs for {num_classes} classes"
-            if isinstance(shape, tuple) and len(shape) == 2 and shape[0] == 2
-            else f"{shape} for 2 images of {num_classes} classes"
-        )
+        given = f"{describe_output(outputs)} for 2 images of {num_classes} classes"
+        if len(shape) == 2 and shape[0] == 2:
+            given = f"{shape[1]} outputs for {num_classes} classes"
         raise TeacherError(f"{source} gives {given}; give logits of shape (batch, {num_classes})")
 
 
@@ -228,7 +238,8 @@ def count_weights(module: nn.Module) -> int:
         names = {name for name, _ in module.named_parameters()} | dict(
             module.named_buffers()
         ).keys()
-        count += sum(value.numel() for name, value in weights(module).items() if name not in names)
+        packed = [value for name, value in weights(module).items() if name not in names]
+        count += sum(value.numel() for value in packed if value.ndim)  # not scales and zero points
     return count
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeGuard
 
 import torch
 from torch import nn
@@ -14,7 +15,7 @@ from qkd_qiskit.data.splits import Data, Split
 from qkd_qiskit.errors import TeacherError
 from qkd_qiskit.recipe import TeacherOutputs, TeacherSpec
 from qkd_qiskit.recipe.seeds import derive_seed, generator, seeded
-from qkd_qiskit.teachers.outputs import output_tensor, to_logits
+from qkd_qiskit.teachers.outputs import describe_output, output_tensor, to_logits
 from qkd_qiskit.teachers.own_module import (
     evaluation_mode,
     freeze,
@@ -144,14 +145,23 @@ def batched_logits(
                 advice="give a network for batches of any size of these images",
             ):
                 values = output_tensor(module(batch))
-            if not isinstance(values, torch.Tensor) or values.shape != shape or values.is_complex():
-                given = getattr(values, "shape", type(values).__name__)
+            if not _is_matrix(values, shape):
                 raise TeacherError(
-                    f"the teacher gives {given} for {len(batch)} images of {num_classes} classes; "
-                    f"give real logits of shape {shape}"
+                    f"the teacher gives {describe_output(values)} for {len(batch)} images of "
+                    f"{num_classes} classes; give real logits of shape {shape}"
                 )
             logits[start : start + len(batch)] = to_logits(values, outputs)
     return logits
+
+
+def _is_matrix(values: object, shape: tuple[int, int]) -> TypeGuard[torch.Tensor]:
+    """Return whether values are a dense real tensor of this shape."""
+    return (
+        isinstance(values, torch.Tensor)
+        and values.shape == shape
+        and values.layout == torch.strided
+        and not values.is_complex()
+    )
 
 
 def _tensor(output: object) -> torch.Tensor:
