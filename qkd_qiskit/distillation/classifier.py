@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import fields, replace
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import MinMaxScaler
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, check_random_state, validate_data
 from torch import Tensor
@@ -29,8 +30,8 @@ from qkd_qiskit.teachers.adapters import as_teacher
 class DistilledClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """A quantum student that is distilled from any classifier when it is fitted.
 
-    Works in `Pipeline`, `cross_val_score` and `GridSearchCV`. Features are standardised first, as
-    encodings expect numbers of the order of 1.
+    Works in `Pipeline`, `cross_val_score` and `GridSearchCV`. Features are brought to [0, 1]
+    first, as encodings expect numbers of the order of 1.
 
     Args:
         teacher: A scikit-learn classifier, fitted already or not (then a copy is fitted on the same
@@ -48,7 +49,7 @@ class DistilledClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         temperature: T, softens the teacher's logits.
         ce_weight: Weight of the cross-entropy with the labels; 0 = the teacher alone.
         kd_weight: Weight of the divergence from the teacher; 0 = the labels alone.
-        standardise: Whether features are brought to mean 0 and deviation 1.
+        scale: Whether each feature is brought to [0, 1] over the samples that are fitted.
         image_shape: (channels, height, width) of a row of X; None = (1, 1, features).
         random_state: Seed of the initialisation and of the order of the samples.
 
@@ -74,7 +75,7 @@ class DistilledClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         temperature: float | None = None,
         ce_weight: float | None = None,
         kd_weight: float | None = None,
-        standardise: bool = True,
+        scale: bool = True,
         image_shape: tuple[int, int, int] | None = None,
         random_state: Any = None,
     ) -> None:
@@ -83,11 +84,7 @@ class DistilledClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.qubits, self.layers, self.encoding = qubits, layers, encoding
         self.epochs, self.lr, self.batch_size = epochs, lr, batch_size
         self.temperature, self.ce_weight, self.kd_weight = temperature, ce_weight, kd_weight
-        self.standardise, self.image_shape, self.random_state = (
-            standardise,
-            image_shape,
-            random_state,
-        )
+        self.scale, self.image_shape, self.random_state = scale, image_shape, random_state
 
     def fit(self, X: npt.ArrayLike, y: npt.ArrayLike) -> DistilledClassifier:
         """Train the teacher where it is not trained yet, then the student; return self.
@@ -103,7 +100,7 @@ class DistilledClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         rows, labels = validate_data(self, X, y, dtype=np.float64)
         check_classification_targets(labels)
         self.classes_, numbers = np.unique(labels, return_inverse=True)
-        self.scaler_ = StandardScaler().fit(rows) if self.standardise else None
+        self.scaler_ = MinMaxScaler().fit(rows) if self.scale else None
         self.teacher_, self.student_ = None, None
         if len(self.classes_) == 1:  # nothing to tell apart
             return self
@@ -135,10 +132,11 @@ class DistilledClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         rows = validate_data(self, X, dtype=np.float64, reset=False)
         if self.student_ is None:
             return np.ones((len(rows), 1))
-        images = self._images(rows)
+        # In float64, a sample's figures do not depend on those beside it to seven digits.
+        student = copy.deepcopy(self.student_).double()
         with torch.no_grad():
-            logits = self.student_(self.student_.features(images))
-        probabilities: npt.NDArray[np.float64] = softmax(logits.double(), dim=1).numpy()
+            logits = student(student.features(self._images(rows).double()))
+        probabilities: npt.NDArray[np.float64] = softmax(logits, dim=1).numpy()
         return probabilities
 
     def predict(self, X: npt.ArrayLike) -> npt.NDArray[Any]:

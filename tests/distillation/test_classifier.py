@@ -101,7 +101,7 @@ def test_images_are_taken_in_their_shape():
     model = DistilledClassifier(
         student=StudentSpec(kind="quantum", reduction="avg_pool", readout="bins", head="none"),
         image_shape=(1, 8, 8),
-        standardise=False,
+        scale=False,
         epochs=10,
         random_state=0,
     ).fit(images / 16, labels)
