@@ -175,5 +175,5 @@ class DistilledClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
 
 def _without_holding_out(split: Split, class_names: tuple[str, ...]) -> Data:
-    """Return data whose samples are all trained on: nothing is chosen, the last weights are kept."""
+    """Return data whose samples are all trained on; nothing is chosen, the last weights stay."""
     return Data("arrays", len(class_names), class_names, split, split, split)
