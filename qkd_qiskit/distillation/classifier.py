@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn.functional import softmax
 
 from qkd_qiskit.data.splits import Data, Split
-from qkd_qiskit.distillation.trainer import distill
+from qkd_qiskit.distillation.single_student import distill
 from qkd_qiskit.errors import DataError
 from qkd_qiskit.recipe import DistillSpec, StudentSpec
 from qkd_qiskit.students.factory import make_student
