@@ -26,6 +26,7 @@ _COMMANDS: dict[str, Callable[[Namespace, Sequence[str]], int]] = {
     "evaluate": run_evaluate,
     "submit": run_submit,
     "collect": run_collect,
+    "sweep": run_sweep,
     "bench": run_sweep,
     "recipes": run_recipes,
     "circuits": run_circuits,

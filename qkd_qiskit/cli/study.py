@@ -30,7 +30,7 @@ DEFAULTS = {
 
 
 def study_parser(recipe: str | None) -> ArgumentParser:
-    """The options; the keys of the recipe have its values, but for `DEFAULTS`."""
+    """Return the options; the keys of the recipe have its values, but for `DEFAULTS`."""
     parser = ArgumentParser(
         usage="qkd study [RECIPE] [--seeds N] [--arms A,B,...] [--jobs N | --cluster ADDRESS]\n"
         "                 [--KEY VALUE ...] [--out DIR] [--quiet | --json]\n"
@@ -70,7 +70,7 @@ def run_study(options: Namespace, words: Sequence[str]) -> int:
 
 
 def _cores() -> int:
-    """Cores that this process may use."""
+    """Return the cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
