@@ -55,25 +55,25 @@ def add_sweep(commands: Any) -> None:
         "bench": "the same as sweep",
     }
     for name, text in help_texts.items():
-        commands.add_subcommand(name, _parser(), help=text)
+        parser = ArgumentParser(
+            description="What noise or shots cost the students of a finished run: accuracy, "
+            "divergence from the teacher, calibration, agreement with the exact student.",
+            exit_on_error=False,
+        )
+        commands.add_subcommand(name, parser, help=text)
+        nested = parser.add_subcommands(dest="action", metavar="ACTION", required=False)
+        for action, options in _OPTIONS.items():
+            nested.add_subcommand(action, _leaf(action, options), help=f"{action} RUN")
 
 
-def _parser() -> ArgumentParser:
-    parser = ArgumentParser(
-        description="What noise or shots cost the students of a finished run: accuracy, "
-        "divergence from the teacher, calibration, agreement with the exact student.",
-        exit_on_error=False,
-    )
-    nested = parser.add_subcommands(dest="action", metavar="ACTION", required=False)
-    for action, options in _OPTIONS.items():
-        leaf = ArgumentParser(description=_DESCRIPTIONS[action], exit_on_error=False)
-        leaf.add_argument("run", type=str, help="run folder")
-        for name, (kind, text) in options.items():
-            leaf.add_argument(f"--{name}", type=kind, help=text)
-        leaf.add_argument("--quiet", action="store_true", help="print nothing but errors")
-        leaf.add_argument("--json", action="store_true", help="print means as JSON only")
-        nested.add_subcommand(action, leaf, help=f"{action} RUN")
-    return parser
+def _leaf(action: str, options: dict[str, tuple[type, str]]) -> ArgumentParser:
+    leaf = ArgumentParser(description=_DESCRIPTIONS[action], exit_on_error=False)
+    leaf.add_argument("run", type=str, help="run folder")
+    for name, (kind, text) in options.items():
+        leaf.add_argument(f"--{name}", type=kind, help=text)
+    leaf.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    leaf.add_argument("--json", action="store_true", help="print means as JSON only")
+    return leaf
 
 
 def run_sweep(options: Namespace, words: Sequence[str]) -> int:

@@ -19,6 +19,7 @@ from qkd_qiskit.experiments.baseline_tuning import (
     tuned,
 )
 from qkd_qiskit.experiments.experiment import run
+from qkd_qiskit.experiments.json_codec import encode
 from qkd_qiskit.experiments.run_folder import RunFolder
 from qkd_qiskit.experiments.tasks import SEEDS_PER_TASK, rounds, training_tasks
 from qkd_qiskit.recipe.parsing import load_recipe
@@ -133,7 +134,7 @@ def test_a_setting_at_which_a_seed_failed_is_not_chosen(tiny, tmp_path):
     for setting in decays:
         keep_tried(folder, setting, [math.nan, math.nan])
     assert chosen_setting(folder) == second
-    assert json.dumps(tuned(folder), allow_nan=False)
+    assert json.dumps(encode(tuned(folder)), allow_nan=False)
 
 
 def test_tuning_takes_weight_decay_at_the_best_and_the_first_of_equals(tiny, tmp_path):
@@ -150,6 +151,6 @@ def test_tuning_takes_weight_decay_at_the_best_and_the_first_of_equals(tiny, tmp
     for setting in decays:
         keep_tried(folder, setting, [0.7, 0.8])
     assert chosen_setting(folder) == first
-    assert tuned(folder)["seeds"] == list(range(TUNING_SEEDS))
+    assert tuned(folder).seeds == tuple(range(TUNING_SEEDS))
     planned = list(rounds(folder))
     assert [len(tasks) for tasks in planned] == [len(others) + 1, len(decays), 1]
