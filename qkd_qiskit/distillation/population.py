@@ -152,13 +152,13 @@ class TrainingResult:
 @contextmanager
 def without_shots(student: Student) -> Iterator[None]:
     """Run a student's circuit exactly where it would be sampled: for checks and validation."""
-    outcomes = student.executor
-    if hasattr(outcomes, "cost"):
+    executor = student.executor
+    if executor is not None and executor.sampled:
         student.executor = None
     try:
         yield
     finally:
-        student.executor = outcomes
+        student.executor = executor
 
 
 class Population:
@@ -188,8 +188,7 @@ class Population:
         self.failed = torch.zeros(len(members), dtype=torch.bool)
         figures = len(_FIGURES) + len(self.other_terms)
         self.history = torch.zeros(0, len(members), figures, dtype=torch.float64)
-        # Shots are counted; an exact circuit has no cost.
-        self.cost = getattr(student.executor, "cost", None)
+        self.cost = None if student.executor is None else student.executor.cost
 
     @property
     def epochs_done(self) -> int:

@@ -71,9 +71,9 @@ def test_a_dry_run_is_a_table_or_json(run_copy, capsys):
     for text in ("QPU s", "money", "evaluate 4 students", "SPSA", "no account is saved", "2 s +"):
         assert text in shown
     assert main([*words, "--json", "--train", "spsa", "--steps", "7"]) == 0
-    budget = json.loads(capsys.readouterr().out)
-    assert budget["chosen"]["jobs"] == 7
-    assert {other["what"].partition(",")[0] for other in budget["others"]} == {
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["chosen"]["jobs"] == 7
+    assert {other["what"].partition(",")[0] for other in plan["others"]} == {
         "evaluate 4 students",
         "train 7 steps",
     }
@@ -86,7 +86,7 @@ def test_figures_come_as_table_json_and_report(run_copy, capsys):
     assert "fake_manila:submitted" in capsys.readouterr().out
     assert main([*words, "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
-    assert result == RunFolder.open(run_copy.path).result
+    assert result == RunFolder.open(run_copy.path).result.to_json()
     assert main(words) == 0
     assert "is finished: nothing was sent" in capsys.readouterr().out
     assert "fake_manila:submitted is a simulation" in (run_copy.path / "report.html").read_text()
