@@ -13,6 +13,9 @@ from qkd_qiskit.recipe import CLASSICAL_STUDENTS, Arm, DistillSpec, Mode, Recipe
 SHARE_OF_LR = 0.2
 """Learning rate of a training on a device, as a share of the recipe's: its gradients scatter."""
 
+MAX_STEPS = 100_000
+"""Steps of a training on a device, which would take more than two days of it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
@@ -42,7 +45,7 @@ class Training:
     """How students are trained on a device.
 
     Attributes:
-        gradient: Spsa (one job a step) or parameter_shift (two).
+        gradient: `spsa` (one job a step) or `parameter_shift` (two).
         steps: Steps of the optimizer.
         batch_size: Images per step; None = the recipe's.
         lr: Learning rate; None = `SHARE_OF_LR` of the recipe's.
@@ -58,6 +61,13 @@ class Training:
     shifted_weights: int | None = None
     fresh: bool = False
     evaluate: bool = False
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.steps <= MAX_STEPS:
+            raise InputError(
+                f"--steps: {self.steps} is not accepted; give 1 to {MAX_STEPS:,}, each of which "
+                "is a job of 2 QPU seconds or more"
+            )
 
 
 def trained_arms(recipe: Recipe) -> tuple[Arm, ...]:

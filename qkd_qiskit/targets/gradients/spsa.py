@@ -6,6 +6,7 @@ approximation", IEEE Trans. Automatic Control 37, 332 (1992), eq. 2.2; sizes of 
 Aerospace and Electronic Systems 34, 817 (1998).
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -87,7 +88,7 @@ def spsa_gradient(
     """
     if point.dim() != 1:
         raise InputError(f"point has shape {tuple(point.shape)}; give a vector")
-    if not (perturbation > 0 and directions >= 1):
+    if not (0 < perturbation < math.inf and directions >= 1):
         raise InputError(
             f"perturbation is {perturbation} and directions {directions}; accepted are a number "
             "above 0 and a whole number from 1"
@@ -142,7 +143,7 @@ class SPSAExecutor(SampledExecutor):
             InputError: Perturbation or decay is out of range.
         """
         super().__init__(target, compiled, **options)
-        if not (perturbation > 0 and decay >= 0):
+        if not (0 < perturbation < math.inf and 0 <= decay < math.inf):
             raise InputError(
                 f"perturbation is {perturbation} and decay {decay}; accepted are a number above 0 "
                 "in radians and a number from 0"

@@ -6,6 +6,7 @@ cut the work here and in the submission. QPU seconds are the model of `usage_mod
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -174,9 +175,11 @@ def parse_rate(text: str) -> float:
         InputError: It is no such number.
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(?:(?:/|per)\s*(\w+))?\s*", text)
-    if not match or (match[2] or "") not in _PER_SECOND:
+    unit = _PER_SECOND.get(match[2] or "") if match else None
+    rate = float(match[1]) / unit if match and unit else math.inf
+    if not math.isfinite(rate):
         raise InputError(
             f"--rate: {text!r} is not accepted; give the price of a QPU second, such as 1.6, or of "
             "a minute, such as 96/min"
         )
-    return float(match[1]) / _PER_SECOND[match[2] or ""]
+    return rate

@@ -144,6 +144,9 @@ class TestSPSA:
         compiled = target.compile(ring(2, 1))
         with pytest.raises(InputError, match=r"perturbation is 0\.0"):
             SPSAExecutor(target, compiled, perturbation=0.0)
+        for value in (np.nan, np.inf):
+            with pytest.raises(InputError, match="accepted are a number above 0"):
+                SPSAExecutor(target, compiled, perturbation=value)
         with pytest.raises(InputError, match="directions 0"):
             spsa_gradient(lambda p: p.sum(1), torch.zeros(2), directions=0)
         with pytest.raises(InputError, match="give a vector"):
