@@ -16,7 +16,9 @@ from qiskit.circuit import QuantumCircuit
 
 from qkd_qiskit.errors import TargetError
 from qkd_qiskit.targets.compiled_circuit import CompiledCircuit, content_digest
+from qkd_qiskit.targets.measured_program import Basis, MeasuredProgram
 from qkd_qiskit.targets.names import device_options, split_name, synthetic_options
+from qkd_qiskit.targets.primitives import Seed, TargetEstimator, TargetSampler
 
 
 class Target(ABC):
@@ -188,6 +190,33 @@ class Target(ABC):
         if not len(rows):
             return np.empty((0, 2**compiled.num_qubits))
         return self._run_exactly(compiled, rows)
+
+    def measured_program(
+        self, circuit: QuantumCircuit, *, basis: Basis | None = None
+    ) -> MeasuredProgram:
+        """Return a circuit with measurements of its own as this target runs it (see primitives.py).
+
+        Args:
+            circuit: logical, or transpiled to the target's device.
+            basis: letter, X, Y or Z, that qubits are measured in where the circuit measures none.
+
+        Raises:
+            TargetError: the target cannot run the circuit, or has no primitives.
+        """
+        raise TargetError(
+            f"{self.name} has no primitives of ours; for a real device take those of "
+            "qiskit-ibm-runtime"
+        )
+
+    def as_sampler(self, *, default_shots: int | None = None, seed: Seed = None) -> TargetSampler:
+        """Return a Qiskit `BaseSamplerV2` that runs here; see `TargetSampler`."""
+        return TargetSampler(self, default_shots=default_shots, seed=seed)
+
+    def as_estimator(
+        self, *, default_precision: float | None = None, seed: Seed = None
+    ) -> TargetEstimator:
+        """Return a Qiskit `BaseEstimatorV2` that runs here; see `TargetEstimator`."""
+        return TargetEstimator(self, default_precision=default_precision, seed=seed)
 
     def _checked(self, compiled: CompiledCircuit, values: ArrayLike) -> NDArray[np.float64]:
         if compiled.target != self.name:
