@@ -8,7 +8,8 @@ Bit order: outcome index k of a probability row has bit i = logical qubit i (lit
 """
 
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,6 +24,9 @@ from qkd_qiskit.targets.primitives import Seed, TargetEstimator, TargetSampler
 
 class Target(ABC):
     """A place to evaluate circuits: `compile` once, then `probabilities` for each batch."""
+
+    _from_backend: "ClassVar[Callable[..., Target]]"
+    _from_sampler: "ClassVar[Callable[..., Target]]"
 
     def __init__(self, name: str, *, shots: int | None, seed: int):
         if shots is not None and shots < 1:
@@ -116,6 +120,16 @@ class Target(ABC):
                 "evaluation; to evaluate, use exact, aer or a device that `qkd targets list` shows"
             )
         raise unknown_target(base)
+
+    @staticmethod
+    def from_backend(backend: Any, *, shots: int | None = 4096, **options: Any) -> "Target":
+        """Return a `BackendV2` of your own as a target; see `own_backend.target_from_backend`."""
+        return Target._from_backend(backend, shots=shots, **options)
+
+    @staticmethod
+    def from_sampler(sampler: Any, *, pass_manager: Any = None, **options: Any) -> "Target":
+        """Return a V2 sampler as a target; see `own_backend.target_from_sampler`."""
+        return Target._from_sampler(sampler, pass_manager=pass_manager, **options)
 
     def compile(self, circuit: QuantumCircuit) -> CompiledCircuit:
         """Return the circuit compiled for this target, with all its qubits measured in order.

@@ -88,7 +88,8 @@ class ExactProgram(MeasuredProgram):
             if constant[1].size * rows.size > _JOINED_OUTCOMES:
                 yield constant
                 constant = ((), np.ones((1, 1)))
-            constant = (constant[0] + bits, np.kron(rows, constant[1]))
+            joined = np.kron(rows, constant[1]).astype(np.float64)
+            constant = (constant[0] + bits, joined)
         if constant[0]:
             yield constant
 

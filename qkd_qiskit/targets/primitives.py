@@ -243,8 +243,8 @@ class _Estimate:
         means, variances = np.broadcast_to(self.constants, shape).copy(), np.zeros(shape)
         shots = math.ceil(1 / self.pub.precision**2) if self.pub.precision else None
         for group, program in self.groups:
-            measured = group.coefficients.any(axis=0)[self.columns]
-            needed = np.unique(self.rows[measured])
+            measured = (group.coefficients != 0).any(axis=0)
+            needed = np.unique(self.rows[np.isin(self.columns, np.flatnonzero(measured))])
             if not len(needed):
                 continue
             values = self.values[needed]
