@@ -186,11 +186,12 @@ class Part:
         live = values[:, [column[parameter.name] for parameter in parameters]]
         varies = (live != live[:1]).any(axis=0)
         key = varies.tobytes()
-        if key not in self._programs:
+        program = self._programs.get(key)
+        if program is None:
             if len(self._programs) >= _KEPT_PROGRAMS:
                 self._programs.clear()
             pairs = list(zip(parameters, varies, strict=True))
-            self._programs[key] = self.compile(
+            program = self._programs[key] = self.compile(
                 self.circuit,
                 input_params=[parameter for parameter, moves in pairs if moves],
                 weight_params=[parameter for parameter, moves in pairs if not moves],
@@ -200,7 +201,7 @@ class Part:
         with torch.no_grad():
             rows = torch.cat(
                 [
-                    self.evaluate(self._programs[key], part, shared)
+                    self.evaluate(program, part, shared)
                     for part in torch.split(
                         torch.from_numpy(batch.copy()), max(1, _CHUNK_BYTES // self.row_bytes)
                     )

@@ -215,10 +215,10 @@ def test_idle_measured_qubits_only_misread():
     bits = result.data.meas
     assert bits.num_bits == 127
     ones = np.unpackbits(bits.array[0], axis=1)[:, ::-1][:, :127].mean(axis=0)
-    errors = dict(
-        (qubits[0], error.probabilities)
+    errors = {
+        qubits[0]: error.probabilities
         for qubits, error in basic_device_readout_errors(target=target.backend.target)
-    )
+    }
     for qubit in (0, 1, 64, 126):
         flip = errors[qubit][0, 1]
         assert abs(ones[qubit] - flip) < 5 * np.sqrt(flip / 20_000) + 1e-9, qubit
