@@ -152,7 +152,7 @@ def compare_samplers() -> list[dict[str, Any]]:
                 "cpu_ms": round(1e3 * found, 2),
                 "times_ours": round(found / middle["TargetSampler"], 1),
                 "chi2_per_degree": ratio,
-                "sigmas_from_1": sigmas,
+                "sigmas_from_1": None if sigmas is None else float(sigmas),
                 "degrees": degrees,
             }
         )

@@ -37,7 +37,12 @@ from qiskit.primitives.containers.sampler_pub import SamplerPub
 from qkd_qiskit.errors import TargetError
 from qkd_qiskit.targets.compiled_circuit import content_digest
 from qkd_qiskit.targets.measured_program import MeasuredProgram
-from qkd_qiskit.targets.observables import exact_means, group_observables, sampled_means
+from qkd_qiskit.targets.observables import (
+    Observable,
+    exact_means,
+    group_observables,
+    sampled_means,
+)
 
 if TYPE_CHECKING:
     from qkd_qiskit.targets.base import Target
@@ -221,15 +226,17 @@ class _Estimate:
         shape = pub.parameter_values.shape
         given = np.asarray(pub.observables)
         numbers: dict[Any, int] = {}
+        distinct: list[Observable] = []  # in the order given: it decides the bases
         self.columns = np.empty(given.shape, dtype=np.int64)
         for where in np.ndindex(given.shape):
             key = frozenset(given[where].items())
-            self.columns[where] = numbers.setdefault(key, len(numbers))
+            if key not in numbers:
+                numbers[key] = len(numbers)
+                distinct.append(given[where])
+            self.columns[where] = numbers[key]
         rows = np.arange(len(self.values)).reshape(shape)
         self.rows, self.columns = np.broadcast_arrays(rows, self.columns)
-        self.constants, groups = group_observables(
-            [dict(key) for key in numbers], num_qubits=pub.circuit.num_qubits
-        )
+        self.constants, groups = group_observables(distinct, num_qubits=pub.circuit.num_qubits)
         self.groups = [(group, in_basis(pub.circuit, dict(group.basis))) for group in groups]
         if not pub.precision and not all(program.exact for _, program in self.groups):
             raise TargetError(

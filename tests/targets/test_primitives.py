@@ -27,6 +27,7 @@ from qkd_qiskit.targets import DeviceTarget, Target
 from qkd_qiskit.targets.measured_program import ExactProgram, draw_outcomes
 from qkd_qiskit.targets.measured_targets import in_basis, is_isa
 from qkd_qiskit.targets.noise import calibrated_part, readout, with_noise
+from qkd_qiskit.targets.observables import group_observables
 from qkd_qiskit.targets.snapshots import fake_backend
 
 OBSERVABLES = ["ZII", "XIZ", "YYX", {"ZZI": 0.5, "IXX": -1.5, "III": 0.25}, {"0+I": 1.0}]
@@ -293,6 +294,35 @@ def test_observables_broadcast_against_values(observables, shape):
     theirs = StatevectorEstimator().run([pub]).result()[0].data
     assert ours.evs.shape == shape
     np.testing.assert_allclose(ours.evs, theirs.evs, rtol=0, atol=1e-12)
+
+
+def test_bases_follow_the_order_of_the_terms():
+    """Not that of a set, which changes from one process to the next."""
+    labels = ["IIZ", "IXI", "IIX", "ZII", "XXI", "IYY"]
+    observables = [dict.fromkeys(labels[:4], 0.5), dict.fromkeys(labels[2:], 0.25)]
+    _, groups = group_observables(observables, num_qubits=3)
+    assert [group.basis for group in groups] == [
+        {0: "Z", 1: "X", 2: "Z"},
+        {0: "X", 1: "X", 2: "X"},
+        {0: "Y", 1: "Y"},
+    ]
+    assert groups[0].masks.tolist() == [
+        [True, False, False],
+        [False, True, False],
+        [False, False, True],
+    ]
+    assert groups[0].coefficients.tolist() == [[0.5, 0.0], [0.5, 0.0], [0.5, 0.25]]
+    asked = []
+    target = Target.parse("exact")
+    measured_program = target.measured_program
+
+    def noted(circuit, *, basis):
+        asked.append(basis)
+        return measured_program(circuit, basis=basis)
+
+    target.measured_program = noted
+    target.as_estimator().run([(gates(), observables, values(1)[0])]).result()
+    assert asked == [dict(group.basis) for group in groups]
 
 
 def test_projectors_are_their_paulis():
