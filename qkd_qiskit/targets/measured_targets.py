@@ -61,7 +61,7 @@ def ideal_program(circuit: QuantumCircuit, *, name: str) -> MeasuredProgram:
     plain = generate_preset_pass_manager(
         optimization_level=0, basis_gates=[*_GATES, *_ACTS, *_FLOW]
     ).run(circuit)
-    plain = PassManager([RemoveResetInZeroState()]).run(plain)
+    plain = _without_first_resets(plain)
     sources = final_measurements(plain)
     if sources is not None:
         parts = split_parts(plain, _listed(sources, registers), names=names)
@@ -117,7 +117,7 @@ def _compiled(target: "DeviceTarget", circuit: QuantumCircuit) -> QuantumCircuit
         )
     sources = final_measurements(circuit)
     if sources is None:
-        return target.transpile(circuit)
+        return _without_first_resets(target.transpile(circuit))
     bare = without_measurements(circuit)
     if sources == {qubit: qubit for qubit in range(circuit.num_qubits)}:
         return target.compile(bare).circuit  # shared with the evaluation of the same circuit
@@ -160,8 +160,8 @@ def noisy_program(
         parts = split_parts(isa, sources, names=names)
     widest = max((len(part.qubits) for part in parts), default=0)
     if sources is None or widest > MAX_QUBITS:
-        _say_sampled(isa, name, early=sources is None, limit=MAX_QUBITS)
         noisy = _with_noise(isa, device, scale=scale)
+        _say_sampled(isa, name, early=sources is None, limit=MAX_QUBITS)
         simulator = make_simulator(len(noisy.qubits), noise_model=noisy.noise_model)
         return _shots(registers, names, circuit=noisy.circuit, simulator=simulator)
     idle = [part for part in parts if not _has_gates(part.circuit)]
@@ -320,6 +320,11 @@ def _without_measuring(circuit: QuantumCircuit, qubits: set[int]) -> QuantumCirc
         if not lost:
             kept.append(item, copy=False)
     return kept
+
+
+def _without_first_resets(circuit: QuantumCircuit) -> QuantumCircuit:
+    # `initialize` begins with them, on qubits that are in 0 already.
+    return PassManager([RemoveResetInZeroState()]).run(circuit)
 
 
 def _has_gates(circuit: QuantumCircuit) -> bool:

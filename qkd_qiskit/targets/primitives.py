@@ -277,7 +277,13 @@ def _sample(
 ) -> list[SamplerPubResult]:
     results = []
     for pub, program, values in prepared:
-        packed = program.sample(values, shots=pub.shots, rng=rng)
+        if len(values):
+            packed = program.sample(values, shots=pub.shots, rng=rng)
+        else:
+            packed = {
+                name: np.zeros((0, pub.shots, -(-len(register) // 8)), dtype=np.uint8)
+                for name, register in program.registers.items()
+            }
         data = {
             name: BitArray(
                 packed[name].reshape(*pub.shape, pub.shots, packed[name].shape[-1]), len(register)

@@ -152,6 +152,33 @@ def test_shots_follow_the_exact_probabilities(name):
     assert chi_square(counts_of(result.data.meas, 8), other) > 30
 
 
+@pytest.mark.parametrize("name", ["exact", "fake_manila"])
+def test_no_values_no_results(name):
+    target = Target.parse("exact") if name == "exact" else device(name)
+    data = target.as_sampler().run([(registers(), values(0), 5)]).result()[0].data
+    assert (data.alpha.shape, data.beta.shape, data.alpha.num_shots) == ((0,), (0,), 5)
+    evs = target.as_estimator().run([(gates(), [["ZZI"], ["IXX"]], values(0))]).result()[0].data.evs
+    assert evs.shape == (2, 0)
+
+
+def test_a_reset_of_a_fresh_qubit_is_nothing_and_a_later_one_goes_to_aer():
+    circuit = QuantumCircuit(2, 2)
+    circuit.initialize([0, 1], 0)
+    circuit.cx(0, 1)
+    circuit.measure([0, 1], [0, 1])
+    assert Target.parse("exact").measured_program(circuit).exact
+    assert device("fake_manila").measured_program(circuit).exact
+    again = QuantumCircuit(1, 1)
+    again.x(0)
+    again.reset(0)
+    again.measure(0, 0)
+    result = Target.parse("exact").as_sampler().run([circuit, again], shots=5).result()
+    assert result[0].data.c.get_counts() == {"11": 5}
+    assert result[1].data.c.get_counts() == {"0": 5}
+    with pytest.raises(TargetError, match=r"reset on qubit .* has error None"):
+        device("fake_manila").as_sampler().run([again])
+
+
 def test_same_seed_same_shots_and_no_call_twice():
     def shots(seed, calls=1):
         sampler = Target.parse("exact", seed=7).as_sampler(seed=seed)
