@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qiskit.circuit import Barrier, ClassicalRegister, Delay, Measure, QuantumCircuit
 from qiskit.transpiler import PassManager, generate_preset_pass_manager
-from qiskit.transpiler import Target as Description
+from qiskit.transpiler import Target as QiskitTarget
 from qiskit.transpiler.passes import Optimize1qGatesDecomposition, RemoveResetInZeroState
 
 from qkd_qiskit.errors import TargetError
@@ -130,7 +130,7 @@ def _compiled(target: "DeviceTarget", circuit: QuantumCircuit) -> QuantumCircuit
 
 def noisy_program(
     isa: QuantumCircuit,
-    device: Description,
+    device: QiskitTarget,
     *,
     scale: float,
     name: str,
@@ -177,7 +177,7 @@ def noisy_program(
     return ExactProgram(registers, known + [_noisy_part(part, channels) for part in joined])
 
 
-def is_isa(circuit: QuantumCircuit, device: Description) -> bool:
+def is_isa(circuit: QuantumCircuit, device: QiskitTarget) -> bool:
     """Return whether a circuit is as wide as a device and made of its gates where it has them."""
     return circuit.num_qubits == device.num_qubits and all(
         isinstance(instruction.operation, Barrier)
@@ -191,7 +191,7 @@ def is_isa(circuit: QuantumCircuit, device: Description) -> bool:
 
 
 def in_basis(
-    circuit: QuantumCircuit, basis: Basis, *, device: Description | None = None
+    circuit: QuantumCircuit, basis: Basis, *, device: QiskitTarget | None = None
 ) -> QuantumCircuit:
     """Return a circuit with qubit i measured into bit i of a register `meas`.
 
@@ -260,7 +260,7 @@ def _noisy_part(part: Part, channels: "Channels") -> Part:
     return replace(part, compile=compile, evaluate=noisy_probabilities, row_bytes=size)
 
 
-def _misread(parts: list[Part], device: Description, *, scale: float) -> list[Part]:
+def _misread(parts: list[Part], device: QiskitTarget, *, scale: float) -> list[Part]:
     """Return qubits that stay in 0, read with their errors."""
     qubits = [part.qubits[0] for part in parts]
     described = noise.restrict_device(device, qubits)
@@ -281,7 +281,7 @@ def _misread(parts: list[Part], device: Description, *, scale: float) -> list[Pa
 
 
 def _with_noise(
-    circuit: QuantumCircuit, device: Description, *, scale: float
+    circuit: QuantumCircuit, device: QiskitTarget, *, scale: float
 ) -> noise.NoisyCircuit:
     problem = noise.find_uncalibrated(circuit, device)
     if problem is not None:
@@ -335,7 +335,7 @@ def _names(circuit: QuantumCircuit) -> tuple[str, ...]:
     return tuple(parameter.name for parameter in circuit.parameters)
 
 
-def _supported(operation: Any, qubits: tuple[int, ...], device: Description) -> bool:
+def _supported(operation: Any, qubits: tuple[int, ...], device: QiskitTarget) -> bool:
     if operation.name not in device.operation_names:
         return False
     known = device.operation_from_name(operation.name)
