@@ -18,18 +18,28 @@ from qkd_qiskit.targets.calibration_files import load_snapshot, save_snapshot
 from qkd_qiskit.targets.compiled_circuit import CompiledCircuit
 from qkd_qiskit.targets.ideal import AerTarget, ExactTarget
 from qkd_qiskit.targets.noisy import DeviceTarget
+from qkd_qiskit.targets.own_backend import (
+    SamplerTarget,
+    target_from_backend,
+    target_from_sampler,
+)
 from qkd_qiskit.targets.parse import parse_target, synthetic
+from qkd_qiskit.targets.primitives import TargetEstimator, TargetSampler
 from qkd_qiskit.targets.snapshots import TargetInfo, list_targets
 
-Target.register_parser(parse_target)
+# `base` cannot import what is built on it.
+Target.register(parse=parse_target, backend=target_from_backend, sampler=target_from_sampler)
 
 __all__ = [
     "AerTarget",
     "CompiledCircuit",
     "DeviceTarget",
     "ExactTarget",
+    "SamplerTarget",
     "Target",
+    "TargetEstimator",
     "TargetInfo",
+    "TargetSampler",
     "list_targets",
     "load_snapshot",
     "save_snapshot",

@@ -19,6 +19,8 @@ from qiskit.circuit import Parameter, QuantumCircuit
 from qkd_qiskit.errors import TargetError
 from qkd_qiskit.targets.compiled_circuit import CompiledCircuit, content_digest, sorted_parameters
 from qkd_qiskit.targets.lowering import standard_gates
+from qkd_qiskit.targets.measured_program import Basis, MeasuredProgram
+from qkd_qiskit.targets.primitives import Seed, TargetEstimator, TargetSampler
 
 MAX_QUBITS = 36
 """Width of a circuit up to which its 2**n outcome probabilities are given."""
@@ -28,6 +30,8 @@ class Target(ABC):
     """Where circuits are evaluated: `compile` once, then `probabilities` for each batch."""
 
     _parser: "ClassVar[Callable[..., Target]]"
+    _from_backend: "ClassVar[Callable[..., Target]]"
+    _from_sampler: "ClassVar[Callable[..., Target]]"
 
     def __init__(self, name: str, *, shots: int | None, seed: int):
         if shots is not None:
@@ -87,9 +91,24 @@ class Target(ABC):
         )
 
     @staticmethod
-    def register_parser(parser: "Callable[..., Target]") -> None:
-        """Set what `parse` calls: the function that knows all kinds of targets."""
-        Target._parser = parser
+    def register(
+        *,
+        parse: "Callable[..., Target]",
+        backend: "Callable[..., Target]",
+        sampler: "Callable[..., Target]",
+    ) -> None:
+        """Set what `parse`, `from_backend` and `from_sampler` call: these know every target."""
+        Target._parser, Target._from_backend, Target._from_sampler = parse, backend, sampler
+
+    @staticmethod
+    def from_backend(backend: Any, *, shots: int | None = 4096, **options: Any) -> "Target":
+        """Return a `BackendV2` of your own as a target; see `own_backend.target_from_backend`."""
+        return Target._from_backend(backend, shots=shots, **options)
+
+    @staticmethod
+    def from_sampler(sampler: Any, *, pass_manager: Any = None, **options: Any) -> "Target":
+        """Return a V2 sampler as a target; see `own_backend.target_from_sampler`."""
+        return Target._from_sampler(sampler, pass_manager=pass_manager, **options)
 
     def compile(self, circuit: QuantumCircuit) -> CompiledCircuit:
         """Return the circuit compiled for this target, with all its qubits measured in order.
@@ -169,6 +188,33 @@ class Target(ABC):
         if not len(rows):
             return np.empty((0, 2**compiled.num_qubits))
         return self._run_exactly(compiled, rows)
+
+    def measured_program(
+        self, circuit: QuantumCircuit, *, basis: Basis | None = None
+    ) -> MeasuredProgram:
+        """Return a circuit with measurements of its own as this target runs it (see primitives.py).
+
+        Args:
+            circuit: logical, or transpiled to the target's device.
+            basis: letter, X, Y or Z, that qubits are measured in where the circuit measures none.
+
+        Raises:
+            TargetError: the target cannot run the circuit, or has no primitives.
+        """
+        raise TargetError(
+            f"{self.name} has no primitives of ours; for a real device take those of "
+            "qiskit-ibm-runtime"
+        )
+
+    def as_sampler(self, *, default_shots: int | None = None, seed: Seed = None) -> TargetSampler:
+        """Return a Qiskit `BaseSamplerV2` that runs here; see `TargetSampler`."""
+        return TargetSampler(self, default_shots=default_shots, seed=seed)
+
+    def as_estimator(
+        self, *, default_precision: float | None = None, seed: Seed = None
+    ) -> TargetEstimator:
+        """Return a Qiskit `BaseEstimatorV2` that runs here; see `TargetEstimator`."""
+        return TargetEstimator(self, default_precision=default_precision, seed=seed)
 
     def _checked(self, compiled: CompiledCircuit, values: ArrayLike) -> NDArray[np.float64]:
         if compiled.target != self.name:

@@ -11,6 +11,8 @@ from qkd_qiskit.targets import noise
 from qkd_qiskit.targets.base import Target
 from qkd_qiskit.targets.compiled_circuit import CompiledCircuit, measure_all_qubits
 from qkd_qiskit.targets.lowering import gates_for_aer
+from qkd_qiskit.targets.measured_program import Basis, MeasuredProgram
+from qkd_qiskit.targets.measured_targets import ideal_program, in_basis
 from qkd_qiskit.targets.sampling import make_simulator, sample_probabilities
 
 if TYPE_CHECKING:
@@ -27,6 +29,13 @@ class ExactTarget(Target):
     def ideal(self) -> bool:
         """Whether probabilities are those of the ideal circuit: they are."""
         return True
+
+    def measured_program(
+        self, circuit: QuantumCircuit, *, basis: Basis | None = None
+    ) -> MeasuredProgram:
+        """Return a circuit with measurements of its own, without noise."""
+        given = circuit if basis is None else in_basis(circuit, basis)
+        return ideal_program(given, name=self.name)
 
     def _compile(
         self, circuit: QuantumCircuit, parameters: tuple[Parameter, ...]
@@ -62,6 +71,13 @@ class AerTarget(Target):
 
     def __init__(self, *, shots: int = 4096, seed: int = 0):
         super().__init__("aer", shots=shots, seed=seed)
+
+    def measured_program(
+        self, circuit: QuantumCircuit, *, basis: Basis | None = None
+    ) -> MeasuredProgram:
+        """Return a circuit with measurements of its own, without noise."""
+        given = circuit if basis is None else in_basis(circuit, basis)
+        return ideal_program(given, name=self.name)
 
     def _compile(
         self, circuit: QuantumCircuit, parameters: tuple[Parameter, ...]

@@ -17,6 +17,8 @@ from qkd_qiskit.targets.compiled_circuit import (
     content_digest,
     measure_all_qubits,
 )
+from qkd_qiskit.targets.measured_program import Basis, MeasuredProgram
+from qkd_qiskit.targets.measured_targets import device_program
 from qkd_qiskit.targets.mitigation import confusion_from_counts, mitigate_readout
 from qkd_qiskit.targets.sampling import make_simulator, sample_probabilities
 from qkd_qiskit.targets.transpilation import (
@@ -130,6 +132,25 @@ class DeviceTarget(Target):
         made._set_scale(scale)
         return made
 
+    def measured_program(
+        self, circuit: QuantumCircuit, *, basis: Basis | None = None
+    ) -> MeasuredProgram:
+        """Return a circuit with measurements of its own under the device's noise."""
+        return device_program(self, circuit, basis)
+
+    def transpile(self, measured: QuantumCircuit) -> QuantumCircuit:
+        """Return the best of several transpilations of a circuit with measurements.
+
+        Raises:
+            TargetError: the circuit does not fit the device.
+        """
+        return best_transpilation(
+            measured,
+            self._device,
+            seeds=self._transpiler_seeds(self.num_transpilations),
+            name=self.device_name,
+        )
+
     def _compile(
         self, circuit: QuantumCircuit, parameters: tuple[Parameter, ...]
     ) -> CompiledCircuit:
@@ -145,12 +166,7 @@ class DeviceTarget(Target):
                 )
         key = content_digest(circuit)
         if key not in self._transpiled:
-            self._transpiled[key] = best_transpilation(
-                measure_all_qubits(circuit),
-                device,
-                seeds=self._transpiler_seeds(self.num_transpilations),
-                name=self.device_name,
-            )
+            self._transpiled[key] = self.transpile(measure_all_qubits(circuit))
         best = self._transpiled[key]
         noisy = noise.with_noise(best, device, scale=self.scale)
         return CompiledCircuit(
