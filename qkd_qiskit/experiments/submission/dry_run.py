@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from qkd_qiskit.data.splits import load_data
 from qkd_qiskit.distillation.trainer import step_sizes
@@ -72,10 +71,10 @@ class Budget:
     chosen: Estimate
     others: tuple[Estimate, ...]
 
-    def as_dict(self, *, rate: float | None) -> dict[str, Any]:
+    def as_dict(self, *, rate: float | None) -> dict[str, object]:
         """Everything, with money at a rate per QPU second."""
 
-        def priced(one: Estimate) -> dict[str, Any]:
+        def priced(one: Estimate) -> dict[str, object]:
             return asdict(one) | {"money": one.money(rate)}
 
         return asdict(self) | {
