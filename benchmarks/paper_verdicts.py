@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from paper_v1 import CELLS, Cell
 from paper_v1.study import STEADIEST, Row
 
-from qkd_qiskit.experiments.statistics import compare, holm
+from qkd_qiskit.experiments.statistics import PairedTest, compare, holm
 
 ALPHA = 0.9  # of the published runs, as far as is known
 
@@ -175,7 +174,7 @@ def _mean_gain(rows: Sequence[Row], dataset: str, *, arms: str, plain: str) -> M
     if not pairs or len(seeds) < 2:
         return None
 
-    def compared(figure: Callable[[Row], float]) -> dict[str, Any]:
+    def compared(figure: Callable[[Row], float]) -> PairedTest:
         return compare(
             [_mean([figure(runs[cell.name, arm, s]) for cell, arm in pairs]) for s in seeds],
             [_mean([figure(runs[cell.name, plain, s]) for cell, _ in pairs]) for s in seeds],
@@ -248,7 +247,7 @@ def _compare(rows: Sequence[Row], cell: Cell, arm: str, baseline: str) -> Compar
         effect=_number(sound.effect),
         p=_number(sound.p),
         p_holm=math.nan,
-        detectable=_number(sound["detectable"]),
+        detectable=_number(sound.detectable),
         subset_gain=subset.mean,
         subset_low=subset_low,
         subset_high=subset_high,

@@ -59,38 +59,38 @@ class Terminal(Callback):
         self._progress.stop()
 
     def stage(self, text: str) -> None:
-        """A new stage has begun."""
+        """Show that a new stage has begun."""
         self._stage, self._task, self._done, self._printed = text, None, 0, time.monotonic()
         self._figures = ""
         if not self._live:
             self.console.print(text, highlight=False)
 
     def teacher_epoch(self, epoch: int, *, epochs: int, loss: float, accuracy: float) -> None:
-        """The teacher has finished an epoch."""
+        """Show that the teacher has finished an epoch."""
         self._show(epoch, epochs, f"loss {loss:.3f}  validation {accuracy:.1%}", unit="epoch")
 
     def epoch(self, figures: Sequence[EpochMetrics], *, epochs: int) -> None:
-        """A population has finished an epoch: means over its members."""
+        """Show that a population has finished an epoch: means over its members."""
         loss = sum(member.loss for member in figures) / len(figures)
         accuracy = sum(member.validation_accuracy for member in figures) / len(figures)
         text = f"loss {loss:.3f}  validation {accuracy:.1%}"
         self._show(figures[0].epoch, epochs, text, unit="epoch")
 
     def evaluated(self, images: int, *, total: int) -> None:
-        """More images have been evaluated on a target."""
+        """Show that more images have been evaluated."""
         self._done += images
         self._show(self._done, total, "images", unit="image")
 
     def tasks(self, done: int, *, total: int) -> None:
-        """A round of tasks has gone on."""
+        """Show how far a round of tasks is."""
         self._show(done, total, "trained", unit="task")
 
     def step(self, number: int, *, steps: int, loss: float) -> None:
-        """A step of training on a device has been taken."""
+        """Show a step of training on a device."""
         self._show(number, steps, f"loss {loss:.3f}", unit="step")
 
     def jobs(self, totals: Totals) -> None:
-        """Something happened to a job on a device."""
+        """Show what happened to a job on a device."""
         spent = totals.spent_s
         failed = f", {totals.failed} failed" if totals.failed else ""
         self._jobs = (

@@ -123,21 +123,17 @@ def evaluate_members(
     """
     if limit is not None and limit < 1:
         raise InputError(f"limit is {limit}; give a number of test images of at least 1")
-    recipe, usual = folder.recipe, None
-    if target.sampled:
-        usual = recipe.test_limit
+    recipe, total = folder.recipe, len(data.test)
+    usual = min(recipe.test_limit, total) if target.sampled else total
+    wanted = usual if limit is None else min(limit, total)
     key = evaluation_key(recipe, target, shots=shots)
-    count, usual_count = (
-        len(data.test) if most is None else min(most, len(data.test)) for most in (limit, usual)
-    )
-    if limit is not None and count != usual_count:
-        key = f"{key}, {count} images"
+    key += "" if wanted == usual else f", {wanted} images"
     missing = [member for member in members if not _is_kept(folder, member, key, compare_exact)]
     if not missing:
         return key
-    examples = make_evaluation_set(
-        folder, data, teachers_by_seed, limit=usual if limit is None else limit
-    )
+    # All images keep their order: the run's own figures come out the same to the last digit.
+    most = wanted if target.sampled or wanted < total else None
+    examples = make_evaluation_set(folder, data, teachers_by_seed, limit=most)
 
     def on_batch(images: int) -> None:
         callback.evaluated(images, total=len(missing) * len(examples.split))

@@ -155,11 +155,11 @@ def sweep_shots(
         raise TargetError(f"{name} takes no shots; give aer or a device such as fake_torino")
     settings = []
     for count in dict.fromkeys(shots):
-        place = sampled
+        setting = sampled
         if count is None:
             ideal = "exact" if name == "aer" else name
-            place = Target.parse(ideal, shots=None, seed=recipe.seed)
-        settings.append(_Setting(name, float(getattr(place, "scale", 0.0)), count, place))
+            setting = Target.parse(ideal, shots=None, seed=recipe.seed)
+        settings.append(_Setting(name, float(getattr(setting, "scale", 0.0)), count, setting))
     limit = recipe.test_limit if limit is None else limit
     return _evaluate(run, settings, file="shots.csv", limit=limit, callback=callback)
 

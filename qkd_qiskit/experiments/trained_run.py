@@ -132,10 +132,10 @@ class TrainedRun:
         """
         callback, recipe, result = callback or Callback(), self.recipe, self.result
         shots = recipe.shots if shots is None else shots
-        place = Target.parse(target, shots=shots, seed=recipe.seed)
+        parsed = Target.parse(target, shots=shots, seed=recipe.seed)
         callback.stage("data")
-        key = self.evaluate_members(place, self.folder.members, callback=callback)
-        summary = describe_target(place, self.student(student_arm(recipe)))
+        key = self.evaluate_members(parsed, self.folder.members, callback=callback)
+        summary = describe_target(parsed, self.student(student_arm(recipe)))
         result = with_target(result, self.folder, key=key, target=summary)
         self.folder.end(result)
         return result

@@ -1,4 +1,4 @@
-"""A student's circuit as one SVG element: inputs, trained angles and entangling gates told apart.
+"""A student's circuit as one SVG element: inputs, trained angles, entangling gates.
 
 A long state preparation is drawn as one box, and of a deep circuit only the beginning.
 """
@@ -47,7 +47,7 @@ class Drawing:
 
 
 def draw_student(spec: StudentSpec, foreign: QuantumCircuit | None = None) -> Drawing:
-    """The circuit of a student.
+    """Draw the circuit of a student.
 
     Args:
         spec: The student.
@@ -91,7 +91,7 @@ def _preparation_note(parts: StudentCircuit) -> str:
 
 
 def _marked(circuit: QuantumCircuit, *, preparation: int = 0) -> QuantumCircuit:
-    """The circuit with rotations named after what sets their angle, and barriers between parts.
+    """Return the circuit with rotations named after what sets them, and barriers between parts.
 
     A part ends where inputs follow weights or weights inputs, and where a rotation follows the
     entangling gates of a layer.

@@ -103,7 +103,7 @@ def gain_figure(
     limits: tuple[float, float],
     width: float = 4.95,
 ) -> str:
-    """Paired gains: a dot for each seed, mean and interval above them, row by row.
+    """Draw paired gains: a dot for each seed, mean and interval above them, row by row.
 
     Args:
         rows: From top to bottom.
@@ -149,7 +149,7 @@ def gain_figure(
 def curves_figure(
     arms: Sequence[Curves], *, name: str, title: str, unit: str = "", share: bool = False
 ) -> str:
-    """One figure of training over epochs: each seed thin, their mean bold.
+    """Draw a figure of training over epochs: each seed thin, their mean bold.
 
     Args:
         arms: What is drawn.
@@ -190,7 +190,7 @@ def curves_figure(
 def confusion_figure(
     counts: Sequence[Sequence[int]], classes: Sequence[str], *, name: str, arm: str, title: str
 ) -> str:
-    """Confusion in percent of each row (row = label, column = choice).
+    """Draw confusion in percent of each row (row = label, column = choice).
 
     Args:
         counts: Images, row = label, column = choice.
@@ -248,7 +248,7 @@ def outcome_figure(
     arm: str,
     title: str,
 ) -> str:
-    """Mean outcome probabilities of each class (row), the outcomes side by side in their bins.
+    """Draw mean outcome probabilities of each class (row), the outcomes side by side in their bins.
 
     Args:
         distributions: Probability of each outcome, class by class.
@@ -284,8 +284,8 @@ def outcome_figure(
             axes.axvline(edge, color=INK, linewidth=0.8)
         axes.set(xlim=(0, len(order)), ylim=(size - 0.5, -0.5))
         middles = (edges + np.concatenate([[0], edges[:-1]])) / 2
-        axes.set_xticks(middles, [_shortened(one) for one in classes])
-        axes.set_yticks(range(size), [_shortened(one) for one in classes])
+        axes.set_xticks(middles, [_shortened(name) for name in classes])
+        axes.set_yticks(range(size), [_shortened(name) for name in classes])
         axes.tick_params(length=0, labelsize=8)
         axes.spines[:].set_visible(False)
         axes.set(xlabel="outcomes, by the class that they count for", ylabel="label")
@@ -295,7 +295,7 @@ def outcome_figure(
 def paired_figure(
     arms: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, name: str, target: str
 ) -> str:
-    """Accuracy without and with noise on the same images: a line for each seed, the mean bold.
+    """Draw accuracy without and with noise on the same images: a line for each seed, the mean bold.
 
     Args:
         arms: Exact and sampled accuracies as shares, one for each seed, by arm.
@@ -323,12 +323,12 @@ def paired_figure(
 
 
 def arm_colour(arm: str) -> str:
-    """The colour of an arm in every figure."""
+    """Return the colour of an arm in every figure."""
     return ARM_COLOURS.get(arm, OTHER_COLOUR)
 
 
 def inline_svg(text: str, *, name: str, title: str) -> str:
-    """An SVG file as an element that can stand in a page beside others.
+    """Return an SVG file as an element that can stand in a page beside others.
 
     Colours of `VARIABLES` become variables of the page's style sheet, identifiers get a prefix or
     go where nothing refers to them, and what only a file needs (namespaces, styles) goes as well.
@@ -371,7 +371,7 @@ def _svg(figure: Figure, *, name: str, title: str) -> str:
 
 
 def _thinned(line: Sequence[float]) -> tuple[Any, Any]:
-    """Epochs (from 1) and values of a line, at most MOST_POINTS of them; gaps where not finite."""
+    """Return epochs (from 1) and values of a line, at most MOST_POINTS; gaps if not finite."""
     chosen = np.unique(np.linspace(0, len(line) - 1, min(len(line), MOST_POINTS)).round())
     rows = chosen.astype(int)
     values = np.asarray(line, dtype=float)[rows]

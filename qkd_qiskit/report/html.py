@@ -16,7 +16,7 @@ class Markup(str):
 
 
 def element(name: str, *content: object, **attributes: str) -> Markup:
-    """An element around its content; `class_` gives the attribute `class`."""
+    """Return an element around its content; `class_` gives the attribute `class`."""
     given = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{escape(value)}"'
         for key, value in attributes.items()
@@ -30,16 +30,16 @@ def join(content: Iterable[object]) -> Markup:
 
 
 def section(title: str, *content: object) -> Markup:
-    """A part of the page with its heading."""
+    """Return a part of the page with its heading."""
     return Markup("\n" + element("section", element("h2", title), *content))
 
 
 def table(
     header: Sequence[object], groups: Iterable[Sequence[Sequence[object]]], *, caption: object
 ) -> Markup:
-    """A table whose rows come in groups; the first task of each row is its heading.
+    """Return a table whose rows come in groups; the first cell of each row is its heading.
 
-    A row of one task is the heading of its group. The table scrolls by itself where the page is
+    A row of one cell is the heading of its group. The table scrolls by itself where the page is
     narrow.
     """
     corner, *columns = header
@@ -59,18 +59,18 @@ def table(
 
 
 def panel(title: object, svg: str) -> Markup:
-    """One figure under its heading, to stand in a row of `panels`."""
+    """Return one figure under its heading, to stand in a row of `panels`."""
     return element("div", element("h3", title), Markup(svg), class_="panel")
 
 
 def panels(*content: object, caption: object) -> Markup:
-    """A row of panels, wrapped where the page is narrow, with one caption."""
+    """Return a row of panels, wrapped where the page is narrow, with one caption."""
     row = element("div", *content, class_="panels")
     return element("figure", row, element("figcaption", caption))
 
 
 def definitions(entries: Mapping[str, str]) -> Markup:
-    """Names and what they are."""
+    """Return names and what they are."""
     return element(
         "dl",
         *(join([element("dt", name), element("dd", value)]) for name, value in entries.items()),
@@ -78,19 +78,19 @@ def definitions(entries: Mapping[str, str]) -> Markup:
 
 
 def halves(entries: Mapping[str, str]) -> Markup:
-    """Names and what they are, in two columns."""
+    """Return names and what they are, in two columns."""
     items = list(entries.items())
     middle = (len(items) + 1) // 2
     return columns(definitions(dict(items[:middle])), definitions(dict(items[middle:])))
 
 
 def columns(*content: Markup) -> Markup:
-    """Contents side by side."""
+    """Return contents side by side."""
     return element("div", *(element("div", part) for part in content), class_="columns")
 
 
 def document(title: str, *content: object) -> str:
-    """The whole page, which loads nothing."""
+    """Return the whole page, which loads nothing."""
     head = element(
         "head",
         Markup('<meta charset="utf-8">'),
@@ -103,8 +103,8 @@ def document(title: str, *content: object) -> str:
     return f'<!DOCTYPE html>\n<html lang="en">{head}\n{body}</html>\n'
 
 
-def _row(tasks: Sequence[object], *, columns: int) -> Markup:
-    heading, *values = tasks
+def _row(cells: Sequence[object], *, columns: int) -> Markup:
+    heading, *values = cells
     if not values:
         span = element("th", heading, scope="rowgroup", colspan=str(columns))
         return element("tr", span, class_="group")

@@ -192,6 +192,19 @@ def test_a_sweep_leaves_the_result_as_it_is(run):
     assert (run.path / RESULT).read_bytes() == before
 
 
+def test_a_sweep_leaves_the_figures_of_the_run_as_they_are(run):
+    def own():
+        return {member: run.folder.evaluations(*member) for member in run.folder.members}
+
+    before = own()
+    sweep_shots(run, target="aer", shots=[None], limit=1000)
+    sweep_shots(run, shots=[50, None])
+    sweep_noise(run, scales=[1])
+    for member, evaluations in own().items():
+        for key, evaluation in before[member].items():
+            assert replace(evaluations[key], exact_agreement=None) == evaluation
+
+
 def test_cells_survive_the_file(run, tmp_path):
     cells = sweep_shots(run, shots=[8, None], limit=5)
     write_cells(tmp_path / "cells.csv", cells)

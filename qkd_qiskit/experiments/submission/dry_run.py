@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from qkd_qiskit.data.splits import load_data
 from qkd_qiskit.distillation.trainer import step_sizes
@@ -72,10 +71,10 @@ class DryRun:
     chosen: Estimate
     others: tuple[Estimate, ...]
 
-    def as_dict(self, *, rate: float | None) -> dict[str, Any]:
+    def as_dict(self, *, rate: float | None) -> dict[str, object]:
         """Return everything, with money at a rate per QPU second."""
 
-        def priced(work: Estimate) -> dict[str, Any]:
+        def priced(work: Estimate) -> dict[str, object]:
             return asdict(work) | {"money": work.money(rate)}
 
         return asdict(self) | {

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from qkd_qiskit.errors import CheckpointError, InputError
 from qkd_qiskit.experiments.run_folder import DEVICES, RunFolder, read_json, write_json
@@ -56,7 +56,7 @@ class Submission:
     command: str = ""
 
     @property
-    def fixed(self) -> dict[str, Any]:
+    def fixed(self) -> dict[str, object]:
         """What cannot change once something is submitted."""
         return {name: getattr(self, name) for name in ("shots", "limit", "seeds", "evaluate")}
 
