@@ -7,6 +7,7 @@ same in torch, from noisy_torch.py.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -68,6 +69,10 @@ def noisy_values(
     Raises:
         InputError: If an input is not a finite number.
     """
+    if torch.compiler.is_dynamo_compiling():  # torch.compile calls the kernel, it cannot trace it
+        disable: Any = torch.compiler.disable
+        run: Callable[..., Tensor] = disable(noisy_values)
+        return run(program, inputs, weights, outputs=outputs, kernel=kernel)
     if torch.is_autocast_enabled(weights.device.type):  # angles need their precision
         with torch.autocast(weights.device.type, enabled=False):
             return noisy_values(program, inputs, weights, outputs=outputs, kernel=kernel)

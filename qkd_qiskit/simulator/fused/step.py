@@ -23,7 +23,7 @@ from qkd_qiskit.simulator.angles import AngleMap
 from qkd_qiskit.simulator.connector import CompiledConnector
 from qkd_qiskit.simulator.fused.samples import Array, Samples, as_array, make_samples
 from qkd_qiskit.simulator.kernel.angles import KernelAngles
-from qkd_qiskit.simulator.memory import empty_rows, require_memory
+from qkd_qiskit.simulator.memory import empty_rows, require_bytes
 from qkd_qiskit.simulator.program import Program
 from qkd_qiskit.simulator.readout import Readout
 from qkd_qiskit.simulator.run import kernel_works
@@ -304,12 +304,6 @@ class _Worker:
         self.maps = (_sparse(shared), _sparse(sampled), constants)
         states, lanes = 1 << plan.num_qubits, ROW_BYTES // dtype.itemsize
         self.cost_per_sample = (states * (4 + len(plan.slots))) / lanes
-        require_memory(
-            plan.num_qubits,
-            copies=batch_size,
-            bytes_each=2 * dtype.itemsize,
-            what=f"a batch of {batch_size} states",
-        )
         tables, slots = max(1, len(plan.fixed)), max(1, len(plan.slots))
         angles = len(sampled.constant)
         parts = {"ground": 0, "real": 1, "complex": 2}[kind]
@@ -330,6 +324,10 @@ class _Worker:
             (batch_size * states * (parts > 1),),
             (2, plan.size),
         ]
+        require_bytes(
+            sum(map(math.prod, shapes)) * dtype.itemsize,
+            what=f"a batch of {batch_size} states on {plan.num_qubits} qubits",
+        )
         self.buffers = tuple(empty_rows(*shape, dtype=dtype) for shape in shapes)
 
 

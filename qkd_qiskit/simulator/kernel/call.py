@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from qkd_qiskit.simulator.kernel import backward as adjoint
@@ -19,11 +20,36 @@ from qkd_qiskit.simulator.kernel import forward as kernels
 from qkd_qiskit.simulator.kernel.angles import Array, KernelAngles
 from qkd_qiskit.simulator.kernel.llvm import ROW_BYTES
 from qkd_qiskit.simulator.kernel.plan import Plan
-from qkd_qiskit.simulator.memory import empty_rows
+from qkd_qiskit.simulator.memory import empty_rows, require_memory
+from qkd_qiskit.simulator.program import Permutation, Phases
 from qkd_qiskit.simulator.threads import pool, threads_for
 
 _MAX_KEPT_BYTES = 2**24  # scratch memory that is kept for the next call
+_NOT_COUNTED = 2**22  # amplitudes of all tiles, about, that need no look at the system's memory
 _scratch = threading.local()
+
+
+def _require_memory(sweep: KernelAngles, *, members: int, batch: int, itemsize: int) -> None:
+    """Check that a call's plan, its tiles of states in every thread and what it keeps fit.
+
+    Raises:
+        CircuitError: If they do not.
+    """
+    program, size = sweep.program, sweep.readout.size
+    if (members * batch + ROW_BYTES) << program.num_qubits < _NOT_COUNTED:
+        return
+    tiles = -(-batch * itemsize // ROW_BYTES)
+    phases = 1 + sum(isinstance(each, Phases) for each in program.operations)
+    permutations = 1 + sum(isinstance(each, Permutation) for each in program.operations)
+    plan = 16 * phases + 8 * permutations + (8 * size if sweep.readout.index is None else 0)
+    tile = 8 * ROW_BYTES + (2 * itemsize + ROW_BYTES) * phases
+    threads = max(1, min(torch.get_num_threads(), max(members, tiles)))
+    require_memory(
+        program.num_qubits,
+        copies=plan + threads * tile + 2 * ROW_BYTES * members * tiles,
+        bytes_each=1,
+        what=f"a batch of {batch} states",
+    )
 
 
 @dataclass
@@ -64,11 +90,15 @@ class Call:
     ) -> Call:
         """Return the call for tensors that all have a members dimension, or none of them."""
         kind = "ground" if states is None else "complex" if states.is_complex() else "real"
-        plan, fields = sweep.plan(kind)
         features, weight = inputs.detach().numpy(), weights.detach().numpy()
         single = weight.ndim == 1
         if single:
             features, weight = features[None], weight[None]
+        members, batch = max(len(features), len(weight)), features.shape[1]
+        if states is not None and not single:
+            members = max(members, len(states))
+        _require_memory(sweep, members=members, batch=batch, itemsize=weight.itemsize)
+        plan, fields = sweep.plan(kind)
         shared_map, sample_map = sweep.maps(weights.dtype)
         shared = np.array(shared_map.forward(features, weight, sampled=False), order="C")
         with np.errstate(invalid="ignore"):  # the kernel reports numbers that are not finite
@@ -81,8 +111,6 @@ class Call:
             given = np.ascontiguousarray(whole.real)
             if kind == "complex":
                 given_imag = np.ascontiguousarray(whole.imag)
-        members = max(len(features), len(weight), len(given))
-        batch = features.shape[1]
         return cls(sweep, plan, fields, shared, cosines, sines, given, given_imag, members, batch)
 
     @property
