@@ -49,6 +49,10 @@ _SMALL_BATCH = 8  # samples that fill one tile of the kernel in float64, and hal
 class ConnectorInputError(InputError, QiskitMachineLearningError):  # type: ignore[misc]
     """Inputs of another length; also what the stock connector raises."""
 
+    def __str__(self) -> str:
+        """Return the message; Qiskit would put it in quotes."""
+        return str(self.args[0])
+
 
 class CompiledConnector(TorchConnector):  # type: ignore[misc]
     """A torch module that runs a quantum neural network's circuit, exactly and fast."""

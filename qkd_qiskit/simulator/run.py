@@ -68,11 +68,13 @@ def evaluate(
             return evaluate(program, readout, inputs, weights, initial=initial, kernel=kernel)
     suits = device == "cpu" and weights.dtype in (torch.float32, torch.float64)
     if kernel and suits and readout.diagonal and not forward_mode() and kernel_works():
-        from qkd_qiskit.simulator.kernel import autograd as compiled
         from qkd_qiskit.simulator.kernel.angles import KernelAngles
+        from qkd_qiskit.simulator.kernel.autograd import run as run_kernel
 
-        sweep = program.tables.get(("sweep", id(readout)), lambda: KernelAngles(program, readout))
-        return compiled.run(sweep, *extend(program.features, inputs, weights), initial)
+        prepared = program.tables.get(
+            ("prepared", id(readout)), lambda: KernelAngles(program, readout)
+        )
+        return run_kernel(prepared, *extend(program.features, inputs, weights), initial)
     if program.num_inputs and initial is None:
         inputs = RequireFinite.apply(inputs)
     if initial is not None:

@@ -231,12 +231,14 @@ def test_a_file_of_a_device_or_without_bounds_is_refused_in_one_line(body, messa
 
 def test_a_prefix_names_the_inputs_of_a_file(tmp_path):
     path = tmp_path / "mine.qasm"
-    declared = "".join(f"input float[64] {name};\n" for name in ("f9", "f10", "t"))
-    path.write_text(HEADER + declared + "qubit[1] q;\nry(t) q[0];\nrx(f10) q[0];\nrz(f9) q[0];\n")
+    declared = "".join(f"input float[64] {name};\n" for name in ("f9", "f10", "turn"))
+    path.write_text(
+        HEADER + declared + "qubit[1] q;\nry(turn) q[0];\nrx(f10) q[0];\nrz(f9) q[0];\n"
+    )
     student = load_named_circuit(f"{path}:inputs=f")
     angles = [str(item.operation.params[0]) for item in student.circuit.data]
     assert angles == ["w_000", "x_001", "x_000"]  # 9 comes before 10
-    with pytest.raises(CircuitError, match="no parameter begins with 'g'; it has f9, f10, t"):
+    with pytest.raises(CircuitError, match="no parameter begins with 'g'; it has f9, f10, turn"):
         load_named_circuit(f"{path}:inputs=g")
     with pytest.raises(CircuitError, match="'f10' is not accepted"):
         load_named_circuit(str(path))

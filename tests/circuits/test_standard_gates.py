@@ -106,7 +106,9 @@ OPERATIONS = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:splu converted")  # what Qiskit says of an evolution
+@pytest.mark.filterwarnings(
+    "ignore::scipy.sparse.SparseEfficiencyWarning"
+)  # what Qiskit says of an evolution
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_the_state_stays_and_only_standard_gates_are_left(name):
     circuit = circuit_with(OPERATIONS[name])

@@ -152,10 +152,10 @@ class FusedStep:
         Raises:
             InputError: If shapes do not fit, a number is not finite or a label is not a class.
         """
-        sweep = self._whole if states is None else self._rest
+        prepared = self._whole if states is None else self._rest
         return make_samples(
-            sweep.program,
-            classes=sweep.readout.size,
+            prepared.program,
+            classes=prepared.readout.size,
             members=len(self.weights),
             dtype=self.weights.dtype,
             temperature=self.objective.temperature,
@@ -275,8 +275,8 @@ class FusedStep:
     def _worker(self, kind: str, batch_size: int, number: int) -> _Worker:
         found = self._workers.get((kind, number))
         if found is None or found.batch_size < batch_size:
-            sweep = self._whole if kind == "ground" else self._rest
-            found = _Worker(sweep, kind, batch_size=batch_size, dtype=self.weights.dtype)
+            prepared = self._whole if kind == "ground" else self._rest
+            found = _Worker(prepared, kind, batch_size=batch_size, dtype=self.weights.dtype)
             self._workers[kind, number] = found
         return found
 
@@ -292,12 +292,12 @@ class _Worker:
     """
 
     def __init__(
-        self, sweep: KernelAngles, kind: str, *, batch_size: int, dtype: np.dtype[Any]
+        self, prepared: KernelAngles, kind: str, *, batch_size: int, dtype: np.dtype[Any]
     ) -> None:
         from qkd_qiskit.simulator.kernel.llvm import ROW_BYTES
 
-        program = sweep.program
-        plan, self.fields = sweep.plan(kind)
+        program = prepared.program
+        plan, self.fields = prepared.plan(kind)
         self.batch_size = batch_size
         shared, sampled = program.shared_angles, program.sample_angles
         constants = shared.constant.numpy().copy()
