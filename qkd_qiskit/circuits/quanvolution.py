@@ -2,7 +2,7 @@
 
 Pixel p of a patch (channel by channel, row by row) turns qubit p; a filter's value is <Z> of
 qubit 0, or one value per qubit. All patches of all images under all filters are one call of the
-engine, differentiable in weights and images.
+simulator, differentiable in weights and images.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ of. What comes out is held to what went in by numbers.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -218,4 +219,6 @@ def _state(
         if not isinstance(operation, Barrier | Delay):
             circuit.append(operation, places)
     bound = circuit.assign_parameters(dict(values), strict=False)
-    return np.asarray(start.evolve(bound).data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # SciPy speaks of the format of an evolution's matrix
+        return np.asarray(start.evolve(bound).data)

@@ -29,7 +29,7 @@ class StudentCircuit:
         input_params: x_000, x_001, ...: set per image by the encoding.
         weight_params: w_000, w_001, ...: trained.
         preparation: Number of leading instructions that prepare `encoding.amplitudes(features)`;
-            an exact engine may skip them and start from that state. 0: none.
+            the exact simulator may skip them and start from that state. 0: none.
         encoding: The classical map from features to input_params; None for a foreign circuit.
     """
 

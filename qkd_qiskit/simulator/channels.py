@@ -1,4 +1,4 @@
-"""A device's noise as the engine takes it, and quantum channels in the Pauli basis.
+"""A device's noise as the simulator takes it, and quantum channels in the Pauli basis.
 
 In the basis of Pauli strings a density matrix is a real vector, ``r[P] = Tr(P rho)``, and a channel
 a real matrix (its Pauli transfer matrix). A string's index has one base-4 digit per qubit, 0 to 3

@@ -23,6 +23,7 @@ from qkd_qiskit.errors import CircuitError, InputError, UnsupportedInstructionEr
 from qkd_qiskit.simulator.channels import Channels
 from qkd_qiskit.simulator.density.program import DensityProgram
 from qkd_qiskit.simulator.density.run import noisy_values
+from qkd_qiskit.simulator.memory import TILE_BYTES, require_memory
 from qkd_qiskit.simulator.networks import (
     amplitude_inputs,
     as_amplitudes,
@@ -32,7 +33,7 @@ from qkd_qiskit.simulator.networks import (
     placed_observables,
     primitive_name,
 )
-from qkd_qiskit.simulator.program import Program
+from qkd_qiskit.simulator.program import Program, final_measurements, used_qubits
 from qkd_qiskit.simulator.readout import (
     Readout,
     diagonal_matrix,
@@ -47,6 +48,10 @@ _SMALL_BATCH = 8  # samples that fill one tile of the kernel in float64, and hal
 
 class ConnectorInputError(InputError, QiskitMachineLearningError):  # type: ignore[misc]
     """Inputs of another length; also what the stock connector raises."""
+
+    def __str__(self) -> str:
+        """Return the message; Qiskit would put it in quotes."""
+        return str(self.args[0])
 
 
 class CompiledConnector(TorchConnector):  # type: ignore[misc]
@@ -137,6 +142,9 @@ class CompiledConnector(TorchConnector):  # type: ignore[misc]
                     f"preparation={preparation} includes gate {instruction.operation.name!r}, "
                     "which uses a weight; the preparation may use inputs only"
                 )
+        if self._kernel:  # before minutes of compiling what cannot run
+            width = len(used_qubits(circuit, final_measurements(circuit)))
+            require_memory(width, copies=1, bytes_each=TILE_BYTES, what="one tile of states")
         program = Program.from_circuit(
             circuit,
             input_params=inputs,

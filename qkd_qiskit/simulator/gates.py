@@ -9,6 +9,7 @@ Qubit 0 is the least significant bit of a basis state's index, as in Qiskit.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -264,7 +265,9 @@ def _out_of_basis(qubit: int, basis: str) -> Iterator[Elementary]:
 
 def _matrix(operation: Operation) -> Complex | None:
     try:
-        return np.asarray(operation.to_matrix(), dtype=np.complex128)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # SciPy speaks of the format of an evolution's matrix
+            return np.asarray(operation.to_matrix(), dtype=np.complex128)
     except Exception:  # Qiskit raises several kinds where a gate has no matrix
         return None
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from qkd_qiskit.errors import CircuitError
 
+TILE_BYTES = 640  # per basis state: a tile of samples, its derivative and spare, kept once more
 _SMALL = 2**28  # bytes that are not worth asking the system about
 
 
@@ -37,11 +38,19 @@ def require_memory(
     Raises:
         CircuitError: If they do not.
     """
-    needed = copies * bytes_each * base**num_qubits
+    require_bytes(copies * bytes_each * base**num_qubits, what=f"{what} on {num_qubits} qubits")
+
+
+def require_bytes(needed: int, *, what: str) -> None:
+    """Check that so many bytes can be had.
+
+    Raises:
+        CircuitError: If they cannot.
+    """
     free = available_bytes() if needed > _SMALL else None
     if free is not None and needed > free:
         raise CircuitError(
-            f"{what} on {num_qubits} qubits needs about {needed / 2**30:.1f} GiB and "
+            f"{what} needs about {needed / 2**30:.1f} GiB and "
             f"{free / 2**30:.1f} GiB are free; use fewer qubits or a smaller batch"
         )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from qkd_qiskit.errors import CircuitError, InputError, UnsupportedInstructionError
 
+_IMAGINARY = 1e-10
 _NORM_TOLERANCE = 1e-3  # of a squared norm; what float32 rounds is far below
 
 
@@ -46,17 +48,23 @@ def pauli_sums(observables: Sequence[Any]) -> list[SparsePauliOp]:
 
     Raises:
         UnsupportedInstructionError: One is no such sum, or has a parameter.
+        CircuitError: One is not Hermitian.
     """
     sums = []
     for given in observables:
         try:
             observable = SparsePauliOp(given)
-            observable.coeffs.astype(complex)
+            imaginary = np.abs(observable.simplify().coeffs.astype(complex).imag).max()
         except Exception as error:  # Qiskit and NumPy raise several kinds
             raise UnsupportedInstructionError(
                 f"observable of type {type(given).__name__} is no sum of Pauli strings with "
                 "numbers as coefficients"
             ) from error
+        if imaginary > _IMAGINARY:
+            raise CircuitError(
+                f"an observable has a coefficient with imaginary part {imaginary:.3g}; give real "
+                "ones, as it is measured"
+            )
         sums.append(observable)
     return sums
 

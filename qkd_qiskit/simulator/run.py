@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from qkd_qiskit.simulator.angles import extend
-from qkd_qiskit.simulator.memory import require_memory
 from qkd_qiskit.simulator.program import Program
 from qkd_qiskit.simulator.readout import Readout, outcome_sums
 from qkd_qiskit.simulator.statevector import RequireFinite, evolve, measure
@@ -57,23 +58,23 @@ def evaluate(
     Raises:
         InputError: If an input is not a finite number.
     """
+    if torch.compiler.is_dynamo_compiling():  # torch.compile calls the kernel, it cannot trace it
+        disable: Any = torch.compiler.disable
+        run: Callable[..., Tensor] = disable(evaluate)
+        return run(program, readout, inputs, weights, initial=initial, kernel=kernel)
     device = weights.device.type
     if torch.is_autocast_enabled(device):  # angles need their precision
         with torch.autocast(device, enabled=False):
             return evaluate(program, readout, inputs, weights, initial=initial, kernel=kernel)
     suits = device == "cpu" and weights.dtype in (torch.float32, torch.float64)
     if kernel and suits and readout.diagonal and not forward_mode() and kernel_works():
-        from qkd_qiskit.simulator.kernel import autograd as compiled
         from qkd_qiskit.simulator.kernel.angles import KernelAngles
+        from qkd_qiskit.simulator.kernel.autograd import run as run_kernel
 
-        require_memory(
-            program.num_qubits,
-            copies=inputs.shape[0],
-            bytes_each=2 * weights.element_size(),
-            what=f"a batch of {inputs.shape[0]} states",
+        prepared = program.tables.get(
+            ("prepared", id(readout)), lambda: KernelAngles(program, readout)
         )
-        sweep = program.tables.get(("sweep", id(readout)), lambda: KernelAngles(program, readout))
-        return compiled.run(sweep, *extend(program.features, inputs, weights), initial)
+        return run_kernel(prepared, *extend(program.features, inputs, weights), initial)
     if program.num_inputs and initial is None:
         inputs = RequireFinite.apply(inputs)
     if initial is not None:

@@ -1,4 +1,4 @@
-"""The engine's threads: how many a call is worth, and the pools that are kept for the next call."""
+"""Threads: how many a call is worth, and the pools that are kept for the next call."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def threads_for(work: float) -> int:
 @functools.cache
 def pool(threads: int) -> ThreadPoolExecutor:
     """Return the pool of so many threads."""
-    return ThreadPoolExecutor(threads, thread_name_prefix="qkd-engine")
+    return ThreadPoolExecutor(threads, thread_name_prefix="qkd-kernel")
 
 
 if hasattr(os, "register_at_fork"):  # threads do not survive a fork; a kept pool would wait forever

@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
-from qiskit import QuantumCircuit
+from qiskit import QuantumCircuit, QuantumRegister
 from qiskit.circuit import Parameter
 from qiskit.quantum_info import Statevector
 
 from qkd_qiskit.circuits import build_circuit, dump_circuit, load_circuit, parse_circuit
+from qkd_qiskit.circuits.openqasm import load_named_circuit
 from qkd_qiskit.errors import CircuitError
 from qkd_qiskit.report.reference_circuits import list_reference_circuits, reference_circuit
 
@@ -120,3 +121,124 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path):
     ]:
         with pytest.raises(CircuitError, match=reason):
             load_circuit(path)
+
+
+X, W, V = Parameter("x_000"), Parameter("w_000"), Parameter("w_001")
+
+
+def student_with(change):
+    circuit = QuantumCircuit(3)
+    circuit.ry(X, 0)
+    for qubit in range(3):
+        circuit.ry(0.3 + qubit, qubit)
+    change(circuit)
+    circuit.rx(V, 1)
+    for qubit in range(3):
+        circuit.rx(0.4 + qubit, qubit)
+    return circuit
+
+
+def own_gate(name, angle):
+    inner = QuantumCircuit(2, name=name)
+    inner.ry(angle, 0)
+    inner.cx(0, 1)
+    inner.rx(angle, 1)
+    return inner.to_gate()
+
+
+CHANGES = {
+    "rzz of a sum": lambda c: c.rzz(W + V, 0, 1),
+    "sine": lambda c: c.ry(W.sin(), 0),
+    "functions": lambda c: c.ry((W * V).cos() + (W + 3).log() - W.exp() / 7, 0),
+    "inverse functions": lambda c: c.rx(W.arcsin() + W.arctan() - W.arccos(), 0),
+    "powers": lambda c: c.rzz(W**2 - (-W) ** 3 + (W + 2) ** 0.5 + W**-1, 0, 1),
+    "own gate named rzz": lambda c: c.append(own_gate("rzz", 2 * W), [0, 1]),
+    "own gate named cx": lambda c: c.append(own_gate("cx", W), [2, 1]),
+    "own gate with a name that is no name": lambda c: c.append(own_gate("a b", W), [0, 1]),
+    "controlled own gate": lambda c: c.append(own_gate("mine", W).control(1), [0, 1, 2]),
+    "open control": lambda c: c.append(own_gate("m", W).control(1, ctrl_state=0), [0, 1, 2]),
+    "global phase": lambda c: (setattr(c, "global_phase", V), c.rz(W, 0)),
+    "small numbers": lambda c: c.rx(0.12345678901234567 * W + 1e-7, 0),
+    "iswap": lambda c: (c.iswap(0, 1), c.rz(W, 1)),
+    "idle": lambda c: (c.id(0), c.delay(100, 1, unit="ns"), c.barrier(), c.rz(W, 0)),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_what_is_written_is_read_as_the_same_circuit_twice(name):
+    circuit = student_with(CHANGES[name])
+    expected = Statevector(circuit.assign_parameters({X: 0.4, W: 0.7, V: 0.3}))
+    first = parse_circuit(dump_circuit(circuit))
+    second = parse_circuit(dump_circuit(first.circuit))
+    for read in (first, second):
+        values = dict(zip([*read.input_params, *read.weight_params], (0.4, 0.7, 0.3), strict=True))
+        state = Statevector(read.circuit.assign_parameters(values))
+        assert abs(state.inner(expected)) == pytest.approx(1, abs=1e-12)
+    assert dump_circuit(second.circuit) == dump_circuit(first.circuit)
+
+
+@pytest.mark.parametrize("angle", [W.abs(), W.sign()])
+def test_what_openqasm_cannot_say_is_refused_in_one_line(angle):
+    with pytest.raises(CircuitError, match=r"the function (abs|sign)") as caught:
+        dump_circuit(student_with(lambda c: c.ry(angle, 0)))
+    assert "\n" not in str(caught.value)
+
+
+def test_registers_may_have_names_that_openqasm_keeps_for_itself():
+    circuit = QuantumCircuit(QuantumRegister(1, "pi"), QuantumRegister(1, "x_000"))
+    circuit.ry(X, 1)
+    circuit.cx(1, 0)
+    read = parse_circuit(dump_circuit(circuit)).circuit
+    assert [item.operation.name for item in read.data] == ["ry", "cx"]
+
+
+def test_a_gate_of_the_file_is_what_the_file_says():
+    text = HEADER + (
+        "input float[64] x_000;\ngate rzz(a) p, q { cx p, q; rz(2 * a) q; cx p, q; }\n"
+        "qubit[2] q;\nh q;\nrzz(x_000) q[0], q[1];\nh q;\n"
+    )
+    bound = parse_circuit(text).circuit.assign_parameters([0.3])
+    # RZZ(0.6) between |++> and the X basis: cos^2(0.3) for 00, sin^2(0.3) for 11
+    np.testing.assert_allclose(
+        Statevector(bound).probabilities(),
+        [np.cos(0.3) ** 2, 0, 0, np.sin(0.3) ** 2],
+        atol=1e-12,
+    )
+
+
+def test_a_byte_order_mark_is_not_part_of_the_text(tmp_path):
+    text = HEADER + "input float[64] x_000;\nqubit[1] q;\nrx(x_000) q[0];"
+    (tmp_path / "marked.qasm").write_text(text, encoding="utf-8-sig")
+    assert load_circuit(tmp_path / "marked.qasm").circuit.count_ops() == {"rx": 1}
+    assert parse_circuit("\ufeff" + text).circuit.count_ops() == {"rx": 1}
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("input float[64] x_000; rx(x_000) $0;", r"\$0 is a physical qubit"),
+        ("qubit[1000000000] q;", "1000000000 qubits"),
+        ("bit[1000000000] c; qubit[1] q;", "1000000000 bits"),
+        ("input float[64] x_000; qubit[1] q; rx(sinh(x_000)) q[0];", "function sinh"),
+    ],
+)
+def test_a_file_of_a_device_or_without_bounds_is_refused_in_one_line(body, message):
+    with pytest.raises(CircuitError, match=message) as caught:
+        parse_circuit(HEADER + body, source="mine.qasm")
+    assert str(caught.value).startswith("mine.qasm: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_prefix_names_the_inputs_of_a_file(tmp_path):
+    path = tmp_path / "mine.qasm"
+    declared = "".join(f"input float[64] {name};\n" for name in ("f9", "f10", "turn"))
+    path.write_text(
+        HEADER + declared + "qubit[1] q;\nry(turn) q[0];\nrx(f10) q[0];\nrz(f9) q[0];\n"
+    )
+    student = load_named_circuit(f"{path}:inputs=f")
+    angles = [str(item.operation.params[0]) for item in student.circuit.data]
+    assert angles == ["w_000", "x_001", "x_000"]  # 9 comes before 10
+    with pytest.raises(CircuitError, match="no parameter begins with 'g'; it has f9, f10, turn"):
+        load_named_circuit(f"{path}:inputs=g")
+    with pytest.raises(CircuitError, match="'f10' is not accepted"):
+        load_named_circuit(str(path))

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 from qiskit import QuantumCircuit, qasm3
-from qiskit.circuit import Parameter
+from qiskit.circuit import Parameter, ParameterVector
 from qiskit.circuit.library import real_amplitudes, zz_feature_map
 from qiskit.quantum_info import Operator, Statevector
 
@@ -227,3 +227,38 @@ def test_local_rotations_turn_each_qubit_by_itself():
     assert len(student.weight_params) == 7 * 3 * 2
     names = [i.operation.name for i in student.circuit if i.qubits == (student.circuit.qubits[1],)]
     assert names == ["ry", *2 * ["rx", "ry", "rz", "rx", "rx", "ry", "rz"]]
+
+
+def test_arguments_name_inputs_and_weights_in_their_order():
+    features, angles = ParameterVector("data", 11), ParameterVector("x", 2)
+    circuit = QuantumCircuit(1)
+    for parameter in [*features, *angles]:
+        circuit.ry(parameter, 0)
+    student = adopt_circuit(circuit, input_params=reversed(features), weight_params=angles)
+    names = [str(item.operation.params[0]) for item in student.circuit.data]
+    assert names == [f"x_{10 - k:03d}" for k in range(11)] + ["w_000", "w_001"]
+    assert len(adopt_circuit(circuit, input_params=features).weight_params) == 2
+    by_name = adopt_circuit(circuit, input_params=[p.name for p in features])
+    assert len(by_name.input_params) == 11
+
+
+def test_a_new_name_may_be_another_parameters_old_one():
+    circuit = own_circuit("x_000", "w_000")
+    student = adopt_circuit(circuit, input_params=["w_000"], weight_params=["x_000"])
+    assert [str(i.operation.params[0]) for i in student.circuit.data] == ["w_000", "x_000"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"input_params": ["a"], "weight_params": ["c"]}, "'c' is not in the circuit"),
+        ({"input_params": ["a"], "weight_params": ["a"]}, "'a' is given twice"),
+        ({"input_params": ["a"], "weight_params": []}, "'b' is neither an input nor a weight"),
+        ({"weight_params": ["a"]}, "weight_params without input_params"),
+        ({"input_params": [], "weight_params": ["a", "b"]}, "no input parameter"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused_in_one_line(arguments, message):
+    with pytest.raises(CircuitError, match=message) as caught:
+        adopt_circuit(own_circuit("a", "b"), **arguments)
+    assert "\n" not in str(caught.value)

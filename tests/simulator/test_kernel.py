@@ -215,7 +215,7 @@ def test_threads_change_nothing(monkeypatch):
     monkeypatch.setattr("qkd_qiskit.simulator.threads._LEAST_WORK", 0)
     program = random_program(5, num_qubits=5, gates=20)
     readout = outcome_sums(program)
-    sweep = KernelAngles(program, readout)
+    prepared = KernelAngles(program, readout)
     generator = torch.Generator().manual_seed(0)
     extra = len(program.features)  # all of them products with an input
     threads = torch.get_num_threads()
@@ -227,7 +227,7 @@ def test_threads_change_nothing(monkeypatch):
         for count in (1, 3):
             torch.set_num_threads(count)
             try:
-                one = Call.of(sweep, *tensors, None)
+                one = Call.of(prepared, *tensors, None)
                 results.append((one.values(keep=True), *one.gradients(incoming, of_states=False)))
             finally:
                 torch.set_num_threads(threads)

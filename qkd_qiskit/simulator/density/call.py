@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from qkd_qiskit.simulator.density import kernel as noisy_kernel
+from qkd_qiskit.simulator.density.kernel import backward, forward
 from qkd_qiskit.simulator.density.plan import NoisyAngleMap, NoisyPlan
 from qkd_qiskit.simulator.kernel.angles import Array
 from qkd_qiskit.simulator.kernel.llvm import ROW_BYTES
@@ -24,7 +24,7 @@ class NoisyCall:
     """One call of the kernel. Arrays have a leading members dimension of S, or of 1 if shared.
 
     Attributes:
-        sweep: What runs.
+        prepared: What runs.
         plan: Its plan.
         turns: Cosines and sines of the shared angles ``(members, angles)``, then of the per-sample
             angles ``(members, batch, angles)``.
@@ -33,7 +33,7 @@ class NoisyCall:
         finite: Whether all inputs and values were finite, once it ran.
     """
 
-    sweep: NoisyAngleMap
+    prepared: NoisyAngleMap
     plan: NoisyPlan
     turns: tuple[Array, Array, Array, Array]
     members: int
@@ -41,12 +41,12 @@ class NoisyCall:
     finite: bool = True
 
     @classmethod
-    def of(cls, sweep: NoisyAngleMap, inputs: Tensor, weights: Tensor) -> NoisyCall:
+    def of(cls, prepared: NoisyAngleMap, inputs: Tensor, weights: Tensor) -> NoisyCall:
         """Return the call for tensors that both have a members dimension, or neither."""
         features, weight = inputs.detach().numpy(), weights.detach().numpy()
         if weight.ndim == 1:
             features, weight = features[None], weight[None]
-        shared_map, sample_map = sweep.maps(weights.dtype)
+        shared_map, sample_map = prepared.maps(weights.dtype)
         with np.errstate(invalid="ignore"):  # numbers that are not finite are reported later
             shared = shared_map.forward(features, weight, sampled=False)
             each = sample_map.forward(features, weight, sampled=True)
@@ -55,9 +55,9 @@ class NoisyCall:
                 np.cos(each, order="C"), np.sin(each, order="C"),
             )  # fmt: skip
         batch, members = features.shape[1], max(len(features), len(weight))
-        plan = sweep.plan(batch if each.shape[2] else 1, weight.itemsize)
+        plan = prepared.plan(batch if each.shape[2] else 1, weight.itemsize)
         finite = bool(np.isfinite(features).all())
-        return cls(sweep, plan, turns, members, batch, finite)
+        return cls(prepared, plan, turns, members, batch, finite)
 
     @property
     def _rows(self) -> int:
@@ -70,9 +70,7 @@ class NoisyCall:
             self.members, self._rows, self.plan.fields[-1], dtype=self.turns[0].dtype
         )
         memory = _Scratch.of(self, keep=keep)
-        noisy_kernel.forward(
-            self.plan.fields, memory.arrays, *self.turns, memory.effects, keep, values
-        )
+        forward(self.plan.fields, memory.arrays, *self.turns, memory.effects, keep, values)
         memory.owner = self if keep and memory.whole else None
         self.finite = self.finite and bool(np.isfinite(values).all())
         if self._rows != self.batch:
@@ -91,7 +89,7 @@ class NoisyCall:
         of_shared, of_samples = np.zeros_like(self.turns[0]), np.zeros_like(self.turns[2])
         memory = _Scratch.of(self, keep=True)
         moved = memory.owner is self
-        noisy_kernel.backward(
+        backward(
             self.plan.fields, memory.arrays, *self.turns, memory.effects, moved, incoming,
             of_shared, of_samples,
         )  # fmt: skip

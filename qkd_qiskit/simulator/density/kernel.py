@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 from qkd_qiskit.simulator.density import row_ops as noisy_simd
-from qkd_qiskit.simulator.kernel import row_ops as simd
+from qkd_qiskit.simulator.kernel import row_ops
 from qkd_qiskit.simulator.kernel.forward import compiled, row_sum, set_row
 from qkd_qiskit.simulator.kernel.llvm import ROW_BYTES
 
@@ -130,7 +130,7 @@ def _pair(
                 starts[begin + row], starts[begin + row + 1],
             )  # fmt: skip
         for row in range(16):
-            simd.copy_row(vectors, at + spots[table, row], spare, row * lanes)
+            row_ops.copy_row(vectors, at + spots[table, row], spare, row * lanes)
 
 
 @compiled
@@ -195,7 +195,9 @@ def product_state(rows: Any, products: Any, state: Any, num_qubits: int, lanes: 
         for digit in range(4):
             factor = (16 * qubit + digit) * lanes
             for low in range(0, size, lanes):
-                simd.multiply_rows(into, to + digit * size + low, rows, factor, products, at + low)
+                row_ops.multiply_rows(
+                    into, to + digit * size + low, rows, factor, products, at + low
+                )
         at += size
 
 
@@ -216,7 +218,7 @@ def product_state_back(
                 )
         for low in range(0, size, lanes):
             first = 16 * qubit * lanes
-            simd.multiply_rows(gradient, low, gradient, low, rows, first)
+            row_ops.multiply_rows(gradient, low, gradient, low, rows, first)
             for digit in range(1, 4):
                 noisy_simd.add_multiplied(
                     gradient, low, gradient, digit * size + low, rows, first + digit * lanes
@@ -270,7 +272,7 @@ def forward(
     """Fill `values` ``(members, batch, outputs)``.
 
     Args:
-        plan: What the sweep needs of the program, see noisy_sweep.py.
+        plan: What the sweep needs of the program, see plan.py.
         scratch: Memory to work in.
         shared_cos: Cosines of shared angles ``(members or 1, angles)``.
         shared_sin: Sines of the same.

@@ -1,4 +1,4 @@
-"""What the noisy kernel needs of a program: its plan, in NumPy; noisy_call.py runs it.
+"""What the noisy kernel needs of a program: its plan, in NumPy; call.py runs it.
 
 Operations without parameters at the end of a circuit act on the readout, once when the plan is
 made. Of the others, what is the same for all samples acts on the outputs, backwards, where these

@@ -2,7 +2,7 @@
 
 On IBM's basis only RZ carries parameters and it is noiseless, so everything between two RZ is
 constant. A run of one-qubit operations is a chain of constants and RZ; every two-qubit gate absorbs
-the chains before it, so the state will be touched once per two-qubit gate (see noisy.py).
+the chains before it, so the state will be touched once per two-qubit gate (see plan.py).
 """
 
 from __future__ import annotations

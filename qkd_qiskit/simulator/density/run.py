@@ -1,12 +1,13 @@
 """Run a program with noise: exact, differentiable evolution of a density matrix.
 
-On the CPU the compiled kernel of noisy_kernel.py runs; elsewhere, and for second derivatives, the
-same in torch, from noisy_torch.py.
+On the CPU the compiled kernel of kernel.py runs; elsewhere, and for second derivatives, the
+same in torch, from reference.py.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from qkd_qiskit.simulator.density.plan import NoisyAngleMap
 
 _MAX_READOUT = 2**24  # numbers in the outputs' Pauli vectors, which the kernel keeps
-_MAX_SWEEPS = 8  # outputs whose tables are kept per program
+_MAX_PREPARED = 8  # outputs whose tables are kept per program
 
 
 def noisy_probabilities(
@@ -68,13 +69,17 @@ def noisy_values(
     Raises:
         InputError: If an input is not a finite number.
     """
+    if torch.compiler.is_dynamo_compiling():  # torch.compile calls the kernel, it cannot trace it
+        disable: Any = torch.compiler.disable
+        run: Callable[..., Tensor] = disable(noisy_values)
+        return run(program, inputs, weights, outputs=outputs, kernel=kernel)
     if torch.is_autocast_enabled(weights.device.type):  # angles need their precision
         with torch.autocast(weights.device.type, enabled=False):
             return noisy_values(program, inputs, weights, outputs=outputs, kernel=kernel)
     if kernel and not forward_mode() and _kernel_suits(program, inputs, weights, outputs=outputs):
-        from qkd_qiskit.simulator.kernel import autograd as compiled
+        from qkd_qiskit.simulator.kernel.autograd import run as run_kernel
 
-        return compiled.run(_sweep(program, outputs), *extend(program.features, inputs, weights))
+        return run_kernel(_prepared(program, outputs), *extend(program.features, inputs, weights))
     require_memory(
         program.num_qubits,
         copies=inputs.shape[0] * (2 * len(program.blocks) + 2),
@@ -111,16 +116,16 @@ def _constant(outputs: Tensor) -> bool:
     return not wrapped and not outputs.requires_grad and outputs.device.type == "cpu"
 
 
-def _sweep(program: DensityProgram, outputs: Tensor | None) -> NoisyAngleMap:
+def _prepared(program: DensityProgram, outputs: Tensor | None) -> NoisyAngleMap:
     """Return what the kernel needs, made once per outputs."""
     from qkd_qiskit.simulator.density.plan import NoisyAngleMap
 
-    kept: dict[Any, NoisyAngleMap] = program.tables.get("sweeps", dict)
+    kept: dict[Any, NoisyAngleMap] = program.tables.get("prepared", dict)
     given = None if outputs is None else outputs.numpy()
     key = None if given is None else (given.shape, given.dtype.str, given.tobytes())
     found = kept.get(key)
     if found is None:
-        if len(kept) >= _MAX_SWEEPS:
+        if len(kept) >= _MAX_PREPARED:
             kept.clear()
         readout = program.readout_matrix()
         if given is not None:

@@ -1,6 +1,6 @@
 """A training step in machine code: angles, circuit, loss, sweep back and AdamW, without torch.
 
-The circuit's forward pass and its sweep back are those of kernels.py and adjoint.py; here is what
+The circuit's forward pass and its sweep back are those of kernel/forward.py and kernel/backward.py; here is what
 lies before, between and after them. A member is trained through all its batches before the next
 one: members do not depend on each other, and one member's buffers stay in cache.
 """
@@ -25,7 +25,7 @@ def train(
     """Go once through `order`, a step for every batch, and fill the members' mean loss terms.
 
     Args:
-        plan: As in `kernels.forward`.
+        plan: As in `kernel.forward.forward`.
         maps: Sparse affine maps from weights to shared and to per-sample angles.
         rule: From outputs to logits and losses; see `_losses`.
         optimizer: Steps done before, rate, two decay rates of averages, epsilon, weight decay.

@@ -23,7 +23,7 @@ from qkd_qiskit.simulator.angles import AngleMap
 from qkd_qiskit.simulator.connector import CompiledConnector
 from qkd_qiskit.simulator.fused.samples import Array, Samples, as_array, make_samples
 from qkd_qiskit.simulator.kernel.angles import KernelAngles
-from qkd_qiskit.simulator.memory import empty_rows, require_memory
+from qkd_qiskit.simulator.memory import empty_rows, require_bytes
 from qkd_qiskit.simulator.program import Program
 from qkd_qiskit.simulator.readout import Readout
 from qkd_qiskit.simulator.run import kernel_works
@@ -152,10 +152,10 @@ class FusedStep:
         Raises:
             InputError: If shapes do not fit, a number is not finite or a label is not a class.
         """
-        sweep = self._whole if states is None else self._rest
+        prepared = self._whole if states is None else self._rest
         return make_samples(
-            sweep.program,
-            classes=sweep.readout.size,
+            prepared.program,
+            classes=prepared.readout.size,
             members=len(self.weights),
             dtype=self.weights.dtype,
             temperature=self.objective.temperature,
@@ -275,8 +275,8 @@ class FusedStep:
     def _worker(self, kind: str, batch_size: int, number: int) -> _Worker:
         found = self._workers.get((kind, number))
         if found is None or found.batch_size < batch_size:
-            sweep = self._whole if kind == "ground" else self._rest
-            found = _Worker(sweep, kind, batch_size=batch_size, dtype=self.weights.dtype)
+            prepared = self._whole if kind == "ground" else self._rest
+            found = _Worker(prepared, kind, batch_size=batch_size, dtype=self.weights.dtype)
             self._workers[kind, number] = found
         return found
 
@@ -292,24 +292,18 @@ class _Worker:
     """
 
     def __init__(
-        self, sweep: KernelAngles, kind: str, *, batch_size: int, dtype: np.dtype[Any]
+        self, prepared: KernelAngles, kind: str, *, batch_size: int, dtype: np.dtype[Any]
     ) -> None:
         from qkd_qiskit.simulator.kernel.llvm import ROW_BYTES
 
-        program = sweep.program
-        plan, self.fields = sweep.plan(kind)
+        program = prepared.program
+        plan, self.fields = prepared.plan(kind)
         self.batch_size = batch_size
         shared, sampled = program.shared_angles, program.sample_angles
         constants = shared.constant.numpy().copy()
         self.maps = (_sparse(shared), _sparse(sampled), constants)
         states, lanes = 1 << plan.num_qubits, ROW_BYTES // dtype.itemsize
         self.cost_per_sample = (states * (4 + len(plan.slots))) / lanes
-        require_memory(
-            plan.num_qubits,
-            copies=batch_size,
-            bytes_each=2 * dtype.itemsize,
-            what=f"a batch of {batch_size} states",
-        )
         tables, slots = max(1, len(plan.fixed)), max(1, len(plan.slots))
         angles = len(sampled.constant)
         parts = {"ground": 0, "real": 1, "complex": 2}[kind]
@@ -330,6 +324,10 @@ class _Worker:
             (batch_size * states * (parts > 1),),
             (2, plan.size),
         ]
+        require_bytes(
+            sum(map(math.prod, shapes)) * dtype.itemsize,
+            what=f"a batch of {batch_size} states on {plan.num_qubits} qubits",
+        )
         self.buffers = tuple(empty_rows(*shape, dtype=dtype) for shape in shapes)
 
 

@@ -21,21 +21,23 @@ from qkd_qiskit.simulator.kernel.angles import KernelAngles
 from qkd_qiskit.simulator.kernel.call import Call
 
 Tensors = tuple[Tensor, Tensor, Tensor | None]
-AnySweep = KernelAngles | NoisyAngleMap
+Prepared = KernelAngles | NoisyAngleMap
 AnyCall = Call | NoisyCall
 _RANKS = (2, 1, 2, 2)  # of inputs, weights, given states and output values, without members
 
 
-def run(sweep: AnySweep, inputs: Tensor, weights: Tensor, states: Tensor | None = None) -> Tensor:
+def run(
+    prepared: Prepared, inputs: Tensor, weights: Tensor, states: Tensor | None = None
+) -> Tensor:
     """Return output values ``(batch, outputs)``.
 
     Args:
-        sweep: The program and what is read out of it.
+        prepared: The program and what is read out of it.
         inputs: ``(batch, inputs and features of inputs)``.
         weights: ``(weights and features of weights,)``, float32 or float64, on the CPU.
         states: States to start from ``(batch, 2**num_qubits)``; default: all qubits in 0.
     """
-    return _values(sweep, torch.is_grad_enabled(), (inputs, weights, states))
+    return _values(prepared, torch.is_grad_enabled(), (inputs, weights, states))
 
 
 def _transforms_active() -> bool:
@@ -44,21 +46,21 @@ def _transforms_active() -> bool:
     return known is None or bool(known())
 
 
-def _values(sweep: AnySweep, keep: bool, tensors: Sequence[Tensor | None]) -> Tensor:
+def _values(prepared: Prepared, keep: bool, tensors: Sequence[Tensor | None]) -> Tensor:
     """Return output values of inputs, weights and given states, all with members or none."""
     function = _Run if _transforms_active() else _RunPlainly
-    values: Tensor = function.apply(sweep, keep, *tensors)
+    values: Tensor = function.apply(prepared, keep, *tensors)
     return values
 
 
-def _call(sweep: AnySweep, tensors: Tensors) -> AnyCall:
-    if isinstance(sweep, NoisyAngleMap):
-        return NoisyCall.of(sweep, *tensors[:2])
-    return Call.of(sweep, *tensors)
+def _call(prepared: Prepared, tensors: Tensors) -> AnyCall:
+    if isinstance(prepared, NoisyAngleMap):
+        return NoisyCall.of(prepared, *tensors[:2])
+    return Call.of(prepared, *tensors)
 
 
-def _forward(sweep: AnySweep, keep: bool, tensors: Tensors) -> tuple[AnyCall, Tensor]:
-    call = _call(sweep, tensors)
+def _forward(prepared: Prepared, keep: bool, tensors: Tensors) -> tuple[AnyCall, Tensor]:
+    call = _call(prepared, tensors)
     values = torch.from_numpy(call.values(keep=keep))
     if tensors[1].dim() == 1:
         values = values[0]
@@ -81,7 +83,7 @@ def _backward(
     if single:
         incoming = incoming[None]
     of_shared, of_samples, of_states = call.gradients(incoming, of_states=wanted[1])
-    shared_map, sample_map = call.sweep.maps(tensors[1].dtype)
+    shared_map, sample_map = call.prepared.maps(tensors[1].dtype)
     kind = of_shared.dtype
     shapes = [(1, *part.shape) if single else tuple(part.shape) for part in tensors[:2]]
     to_inputs = np.zeros(shapes[0], dtype=kind) if wanted[0] else None
@@ -104,14 +106,14 @@ class _RunPlainly(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        sweep: AnySweep,
+        prepared: Prepared,
         keep: bool,
         inputs: Tensor,
         weights: Tensor,
         states: Tensor | None,
     ) -> Tensor:
-        ctx.sweep = sweep
-        ctx.call, values = _forward(sweep, keep, (inputs, weights, states))
+        ctx.prepared = prepared
+        ctx.call, values = _forward(prepared, keep, (inputs, weights, states))
         ctx.save_for_backward(inputs, weights, states)
         return values
 
@@ -120,14 +122,18 @@ class _RunPlainly(torch.autograd.Function):
         tensors = ctx.saved_tensors
         wanted = (ctx.needs_input_grad[2], ctx.needs_input_grad[4])
         if torch.is_grad_enabled():  # a second derivative will be asked for
-            return None, None, *_differentiable_backward(ctx.sweep, wanted, gradients[0], tensors)
+            return (
+                None,
+                None,
+                *_differentiable_backward(ctx.prepared, wanted, gradients[0], tensors),
+            )
         return None, None, *_backward(ctx.call, wanted, gradients[0], tensors)
 
 
 def _differentiable_backward(
-    sweep: AnySweep, wanted: tuple[bool, bool], gradient: Tensor, tensors: Tensors
+    prepared: Prepared, wanted: tuple[bool, bool], gradient: Tensor, tensors: Tensors
 ) -> tuple[Tensor | None, Tensor, Tensor | None]:
-    to_inputs, to_weights, to_states = _RunBack.apply(sweep, wanted, *tensors, gradient)
+    to_inputs, to_weights, to_states = _RunBack.apply(prepared, wanted, *tensors, gradient)
     return to_inputs if wanted[0] else None, to_weights, to_states if wanted[1] else None
 
 
@@ -136,26 +142,26 @@ class _Run(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        sweep: AnySweep, keep: bool, inputs: Tensor, weights: Tensor, states: Tensor | None
+        prepared: Prepared, keep: bool, inputs: Tensor, weights: Tensor, states: Tensor | None
     ) -> Tensor:
-        return _forward(sweep, keep, (inputs, weights, states))[1]
+        return _forward(prepared, keep, (inputs, weights, states))[1]
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        ctx.sweep, _, features, weights, states = inputs
+        ctx.prepared, _, features, weights, states = inputs
         ctx.save_for_backward(features, weights, states)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
         wanted = (ctx.needs_input_grad[2], ctx.needs_input_grad[4])
         tensors = ctx.saved_tensors
-        return None, None, *_differentiable_backward(ctx.sweep, wanted, gradients[0], tensors)
+        return None, None, *_differentiable_backward(ctx.prepared, wanted, gradients[0], tensors)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> Any:
-        sweep, keep, *tensors = arguments
+        prepared, keep, *tensors = arguments
         stacked, shape = _stack(info.batch_size, in_dims[2:], tensors, share=True)
-        values = _values(sweep, keep, stacked)
+        values = _values(prepared, keep, stacked)
         return values.reshape(*shape, *values.shape[1:]), 0
 
 
@@ -164,18 +170,18 @@ class _RunBack(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        sweep: AnySweep, wanted: tuple[bool, bool], inputs: Tensor, weights: Tensor,
+        prepared: Prepared, wanted: tuple[bool, bool], inputs: Tensor, weights: Tensor,
         states: Tensor | None, gradient: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         tensors = (inputs, weights, states)
-        call = _call(sweep, tensors)
+        call = _call(prepared, tensors)
         found = _backward(call, wanted, gradient, tensors)
         first, middle, last = (weights.new_empty(0) if part is None else part for part in found)
         return first, middle, last
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        ctx.sweep, _, features, weights, states, gradient = inputs
+        ctx.prepared, _, features, weights, states, gradient = inputs
         ctx.save_for_backward(features, weights, states, gradient)
 
     @staticmethod
@@ -187,7 +193,7 @@ class _RunBack(torch.autograd.Function):
         def first(*tensors: Tensor) -> tuple[Tensor, ...]:
             def values(*parts: Tensor) -> Tensor:
                 initial = parts[2] if len(parts) == 3 else None
-                found: Tensor = ctx.sweep.reference(parts[0], parts[1], initial)
+                found: Tensor = ctx.prepared.reference(parts[0], parts[1], initial)
                 return found
 
             back: Any = torch.func.vjp(values, *tensors[:-1])[1]
@@ -206,9 +212,9 @@ class _RunBack(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> Any:
-        sweep, wanted, *tensors = arguments
+        prepared, wanted, *tensors = arguments
         stacked, shape = _stack(info.batch_size, in_dims[2:], tensors, share=False)
-        found = _RunBack.apply(sweep, wanted, *stacked)
+        found = _RunBack.apply(prepared, wanted, *stacked)
         empty = [part.dim() == 1 for part in found]  # not wanted
         parts = tuple(
             part if none else part.reshape(*shape, *part.shape[1:])

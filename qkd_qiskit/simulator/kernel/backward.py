@@ -2,7 +2,7 @@
 
 With outputs' gradients ``g`` (per basis state), the costate starts as ``g * state``; undoing the
 steps on state and costate, an angle's gradient is a sum over rows where its operation stood. The
-other half of the kernel, and what its names mean, is in kernels.py.
+other half of the kernel, and what its names mean, is in forward.py.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from qkd_qiskit.simulator.kernel import rotations
-from qkd_qiskit.simulator.kernel import row_ops as simd
+from qkd_qiskit.simulator.kernel import rotations, row_ops
 from qkd_qiskit.simulator.kernel.forward import (
     compiled,
     gather_rows,
@@ -81,20 +80,20 @@ def _mix_back(
         to = row * lanes
         at = target[row] * lanes if moved else to
         if not phased:
-            simd.copy_row(old_state, to, state, at)
-            simd.copy_row(old_costate, to, costate, at)
+            row_ops.copy_row(old_state, to, state, at)
+            row_ops.copy_row(old_costate, to, costate, at)
             if was_complex:
-                simd.copy_row(old_state, to + plane, state, at + plane)
-                simd.copy_row(old_costate, to + plane, costate, at + plane)
+                row_ops.copy_row(old_state, to + plane, state, at + plane)
+                row_ops.copy_row(old_costate, to + plane, costate, at + plane)
             continue
         real, imag = table[0, row] * scale, -table[1, row] * scale
-        simd.phase_gradient_row(sums, to, state, costate, at, at + plane, 1.0)
+        row_ops.phase_gradient_row(sums, to, state, costate, at, at + plane, 1.0)
         if was_complex:
-            simd.phase_row(old_state, to, to + plane, state, at, at + plane, real, imag)
-            simd.phase_row(old_costate, to, to + plane, costate, at, at + plane, real, imag)
+            row_ops.phase_row(old_state, to, to + plane, state, at, at + plane, real, imag)
+            row_ops.phase_row(old_costate, to, to + plane, costate, at, at + plane, real, imag)
         else:
-            simd.real_of_phase_row(old_state, to, state, at, at + plane, real, imag)
-            simd.real_of_phase_row(old_costate, to, costate, at, at + plane, real, imag)
+            row_ops.real_of_phase_row(old_state, to, state, at, at + plane, real, imag)
+            row_ops.real_of_phase_row(old_costate, to, costate, at, at + plane, real, imag)
 
 
 @compiled
@@ -109,11 +108,11 @@ def _costate(
         if index.size:
             at = index[row] * lanes
         else:
-            simd.combine_rows(incoming, spare, incoming, matrix, row * outputs, outputs)
+            row_ops.combine_rows(incoming, spare, incoming, matrix, row * outputs, outputs)
         place = row * lanes
-        simd.multiply_rows(costate, place, state, place, incoming, at)
+        row_ops.multiply_rows(costate, place, state, place, incoming, at)
         if is_complex:
-            simd.multiply_rows(costate, place + plane, state, place + plane, incoming, at)
+            row_ops.multiply_rows(costate, place + plane, state, place + plane, incoming, at)
 
 
 @compiled
@@ -124,7 +123,7 @@ def _product_back(product: Any, rows: Any, state: Any, costate: Any, sums: Any, 
         if slot >= 0:
             for low in range(1 << qubit):
                 high = (low | 1 << qubit) * lanes
-                simd.split_back(
+                row_ops.split_back(
                     state, costate, low * lanes, high, rows, 3 * slot * lanes, sums, slot * lanes
                 )
 
@@ -253,6 +252,6 @@ def _lane_phase_back(
     for row in range(states):
         signed = sign(mask & row)
         real, imag = row * lanes, (states + row) * lanes
-        simd.phase_gradient_row(sums, slot * lanes, state, costate, real, imag, signed)
-        simd.lane_phase_row(state, real, imag, rows, at, -signed)
-        simd.lane_phase_row(costate, real, imag, rows, at, -signed)
+        row_ops.phase_gradient_row(sums, slot * lanes, state, costate, real, imag, signed)
+        row_ops.lane_phase_row(state, real, imag, rows, at, -signed)
+        row_ops.lane_phase_row(costate, real, imag, rows, at, -signed)

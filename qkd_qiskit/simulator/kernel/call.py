@@ -12,26 +12,52 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from qkd_qiskit.simulator.kernel import backward as adjoint
-from qkd_qiskit.simulator.kernel import forward as kernels
 from qkd_qiskit.simulator.kernel.angles import Array, KernelAngles
+from qkd_qiskit.simulator.kernel.backward import backward
+from qkd_qiskit.simulator.kernel.forward import forward
 from qkd_qiskit.simulator.kernel.llvm import ROW_BYTES
 from qkd_qiskit.simulator.kernel.plan import Plan
-from qkd_qiskit.simulator.memory import empty_rows
+from qkd_qiskit.simulator.memory import empty_rows, require_memory
+from qkd_qiskit.simulator.program import Permutation, Phases
 from qkd_qiskit.simulator.threads import pool, threads_for
 
 _MAX_KEPT_BYTES = 2**24  # scratch memory that is kept for the next call
+_NOT_COUNTED = 2**22  # amplitudes of all tiles, about, that need no look at the system's memory
 _scratch = threading.local()
+
+
+def _require_memory(prepared: KernelAngles, *, members: int, batch: int, itemsize: int) -> None:
+    """Check that a call's plan, its tiles of states in every thread and what it keeps fit.
+
+    Raises:
+        CircuitError: If they do not.
+    """
+    program, size = prepared.program, prepared.readout.size
+    if (members * batch + ROW_BYTES) << program.num_qubits < _NOT_COUNTED:
+        return
+    tiles = -(-batch * itemsize // ROW_BYTES)
+    phases = 1 + sum(isinstance(each, Phases) for each in program.operations)
+    permutations = 1 + sum(isinstance(each, Permutation) for each in program.operations)
+    plan = 16 * phases + 8 * permutations + (8 * size if prepared.readout.index is None else 0)
+    tile = 8 * ROW_BYTES + (2 * itemsize + ROW_BYTES) * phases
+    threads = max(1, min(torch.get_num_threads(), max(members, tiles)))
+    require_memory(
+        program.num_qubits,
+        copies=plan + threads * tile + 2 * ROW_BYTES * members * tiles,
+        bytes_each=1,
+        what=f"a batch of {batch} states",
+    )
 
 
 @dataclass
 class Call:
-    """A sweep's angles, their cosines and sines, and given states.
+    """The angles of a call, their cosines and sines, and given states.
 
     Attributes:
-        sweep: What runs.
+        prepared: What runs.
         plan: Its plan for this kind of start.
         fields: The plan as the kernel takes it.
         shared: Shared angles ``(members, angles)``.
@@ -45,7 +71,7 @@ class Call:
         finite: Whether all output values were finite, once it ran.
     """
 
-    sweep: KernelAngles
+    prepared: KernelAngles
     plan: Plan
     fields: tuple[Any, ...]
     shared: Array
@@ -60,16 +86,20 @@ class Call:
 
     @classmethod
     def of(
-        cls, sweep: KernelAngles, inputs: Tensor, weights: Tensor, states: Tensor | None
+        cls, prepared: KernelAngles, inputs: Tensor, weights: Tensor, states: Tensor | None
     ) -> Call:
         """Return the call for tensors that all have a members dimension, or none of them."""
         kind = "ground" if states is None else "complex" if states.is_complex() else "real"
-        plan, fields = sweep.plan(kind)
         features, weight = inputs.detach().numpy(), weights.detach().numpy()
         single = weight.ndim == 1
         if single:
             features, weight = features[None], weight[None]
-        shared_map, sample_map = sweep.maps(weights.dtype)
+        members, batch = max(len(features), len(weight)), features.shape[1]
+        if states is not None and not single:
+            members = max(members, len(states))
+        _require_memory(prepared, members=members, batch=batch, itemsize=weight.itemsize)
+        plan, fields = prepared.plan(kind)
+        shared_map, sample_map = prepared.maps(weights.dtype)
         shared = np.array(shared_map.forward(features, weight, sampled=False), order="C")
         with np.errstate(invalid="ignore"):  # the kernel reports numbers that are not finite
             half = 0.5 * sample_map.forward(features, weight, sampled=True)
@@ -81,9 +111,9 @@ class Call:
             given = np.ascontiguousarray(whole.real)
             if kind == "complex":
                 given_imag = np.ascontiguousarray(whole.imag)
-        members = max(len(features), len(weight), len(given))
-        batch = features.shape[1]
-        return cls(sweep, plan, fields, shared, cosines, sines, given, given_imag, members, batch)
+        return cls(
+            prepared, plan, fields, shared, cosines, sines, given, given_imag, members, batch
+        )
 
     @property
     def lanes(self) -> int:
@@ -128,7 +158,7 @@ class Call:
 
         def work(members: tuple[int, int], tiles: tuple[int, int]) -> bool:
             tables, rows, states, _, _, outputs = self.scratch()
-            finite = kernels.forward(
+            finite = forward(
                 self.fields, self.shared, self.cosines, self.sines, self.given, self.given_imag,
                 tables, rows, states[0], states[1], outputs, values, saved, keep, members, tiles,
             )  # fmt: skip
@@ -161,7 +191,7 @@ class Call:
             whole = members == (0, self.members) and tiles == (0, self.tiles)
             own = totals if whole else [np.zeros_like(total) for total in totals]
             tables, rows, states, sums, phases, outputs = self.scratch()
-            adjoint.backward(
+            backward(
                 self.fields, self.shared, self.cosines, self.sines, tables, rows, states, sums,
                 phases, outputs, self.saved, incoming, of_states, own[0], own[1], own[2],
                 members, tiles,

@@ -18,8 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numba import njit
 
-from qkd_qiskit.simulator.kernel import rotations
-from qkd_qiskit.simulator.kernel import row_ops as simd
+from qkd_qiskit.simulator.kernel import rotations, row_ops
 from qkd_qiskit.simulator.kernel.llvm import ROW_BYTES
 from qkd_qiskit.simulator.kernel.plan import MIX, ROTATE
 
@@ -174,7 +173,7 @@ def gather_rows(samples: Any, first: int, rows: Any, at: int, lanes: int) -> Non
         flat = samples.reshape(batch * length)
         begin = length - length % lanes
         for index in range(0, begin, lanes):
-            simd.transpose(rows, at + index * lanes, lanes, flat, first * length + index, length)
+            row_ops.transpose(rows, at + index * lanes, lanes, flat, first * length + index, length)
     for index in range(begin, length):
         for lane in range(lanes):
             value = samples[first + lane, index] if first + lane < batch else 0.0
@@ -190,14 +189,14 @@ def scatter_rows(rows: Any, samples: Any, first: int, lanes: int) -> float:
         flat = samples.reshape(batch * length)
         begin = length - length % lanes
         for index in range(0, begin, lanes):
-            simd.transpose(flat, first * length + index, length, rows, index * lanes, lanes)
+            row_ops.transpose(flat, first * length + index, length, rows, index * lanes, lanes)
     for lane in range(min(lanes, batch - first)):
         for index in range(begin, length):
             samples[first + lane, index] = rows[index * lanes + lane]
     spare = length * lanes
     set_row(rows, spare, lanes, 0.0)
     for index in range(length):
-        simd.add_scaled(rows, spare, rows, index * lanes, 1.0)
+        row_ops.add_scaled(rows, spare, rows, index * lanes, 1.0)
     return row_sum(rows, spare, lanes)
 
 
@@ -208,7 +207,7 @@ def _product_state(product: Any, rows: Any, state: Any, lanes: int) -> None:
         for low in range(1 << qubit):
             high = (low | 1 << qubit) * lanes
             if product[qubit] >= 0:
-                simd.split(state, low * lanes, high, rows, 3 * product[qubit] * lanes)
+                row_ops.split(state, low * lanes, high, rows, 3 * product[qubit] * lanes)
             else:
                 set_row(state, high, lanes, 0.0)
 
@@ -258,13 +257,13 @@ def _mix(
         if phased:
             real, imag = table[0, row] * scale, table[1, row] * scale
             if was_complex:
-                simd.phase_row(into, to, to + plane, state, at, at + plane, real, imag)
+                row_ops.phase_row(into, to, to + plane, state, at, at + plane, real, imag)
             else:
-                simd.phase_row_of_real(into, to, to + plane, state, at, real, imag)
+                row_ops.phase_row_of_real(into, to, to + plane, state, at, real, imag)
         else:
-            simd.copy_row(into, to, state, at)
+            row_ops.copy_row(into, to, state, at)
             if was_complex:
-                simd.copy_row(into, to + plane, state, at + plane)
+                row_ops.copy_row(into, to + plane, state, at + plane)
 
 
 @compiled
@@ -273,7 +272,7 @@ def _lane_phase(
 ) -> None:
     for row in range(states):
         signed = direction * sign(mask & row)
-        simd.lane_phase_row(state, row * lanes, (states + row) * lanes, rows, at, signed)
+        row_ops.lane_phase_row(state, row * lanes, (states + row) * lanes, rows, at, signed)
 
 
 @compiled
@@ -363,8 +362,8 @@ def _read(
             set_row(sums, spare, lanes, 0.0)
         at = row * lanes
         if is_complex:
-            simd.add_probability(sums, to, state, at, at + plane, factor)
+            row_ops.add_probability(sums, to, state, at, at + plane, factor)
         else:
-            simd.add_square(sums, to, state, at, factor)
+            row_ops.add_square(sums, to, state, at, factor)
         if not index.size:
-            simd.spread_row(sums, sums, spare, matrix, row * outputs, outputs)
+            row_ops.spread_row(sums, sums, spare, matrix, row * outputs, outputs)
