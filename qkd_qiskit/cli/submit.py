@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shlex
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from jsonargparse import ArgumentParser, Namespace
-
+from qkd_qiskit.cli.command_parser import CommandParser
 from qkd_qiskit.cli.error_messages import fail
 from qkd_qiskit.cli.output import add_output_options, console, show_result, terminal
 from qkd_qiskit.errors import InputError
@@ -16,18 +16,18 @@ from qkd_qiskit.recipe import Mode
 
 if TYPE_CHECKING:
     from qkd_qiskit.experiments.run_folder import RunFolder
-    from qkd_qiskit.experiments.submission import Outcome, Training
+    from qkd_qiskit.experiments.submission import SubmittedRun, Training
 
 STEPS = 50
 
 
-def submit_parser() -> ArgumentParser:
-    """The options of `qkd submit`."""
-    parser = ArgumentParser(
+def submit_parser(words: Sequence[str], name: str) -> CommandParser:
+    """Return the parser of `qkd submit`."""
+    parser = CommandParser(
+        name,
         description="Evaluate the students of a finished run on a device of IBM Quantum, and add "
         "the figures to its result.json and report. What was begun goes on; what is finished is "
         "not paid twice. With --dry-run nothing is sent: it says what would be.",
-        exit_on_error=False,
     )
     parser.add_argument("run", type=str, help="run folder")
     parser.add_argument(
@@ -69,12 +69,12 @@ def submit_parser() -> ArgumentParser:
     return parser
 
 
-def collect_parser() -> ArgumentParser:
-    """The options of `qkd collect`."""
-    parser = ArgumentParser(
+def collect_parser(words: Sequence[str], name: str) -> CommandParser:
+    """Return the parser of `qkd collect`."""
+    parser = CommandParser(
+        name,
         description="Finish what `qkd submit` began and did not end: read the jobs that were sent, "
         "send those that were not, write result.json and the report.",
-        exit_on_error=False,
     )
     parser.add_argument("run", type=str, help="run folder")
     add_output_options(parser)
@@ -82,10 +82,10 @@ def collect_parser() -> ArgumentParser:
 
 
 def run_submit(options: Namespace, words: Sequence[str]) -> int:
-    """Submit, or go on; returns the exit status."""
-    from qkd_qiskit.cli.dry_run import show_budget
+    """Run `qkd submit`: begin or continue; return the exit status."""
+    from qkd_qiskit.cli.dry_run import show_dry_run
     from qkd_qiskit.experiments.run_folder import RunFolder
-    from qkd_qiskit.experiments.submission import Request, begin_training, plan_budget, submit_run
+    from qkd_qiskit.experiments.submission import Request, begin_training, plan_dry_run, submit_run
     from qkd_qiskit.report.report import write_report
     from qkd_qiskit.targets.ibm.cost_estimate import parse_rate
 
@@ -103,8 +103,8 @@ def run_submit(options: Namespace, words: Sequence[str]) -> int:
     if options.dry_run:
         rate = None if options.rate is None else parse_rate(options.rate)
         with terminal(options) as callback:
-            budget = plan_budget(folder, request, training=training, callback=callback)
-        return show_budget(budget, options, rate=rate)
+            plan = plan_dry_run(folder, request, training=training, callback=callback)
+        return show_dry_run(plan, options, rate=rate)
     if training is not None:
         with terminal(options) as callback:
             folder = begin_training(
@@ -118,16 +118,16 @@ def run_submit(options: Namespace, words: Sequence[str]) -> int:
         return _collect(folder, options)
     try:
         with terminal(options) as callback:
-            outcome = submit_run(folder, request, callback=callback)
+            submitted = submit_run(folder, request, callback=callback)
             callback.stage("report")
             write_report(folder)
     except KeyboardInterrupt:
         return _interrupted(folder.path)
-    return _show([outcome], options)
+    return _show([submitted], options)
 
 
 def run_collect(options: Namespace, words: Sequence[str]) -> int:
-    """Finish what was begun; returns the exit status."""
+    """Finish what was begun; return the exit status."""
     from qkd_qiskit.experiments.run_folder import RunFolder
 
     return _collect(RunFolder.open(options.run), options)
@@ -139,27 +139,27 @@ def _collect(folder: RunFolder, options: Namespace) -> int:
 
     try:
         with terminal(options) as callback:
-            outcomes = collect_run(folder, callback=callback)
+            submitted = collect_run(folder, callback=callback)
             callback.stage("report")
             # Always: a process may have died between the result and the report.
             write_report(folder)
     except KeyboardInterrupt:
         return _interrupted(folder.path)
-    return _show(outcomes, options)
+    return _show(submitted, options)
 
 
-def _show(outcomes: Sequence[Outcome], options: Namespace) -> int:
+def _show(submitted: Sequence[SubmittedRun], options: Namespace) -> int:
     if not options.json and not options.quiet:
-        for outcome in outcomes:
-            if outcome.already:
-                name = outcome.submission.name
+        for run in submitted:
+            if run.already:
+                name = run.submission.name
                 text = f"{name} is finished: nothing was sent (to measure it again: --again)"
                 console().print(text, markup=False, highlight=False, soft_wrap=True)
-    return show_result(outcomes[-1].folder, outcomes[-1].result, options)
+    return show_result(submitted[-1].folder, submitted[-1].result, options)
 
 
 def _interrupted(path: Path) -> int:
-    """Say what is still running, and how to go on."""
+    """Print what is still running and how to continue; return the exit status."""
     from qkd_qiskit.experiments.submission.device import running_jobs
 
     jobs = running_jobs(path)
@@ -169,12 +169,12 @@ def _interrupted(path: Path) -> int:
 
 
 def _training(options: Namespace) -> Training | None:
-    """How to train, or None where it is not asked for."""
+    """Return how to train, or None without --train."""
     from qkd_qiskit.experiments.submission import Training
 
     words = ("steps", "batch_size", "lr", "shifted_weights", "from_scratch", "evaluate", "out")
     if options.train is None:
-        given = [word for word in words if options[word]]
+        given = [word for word in words if getattr(options, word)]
         if given:
             flag = given[0].replace("_", "-")
             raise InputError(

@@ -11,7 +11,7 @@ import functools
 import hashlib
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -67,6 +67,7 @@ class Data:
         pool: Training images without the validation images, in data-set order.
         validation: Images that choose epochs and settings.
         test: Images that are used once, at the end.
+        spec: What they were loaded with: how many of the pool a student trains on.
         scaling: What has been done to the features of all three, to be done to others as well; None
             = nothing.
     """
@@ -77,6 +78,7 @@ class Data:
     pool: Split
     validation: Split
     test: Split
+    spec: DataSpec | None = None
     scaling: Scaling | None = None
 
     @property
@@ -251,7 +253,7 @@ def load_data(spec: DataSpec, *, seed: int = 0) -> Data:
             )
         classes = tuple(known.index(label) for label in spec.classes)
     with torch.inference_mode(mode=False):  # whose tensors could not be trained on later
-        return _split(
+        data = _split(
             source,
             classes,
             name=spec.title,
@@ -260,6 +262,7 @@ def load_data(spec: DataSpec, *, seed: int = 0) -> Data:
             test_per_class=spec.test_per_class,
             seed=seed,
         )
+    return replace(data, spec=spec)
 
 
 def _read(spec: DataSpec, *, seed: int) -> Source:
@@ -335,7 +338,7 @@ def _split(
         train, validation, test = (
             Split(scaling(part.images), part.labels) for part in (train, validation, test)
         )
-    return Data(name, len(class_names), class_names, train, validation, test, scaling)
+    return Data(name, len(class_names), class_names, train, validation, test, scaling=scaling)
 
 
 def _require_one_of(key: str, given: object, accepted: tuple[object, ...]) -> None:
