@@ -42,7 +42,6 @@ from qkd_qiskit.simulator.readout import (
 )
 from qkd_qiskit.simulator.run import evaluate
 
-
 _SMALL_BATCH = 8  # samples that fill one tile of the kernel in float64, and half of one in float32
 
 
