@@ -80,6 +80,7 @@ DATA = {
     "draw": ({"train_per_class": 5}, {"draw": "first"}),
     "validation_fraction": ({}, {"validation_fraction": 0.5}),
     "test_per_class": ({}, {"test_per_class": 3}),
+    "scale": ({}, {"scale": "standard"}),
     "points": (GENERATED, {"points": 90}),
     "features": (GENERATED, {"features": 9}),
     "informative": (GENERATED, {"informative": 5}),
@@ -103,6 +104,7 @@ def test_data(field, files):
 TEACHER = {
     "kind": ({}, {"kind": "mlp"}),
     "module": ({"kind": "module", "module": "a:b"}, {"module": "c:d"}),
+    "outputs": ({}, {"outputs": "logits"}),
     "checkpoint": ({}, {"checkpoint": "nowhere.safetensors"}),
     "epochs": ({}, {"epochs": 3}),
     "batch_size": ({}, {"batch_size": 7}),

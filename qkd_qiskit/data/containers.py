@@ -78,8 +78,10 @@ def _read_dataset(given: Any, *, what: str) -> tuple[Array, Array]:
     images, labels = [], []
     try:
         for pixels, classes in _batches(given):
-            images.append(as_array(pixels, what=what))
-            labels.append(np.atleast_1d(as_array(classes, what="labels")))
+            image, label = as_array(pixels, what=what), as_array(classes, what="labels")
+            single = label.ndim == 0  # a loader with batch_size None gives items, or whole batches
+            images.append(image[None] if single else image)
+            labels.append(label[None] if single else label)
         if not images:
             raise DataError(f"the {type(given).__name__} of {what} is empty; {_PAIRS}")
         return np.concatenate(images), np.concatenate(labels)

@@ -55,7 +55,7 @@ def plain_images(
     if values.ndim == 3:
         return values[:, None]
     if channels == "last" or (channels is None and _channels_are_last(values.shape[1:])):
-        if channels is None:
+        if channels is None and what == "images":  # once, not for each split
             logger.warning(
                 "%s of shape %s are taken as (N, height, width, channels); where the channels are "
                 "first, give Data.from_arrays(..., channels='first')",

@@ -201,6 +201,7 @@ def _text_or_numbers(labels: Array) -> Array:
 
 
 def _require_whole(labels: Array) -> None:
+    labels = labels.astype(np.float64)
     finite = np.isfinite(labels)
     if not finite.all():
         raise DataError(
@@ -209,8 +210,7 @@ def _require_whole(labels: Array) -> None:
     whole = (labels == np.floor(labels)) & (np.abs(labels) < _LARGEST_EXACT)
     if not whole.all():
         raise DataError(
-            f"labels are of type {labels.dtype} and hold {labels[np.argmin(whole)]}, which is no "
-            f"whole number below 2**53; {_GIVE}"
+            f"labels hold {labels[np.argmin(whole)]}, which is no whole number below 2**53; {_GIVE}"
         )
 
 

@@ -174,8 +174,8 @@ def _read_idx(archive: Path, *, md5: str) -> npt.NDArray[np.uint8]:
     axes = 3 if "images" in path.name else 1
     header = 4 + 4 * axes
     if len(content) < header or content[:4] != bytes((0, 0, 8, axes)):
-        found = content[:4].hex() or "nothing"
-        raise _damaged(path, f"it starts with {found}, not 000008{axes:02x}")
+        start = content[:4].hex() or "nothing"
+        raise _damaged(path, f"it starts with {start}, not 000008{axes:02x}")
     shape = tuple(int(length) for length in np.frombuffer(content, ">u4", axes, offset=4))
     if axes == 3 and shape[1:] != (28, 28):
         raise _damaged(path, f"its images are {shape[1]}x{shape[2]}, not 28x28")

@@ -189,7 +189,8 @@ class Data:
                 0 .. num_classes - 1 become these in sorted order, and name the classes.
             test: Test images and labels, as the first argument; default: a stratified third of the
                 images.
-            validation: Validation images and labels; default: held out of the training images.
+            validation: Validation images and labels, as the first argument; default: held out of
+                the training images.
             class_names: Names, one per class; default: the labels.
             channels: first or last; default: found from the shape.
             scale: none, standard or minmax; see `qkd_qiskit.data.scaling`.
@@ -312,6 +313,11 @@ def _split(
         order = generator(seed, "validation split")
         train, validation = _hold_out(
             train, validation_fraction, class_names=class_names, order=order
+        )
+    elif validation_fraction != DataSpec.validation_fraction:
+        raise DataError(
+            f"validation_fraction is {validation_fraction}, but the data has validation images of "
+            f"its own; leave it at {DataSpec.validation_fraction}, which is not used"
         )
     else:
         validation = _select(source.validation, classes)

@@ -79,7 +79,7 @@ def generate(generator: Generator, *, points: int, seed: int = 0) -> Source:
 
 
 def image_size(features: int) -> tuple[int, int]:
-    """Height and width that features are kept in: a square where they fill one, else a row."""
+    """Return height and width for features: a square where they fill one, else a row."""
     side = math.isqrt(features)
     return (side, side) if side * side == features else (1, features)
 
@@ -113,7 +113,9 @@ def best_accuracy(generator: Generator, *, seed: int = 0, points: int = 20_000) 
     random = np.random.default_rng(derive_seed(seed, "generated", generator.name, "best"))
     labels = np.arange(points) % generator.num_classes
     chosen = random.integers(0, [len(corners[label]) for label in labels])
-    centres = np.stack([corners[label][one] for label, one in zip(labels, chosen, strict=True)])
+    centres = np.stack(
+        [corners[label][corner] for label, corner in zip(labels, chosen, strict=True)]
+    )
     latent = centres + generator.noise * random.standard_normal(centres.shape)
     likelihoods = [
         np.exp(latent @ group.T / generator.noise**2).mean(axis=1) for group in corners

@@ -23,9 +23,9 @@ ADAPTER = "adapter."
 def make_adapter(
     student_shape: Sequence[int], teacher_shape: Sequence[int], *, seed: int
 ) -> dict[str, Tensor]:
-    """First parameters of the adapter between features of these shapes, by name.
+    """Return the first parameters of the adapter between features of these shapes, by name.
 
-    Empty where the shapes agree, so that none is needed.
+    None are needed where the shapes agree.
 
     Args:
         student_shape: `(channels, ...)` of the student's features.
@@ -53,7 +53,7 @@ def make_adapter(
 
 
 def adapt(parameters: Mapping[str, Tensor], features: Tensor) -> Tensor:
-    """Student's features `(batch, channels, ...)` in the teacher's channels."""
+    """Return the student's features `(batch, channels, ...)` in the teacher's channels."""
     weight = parameters.get(f"{ADAPTER}weight")
     if weight is None:
         return features
@@ -63,5 +63,5 @@ def adapt(parameters: Mapping[str, Tensor], features: Tensor) -> Tensor:
 
 
 def of_student(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The parameters that are the student's own."""
+    """Return the parameters that are the student's own."""
     return {name: value for name, value in parameters.items() if not name.startswith(ADAPTER)}

@@ -1,4 +1,4 @@
-"""Which outcomes stand for which class: learned bins, and what a circuit's outcomes say of them.
+"""Which outcomes stand for which class: learned bins, and how a circuit's outcomes fill them.
 
 A class-bin student sums the probabilities of 2^n outcomes into C bins, each outcome in one bin
 (Piperno, "Quantum knowledge distillation"). All bins here have the sizes of the contiguous ones,
@@ -72,10 +72,10 @@ def assign_outcomes(
     rows = np.arange(len(labels))
 
     def assigned(worth: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-        """The best bins where `worth` is (classes, outcomes)."""
-        order, places = linear_sum_assignment(worth[slots], maximize=True)
+        """Return the best bins where `worth` is (classes, outcomes)."""
+        slot, outcome = linear_sum_assignment(worth[slots], maximize=True)
         bins = np.empty(outcomes, dtype=np.int64)
-        bins[places] = slots[order]
+        bins[outcome] = slots[slot]
         return bins
 
     def label_probabilities(bins: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
@@ -84,45 +84,45 @@ def assign_outcomes(
 
     counts = np.maximum(truth.sum(axis=0), 1)
     bins = assigned((truth / counts).T @ probabilities)
-    found = label_probabilities(bins)
+    likely = label_probabilities(bins)
     for _ in range(_MOST_ROUNDS):
-        candidate = assigned(truth.T @ (probabilities / found[:, None]))
-        likely = label_probabilities(candidate)
-        if np.log(likely).mean() <= np.log(found).mean():
+        candidate = assigned(truth.T @ (probabilities / likely[:, None]))
+        candidate_likely = label_probabilities(candidate)
+        if np.log(candidate_likely).mean() <= np.log(likely).mean():
             break
-        bins, found = candidate, likely
+        bins, likely = candidate, candidate_likely
     return bins
 
 
 def bins_of(student: QuantumStudent) -> list[int]:
-    """The class of each outcome of a student with a class-bin read-out."""
+    """Return the class of each outcome of a student with a class-bin read-out."""
     classes: list[int] = student.readout_matrix.argmax(dim=1).tolist()
     return classes
 
 
 @torch.no_grad()
 def outcome_probabilities(student: QuantumStudent, images: Tensor) -> Tensor:
-    """Exact outcome probabilities `(images, 2^n)` of a student's circuit, little-endian."""
+    """Return exact outcome probabilities `(images, 2^n)` of a student's circuit, little-endian."""
     network = make_qnn(student.parts, readout="probabilities", num_classes=student.num_classes)
     connector = CompiledConnector(
         network,
         initial_weights=student.weights.detach().numpy(),
         preparation=student.parts.preparation,
     )
-    given = student.circuit_inputs(student.reduce(student.features(images)))
-    states = given.get("states")
-    return connector(given["inputs"]) if states is None else connector.from_states(states)
+    inputs = student.circuit_inputs(student.reduce(student.features(images)))
+    states = inputs.get("states")
+    return connector(inputs["inputs"]) if states is None else connector.from_states(states)
 
 
 def class_distributions(student: QuantumStudent, split: Split) -> Tensor:
-    """Mean outcome probabilities `(classes, 2^n)` of the images of each class."""
+    """Return mean outcome probabilities `(classes, 2^n)` of the images of each class."""
     probabilities = outcome_probabilities(student, split.images).double()
     members = torch.eye(student.num_classes, dtype=torch.float64)[split.labels]
     return (members / members.sum(dim=0).clamp_min(1)).T @ probabilities
 
 
 def has_class_bins(student: Student) -> bool:
-    """Whether a student's outcomes are summed into bins, and few enough to be shown one by one."""
+    """Return whether a student sums its outcomes into bins, few enough to be shown singly."""
     if not isinstance(student, QuantumStudent) or student.spec.readout not in CLASS_BINS:
         return False
     return student.head is None and student.qubits <= MOST_QUBITS_SHOWN

@@ -1,6 +1,8 @@
-"""The twins without a circuit, which say whether the circuit is needed."""
+"""The twins without a circuit, which show whether the circuit is needed."""
 
 from __future__ import annotations
+
+import math
 
 from torch import Tensor, nn
 
@@ -27,6 +29,8 @@ class ClassicalStudent(Student):
         matched: int,
     ) -> None:
         super().__init__(spec, image_shape=image_shape, num_classes=num_classes)
+        if spec.reduction == "none":  # what pads a circuit's amplitudes would be dead weights here
+            num_features = min(num_features, math.prod(image_shape))
 
         def layers(width: int) -> tuple[nn.Sequential, nn.Sequential]:
             trained = spec.reduction in TRAINED
@@ -45,6 +49,6 @@ class ClassicalStudent(Student):
         self.reduction, self.network = layers(width)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Logits `(batch, num_classes)` of images or prepared features."""
+        """Return logits `(batch, num_classes)` of images or prepared features."""
         logits: Tensor = self.network(self.reduce(inputs))
         return logits

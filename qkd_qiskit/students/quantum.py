@@ -51,7 +51,10 @@ class QuantumStudent(Student):
         super().__init__(spec, image_shape=image_shape, num_classes=num_classes)
         self.parts = parts
         self.reduction = make_reduction(
-            spec.reduction, image_shape=image_shape, num_features=num_features(parts)
+            spec.reduction,
+            image_shape=image_shape,
+            num_features=num_features(parts),
+            pad=parts.encoding is not None and parts.encoding.prepares_state,
         )
         self.qnn = make_qnn(parts, readout=spec.readout, num_classes=num_classes)
         _shrink(self.reduction, parts)
@@ -80,44 +83,44 @@ class QuantumStudent(Student):
 
     @property
     def circuit(self) -> QuantumCircuit:
-        """The circuit without measurements, parameters x_000... (inputs) and w_000... (weights)."""
+        """Return the unmeasured circuit, parameters x_000... (inputs) and w_000... (weights)."""
         return self.parts.circuit
 
     @property
     def qubits(self) -> int:
-        """Width of the circuit."""
+        """Return the width of the circuit."""
         return int(self.circuit.num_qubits)
 
     @property
     def weights(self) -> Tensor:
-        """Circuit weights `(weights,)` in radians, in the order of their names."""
+        """Return the circuit weights `(weights,)` in radians, in the order of their names."""
         weights: Tensor = self.connector.weight
         return weights
 
     @property
     def sharpness(self) -> float:
-        """Gamma in logits = gamma log p, for a class-bin read-out without a head."""
+        """Return gamma in logits = gamma log p, for a class-bin read-out without a head."""
         return float(self.log_sharpness.detach().exp())
 
     @property
     def only_circuit_is_trained(self) -> bool:
-        """Whether the circuit weights are all that is trained, on exact outcomes."""
+        """Return whether the circuit weights are all that is trained, on exact outcomes."""
         plain = self.head is None and self.spec.sharpness != "learned" and self.executor is None
         shared = self.spec.readout != "learned"
         return plain and shared and self.spec.reduction not in TRAINED
 
     @property
     def input_names(self) -> list[str]:
-        """Names of the circuit's input parameters, in the order of `encode`'s columns."""
+        """Return the names of the circuit's inputs, in the order of `encode`'s columns."""
         return [parameter.name for parameter in self.parts.input_params]
 
     @property
     def weight_names(self) -> list[str]:
-        """Names of the circuit's weights, in the order of `weights`."""
+        """Return the names of the circuit's weights, in the order of `weights`."""
         return [parameter.name for parameter in self.parts.weight_params]
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Logits `(batch, num_classes)` of images or prepared features."""
+        """Return logits `(batch, num_classes)` of images or prepared features."""
         features, encoding = self.reduce(inputs), self.parts.encoding
         if self.executor is not None:
             return self.decode(self.executor(self._input_values(features), self.weights))
@@ -128,14 +131,14 @@ class QuantumStudent(Student):
         return self.decode(outputs) if self.spec.readout == "learned" else self._logits(outputs)
 
     def circuit_inputs(self, features: Tensor) -> dict[str, Tensor]:
-        """Prepared features as the engine takes them: `states` to start from, or `inputs`."""
+        """Return features as the engine takes them: `states` to start from, or `inputs`."""
         encoding = self.parts.encoding
         if encoding is not None and encoding.prepares_state:
             return {"states": encoding.amplitudes(features)}
         return {"inputs": self._input_values(features)}
 
     def features(self, images: Tensor) -> Tensor:
-        """As `Student.features`; features that cannot be encoded are refused here.
+        """Return `Student.features`; features that cannot be encoded are refused here.
 
         Raises:
             CircuitError: An amplitude-encoded image is zero everywhere.
@@ -146,11 +149,11 @@ class QuantumStudent(Student):
         return features
 
     def encode(self, inputs: Tensor) -> Tensor:
-        """Values of the circuit's input parameters `(batch, inputs)` in radians."""
+        """Return values of the circuit's input parameters `(batch, inputs)` in radians."""
         return self._input_values(self.reduce(inputs))
 
     def decode(self, probabilities: Tensor) -> Tensor:
-        """Logits of outcome probabilities `(batch, 2^n)`, outcomes little-endian (qubit 0 lowest).
+        """Return logits of outcome probabilities `(batch, 2^n)`, little-endian (qubit 0 lowest).
 
         This is all that follows a measurement: `student(x)` equals `student.decode(p)` where p are
         the exact probabilities of `student.circuit` at `student.encode(x)` and `student.weights`.

@@ -44,16 +44,16 @@ class QuanvolutionalStudent(Student):
         self.classifier: nn.Module = network.get_submodule("classifier")
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Logits `(batch, num_classes)` of images."""
+        """Return logits `(batch, num_classes)` of images."""
         logits: Tensor = self.classifier(self.filters(inputs).flatten(1))
         return logits
 
     def as_module(self) -> nn.Sequential:
-        """The same network as a plain `torch.nn.Sequential`: filters, flatten, classifier."""
+        """Return the network as a plain `torch.nn.Sequential`: filters, flatten, classifier."""
         parts = OrderedDict(filters=self.filters, flatten=nn.Flatten(), classifier=self.classifier)
         return nn.Sequential(parts)
 
     @property
     def circuit(self) -> QuantumCircuit | None:
-        """A filter's circuit, or None for a convolution."""
+        """Return a filter's circuit, or None for a convolution."""
         return self.filters.circuit if isinstance(self.filters, Quanvolution) else None

@@ -3,10 +3,10 @@
 ==========  ========  ==============================================================
 reduction   trained   features of an image `(channels, height, width)`
 ==========  ========  ==============================================================
-none        no        the pixels
-crop        no        the centre, as square as the number of features allows
-avg_pool    no        averages over as many regions
-max_pool    no        maxima over as many regions
+none        no        the pixels; zeros after them where amplitudes are more
+crop        no        the centre, as square as the number of features allows, of channel 0
+avg_pool    no        averages over as many regions of channel 0
+max_pool    no        maxima over as many regions of channel 0
 pca         no        principal components, scaled to [0, 1] on the training pool
 linear      yes       one linear layer
 cnn         yes       two convolutions with ReLU and max pooling, then a linear layer
@@ -18,6 +18,8 @@ image, so features around zero would lose their sign.
 
 from __future__ import annotations
 
+import functools
+import logging
 import math
 
 import torch
@@ -25,7 +27,10 @@ from torch import Tensor, nn
 
 from qkd_qiskit.errors import CircuitError
 
+logger = logging.getLogger(__name__)
+
 TRAINED = ("linear", "cnn")
+_warn_once = functools.cache(logger.warning)
 _SMALLEST_SPAN = 1e-6  # of the widest component
 _NEARLY_BLACK = 1e-3
 
@@ -45,7 +50,7 @@ class CenterCrop(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Features `(batch, height * width)` of images `(batch, channels, rows, columns)`."""
+        """Return `(batch, height * width)` of images `(batch, channels, rows, columns)`."""
         cropped = images[:, 0, self.rows, self.columns].flatten(1)
         black = cropped.abs().amax(dim=1, keepdim=True) == 0
         return torch.where(black, torch.full_like(cropped, _NEARLY_BLACK), cropped)
@@ -92,11 +97,11 @@ class PrincipalComponents(nn.Module):
 
     @property
     def fitted(self) -> bool:
-        """Whether `fit` has been called, or fitted buffers have been loaded."""
+        """Return whether `fit` has been called, or fitted buffers have been loaded."""
         return bool(self.components.any())
 
     def forward(self, images: Tensor) -> Tensor:
-        """Features `(batch, num_features)` in [0, 1] of images `(batch, ...)`.
+        """Return features `(batch, num_features)` in [0, 1] of images `(batch, ...)`.
 
         Raises:
             CircuitError: `fit` has not been called.
@@ -111,9 +116,16 @@ class PrincipalComponents(nn.Module):
 
 
 def make_reduction(
-    name: str, *, image_shape: tuple[int, int, int], num_features: int
+    name: str, *, image_shape: tuple[int, int, int], num_features: int, pad: bool = False
 ) -> nn.Sequential:
-    """The module from images `(batch, channels, height, width)` to `(batch, num_features)`.
+    """Return the module from images `(batch, channels, height, width)` to features.
+
+    Args:
+        name: Which reduction.
+        image_shape: (channels, height, width).
+        num_features: Features that it gives, `(batch, num_features)`.
+        pad: Whether `none` may fill missing features with zeros, which is logged: to amplitudes
+            they are outcomes of probability 0.
 
     Raises:
         CircuitError: The reduction is unknown, or cannot give that many features.
@@ -129,6 +141,11 @@ def make_reduction(
         body += [nn.Conv2d(8, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()]
         return nn.Sequential(*body, nn.Linear(16 * (height // 4) * (width // 4), num_features))
     if name == "none":
+        if pad and pixels < num_features:
+            _warn_once(
+                f"reduction none: {pixels} features fill {num_features} amplitudes, the rest are 0"
+            )
+            return nn.Sequential(nn.Flatten(), nn.ConstantPad1d((0, num_features - pixels), 0.0))
         if pixels != num_features:
             raise CircuitError(
                 f"reduction none: the image has {pixels} features and this encoding takes "

@@ -64,11 +64,11 @@ def _check_classes(tensors: Tensors, expected: Tensors, *, source: str, num_clas
     last = matrices[-1] if matrices else None
     if last is None or expected[last].shape[0] != num_classes or tensors[last].ndim != 2:
         return
-    found = tensors[last].shape[0]
-    if found != num_classes:
+    outputs = tensors[last].shape[0]
+    if outputs != num_classes:
         raise TeacherError(
-            f"{source} gives {found} outputs for {num_classes} classes; give a teacher trained "
-            f"on these classes, or a data.classes with {found}"
+            f"{source} gives {outputs} outputs for {num_classes} classes; give a teacher trained "
+            f"on these classes, or a data.classes with {outputs}"
         )
 
 

@@ -1,4 +1,4 @@
-"""How far a long training is, on disk every few minutes: a killed one goes on from there."""
+"""Resumes a long training: its state is on disk every few minutes, and a killed one goes on."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 _STEP, _LOSS, _RANDOM = "progress/step", "progress/loss_sum", "progress/random"
 
 
-class Progress:
+class ResumableTraining:
     """Weights, optimizer, random numbers and position of a training.
 
     A training that went on ends with the same bits as one that was never stopped. One that takes
@@ -34,7 +34,7 @@ class Progress:
         self.saved = time.monotonic()
 
     def resume(self) -> tuple[int, float]:
-        """Steps done and the sum of the epoch's losses; torch's random state is put back too.
+        """Return the steps done and the epoch's sum of losses; put torch's random state back.
 
         A file that is damaged or of another training costs a warning and a new start.
         """

@@ -23,7 +23,7 @@ from qkd_qiskit.teachers.own_module import (
     user_code,
     without_gradient,
 )
-from qkd_qiskit.teachers.resume import Progress
+from qkd_qiskit.teachers.resume import ResumableTraining
 
 OnEpoch = Callable[[int, int, float, float], None]
 
@@ -75,10 +75,10 @@ def train_teacher(
     # Batches of nearly one size: a last batch of one image would break batch normalisation.
     batches = math.ceil(len(split) / spec.batch_size)
     steps = batches * spec.epochs
-    progress = Progress(checkpoint, module, optimizer=optimizer)
+    resumable = ResumableTraining(checkpoint, module, optimizer=optimizer)
     require_gradients(module)
     with torch.inference_mode(mode=False), seeded(derive_seed(seed, "teacher", "dropout")):
-        step, loss_sum = progress.resume()
+        step, loss_sum = resumable.resume()
         for epoch in range(1, spec.epochs + 1):
             parts = torch.randperm(len(split), generator=order).tensor_split(batches)
             done = step - (epoch - 1) * batches
@@ -98,7 +98,7 @@ def train_teacher(
                     torch.autograd.backward(loss)
                 optimizer.step()
                 loss_sum += loss.item() * len(batch)
-                progress.after_step(step, loss_sum=loss_sum)
+                resumable.after_step(step, loss_sum=loss_sum)
             if not math.isfinite(loss_sum):
                 raise TeacherError(
                     f"the teacher's training diverged in epoch {epoch} of {spec.epochs} (the loss "
@@ -107,7 +107,7 @@ def train_teacher(
             if on_epoch is not None:
                 accuracy = _accuracy(module, data.validation, num_classes=data.num_classes)
                 on_epoch(epoch, spec.epochs, loss_sum / len(split), accuracy)
-    progress.finish()
+    resumable.finish()
     freeze(module)
 
 

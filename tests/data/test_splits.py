@@ -203,7 +203,7 @@ class TestFromArrays:
             (lambda x, y: (x, y[:-1]), r"labels have shape \(89,\) for 90 images"),
             (
                 lambda x, y: (x, y + 0.5),
-                "labels are of type float64 and hold 0.5, which is no whole",
+                "labels hold 1.5, which is no whole",
             ),
             (lambda x, y: (x, y - 1), "labels of the images run from -1 to 1"),
             (lambda x, y: (x, y * 0), "hold 1 classes up to 0"),

@@ -43,6 +43,15 @@ def test_the_full_size_twin_has_the_units_it_is_given(tmp_path):
     assert torch.equal(load_student(tmp_path)(images), student(images))
 
 
+def test_a_twin_of_padded_amplitudes_takes_the_features_alone(tmp_path):
+    changes = {"encoding": "amplitude", "qubits": 7, "reduction": "none", "full_width": 5}
+    twin = make_student(spec_of("slides_c2q_quantum", kind="classical_full", **changes), **SHAPE)
+    assert twin.num_parameters == 64 * 5 + 5 + 5 * 3 + 3
+    twin.save(tmp_path)
+    images = torch.rand(5, 1, 8, 8)
+    assert torch.equal(load_student(tmp_path)(images), twin(images))
+
+
 def test_a_hidden_layer_in_the_head_takes_gradients_and_survives_saving(tmp_path):
     student = make_student(spec_of("slides_c2q_hybrid"), **SHAPE)
     images = torch.rand(5, 1, 8, 8)

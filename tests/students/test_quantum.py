@@ -42,6 +42,7 @@ SPECS = {
     "pca": spec(reduction="pca"),
     "cnn": spec(reduction="cnn"),
     "quantum_amplitude": spec("quantum", encoding="amplitude", reduction="none", qubits=4),
+    "quantum_padded": spec("quantum", encoding="amplitude", reduction="none", qubits=5),
     "quantum_crop": spec("quantum", encoding="amplitude", reduction="crop"),
     "quantum_angle": spec("quantum", sharpness=1.0),
     "quantum_modulo": spec("quantum", readout="modulo", reduction="max_pool"),

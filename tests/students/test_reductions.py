@@ -69,6 +69,16 @@ def test_pca_asks_for_images():
         module.fit(ramp())
 
 
+def test_missing_features_are_zeros_where_that_is_allowed():
+    images = ramp()
+    padded = make_reduction("none", image_shape=(1, 4, 4), num_features=32, pad=True)(images)
+    assert torch.equal(padded[:, :16], images.flatten(1))
+    assert not padded[:, 16:].any()
+    for features, pad in ((32, False), (8, True)):
+        with pytest.raises(CircuitError, match=f"16 features and this encoding takes {features}"):
+            make_reduction("none", image_shape=(1, 4, 4), num_features=features, pad=pad)
+
+
 @pytest.mark.parametrize(
     ("name", "shape", "features", "message"),
     [

@@ -17,7 +17,7 @@ from qkd_qiskit.storage import load_tensors, save_tensors, tensor_digest
 from qkd_qiskit.teachers import teacher as teachers
 from qkd_qiskit.teachers.architectures import build_teacher
 from qkd_qiskit.teachers.checkpoints import load_weights
-from qkd_qiskit.teachers.resume import Progress
+from qkd_qiskit.teachers.resume import ResumableTraining
 from qkd_qiskit.teachers.teacher import Teacher, make_teacher, save_teacher
 from qkd_qiskit.teachers.training import train_teacher
 
@@ -180,7 +180,7 @@ def test_a_killed_training_goes_on_to_the_same_bits(blobs, monkeypatch, tmp_path
     expected = train(lambda epoch, epochs, loss, accuracy: losses.append(loss))
     assert not (tmp_path / "unfinished").exists()
 
-    monkeypatch.setattr(Progress, "seconds_between", 0.0)
+    monkeypatch.setattr(ResumableTraining, "seconds_between", 0.0)
     steps = []
 
     class Killed(torch.optim.AdamW):
