@@ -202,8 +202,8 @@ def _conform(kind: Any, value: Any, *, text: bool) -> Any:
         return _conform_to_any(arguments, value, text=text)
     if origin is tuple:
         if text and isinstance(value, str) and value:
-            items = value.removeprefix("[").removesuffix("]").split(",")
-            value = [item.strip().strip("'\"") for item in items if item.strip()]
+            items = value.removeprefix("[").removesuffix("]").rstrip().removesuffix(",").split(",")
+            value = [item.strip().strip("'\"") for item in items]
         if isinstance(value, Sequence) and not isinstance(value, str | bytes):
             try:
                 return tuple(_conform(arguments[0], item, text=text) for item in value)
