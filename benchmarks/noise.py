@@ -50,7 +50,7 @@ from qkd_qiskit.storage import write_text
 from qkd_qiskit.students.base import Student
 from qkd_qiskit.students.factory import make_student
 from qkd_qiskit.targets import Target
-from qkd_qiskit.targets.gradients import noisy_executor
+from qkd_qiskit.targets.gradients import NoisyExecutor
 from qkd_qiskit.teachers.teacher import Teacher, make_teacher
 
 RESULTS = Path(__file__).parent / "results"
@@ -258,7 +258,7 @@ def _target(device: str) -> Target:
 def _outcomes(student: Student, where: str) -> Any:
     if where == CLEAN:
         return None
-    return noisy_executor(_target(where).compile(student.circuit))
+    return NoisyExecutor(_target(where).compile(student.circuit))
 
 
 def _student(room: Room, *, seed: int) -> Student:

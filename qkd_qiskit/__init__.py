@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from qkd_qiskit.circuits.quanvolution import Quanvolution
     from qkd_qiskit.data import Data, Split, load_data
     from qkd_qiskit.distillation import distill
+    from qkd_qiskit.distillation.classifier import DistilledClassifier
     from qkd_qiskit.errors import QKDError
     from qkd_qiskit.experiments import Evaluation, evaluate, subset
     from qkd_qiskit.recipe import DataSpec, DistillSpec, Recipe, StudentSpec, TeacherSpec
@@ -17,13 +18,14 @@ if TYPE_CHECKING:
     from qkd_qiskit.simulator import CompiledConnector
     from qkd_qiskit.students import Student, load_student, make_student
     from qkd_qiskit.targets import Target
-    from qkd_qiskit.teachers import Teacher, make_teacher
+    from qkd_qiskit.teachers import Teacher, as_teacher, make_teacher
 
 _HOMES = {
     "CompiledConnector": "simulator",
     "Data": "data",
     "DataSpec": "recipe",
     "DistillSpec": "recipe",
+    "DistilledClassifier": "distillation.classifier",
     "Evaluation": "experiments",
     "QKDError": "errors",
     "Quanvolution": "circuits.quanvolution",
@@ -34,6 +36,7 @@ _HOMES = {
     "Target": "targets",
     "Teacher": "teachers",
     "TeacherSpec": "recipe",
+    "as_teacher": "teachers",
     "distill": "distillation",
     "evaluate": "experiments",
     "load_data": "data",
@@ -49,6 +52,7 @@ __all__ = [
     "Data",
     "DataSpec",
     "DistillSpec",
+    "DistilledClassifier",
     "Evaluation",
     "QKDError",
     "Quanvolution",
@@ -59,6 +63,7 @@ __all__ = [
     "Target",
     "Teacher",
     "TeacherSpec",
+    "as_teacher",
     "distill",
     "evaluate",
     "load_data",

@@ -99,7 +99,7 @@ class Quanvolution(nn.Module):
         self.outputs: Outputs = outputs
         self.qnn = _network(self.parts, outputs=outputs)
         shape = (filters, len(self.parts.weight_params))
-        connector = CompiledConnector(self.qnn, torch.zeros(shape[1]))
+        connector = CompiledConnector(self.qnn, torch.zeros(shape[1]), small_in_double=False)
         if not connector.compiled:
             raise CircuitError("the filter's circuit cannot be compiled; use unitary gates only")
         # Not a submodule: its own weights are no parameters of this layer.
@@ -132,7 +132,9 @@ class Quanvolution(nn.Module):
     def connector(self, number: int) -> CompiledConnector:
         """A filter as a connector of its own: inputs `(patches, pixels)` are angles."""
         weights = self.weight[number].detach()
-        connector: CompiledConnector = CompiledConnector(self.qnn, weights).to(weights)
+        connector: CompiledConnector = CompiledConnector(
+            self.qnn, weights, small_in_double=False
+        ).to(weights)
         return connector
 
     def map_shape(self, images: Tensor) -> tuple[int, int]:

@@ -11,6 +11,7 @@ from qiskit.circuit import Parameter
 
 from qkd_qiskit.circuits.ansatze import make_ansatz
 from qkd_qiskit.circuits.encodings import Encoding, make_encoding
+from qkd_qiskit.circuits.standard_gates import refuse_classical, to_standard_gates
 from qkd_qiskit.errors import CircuitError
 
 _ELEMENT = re.compile(r"_?(x|w|θ)[\[_](\d{1,6})[\]_]")  # x[3], which OpenQASM 3 writes _x_3_
@@ -75,14 +76,24 @@ def build_circuit(*, qubits: int, encoding: str, ansatz: str, layers: int) -> St
     )
 
 
-def adopt_circuit(circuit: QuantumCircuit, *, source: str = "circuit") -> StudentCircuit:
-    """Return your own circuit as a student's: parameters sorted, measurements at its end removed.
+def adopt_circuit(
+    circuit: QuantumCircuit,
+    *,
+    source: str = "circuit",
+    input_params: Iterable[Parameter | str] | None = None,
+    weight_params: Iterable[Parameter | str] | None = None,
+) -> StudentCircuit:
+    """Return your own circuit as a student's: in standard gates, without its final measurements.
 
     Args:
         circuit: Parameters named x_000, x_001, ... (at least one) and w_000, w_001, ...; those of
             vectors, x[0], x[1], ... and w[0], ... or θ[0], ... as Qiskit's own circuits have them,
             get these names.
         source: What error messages call the circuit, for example its file name.
+        input_params: The inputs in the order of the features, under any names (or a
+            ParameterVector).
+        weight_params: The weights in their order, under any names; default, where input_params is
+            given: all other parameters, in Qiskit's order.
 
     Raises:
         CircuitError: A parameter has another name, a number is missing, or the circuit does
@@ -90,19 +101,13 @@ def adopt_circuit(circuit: QuantumCircuit, *, source: str = "circuit") -> Studen
     """
     if circuit.num_qubits < 1:
         raise CircuitError(f"{source}: the circuit has no qubits; at least 1 is needed")
-    circuit = _with_plain_names(circuit)
-    unmeasured = circuit.remove_final_measurements(inplace=False)
+    if input_params is None and weight_params is None:
+        circuit = _with_plain_names(circuit)
+    else:
+        circuit = _with_given_names(circuit, input_params, weight_params, source=source)
+    unmeasured = to_standard_gates(circuit, source=source).remove_final_measurements(inplace=False)
     for instruction in unmeasured.data:
-        operation = instruction.operation
-        if hasattr(operation, "blocks"):
-            raise CircuitError(
-                f"{source}: control flow ({operation.name}) is not accepted; use gates only"
-            )
-        if operation.name in ("measure", "reset", "initialize") or instruction.clbits:
-            raise CircuitError(
-                f"{source}: {operation.name} in the middle of the circuit is not accepted; use "
-                "gates, and measure at the end only or leave the measurements out"
-            )
+        refuse_classical(instruction.operation, clbits=instruction.clbits, source=source)
     families = {"x": _family("x", circuit.parameters), "w": _family("w", circuit.parameters)}
     known = {parameter.name for family in families.values() for parameter in family}
     strange = sorted(p.name for p in circuit.parameters if p.name not in known)
@@ -113,15 +118,57 @@ def adopt_circuit(circuit: QuantumCircuit, *, source: str = "circuit") -> Studen
         given = f"parameter {strange[0]!r} is not accepted" if strange else "no input parameter"
         raise CircuitError(
             f"{source}: {given}; name the inputs x_000, x_001, ... and the weights w_000, w_001, "
-            "... without a gap, or make them a ParameterVector x and a ParameterVector w"
+            "... without a gap, make them a ParameterVector x and a ParameterVector w, or give "
+            "input_params and weight_params"
         )
     return StudentCircuit(
         circuit=unmeasured, input_params=families["x"], weight_params=families["w"]
     )
 
 
+def _with_given_names(
+    circuit: QuantumCircuit,
+    inputs: Iterable[Parameter | str] | None,
+    weights: Iterable[Parameter | str] | None,
+    *,
+    source: str,
+) -> QuantumCircuit:
+    """Return the circuit with x_000, ... and w_000, ... in place of the given parameters."""
+    known = {parameter.name: parameter for parameter in circuit.parameters}
+    if inputs is None:
+        raise CircuitError(f"{source}: weight_params without input_params; give both")
+    first = [getattr(each, "name", each) for each in inputs]
+    if weights is None:
+        last = [name for name in known if name not in first]
+    else:
+        last = [getattr(each, "name", each) for each in weights]
+    given = [*first, *last]
+    strange = [name for name in given if name not in known]
+    twice = [name for name in given if given.count(name) > 1]
+    left = [name for name in known if name not in given]
+    for names, reason in (
+        (strange, "is not in the circuit"),
+        (twice, "is given twice"),
+        (left, "is neither an input nor a weight"),
+    ):
+        if names:
+            raise CircuitError(
+                f"{source}: parameter {names[0]!r} {reason}; input_params and weight_params "
+                f"together name each of {', '.join(known) or 'its parameters (none)'} once"
+            )
+    new = parameter_names("x", len(first)) + parameter_names("w", len(last))
+    # By way of fresh names: a new name may be another parameter's old one.
+    fresh = [Parameter(f"renamed {number}") for number in range(len(new))]
+    moved = circuit.assign_parameters(
+        {known[name]: each for name, each in zip(given, fresh, strict=True)}
+    )
+    return moved.assign_parameters(
+        {each: Parameter(name) for each, name in zip(fresh, new, strict=True)}
+    )
+
+
 def _with_plain_names(circuit: QuantumCircuit) -> QuantumCircuit:
-    """The circuit with x_000, ... and w_000, ... in place of the vectors x and w, or x and θ."""
+    """Return the circuit with x_000, ... and w_000, ... in place of the vectors x and w or θ."""
     elements: dict[str, dict[int, Parameter]] = {}
     for parameter in circuit.parameters:
         if found := _ELEMENT.fullmatch(parameter.name):

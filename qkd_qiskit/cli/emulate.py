@@ -48,7 +48,7 @@ def rehearse_parser(name: str) -> CommandParser:
 
 
 def run_rehearse(options: Namespace) -> int:
-    """Serve until SIGINT or SIGTERM; returns the exit status."""
+    """Serve until SIGINT or SIGTERM; return the exit status."""
     from qkd_qiskit.storage import write_text
     from qkd_qiskit.targets.ibm.emulator import Faults, ServiceEmulator
 

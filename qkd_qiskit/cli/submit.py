@@ -16,7 +16,7 @@ from qkd_qiskit.recipe import Mode
 
 if TYPE_CHECKING:
     from qkd_qiskit.experiments.run_folder import RunFolder
-    from qkd_qiskit.experiments.submission import Outcome, Training
+    from qkd_qiskit.experiments.submission import SubmittedRun, Training
 
 STEPS = 50
 
@@ -82,10 +82,10 @@ def collect_parser(words: Sequence[str], name: str) -> CommandParser:
 
 
 def run_submit(options: Namespace, words: Sequence[str]) -> int:
-    """Submit, or go on; returns the exit status."""
-    from qkd_qiskit.cli.dry_run import show_budget
+    """Run `qkd submit`: begin or continue; return the exit status."""
+    from qkd_qiskit.cli.dry_run import show_dry_run
     from qkd_qiskit.experiments.run_folder import RunFolder
-    from qkd_qiskit.experiments.submission import Request, begin_training, plan_budget, submit_run
+    from qkd_qiskit.experiments.submission import Request, begin_training, plan_dry_run, submit_run
     from qkd_qiskit.report.report import write_report
     from qkd_qiskit.targets.ibm.cost_estimate import parse_rate
 
@@ -103,8 +103,8 @@ def run_submit(options: Namespace, words: Sequence[str]) -> int:
     if options.dry_run:
         rate = None if options.rate is None else parse_rate(options.rate)
         with terminal(options) as callback:
-            budget = plan_budget(folder, request, training=training, callback=callback)
-        return show_budget(budget, options, rate=rate)
+            plan = plan_dry_run(folder, request, training=training, callback=callback)
+        return show_dry_run(plan, options, rate=rate)
     if training is not None:
         with terminal(options) as callback:
             folder = begin_training(
@@ -118,16 +118,16 @@ def run_submit(options: Namespace, words: Sequence[str]) -> int:
         return _collect(folder, options)
     try:
         with terminal(options) as callback:
-            outcome = submit_run(folder, request, callback=callback)
+            submitted = submit_run(folder, request, callback=callback)
             callback.stage("report")
             write_report(folder)
     except KeyboardInterrupt:
         return _interrupted(folder.path)
-    return _show([outcome], options)
+    return _show([submitted], options)
 
 
 def run_collect(options: Namespace, words: Sequence[str]) -> int:
-    """Finish what was begun; returns the exit status."""
+    """Finish what was begun; return the exit status."""
     from qkd_qiskit.experiments.run_folder import RunFolder
 
     return _collect(RunFolder.open(options.run), options)
@@ -139,27 +139,27 @@ def _collect(folder: RunFolder, options: Namespace) -> int:
 
     try:
         with terminal(options) as callback:
-            outcomes = collect_run(folder, callback=callback)
+            submitted = collect_run(folder, callback=callback)
             callback.stage("report")
             # Always: a process may have died between the result and the report.
             write_report(folder)
     except KeyboardInterrupt:
         return _interrupted(folder.path)
-    return _show(outcomes, options)
+    return _show(submitted, options)
 
 
-def _show(outcomes: Sequence[Outcome], options: Namespace) -> int:
+def _show(submitted: Sequence[SubmittedRun], options: Namespace) -> int:
     if not options.json and not options.quiet:
-        for outcome in outcomes:
-            if outcome.already:
-                name = outcome.submission.name
+        for run in submitted:
+            if run.already:
+                name = run.submission.name
                 text = f"{name} is finished: nothing was sent (to measure it again: --again)"
                 console().print(text, markup=False, highlight=False, soft_wrap=True)
-    return show_result(outcomes[-1].folder, outcomes[-1].result, options)
+    return show_result(submitted[-1].folder, submitted[-1].result, options)
 
 
 def _interrupted(path: Path) -> int:
-    """Say what is still running, and how to go on."""
+    """Print what is still running and how to continue; return the exit status."""
     from qkd_qiskit.experiments.submission.device import running_jobs
 
     jobs = running_jobs(path)
@@ -169,7 +169,7 @@ def _interrupted(path: Path) -> int:
 
 
 def _training(options: Namespace) -> Training | None:
-    """How to train, or None where it is not asked for."""
+    """Return how to train, or None without --train."""
     from qkd_qiskit.experiments.submission import Training
 
     words = ("steps", "batch_size", "lr", "shifted_weights", "from_scratch", "evaluate", "out")

@@ -4,26 +4,44 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from qkd_qiskit.data.containers import Array, image_label_arrays, names_of_classes
+from qkd_qiskit.data.images import Channels, plain_images, require_same_type
+from qkd_qiskit.data.labels import Classes, find_classes, plain_labels
 from qkd_qiskit.data.sources import Source
 from qkd_qiskit.errors import DataError
 
 Arrays = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]
 
-_NAMES = ("images", "labels", "test_images", "test_labels", "class_names")
+# What files call their parts: numpy.savez of this package, MedMNIST, Keras and scikit-learn.
+_NAMES = {
+    "images": ("images", "train_images", "x", "x_train", "train_x"),
+    "labels": ("labels", "train_labels", "y", "y_train", "train_y"),
+    "validation_images": ("validation_images", "val_images", "x_val", "val_x"),
+    "validation_labels": ("validation_labels", "val_labels", "y_val", "val_y"),
+    "test_images": ("test_images", "x_test", "test_x"),
+    "test_labels": ("test_labels", "y_test", "test_y"),
+    "class_names": ("class_names",),
+}
+_PARTS = {name: part for part, names in _NAMES.items() for name in names}
 _HOW = (
     "write it with numpy.savez(path, images=images, labels=labels), if you like with test_images, "
-    "test_labels and class_names"
+    "test_labels, validation_images, validation_labels and class_names"
 )
 
 
 def read_arrays(path: str | Path, *, digest: str | None = None) -> Source:
-    """Return the arrays in an .npz file: images and labels, perhaps a test set and class names.
+    """Return the arrays in an .npz file: images and labels, perhaps other splits and class names.
+
+    The names of MedMNIST (train_images, val_images, ...), `X` and `y`, and `x_train`, `y_train`,
+    ... are understood too, in either case.
 
     Args:
         path: File as `numpy.savez` writes it; nothing in it is unpickled.
@@ -38,28 +56,56 @@ def read_arrays(path: str | Path, *, digest: str | None = None) -> Source:
             f"data.file: {path} has changed since the run began (data.digest); bring the old file "
             "back, or start a new run with data.digest null"
         )
-    try:
-        with Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            found = {name: np.asarray(file[name]) for name in file.files}
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    except (ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
-        raise DataError(f"data.file: {path} is not an .npz file of plain arrays; {_HOW}") from error
-    strange = sorted(found.keys() - set(_NAMES))
-    missing = [name for name in _NAMES[:2] if name not in found]
-    if strange or missing or ("test_images" in found) != ("test_labels" in found):
-        raise DataError(f"data.file: {path} holds {', '.join(found) or 'nothing'}; {_HOW}")
+    parts = _parts(_read_npz(path), path)
+    names = parts.get("class_names")
     try:
         return check_arrays(
-            found["images"],
-            found["labels"],
-            test=(found["test_images"], found["test_labels"]) if "test_images" in found else None,
-            class_names=tuple(map(str, np.atleast_1d(found["class_names"])))
-            if "class_names" in found
-            else None,
+            parts["images"],
+            parts["labels"],
+            test=_pair(parts, "test"),
+            validation=_pair(parts, "validation"),
+            class_names=None if names is None else tuple(map(str, np.atleast_1d(names))),
         )
     except DataError as error:
         raise DataError(f"data.file: {path}: {error}") from error
+
+
+def _read_npz(path: str | Path) -> dict[str, Array]:
+    try:
+        with Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            return {name: np.asarray(file[name]) for name in file.files}
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    except MemoryError as error:
+        raise DataError(f"data.file: {path} holds arrays that do not fit into memory") from error
+    except (
+        *(ValueError, EOFError, AttributeError, TypeError, KeyError, RuntimeError, SyntaxError),
+        *(zipfile.BadZipFile, zlib.error, OverflowError),
+    ) as error:
+        pickled = ", but of pickled objects" if "Object arrays" in str(error) else ""
+        raise DataError(
+            f"data.file: {path} is not an .npz file of plain arrays{pickled}; {_HOW}"
+        ) from error
+
+
+def _parts(content: dict[str, Array], path: str | Path) -> dict[str, Array]:
+    """The arrays by this package's own names for them."""
+    parts = {_PARTS.get(name.lower(), name): array for name, array in content.items()}
+    strange = len(parts) < len(content) or parts.keys() - _NAMES.keys()
+    halves = [
+        split
+        for split in ("test_", "validation_")
+        if (f"{split}images" in parts) != (f"{split}labels" in parts)
+    ]
+    if strange or halves or not {"images", "labels"} <= parts.keys():
+        raise DataError(f"data.file: {path} holds {', '.join(content) or 'nothing'}; {_HOW}")
+    return parts
+
+
+def _pair(parts: dict[str, Array], split: str) -> tuple[Array, Array] | None:
+    if f"{split}_images" not in parts:
+        return None
+    return parts[f"{split}_images"], parts[f"{split}_labels"]
 
 
 def file_digest(path: str | Path) -> str:
@@ -73,101 +119,77 @@ def file_digest(path: str | Path) -> str:
             digest = hashlib.sha256()
             while block := file.read(1 << 20):
                 digest.update(block)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
         raise _unreadable(path, error) from error
     return digest.hexdigest()
 
 
 def check_arrays(
-    images: npt.ArrayLike,
-    labels: npt.ArrayLike,
+    images: Any,
+    labels: Any = None,
     *,
-    test: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+    test: Any = None,
+    validation: Any = None,
     class_names: Sequence[str] | None = None,
+    channels: Channels | None = None,
 ) -> Source:
     """Return arrays as a data set with images (N, channels, height, width), float32.
 
     Args:
-        images: (N, channels, height, width), (N, height, width) of one channel, or (N, features),
-            which become images of shape (1, 1, features). uint8 values are divided by 255, others
-            are taken as they are.
-        labels: (N,) whole numbers, each of 0 .. num_classes - 1 at least once.
+        images: As `plain_images` takes them, of numpy, torch or pandas; without `labels` a pair
+            (images, labels), or a torch Dataset or DataLoader.
+        labels: As `plain_labels` and `find_classes` take them.
         test: Test images and labels.
-        class_names: Names, one per class; default: the labels.
+        validation: Validation images and labels; a class may be absent there.
+        class_names: Names, one per class; default: the labels, or those of a torch Dataset.
+        channels: Where the channels are; None = found.
 
     Raises:
         DataError: Arrays that do not belong together, values that are not finite, or labels that
-            are not 0 .. num_classes - 1.
+            are no classes.
     """
-    given = _checked(images, labels, what="images", num_classes=None)
-    num_classes = len(class_names) if class_names else int(given[1].max()) + 1
-    names = tuple(class_names or (str(label) for label in range(num_classes)))
-    _require_classes(given[1], names, what="labels")
-    held_out = None
-    if test is not None:
-        held_out = _checked(*test, what="test images", num_classes=num_classes)
-        _require_classes(held_out[1], names, what="test labels")
-        if held_out[0].shape[1:] != given[0].shape[1:]:
+    raw, raw_labels = image_label_arrays(images, labels, what="images")
+    pixels = plain_images(raw, what="images", channels=channels)
+    plain = plain_labels(raw_labels, count=len(pixels), what="images")
+    classes = find_classes(
+        plain, class_names=class_names or (names_of_classes(images) if labels is None else None)
+    )
+
+    def other(given: Any, what: str) -> Arrays | None:
+        if given is None:
+            return None
+        other_raw, other_labels = image_label_arrays(given, what=what)
+        require_same_type(raw, other_raw, what=what)
+        values = plain_images(other_raw, what=what, channels=channels)
+        numbers = classes.numbers_of(
+            plain_labels(other_labels, count=len(values), what=what),
+            what=what,
+            all_present=what == "test images",
+        )
+        if values.shape[1:] != pixels.shape[1:]:
             raise DataError(
-                f"test images have shape {held_out[0].shape[1:]}, training images "
-                f"{given[0].shape[1:]}; give both the same shape"
+                f"{what} have shape {values.shape[1:]}, training images "
+                f"{pixels.shape[1:]}; give both the same shape"
             )
-    return Source(*given, held_out, names)
+        return values, numbers
+
+    return Source(
+        pixels,
+        classes.numbers_of(plain, what="images"),
+        other(test, "test images"),
+        classes.names,
+        validation=other(validation, "validation images"),
+        labels_given=_numbers(classes),
+    )
 
 
-def _checked(
-    images: npt.ArrayLike, labels: npt.ArrayLike, *, what: str, num_classes: int | None
-) -> Arrays:
-    pixels, classes = np.asarray(images), np.asarray(labels)
-    if pixels.dtype.kind not in "fiub":
-        raise DataError(f"{what} are of type {pixels.dtype}; give real numbers")
-    if pixels.ndim not in (2, 3, 4) or 0 in pixels.shape:
-        raise DataError(
-            f"{what} have shape {pixels.shape}; give (N, channels, height, width), "
-            "(N, height, width) or (N, features)"
-        )
-    if classes.shape != (len(pixels),):
-        raise DataError(
-            f"labels have shape {classes.shape} for {len(pixels)} {what}; give one label per image"
-        )
-    if classes.dtype.kind not in "iu":
-        raise DataError(f"labels are of type {classes.dtype}; give whole numbers from 0")
-    if classes.min() < 0 or (num_classes is not None and classes.max() >= num_classes):
-        accepted = "0 or more" if num_classes is None else f"0 to {num_classes - 1}"
-        raise DataError(
-            f"labels of the {what} run from {classes.min()} to {classes.max()}; give {accepted}"
-        )
-    scale = 255.0 if pixels.dtype == np.uint8 else 1.0
-    with np.errstate(over="ignore"):  # what overflows is infinite, and refused below
-        values = pixels.astype(np.float32) / np.float32(scale)
-    broken = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))
-    if len(broken):
-        raise DataError(
-            f"{len(broken)} of {len(values)} {what} hold NaN or infinite values, the first is "
-            f"number {broken[0]}; mend them or leave them out"
-        )
-    if values.ndim == 2:
-        values = values[:, None, None, :]
-    elif values.ndim == 3:
-        values = values[:, None]
-    return values, classes.astype(np.int64)
+def _numbers(classes: Classes) -> tuple[int, ...] | None:
+    """What data.classes calls the classes, where that is not 0, 1, ..."""
+    if classes.counted or classes.labels.dtype.kind == "U":
+        return None
+    return tuple(classes.labels.tolist())
 
 
-def _require_classes(
-    labels: npt.NDArray[np.int64], class_names: tuple[str, ...], *, what: str
-) -> None:
-    found = np.unique(labels)
-    absent = sorted(set(range(len(class_names))) - set(found.tolist()))
-    largest = int(found[-1])
-    if largest >= len(class_names) or absent or len(class_names) < 2:
-        raise DataError(
-            f"{what} hold {len(found)} classes up to {largest}"
-            + (f", none of class {absent[0]}" if absent else "")
-            + f", there are {len(class_names)} class names; give 0, 1, ... for two or more "
-            "classes, each at least once"
-        )
-
-
-def _unreadable(path: str | Path, error: OSError) -> DataError:
-    reason = error.strerror or str(error)
+def _unreadable(path: str | Path, error: OSError | ValueError) -> DataError:
+    reason = getattr(error, "strerror", None) or str(error)
     return DataError(f"data.file: {path} cannot be read: {reason}; {_HOW}")

@@ -44,12 +44,16 @@ class Source:
         labels: Their classes (N,), int64.
         test: Test images and labels of the official split, or None where there is none.
         class_names: Name of each class.
+        validation: Validation images and labels of the set's own, or None.
+        labels_given: The number that the set itself gives each class; None = 0, 1, ...
     """
 
     images: npt.NDArray[np.float32]
     labels: npt.NDArray[np.int64]
     test: tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]] | None
     class_names: tuple[str, ...]
+    validation: tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]] | None = None
+    labels_given: tuple[int, ...] | None = None
 
 
 def read_digits() -> Source:

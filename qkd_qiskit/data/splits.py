@@ -9,21 +9,26 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from qkd_qiskit.data.arrays import check_arrays, read_arrays
+from qkd_qiskit.data.images import Channels
+from qkd_qiskit.data.scaling import Scale, Scaling, fit_scaling, scale_hint
 from qkd_qiskit.data.sources import Source, read_cifar10, read_digits, read_mnist
 from qkd_qiskit.data.synthetic import generate
 from qkd_qiskit.errors import DataError
 from qkd_qiskit.recipe import GENERATED, DataSpec
 from qkd_qiskit.recipe.seeds import generator
 from qkd_qiskit.storage import tensor_digest
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +68,8 @@ class Data:
         validation: Images that choose epochs and settings.
         test: Images that are used once, at the end.
         spec: What they were loaded with: how many of the pool a student trains on.
+        scaling: What has been done to the features of all three, to be done to others as well; None
+            = nothing.
     """
 
     name: str
@@ -72,6 +79,7 @@ class Data:
     validation: Split
     test: Split
     spec: DataSpec | None = None
+    scaling: Scaling | None = None
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -157,11 +165,14 @@ class Data:
     @classmethod
     def from_arrays(
         cls,
-        images: npt.ArrayLike,
-        labels: npt.ArrayLike,
+        images: Any,
+        labels: Any = None,
         *,
-        test: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+        test: Any = None,
+        validation: Any = None,
         class_names: Sequence[str] | None = None,
+        channels: Channels | None = None,
+        scale: Scale = "none",
         validation_fraction: float = 0.1,
         test_per_class: int | None = None,
         seed: int = 0,
@@ -170,12 +181,18 @@ class Data:
         """Return your own arrays as data, split as the built-in data sets are.
 
         Args:
-            images: (N, channels, height, width), (N, height, width) of one channel, or
-                (N, features), which become images of shape (1, 1, features). uint8 values are
-                divided by 255, others are taken as they are.
-            labels: (N,) whole numbers, each of 0 .. num_classes - 1 at least once.
-            test: Test images and labels; default: a stratified third of the images.
+            images: (N, channels, height, width), (N, height, width, channels), (N, height, width)
+                of one channel, or (N, features), which become images of shape (1, 1, features); of
+                numpy, torch or pandas. uint8 values are divided by 255, others are taken as they
+                are. Without `labels`: a pair (images, labels), a torch Dataset or a DataLoader.
+            labels: (N,) or (N, 1) whole numbers or text, or one-hot (N, classes). Labels other than
+                0 .. num_classes - 1 become these in sorted order, and name the classes.
+            test: Test images and labels, as the first argument; default: a stratified third of the
+                images.
+            validation: Validation images and labels; default: held out of the training images.
             class_names: Names, one per class; default: the labels.
+            channels: first or last; default: found from the shape.
+            scale: none, standard or minmax; see `qkd_qiskit.data.scaling`.
             validation_fraction: Share of the training images held out for validation.
             test_per_class: First test images per class to keep; None = all.
             seed: Seed of the splits.
@@ -183,22 +200,32 @@ class Data:
 
         Raises:
             DataError: Arrays that do not belong together, values that are not finite, labels that
-                are not 0 .. num_classes - 1, or classes with too few images.
+                are no classes, classes with too few images, or an argument that is none of these.
         """
+        _require_one_of("channels", channels, (None, *get_args(Channels)))
+        _require_one_of("scale", scale, get_args(Scale))
         if not 0 < validation_fraction < 1:
             raise DataError(
                 f"validation_fraction is {validation_fraction}; give a share between 0 and 1"
             )
-        source = check_arrays(images, labels, test=test, class_names=class_names)
-        return _split(
-            _as_split(source.images, source.labels),
-            None if source.test is None else _as_split(*source.test),
-            name=name,
-            class_names=source.class_names,
-            validation_fraction=validation_fraction,
-            test_per_class=test_per_class,
-            seed=seed,
+        source = check_arrays(
+            images,
+            labels,
+            test=test,
+            validation=validation,
+            class_names=class_names,
+            channels=channels,
         )
+        with torch.inference_mode(mode=False):  # whose tensors could not be trained on later
+            return _split(
+                source,
+                None,
+                name=name,
+                scale=scale,
+                validation_fraction=validation_fraction,
+                test_per_class=test_per_class,
+                seed=seed,
+            )
 
 
 def load_data(spec: DataSpec, *, seed: int = 0) -> Data:
@@ -214,21 +241,26 @@ def load_data(spec: DataSpec, *, seed: int = 0) -> Data:
             has no such class.
     """
     source = _read(spec, seed=seed)
-    classes = spec.classes or tuple(range(len(source.class_names)))
-    if max(classes) >= len(source.class_names):
-        raise DataError(
-            f"data.classes: {list(classes)} is not accepted; {spec.title} has the classes 0 to "
-            f"{len(source.class_names) - 1}"
+    known = source.labels_given or tuple(range(len(source.class_names)))
+    classes = None
+    if spec.classes is not None:
+        if not set(spec.classes) <= set(known):
+            named = f"0 to {known[-1]}" if source.labels_given is None else str([*known])
+            raise DataError(
+                f"data.classes: {list(spec.classes)} is not accepted; {spec.title} has the classes "
+                f"{named}"
+            )
+        classes = tuple(known.index(label) for label in spec.classes)
+    with torch.inference_mode(mode=False):  # whose tensors could not be trained on later
+        data = _split(
+            source,
+            classes,
+            name=spec.title,
+            scale=spec.scale,
+            validation_fraction=spec.validation_fraction,
+            test_per_class=spec.test_per_class,
+            seed=seed,
         )
-    data = _split(
-        _select(source.images, source.labels, classes),
-        None if source.test is None else _select(*source.test, classes),
-        name=spec.title,
-        class_names=tuple(source.class_names[label] for label in classes),
-        validation_fraction=spec.validation_fraction,
-        test_per_class=spec.test_per_class,
-        seed=seed,
-    )
     return replace(data, spec=spec)
 
 
@@ -245,35 +277,44 @@ def _read(spec: DataSpec, *, seed: int) -> Source:
 
 
 def _select(
-    images: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], classes: tuple[int, ...]
+    part: tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]], classes: tuple[int, ...] | None
 ) -> Split:
     """Keep the images of `classes` and number the classes in the order given."""
-    position = np.full(max(*classes, labels.max()) + 1, -1, dtype=np.int64)
-    position[list(classes)] = np.arange(len(classes))
-    kept = position[labels] >= 0
-    chosen = images[kept]
-    return _as_split(chosen[:, None] if chosen.ndim == 3 else chosen, position[labels[kept]])
-
-
-def _as_split(images: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> Split:
-    return Split(torch.from_numpy(images), torch.from_numpy(labels))
+    images, labels = part
+    if classes is not None:
+        position = np.full(max(*classes, labels.max()) + 1, -1, dtype=np.int64)
+        position[list(classes)] = np.arange(len(classes))
+        kept = position[labels] >= 0
+        images, labels = images[kept], position[labels[kept]]
+    pixels = torch.from_numpy(images)
+    return Split(pixels[:, None] if pixels.ndim == 3 else pixels, torch.from_numpy(labels))
 
 
 def _split(
-    train: Split,
-    test: Split | None,
+    source: Source,
+    classes: tuple[int, ...] | None,
     *,
     name: str,
-    class_names: tuple[str, ...],
+    scale: Scale,
     validation_fraction: float,
     test_per_class: int | None,
     seed: int,
 ) -> Data:
-    if test is None:
+    train = _select((source.images, source.labels), classes)
+    names = source.class_names
+    class_names = names if classes is None else tuple(names[label] for label in classes)
+    if source.test is None:
         order = generator(seed, "test split")
         train, test = _hold_out(train, 1 / 3, class_names=class_names, order=order)
-    order = generator(seed, "validation split")
-    pool, validation = _hold_out(train, validation_fraction, class_names=class_names, order=order)
+    else:
+        test = _select(source.test, classes)
+    if source.validation is None:
+        order = generator(seed, "validation split")
+        train, validation = _hold_out(
+            train, validation_fraction, class_names=class_names, order=order
+        )
+    else:
+        validation = _select(source.validation, classes)
     if test_per_class is not None:
         first = _per_class(
             test.labels,
@@ -283,7 +324,20 @@ def _split(
             what="test images",
         )
         test = test[first]
-    return Data(name, len(class_names), class_names, pool, validation, test)
+    hint = scale_hint(train.images) if scale == "none" else None
+    if hint is not None:
+        logger.warning("%s: %s", name, hint)
+    scaling = fit_scaling(train.images, scale)
+    if scaling is not None:
+        train, validation, test = (
+            Split(scaling(part.images), part.labels) for part in (train, validation, test)
+        )
+    return Data(name, len(class_names), class_names, train, validation, test, scaling=scaling)
+
+
+def _require_one_of(key: str, given: object, accepted: tuple[object, ...]) -> None:
+    if given not in accepted:
+        raise DataError(f"{key} is {given!r}; give one of {', '.join(map(str, accepted))}")
 
 
 def _hold_out(

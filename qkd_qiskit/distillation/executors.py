@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from torch import Tensor
-
 from qkd_qiskit.recipe import DistillSpec
 from qkd_qiskit.students.base import Student
 from qkd_qiskit.students.quantum import QuantumStudent
 from qkd_qiskit.targets import Target
-from qkd_qiskit.targets.gradients import noisy_executor, parameter_shift, spsa
+from qkd_qiskit.targets.gradients import (
+    CircuitExecutor,
+    NoisyExecutor,
+    ParameterShiftExecutor,
+    SPSAExecutor,
+)
 
 
 def training_executor(
     student: Student, spec: DistillSpec, *, shots: int, seed: int
-) -> Callable[[Tensor, Tensor], Tensor] | None:
+) -> CircuitExecutor | None:
     """Return what runs a student's circuit while it trains; None = its connector, exactly.
 
     A student without a circuit of this kind has none to run.
@@ -35,7 +36,7 @@ def training_executor(
     target = Target.parse(spec.train_target, shots=shots, seed=seed)
     compiled = target.compile(student.circuit)
     if spec.gradient == "noisy":
-        return noisy_executor(compiled)
+        return NoisyExecutor(compiled)
     if spec.gradient == "parameter_shift":
-        return parameter_shift(target, compiled, shifted=spec.shifted_weights)
-    return spsa(target, compiled)
+        return ParameterShiftExecutor(target, compiled, shifted=spec.shifted_weights)
+    return SPSAExecutor(target, compiled)

@@ -136,13 +136,13 @@ class TrainingResult:
 @contextmanager
 def without_shots(student: Student) -> Iterator[None]:
     """Run a student's circuit exactly where it would be sampled: for checks and validation."""
-    outcomes = student.executor
-    if hasattr(outcomes, "cost"):
+    executor = student.executor
+    if executor is not None and executor.sampled:
         student.executor = None
     try:
         yield
     finally:
-        student.executor = outcomes
+        student.executor = executor
 
 
 class Population:
@@ -169,8 +169,7 @@ class Population:
         self.best_epoch = torch.zeros(len(members), dtype=torch.int64)
         self.failed = torch.zeros(len(members), dtype=torch.bool)
         self.history = torch.zeros(0, len(members), len(_FIGURES), dtype=torch.float64)
-        # Shots are counted; an exact circuit has no cost.
-        self.cost = getattr(student.executor, "cost", None)
+        self.cost = None if student.executor is None else student.executor.cost
 
     @property
     def epochs_done(self) -> int:

@@ -99,7 +99,7 @@ def run(
         callback.stage("teacher")
         teachers_by_seed = _load_teachers(folder, data, callback)
     if student.circuit is not None:
-        write_text(folder.path / CIRCUIT, dump_circuit(student.circuit))
+        write_text(folder.path / CIRCUIT, dump_circuit(student.circuit, checked=False))
     context = RunContext(
         folder=folder, data=data, teachers_by_seed=teachers_by_seed, targets=targets
     )

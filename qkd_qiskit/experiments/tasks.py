@@ -44,6 +44,7 @@ from qkd_qiskit.students.class_bins import learn_bins
 from qkd_qiskit.students.factory import load_student, make_student
 from qkd_qiskit.students.quantum import QuantumStudent
 from qkd_qiskit.targets import Target
+from qkd_qiskit.targets.gradients import CircuitExecutor
 
 SEEDS_PER_TASK = 10  # enough for a step to be cheap, few enough for tasks to be shared out
 
@@ -94,7 +95,7 @@ class RunContext:
     data: Data
     teachers_by_seed: TeachersBySeed
     targets: Sequence[Target]
-    executor: Callable[[QuantumStudent], Callable[[Tensor, Tensor], Tensor]] | None = None
+    executor: Callable[[QuantumStudent], CircuitExecutor] | None = None
     starts: Mapping[tuple[str, int], Mapping[str, Tensor]] = field(default_factory=dict)
 
 
@@ -205,7 +206,7 @@ def train_task(context: RunContext, task: TrainingTask, *, callback: Callback) -
         spec=spec,
         checkpoint=None if task.setting is not None else folder.checkpoint(task.name),
         on_epoch=on_epoch,
-        on_step=on_step if hasattr(shape.executor, "cost") else None,
+        on_step=None if shape.executor is None or not shape.executor.sampled else on_step,
     )
     if task.setting is not None:
         keep_tried(folder, task.setting, [one.validation_accuracy for one in trained])
@@ -246,9 +247,7 @@ def evaluate_members(
         folder.add_evaluation(arm, seed, key=key, figures=asdict(figures))
 
 
-def training_executor(
-    recipe: Recipe, student: Student, *, noisy: bool
-) -> Callable[[Tensor, Tensor], Tensor] | None:
+def training_executor(recipe: Recipe, student: Student, *, noisy: bool) -> CircuitExecutor | None:
     """Return what runs a student's circuit while it trains; None = its connector, exactly."""
     spec, name = recipe.distill, recipe.noise_target
     if noisy and name is not None:

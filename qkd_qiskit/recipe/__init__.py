@@ -16,6 +16,7 @@ from qkd_qiskit.recipe.models import (
     StudentKind,
     StudentSpec,
     TeacherKind,
+    TeacherOutputs,
     TeacherSpec,
 )
 from qkd_qiskit.recipe.recipe import Arm, Recipe
@@ -45,5 +46,6 @@ __all__ = [
     "StudentKind",
     "StudentSpec",
     "TeacherKind",
+    "TeacherOutputs",
     "TeacherSpec",
 ]

@@ -26,8 +26,10 @@ class DataSpec:
             `qkd_qiskit.data.synthetic`), arrays (your own, in `file`).
         root: Folder of the torchvision data sets; default: $QKD_DATA, else the user's cache folder.
         file: For name=arrays: .npz file with `images` (N, channels, height, width), (N, height,
-            width) or (N, features) and `labels` (N,) from 0; if you like `test_images` and
-            `test_labels` (else a third is held out) and `class_names`.
+            width, channels), (N, height, width) or (N, features) and `labels` (N,); if you like
+            `test_images` and `test_labels` (else a third is held out), `validation_images` and
+            `validation_labels` (else `validation_fraction` is held out) and `class_names`. The
+            names of MedMNIST, and X and y, are understood too.
         digest: SHA-256 of `file`, written into a run's recipe when it begins.
         classes: Labels to keep, relabelled 0, 1, ... in this order; default: all.
         train_per_class: Labelled training images per class for the student; null = all.
@@ -36,6 +38,9 @@ class DataSpec:
         draw: Take the first images (of each class) in data-set order, or a random draw per seed.
         validation_fraction: Share of the training images held out before anything is drawn.
         test_per_class: First test images per class to keep; null = all.
+        scale: What is done to the features: none, standard (mean 0, standard deviation 1) or minmax
+            (0 to 1), of each feature of a vector, of each channel of images, fitted on the images
+            that nothing is held out of.
         points: Of generated data: how many points, a third of them for the test.
         features: Of generated data: features of a point.
         informative: Of generated data: hidden numbers that decide the class.
@@ -53,6 +58,7 @@ class DataSpec:
     draw: Literal["first", "random"] = "random"
     validation_fraction: Share = 0.1
     test_per_class: Count | None = None
+    scale: Literal["none", "standard", "minmax"] = "none"
     points: Annotated[int, whole_number(least=30, most=10_000_000)] = 3000
     features: Annotated[int, whole_number(most=100_000)] = 64
     informative: Count = 4

@@ -31,6 +31,7 @@ TeacherKind = Literal[
     "convolution",
     "module",
 ]
+TeacherOutputs = Literal["logits", "probabilities", "log_probabilities", "sigmoid"]
 StudentKind = Literal[
     "quantum", "hybrid", "classical", "classical_full", "quanvolution", "convolution"
 ]
@@ -52,7 +53,10 @@ class TeacherSpec:
         kind: Architecture; module = your own, named by `module`.
         module: For kind=module: import path `package.file:factory`;
             factory(image_shape, num_classes) returns an nn.Module that maps images
-            (batch, channels, height, width) to logits.
+            (batch, channels, height, width) to logits, or to what `outputs` says.
+        outputs: For kind=module: what it gives: logits, probabilities (of a softmax),
+            log_probabilities or sigmoid (a probability for each class by itself), which are turned
+            into logits; null = found from what it gives.
         checkpoint: Safetensors file with trained weights; the teacher is then not trained.
         epochs: Training epochs.
         batch_size: Training batch size.
@@ -65,6 +69,7 @@ class TeacherSpec:
 
     kind: TeacherKind = "softmax"
     module: str | None = None
+    outputs: TeacherOutputs | None = None
     checkpoint: str | None = None
     epochs: Epochs = 60
     batch_size: BatchSize = 128
@@ -80,6 +85,12 @@ class TeacherSpec:
             "teacher.module",
             self.module,
             "an import path `package.file:factory` exactly when teacher.kind is `module`",
+        )
+        require(
+            self.outputs is None or self.kind == "module",
+            "teacher.outputs",
+            self.outputs,
+            "null where teacher.kind is not `module`: the built-in kinds give logits",
         )
         require(
             not self.same_draw or (self.checkpoint is None and self.train_per_class is None),

@@ -16,7 +16,7 @@ import torch
 from qiskit.circuit import Parameter, ParameterExpression
 from torch import Tensor
 
-from qkd_qiskit.errors import CircuitError
+from qkd_qiskit.errors import CircuitError, UnsupportedInstructionError
 
 Source = tuple[str, int]
 """Where a value comes from: ``("input", i)``, ``("weight", i)`` or ``("feature", i)``."""
@@ -97,8 +97,8 @@ class AngleReader:
                     f"circuit parameter {parameter.name!r} is neither an input nor a weight; "
                     "list it in input_params or weight_params, or bind it"
                 )
-        slopes = [value.gradient(parameter) for parameter in parameters]
-        if all(_is_number(slope) for slope in slopes):
+        slopes = _slopes(value, parameters)
+        if slopes is not None and all(_is_number(slope) for slope in slopes):
             constant = value.bind(dict.fromkeys(parameters, 0.0)) if parameters else value
             terms = [
                 (self.sources[parameter], _real(slope))
@@ -193,6 +193,14 @@ def extend(features: Sequence[Feature], inputs: Tensor, weights: Tensor) -> tupl
     return inputs, weights
 
 
+def _slopes(value: ParameterExpression, parameters: list[Parameter]) -> list[Any] | None:
+    """Return the derivative by each parameter, or None where Qiskit does not know them."""
+    try:
+        return [value.gradient(parameter) for parameter in parameters]
+    except RuntimeError:  # sign(x)
+        return None
+
+
 def _real(value: Any) -> float:
     if isinstance(value, ParameterExpression):
         value = value.numeric()
@@ -227,7 +235,7 @@ def _check_functions(expression: Any) -> None:
         name = type(node).__name__
         known = node.is_Number or node.is_NumberSymbol or node.is_Symbol
         if not (known or name in ("Add", "Mul", "Pow") or name in _functions()):
-            raise CircuitError(
+            raise UnsupportedInstructionError(
                 f"gate angle {expression} uses {name}; accepted are sums, products, powers and "
                 + ", ".join(_functions())
             )

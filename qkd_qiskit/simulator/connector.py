@@ -2,7 +2,8 @@
 
 The same face, state dict and output as the stock connector, for exact simulation: the network's
 circuit is compiled once and run for the whole batch with vector-Jacobian gradients, instead of one
-primitive call per sample and parameter shift. The network's own primitive is not used.
+primitive call per sample and parameter shift. The network's own primitive is not used; where it
+samples or is noisy, that is said.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 
 import torch
 from qiskit.circuit import Parameter, QuantumCircuit
+from qiskit_machine_learning import QiskitMachineLearningError
 from qiskit_machine_learning.connectors import TorchConnector
 from qiskit_machine_learning.neural_networks import EstimatorQNN, NeuralNetwork, SamplerQNN
 from torch import Tensor
@@ -21,6 +23,15 @@ from qkd_qiskit.errors import CircuitError, InputError, UnsupportedInstructionEr
 from qkd_qiskit.simulator.channels import Channels
 from qkd_qiskit.simulator.density.program import DensityProgram
 from qkd_qiskit.simulator.density.run import noisy_values
+from qkd_qiskit.simulator.networks import (
+    amplitude_inputs,
+    as_amplitudes,
+    check_width,
+    exact_primitive,
+    pauli_sums,
+    placed_observables,
+    primitive_name,
+)
 from qkd_qiskit.simulator.program import Program
 from qkd_qiskit.simulator.readout import (
     Readout,
@@ -31,6 +42,12 @@ from qkd_qiskit.simulator.readout import (
 )
 from qkd_qiskit.simulator.run import evaluate
 
+_SMALL_BATCH = 8  # samples that fill one tile of the kernel in float64, and half of one in float32
+
+
+class ConnectorInputError(InputError, QiskitMachineLearningError):  # type: ignore[misc]
+    """Inputs of another length; also what the stock connector raises."""
+
 
 class CompiledConnector(TorchConnector):  # type: ignore[misc]
     """A torch module that runs a quantum neural network's circuit, exactly and fast."""
@@ -39,23 +56,30 @@ class CompiledConnector(TorchConnector):  # type: ignore[misc]
         self,
         neural_network: NeuralNetwork,
         initial_weights: Any = None,
+        sparse: bool | None = None,
         *,
         preparation: int = 0,
         kernel: bool = True,
+        small_in_double: bool = True,
         channels: Channels | None = None,
         circuit: QuantumCircuit | None = None,
     ) -> None:
         """Compile the network's circuit.
 
         A network that cannot be compiled (a mid-circuit measurement, a reset, control flow, a gate
-        without a matrix, sparse output) runs as in the stock connector, after one warning.
+        without a matrix, observables with parameters) runs as in the stock connector, after one
+        warning; one with sparse output does so without. There is a warning, too, where the
+        network's own primitive samples or is noisy, as here its circuit is run exactly.
 
         Args:
             neural_network: A SamplerQNN (any interpret) or EstimatorQNN (any Pauli sums).
             initial_weights: As in the stock connector; default: uniform in [-1, 1].
+            sparse: As in the stock connector; default: as the network.
             preparation: The first so many instructions of the circuit prepare the input state from
                 inputs alone; `from_states` runs only what follows.
             kernel: Use the compiled CPU kernel where it can run; otherwise all runs in torch.
+            small_in_double: Batches of up to 8 samples are computed in float64 and rounded to the
+                weights' dtype, as in the stock connector; it costs the kernel nothing.
             channels: A device's noise; the circuit then runs as a density matrix under it.
             circuit: What runs in place of the network's circuit: the same circuit transpiled to the
                 device, with the same parameter names, measured. Needed with channels unless the
@@ -66,12 +90,15 @@ class CompiledConnector(TorchConnector):  # type: ignore[misc]
         """
         if isinstance(initial_weights, Tensor):  # the stock connector would warn about a tensor
             initial_weights = initial_weights.detach().cpu().numpy()
-        super().__init__(neural_network, initial_weights)
-        self._kernel = kernel
+        super().__init__(neural_network, initial_weights, sparse)
+        self._kernel, self._small_in_double = kernel, small_in_double
+        self._amplitudes: tuple[int, ...] | None = None
         self._program: Program | None = None
         self._noisy: DensityProgram | None = None
         self._readout: Readout | None = None
         self._remainder: Program | None = None
+        if self._sparse and channels is None:
+            return  # the stock connector's: asked for, so nothing to warn of
         try:
             if channels is None:
                 self._compile(circuit, preparation)
@@ -85,10 +112,23 @@ class CompiledConnector(TorchConnector):  # type: ignore[misc]
                 UserWarning,
                 stacklevel=2,
             )
+            return
+        if channels is None and not exact_primitive(neural_network):
+            warnings.warn(
+                f"CompiledConnector runs the circuit exactly; {primitive_name(neural_network)}, "
+                "which samples or is noisy, is not used; use qiskit_machine_learning's "
+                "TorchConnector to run it, or give channels for a device's noise",
+                UserWarning,
+                stacklevel=2,
+            )
 
     def _compile(self, circuit: QuantumCircuit | None, preparation: int) -> None:
         network = self._checked_network()
+        own = circuit is None
         circuit, inputs, weights = self._circuit(circuit)
+        self._amplitudes = None if preparation else amplitude_inputs(circuit, inputs)
+        if self._amplitudes is not None:
+            preparation = 1
         for instruction in circuit.data[:preparation]:
             parameters = circuit.copy_empty_like()
             parameters.append(instruction)
@@ -97,13 +137,24 @@ class CompiledConnector(TorchConnector):  # type: ignore[misc]
                     f"preparation={preparation} includes gate {instruction.operation.name!r}, "
                     "which uses a weight; the preparation may use inputs only"
                 )
-        program = Program.from_circuit(circuit, input_params=inputs, weight_params=weights)
+        program = Program.from_circuit(
+            circuit,
+            input_params=inputs,
+            weight_params=weights,
+            start=0 if self._amplitudes is None else preparation,
+        )
         if isinstance(network, SamplerQNN):
             readout = outcome_sums(
                 program, interpret=network.interpret, output_shape=network.output_shape
             )
         else:
-            readout = expectations(program, network.observables)
+            readout = expectations(
+                program, placed_observables(network.observables, circuit, own=own)
+            )
+        if self._amplitudes is not None and program.shared < len(program.angles):
+            raise UnsupportedInstructionError(
+                "a raw feature vector whose features are angles as well is not compiled"
+            )
         remainder = Program.from_circuit(
             circuit, input_params=inputs, weight_params=weights, start=preparation
         )
@@ -138,7 +189,10 @@ class CompiledConnector(TorchConnector):  # type: ignore[misc]
         if isinstance(network, SamplerQNN):
             matrix = outcome_matrix(program.num_outcomes, network.interpret, network.output_shape)
         else:
-            matrix = diagonal_matrix(program.num_outcomes, network.observables)
+            observables = pauli_sums(network.observables)
+            bits = program.num_outcomes.bit_length() - 1
+            check_width(observables, bits, what="bits that are measured")
+            matrix = diagonal_matrix(program.num_outcomes, observables)
         self._noisy, self._outputs = program, torch.from_numpy(matrix)
 
     @property
@@ -163,19 +217,29 @@ class CompiledConnector(TorchConnector):  # type: ignore[misc]
         if input_data is None:
             input_data = self._weights.new_zeros(0)
         if input_data.dim() == 0 or input_data.shape[-1] != num_inputs:
-            raise InputError(
+            raise ConnectorInputError(
                 f"inputs have shape {tuple(input_data.shape)}; give (batch, {num_inputs})"
             )
         weights = self._weights
         flat = _flattened(input_data).to(weights)
-        if isinstance(program, DensityProgram):
-            values = noisy_values(
-                program, flat, weights, outputs=self._outputs, kernel=self._kernel
-            )
+        if self._small_in_double and flat.shape[0] <= _SMALL_BATCH and flat.dtype != torch.float64:
+            values = self._values(flat.double(), weights.double()).to(weights.dtype)
         else:
-            assert self._readout is not None
-            values = evaluate(program, self._readout, flat, weights, kernel=self._kernel)
+            values = self._values(flat, weights)
         return self._shaped(values, input_data)
+
+    def _values(self, inputs: Tensor, weights: Tensor) -> Tensor:
+        """Return output values ``(batch, size)`` of inputs ``(batch, num_inputs)``."""
+        if self._noisy is not None:
+            return noisy_values(
+                self._noisy, inputs, weights, outputs=self._outputs, kernel=self._kernel
+            )
+        assert self._program is not None
+        assert self._readout is not None
+        states = None if self._amplitudes is None else as_amplitudes(inputs, self._amplitudes)
+        return evaluate(
+            self._program, self._readout, inputs, weights, initial=states, kernel=self._kernel
+        )
 
     def from_states(self, amplitudes: Tensor) -> Tensor:
         """Return the network's output for given input states, ``(..., *output_shape)``.

@@ -15,16 +15,36 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from qiskit.circuit import Instruction, ParameterExpression
-from qiskit.circuit.library import UnitaryGate
+from qiskit.circuit import (
+    Barrier,
+    ControlledGate,
+    Delay,
+    Gate,
+    Operation,
+    ParameterExpression,
+    QuantumCircuit,
+)
+from qiskit.circuit.library import (
+    PauliEvolutionGate,
+    UnitaryGate,
+    get_standard_gate_name_mapping,
+)
+from qiskit.quantum_info import SparsePauliOp
+from qiskit.transpiler.passes import HighLevelSynthesis
 
-from qkd_qiskit.errors import UnsupportedInstructionError
+from qkd_qiskit.errors import UnsupportedInstructionError, first_line
 from qkd_qiskit.simulator.angles import Angle, AngleReader
 
 Complex = NDArray[np.complex128]
 Index = NDArray[np.int64]
 
-_NOTHING = ("barrier", "delay", "id", "global_phase")
+STANDARD_GATES: dict[str, Gate] = {
+    name: gate for name, gate in get_standard_gate_name_mapping().items() if isinstance(gate, Gate)
+}
+"""An example of each of Qiskit's standard gates by its name."""
+
+_NAMES: dict[type, str] = {gate.base_class: name for name, gate in STANDARD_GATES.items()}
+_NOTHING = ("id", "global_phase")
 _MATRIX_QUBITS = 4  # above this a gate's definition is shorter than its matrix
 _TINY = 1e-13
 
@@ -64,40 +84,91 @@ class Shuffle:
 Elementary = YRotation | ParityRotation | FixedPhase | Shuffle
 
 
+def standard_name(operation: Operation) -> str | None:
+    """Return which of Qiskit's standard gates an operation is by its class, or None.
+
+    Its own name says nothing: a block or a gate of a file may be called rzz and do something else.
+    A control that is open makes another gate of it, too.
+    """
+    if isinstance(operation, ControlledGate) and ~operation.ctrl_state & (
+        (1 << operation.num_ctrl_qubits) - 1
+    ):
+        return None
+    return _NAMES.get(getattr(operation, "base_class", type(operation)))
+
+
+def definition_of(operation: Operation) -> QuantumCircuit:
+    """Return the circuit that an operation stands for.
+
+    Raises:
+        UnsupportedInstructionError: It has none, or none before its parameters are bound, or only
+            an approximate one.
+    """
+    name = operation.name
+    if isinstance(operation, PauliEvolutionGate) and not _commutes(operation.operator):
+        raise UnsupportedInstructionError(
+            f"gate {name!r} evolves under terms that do not commute, and its circuit is an "
+            "approximation; decompose() it first if the approximation is meant"
+        )
+    try:
+        if hasattr(operation, "definition"):
+            definition = operation.definition
+        else:  # a Clifford, or a gate with modifiers
+            definition = QuantumCircuit(operation.num_qubits)
+            definition.append(operation, definition.qubits)
+            definition = HighLevelSynthesis()(definition)
+        if definition is None:
+            definition = UnitaryGate(operation.to_matrix()).definition
+    except Exception as error:  # Qiskit raises several kinds where a gate cannot be defined
+        raise UnsupportedInstructionError(
+            f"instruction {name!r} has no unitary that is known before it runs "
+            f"({first_line(error)}); use gates only, and measure at the end"
+        ) from error
+    return definition
+
+
+def _commutes(operator: Any) -> bool:
+    """Return whether all terms of an evolution commute, so that its product formula is exact."""
+    parts = operator if isinstance(operator, list) else [operator]
+    if not all(isinstance(part, SparsePauliOp) for part in parts):
+        parts = [SparsePauliOp.from_sparse_observable(part) for part in parts]
+    return len(SparsePauliOp.sum(parts).paulis.group_commuting()) <= 1
+
+
+def has_free_parameters(operation: Operation) -> bool:
+    """Return whether a parameter of an operation has no value yet."""
+    return any(
+        isinstance(value, ParameterExpression) and value.parameters
+        for value in getattr(operation, "params", ())
+    )
+
+
 def lower(
-    instruction: Instruction, qubits: tuple[int, ...], *, reader: AngleReader
+    operation: Operation, qubits: tuple[int, ...], *, reader: AngleReader
 ) -> Iterator[Elementary]:
     """Yield the elementary operations of one instruction, first applied first.
 
     Raises:
         UnsupportedInstructionError: If the instruction has no unitary that is known beforehand.
     """
-    name = instruction.name
-    if name in _NOTHING:
+    name = standard_name(operation)
+    if name in _NOTHING or isinstance(operation, Barrier | Delay):
         return
-    if getattr(instruction, "condition", None) is not None:
-        raise UnsupportedInstructionError(f"gate {name!r} is conditioned on a measurement")
-    if name in _PARAMETRISED and len(instruction.params) == _PARAMETRISED[name]:
-        angles = [reader.read(value) for value in instruction.params]
+    if name in _PARAMETRISED:
+        angles = [reader.read(value) for value in operation.params]
         yield from _rotation(name, angles, qubits)
         return
-    free = any(
-        isinstance(value, ParameterExpression) and value.parameters for value in instruction.params
-    )
-    matrix = None if free or len(qubits) > _MATRIX_QUBITS else _matrix(instruction)
+    free = has_free_parameters(operation)
+    matrix = None if free or len(qubits) > _MATRIX_QUBITS else _matrix(operation)
     if matrix is not None:
         elementary = _from_matrix(matrix, qubits)
         if elementary is not None:
             yield from elementary
             return
-    definition = getattr(instruction, "definition", None)
-    if definition is None and matrix is not None:
+    if isinstance(operation, PauliEvolutionGate) and matrix is not None:
         definition = UnitaryGate(matrix).definition
-    if definition is None:
-        raise UnsupportedInstructionError(
-            f"instruction {name!r} on qubits {list(qubits)} has no unitary that is known before it "
-            "runs; use gates only, and measure at the end"
-        )
+    else:
+        definition = definition_of(operation)
     for part in definition.data:
         inner = tuple(qubits[definition.find_bit(qubit).index] for qubit in part.qubits)
         yield from lower(part.operation, inner, reader=reader)
@@ -191,9 +262,9 @@ def _out_of_basis(qubit: int, basis: str) -> Iterator[Elementary]:
         yield FixedPhase((qubit,), _S)
 
 
-def _matrix(instruction: Instruction) -> Complex | None:
+def _matrix(operation: Operation) -> Complex | None:
     try:
-        return np.asarray(instruction.to_matrix(), dtype=np.complex128)
+        return np.asarray(operation.to_matrix(), dtype=np.complex128)
     except Exception:  # Qiskit raises several kinds where a gate has no matrix
         return None
 

@@ -20,6 +20,8 @@ from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
 from torch import Tensor
 
+from qkd_qiskit.simulator.gates import standard_name
+
 NODES = 3
 _CHUNK = 2**14  # points whose polynomials stay in the cache
 _ROTATIONS = frozenset({"rx", "ry", "rz", "p", "u1", "rxx", "ryy", "rzz", "rzx"})
@@ -33,7 +35,7 @@ def enters_once(circuit: QuantumCircuit, input_params: Sequence[Parameter]) -> b
         for value in operation.params:
             for parameter in getattr(value, "parameters", ()):
                 if parameter in uses:
-                    plain = operation.name in _ROTATIONS and value == parameter
+                    plain = standard_name(operation) in _ROTATIONS and value == parameter
                     uses[parameter] += 1 if plain else 2
     return all(count == 1 for count in uses.values())
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
-from qiskit.circuit import Parameter, QuantumCircuit
+import torch
+from qiskit.circuit import Barrier, Delay, Measure, Parameter, QuantumCircuit
 
 from qkd_qiskit.errors import CircuitError, UnsupportedInstructionError
 from qkd_qiskit.simulator.angles import Angle, AngleMap, AngleReader, Feature, Source
@@ -127,7 +128,7 @@ class Program:
         require_memory(len(qubits), copies=8, what="the compiled circuit")
         layers = _Layers(len(qubits))
         for instruction in circuit.data[start:]:
-            if instruction.operation.name == "measure":
+            if isinstance(instruction.operation, Measure):
                 continue
             touched = tuple(position.get(circuit.find_bit(q).index, -1) for q in instruction.qubits)
             for elementary in lower(instruction.operation, touched, reader=reader):
@@ -156,12 +157,13 @@ class Program:
         return self._map(self.angles[self.shared :])
 
     def _map(self, angles: tuple[Angle, ...]) -> AngleMap:
-        return AngleMap.of(
-            list(angles),
-            num_inputs=self.num_inputs,
-            num_weights=self.num_weights,
-            features=list(self.features),
-        )
+        with torch.inference_mode(False):  # the tensors are kept, and used in training as well
+            return AngleMap.of(
+                list(angles),
+                num_inputs=self.num_inputs,
+                num_weights=self.num_weights,
+                features=list(self.features),
+            )
 
     @cached_property
     def outcome_index(self) -> Index:
@@ -220,9 +222,10 @@ def final_measurements(circuit: QuantumCircuit) -> list[tuple[int, int]]:
         UnsupportedInstructionError: If a qubit is used after its measurement.
     """
     measured: dict[int, int] = {}
+    last: dict[int, int] = {}  # which qubit a bit holds at the end: the one measured into it last
     for instruction in circuit.data:
         touched = [circuit.find_bit(qubit).index for qubit in instruction.qubits]
-        if instruction.operation.name == "barrier":
+        if isinstance(instruction.operation, Barrier):
             continue
         again = next((qubit for qubit in touched if qubit in measured), None)
         if again is not None:
@@ -230,10 +233,12 @@ def final_measurements(circuit: QuantumCircuit) -> list[tuple[int, int]]:
                 f"instruction {instruction.operation.name!r} comes after the measurement of qubit "
                 f"{again}; measure at the end only"
             )
-        if instruction.operation.name == "measure":
-            measured[touched[0]] = circuit.find_bit(instruction.clbits[0]).index
+        if isinstance(instruction.operation, Measure):
+            bit = circuit.find_bit(instruction.clbits[0]).index
+            measured[touched[0]] = bit
+            last[bit] = touched[0]
     if measured:
-        return sorted(measured.items(), key=lambda pair: pair[1])
+        return [(last[bit], bit) for bit in sorted(last)]
     if circuit.layout is not None:
         return [(qubit, bit) for bit, qubit in enumerate(circuit.layout.final_index_layout())]
     return [(qubit, qubit) for qubit in range(circuit.num_qubits)]
@@ -247,7 +252,7 @@ def used_qubits(circuit: QuantumCircuit, measured: list[tuple[int, int]]) -> tup
     """
     used = {qubit for qubit, _ in measured}
     for instruction in circuit.data:
-        if instruction.operation.name not in ("barrier", "delay", "measure"):
+        if not isinstance(instruction.operation, Barrier | Delay | Measure):
             used |= {circuit.find_bit(qubit).index for qubit in instruction.qubits}
     if not used:
         raise CircuitError("the circuit has no qubits; give a circuit with at least one")

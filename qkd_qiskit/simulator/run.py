@@ -57,8 +57,12 @@ def evaluate(
     Raises:
         InputError: If an input is not a finite number.
     """
-    suits = weights.device.type == "cpu" and weights.dtype in (torch.float32, torch.float64)
-    if kernel and suits and readout.diagonal and kernel_works():
+    device = weights.device.type
+    if torch.is_autocast_enabled(device):  # angles need their precision
+        with torch.autocast(device, enabled=False):
+            return evaluate(program, readout, inputs, weights, initial=initial, kernel=kernel)
+    suits = device == "cpu" and weights.dtype in (torch.float32, torch.float64)
+    if kernel and suits and readout.diagonal and not forward_mode() and kernel_works():
         from qkd_qiskit.simulator.kernel import autograd as compiled
         from qkd_qiskit.simulator.kernel.angles import KernelAngles
 
@@ -78,11 +82,27 @@ def evaluate(
     return measure(evolve(program, *extended, initial=initial), readout)
 
 
+def forward_mode() -> bool:
+    """Return whether derivatives are taken forward (jvp, jacfwd, hessian), which torch does."""
+    if getattr(torch.autograd.forward_ad, "_current_level", -1) >= 0:
+        return True
+    active = getattr(torch._C, "_are_functorch_transforms_active", None)
+    if active is None or not active():
+        return False
+    functorch = torch._C._functorch
+    stack = functorch.get_interpreter_stack() or []
+    return any(level.key() == functorch.TransformType.Jvp for level in stack)
+
+
 @functools.cache
 def kernel_works() -> bool:
     """Return whether the compiled kernel can be used; the torch path serves where it cannot."""
     logger.info("loading the compiled kernel; its first use on a machine takes about 20 s")
     try:
+        import numba
+
+        if numba.config.DISABLE_JIT:
+            raise RuntimeError("NUMBA_DISABLE_JIT is set")
         from qkd_qiskit.simulator.kernel import call  # noqa: F401
     except Exception as error:  # a broken llvmlite or an unusable cache raise many kinds
         logger.warning("the compiled kernel is not available, torch is used: %s", error)

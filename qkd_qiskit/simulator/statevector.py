@@ -120,6 +120,11 @@ class RequireFinite(torch.autograd.Function):
         return gradients[0]
 
     @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        """Pass the tangent on."""
+        return tangents[0].view_as(tangents[0])
+
+    @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], inputs: Tensor) -> Any:
         """Check all members at once."""
         return RequireFinite.apply(inputs), in_dims[0]

@@ -22,11 +22,11 @@ class Tables:
         """Return what was made for this key before, or make it now.
 
         Inside of a torch.func transform every new tensor belongs to the transform and must not be
-        kept; what is made here is made outside of it.
+        kept, nor must one of inference mode; what is made here is made outside of both.
         """
         if key not in self._made:
             outside = getattr(torch._C, "_DisableFuncTorch", contextlib.nullcontext)
-            with outside(), torch.no_grad():
+            with outside(), torch.inference_mode(False), torch.no_grad():
                 self._made[key] = make()
         found: T = self._made[key]
         return found

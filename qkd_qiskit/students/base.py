@@ -6,7 +6,7 @@ images -> features (fixed) -> reduction (trained) -> encoding -> circuit -> read
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from qkd_qiskit.circuits.openqasm import dump_circuit
 from qkd_qiskit.recipe import StudentSpec
 from qkd_qiskit.storage import save_tensors, write_text
 from qkd_qiskit.students.reductions import TRAINED, PrincipalComponents
+from qkd_qiskit.targets.gradients import CircuitExecutor
 
 CARD_FILE, WEIGHTS_FILE, CIRCUIT_FILE = "student.json", "weights.safetensors", "circuit.qasm"
 
@@ -36,7 +37,7 @@ class Student(nn.Module):
     """
 
     foreign_circuit: QuantumCircuit | None = None
-    executor: Callable[[Tensor, Tensor], Tensor] | None = None
+    executor: CircuitExecutor | None = None
 
     def __init__(
         self, spec: StudentSpec, *, image_shape: tuple[int, int, int], num_classes: int
@@ -98,7 +99,8 @@ class Student(nn.Module):
         write_text(folder / CARD_FILE, json.dumps(card, indent=2) + "\n")
         circuit = self.foreign_circuit if self.circuit is None else self.circuit
         if circuit is not None:
-            write_text(folder / CIRCUIT_FILE, dump_circuit(circuit))
+            text = dump_circuit(circuit, checked=self.foreign_circuit is not None)
+            write_text(folder / CIRCUIT_FILE, text)
         # Last: where the weights are, the student is whole.
         save_tensors(folder / WEIGHTS_FILE, self.saved_tensors())
 

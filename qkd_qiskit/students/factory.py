@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from qiskit import QuantumCircuit
+from qiskit.circuit import Parameter
 
 from qkd_qiskit.circuits import adopt_circuit, build_circuit
-from qkd_qiskit.circuits.openqasm import load_circuit
+from qkd_qiskit.circuits.openqasm import dump_circuit, load_circuit, load_named_circuit
 from qkd_qiskit.errors import CheckpointError, CircuitError
 from qkd_qiskit.recipe import CLASSICAL_STUDENTS, FILTER_STUDENTS, StudentSpec
 from qkd_qiskit.recipe.parsing import parse_spec
@@ -28,6 +30,8 @@ def make_student(
     image_shape: tuple[int, int, int],
     num_classes: int,
     circuit: QuantumCircuit | None = None,
+    input_params: Iterable[Parameter | str] | None = None,
+    weight_params: Iterable[Parameter | str] | None = None,
     seed: int = 0,
 ) -> Student:
     """Return a student with fresh parameters.
@@ -38,7 +42,9 @@ def make_student(
         num_classes: Number of logits.
         circuit: Your own circuit in place of encoding, ansatz and layers: parameters x_000...,
             or a ParameterVector x, are set to the reduced features as they are; w_000..., or a
-            ParameterVector w or θ, are trained.
+            ParameterVector w or θ, are trained. It must survive OpenQASM 3, in which it is saved.
+        input_params: The circuit's inputs in the order of the features, under any names.
+        weight_params: Its weights under any names; default with input_params: all others.
         seed: Seed of the initialisation; each part has its own stream, global state is untouched.
 
     Raises:
@@ -49,17 +55,29 @@ def make_student(
             f"a student of {num_classes} classes for images of shape {image_shape} was asked for; "
             f"give at least 2 classes and 1 pixel"
         )
+    if circuit is None and not (input_params is None and weight_params is None):
+        raise CircuitError(
+            "input_params and weight_params were given without a circuit; they name the "
+            "parameters of `circuit=`"
+        )
     if spec.kind in FILTER_STUDENTS:
+        if circuit is not None:
+            raise CircuitError(
+                f"a circuit was given for a student of kind {spec.kind}, whose filters have their "
+                "own; give kind quantum or hybrid, or leave the circuit out"
+            )
         with seeded(derive_seed(seed, "student", "layers")):
             return QuanvolutionalStudent(spec, image_shape=image_shape, num_classes=num_classes)
     if circuit is not None:
-        parts = adopt_circuit(circuit)
+        parts = adopt_circuit(circuit, input_params=input_params, weight_params=weight_params)
     elif spec.circuit is not None:
-        parts = load_circuit(spec.circuit)
+        parts = load_named_circuit(spec.circuit)
     else:
         parts = build_circuit(
             qubits=spec.qubits, encoding=spec.encoding, ansatz=spec.ansatz, layers=spec.layers
         )
+    if parts.encoding is None:
+        dump_circuit(parts.circuit)  # what could not be saved is refused before it is trained
     with seeded(derive_seed(seed, "student", "layers")):
         student: Student = QuantumStudent(
             spec, image_shape=image_shape, num_classes=num_classes, parts=parts, seed=seed

@@ -58,7 +58,10 @@ class QuantumStudent(Student):
         with seeded(derive_seed(seed, "student", "circuit")):
             weights = torch.empty(len(parts.weight_params)).uniform_(-FIRST_ANGLE, FIRST_ANGLE)
         self.connector = CompiledConnector(
-            self.qnn, initial_weights=weights.numpy(), preparation=parts.preparation
+            self.qnn,
+            initial_weights=weights.numpy(),
+            preparation=parts.preparation,
+            small_in_double=False,
         )
         matrix = readout_matrix(spec.readout, qubits=self.qubits, num_classes=num_classes)
         if spec.readout == "learned":

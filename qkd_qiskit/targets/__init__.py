@@ -1,20 +1,27 @@
-"""Where circuits run: simulators and devices behind one face, with the noise that belongs to them.
+"""Where circuits run: simulators and devices with one interface, and the noise of each.
 
-`Target.parse(name)` gives a place to run; `list_targets()` says which there are.
+`Target.parse(name)` gives one; `list_targets()` lists them.
 
-- `targets`, `simulators`, `devices`, `remote`: the places.
-- `noise`, `exact`, `mitigation`: their noise.
-- `gradients`: training a circuit on one of them.
-- `budget`, `jobs`, `journal`: what is sent to a device, what it costs, what became of it.
-- `runtime`: IBM Quantum; `rehearsal`: a service of our own that its client takes for the real one.
+- `base`, `parse`, `names`: the interface, and the grammar of names.
+- `ideal`, `noisy`, `exact_noise`, `noise`, `mitigation`: simulators and their noise.
+- `lowering`, `transpilation`, `sampling`: what becomes of a circuit before it runs, and its shots.
+- `snapshots`, `synthetic_backends`, `calibration_files`: where the noise is taken from.
+- `gradients`: a circuit on a target as a torch function.
+- `ibm`: IBM Quantum, its jobs and their costs, and an emulator of its service.
+
+Torch, Aer and the Runtime client are imported where they are used, so that a list of targets does
+not wait for them.
 """
 
 from qkd_qiskit.targets.base import Target
 from qkd_qiskit.targets.calibration_files import load_snapshot, save_snapshot
 from qkd_qiskit.targets.compiled_circuit import CompiledCircuit
 from qkd_qiskit.targets.ideal import AerTarget, ExactTarget
-from qkd_qiskit.targets.noisy import DeviceTarget, synthetic
+from qkd_qiskit.targets.noisy import DeviceTarget
+from qkd_qiskit.targets.parse import parse_target, synthetic
 from qkd_qiskit.targets.snapshots import TargetInfo, list_targets
+
+Target.register_parser(parse_target)
 
 __all__ = [
     "AerTarget",

@@ -1,32 +1,38 @@
 """Where a circuit runs: backend, pass manager, noise model, shots and seed in one object.
 
-Three rooms lie behind one face, `Target`: `ExactTarget` (ideal probabilities), `AerTarget` (ideal,
-sampled) and `DeviceTarget` (a device's coupling, basis and noise, sampled). A circuit is compiled
-once and then run with batches of parameter values.
+`Target` is the interface of `ExactTarget` (ideal probabilities), `AerTarget` (ideal, sampled),
+`DeviceTarget` (a device's coupling, basis and noise, simulated) and `RuntimeTarget` (a device). A
+circuit is compiled once and then run with batches of parameter values.
 
 Bit order: outcome index k of a probability row has bit i = logical qubit i (little-endian).
 """
 
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Callable
+from numbers import Integral
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from qiskit.circuit import QuantumCircuit
+from qiskit.circuit import Parameter, QuantumCircuit
 
 from qkd_qiskit.errors import TargetError
-from qkd_qiskit.targets.compiled_circuit import CompiledCircuit, content_digest
-from qkd_qiskit.targets.names import device_options, split_name, synthetic_options
+from qkd_qiskit.targets.compiled_circuit import CompiledCircuit, content_digest, sorted_parameters
+from qkd_qiskit.targets.lowering import standard_gates
+
+MAX_QUBITS = 36
+"""Width of a circuit up to which its 2**n outcome probabilities are given."""
 
 
 class Target(ABC):
-    """A place to evaluate circuits: `compile` once, then `probabilities` for each batch."""
+    """Where circuits are evaluated: `compile` once, then `probabilities` for each batch."""
+
+    _parser: "ClassVar[Callable[..., Target]]"
 
     def __init__(self, name: str, *, shots: int | None, seed: int):
-        if shots is not None and shots < 1:
-            raise TargetError(f"shots is {shots}; accepted are whole numbers from 1")
-        if seed < 0:
-            raise TargetError(f"seed is {seed}; accepted are whole numbers from 0")
+        if shots is not None:
+            check_whole("shots", shots, least=1)
+        check_whole("seed", seed, least=0)
         self.name = name
         """As `Target.parse` takes it."""
         self.shots = shots
@@ -58,7 +64,7 @@ class Target(ABC):
         scale: float | None = None,
         readout_mitigation: bool | str | None = None,
     ) -> "Target":
-        """Return the target of that name.
+        """Return the target of that name; see `parse.parse_target`.
 
         Args:
             name: ``exact`` (ideal, no shots), ``aer`` (ideal, sampled), a device snapshot of
@@ -67,53 +73,23 @@ class Target(ABC):
                 ``synthetic:qubits=5:p1=0.001:p2=0.01:readout=0.02``. A device takes options after
                 its name: ``fake_torino:scale=2``, ``fake_torino:mitigated`` (readout errors taken
                 back), ``fake_torino:exact`` (noisy, no shots).
-            shots: shots per row of a batch; ``exact`` takes none; None for a device: no shots.
-            seed: seed that transpiler and shot seeds derive from.
-            scale: what a device's noise is multiplied by; default: the name's, or 1.
+            shots: Shots per row of a batch; ``exact`` takes none; None for a device: no shots.
+            seed: Seed that transpiler and shot seeds derive from.
+            scale: What a device's noise is multiplied by; default: the name's, or 1.
             readout_mitigation: True or ``calibrated``, ``measured``, False; see `DeviceTarget`;
                 default: the name's, or False.
 
         Raises:
-            TargetError: the name, an option, shots or seed is not accepted.
+            TargetError: The name, an option, shots or seed is not accepted.
         """
-        from qkd_qiskit.targets.ideal import AerTarget, ExactTarget
-        from qkd_qiskit.targets.noisy import DeviceTarget, synthetic
-        from qkd_qiskit.targets.snapshots import fake_backend, unknown_target
+        return Target._parser(
+            name, shots=shots, seed=seed, scale=scale, readout_mitigation=readout_mitigation
+        )
 
-        base, given = split_name(name)
-        if base in ("exact", "aer"):
-            if given or scale is not None or readout_mitigation:
-                raise TargetError(f"{base} is ideal and takes no options; give {base!r}")
-            if base == "exact":
-                return ExactTarget(seed=seed)
-            if shots is None:
-                raise TargetError("aer needs a number of shots; without shots use exact")
-            return AerTarget(shots=shots, seed=seed)
-        settings: dict[str, Any] = {}
-        if base == "synthetic":
-            settings, given = synthetic_options(name, given)
-        options = device_options(name, given)
-        if options.pop("exact", False):
-            shots = None
-        if scale is not None:
-            options["scale"] = scale
-        if readout_mitigation is not None:
-            options["readout_mitigation"] = readout_mitigation
-        if base == "synthetic":
-            return synthetic(**settings, shots=shots, seed=seed, **options)
-        if base.startswith("fake_"):
-            return DeviceTarget(fake_backend(base), name=base, shots=shots, seed=seed, **options)
-        if base.endswith(".json"):
-            from qkd_qiskit.targets.calibration_files import load_snapshot
-
-            backend = load_snapshot(base)
-            return DeviceTarget(backend, name=base, shots=shots, seed=seed, **options)
-        if base.startswith("ibm_"):
-            raise TargetError(
-                f"{base} is a real device: it is reached by submission (`qkd submit`), not by "
-                "evaluation; to evaluate, use exact, aer or a device that `qkd targets list` shows"
-            )
-        raise unknown_target(base)
+    @staticmethod
+    def register_parser(parser: "Callable[..., Target]") -> None:
+        """Set what `parse` calls: the function that knows all kinds of targets."""
+        Target._parser = parser
 
     def compile(self, circuit: QuantumCircuit) -> CompiledCircuit:
         """Return the circuit compiled for this target, with all its qubits measured in order.
@@ -121,20 +97,25 @@ class Target(ABC):
         Equal circuits (same gates and parameter names) are compiled once per target.
 
         Raises:
-            TargetError: the circuit has measurements, or the target cannot run it.
-            CircuitError: the circuit has an instruction that is no unitary gate.
+            TargetError: The circuit has measurements, or the target cannot run it.
+            CircuitError: The circuit has an instruction that is no unitary gate.
         """
         if circuit.num_clbits:
             raise TargetError(
                 f"circuit {circuit.name!r} has {circuit.num_clbits} classical bits; accepted is a "
                 "circuit without measurements, the target adds them"
             )
-        if not circuit.num_qubits:
-            raise TargetError(f"circuit {circuit.name!r} has no qubits")
-        key = content_digest(circuit)
+        if not 1 <= circuit.num_qubits <= MAX_QUBITS:
+            raise TargetError(
+                f"circuit {circuit.name!r} has {circuit.num_qubits} qubits; accepted are 1 to "
+                f"{MAX_QUBITS}, as it has 2**qubits outcomes"
+            )
+        parameters = sorted_parameters(circuit)
+        lowered = standard_gates(circuit)
+        key = content_digest(lowered) + repr([parameter.name for parameter in parameters])
         compiled = self._compiled.get(key)
         if compiled is None:
-            compiled = self._compiled[key] = self._compile(circuit)
+            compiled = self._compiled[key] = self._compile(lowered, parameters)
         return compiled
 
     def probabilities(
@@ -151,19 +132,19 @@ class Target(ABC):
         larger batch one after the other, each with a seed of its own.
 
         Args:
-            compiled: what `compile` of this target returned.
+            compiled: What `compile` of this target returned.
             values: (batch, len(compiled.parameters)) in radians, columns in the order of
                 `compiled.parameters`.
-            shots: shots per row in place of the target's; ignored where nothing is sampled.
-            seed: number of this call among those of one target: same target seed and same
+            shots: Shots per row in place of the target's; ignored where nothing is sampled.
+            seed: Number of this call among those of one target: same target seed and same
                 number give the same counts. None counts as 0.
 
         Raises:
             TargetError: `compiled` is another target's, or values or shots are not accepted.
         """
         rows = self._checked(compiled, values)
-        if shots is not None and shots < 1:
-            raise TargetError(f"shots is {shots}; accepted are whole numbers from 1")
+        if shots is not None:
+            check_whole("shots", shots, least=1)
         if not len(rows):
             return np.empty((0, 2**compiled.num_qubits))
         return self._run(
@@ -178,11 +159,11 @@ class Target(ABC):
         On a device these are the probabilities under its noise, readout errors included.
 
         Args:
-            compiled: what `compile` of this target returned.
-            values: as for `probabilities`.
+            compiled: What `compile` of this target returned.
+            values: As for `probabilities`.
 
         Raises:
-            TargetError: as `probabilities`; or a noisy circuit uses more than 8 qubits.
+            TargetError: As `probabilities`; or a noisy circuit uses more than 8 qubits.
         """
         rows = self._checked(compiled, values)
         if not len(rows):
@@ -195,7 +176,12 @@ class Target(ABC):
                 f"circuit was compiled for {compiled.target}, not for {self.name}; compile it "
                 "with the target that runs it"
             )
-        rows = np.asarray(values, dtype=np.float64)
+        try:
+            rows = np.asarray(values, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise TargetError(
+                f"values are no numbers ({error}); accepted are angles in radians"
+            ) from None
         expected = len(compiled.parameters)
         if rows.ndim != 2 or rows.shape[1] != expected:
             raise TargetError(
@@ -208,7 +194,10 @@ class Target(ABC):
         return rows
 
     @abstractmethod
-    def _compile(self, circuit: QuantumCircuit) -> CompiledCircuit: ...
+    def _compile(
+        self, circuit: QuantumCircuit, parameters: tuple[Parameter, ...]
+    ) -> CompiledCircuit:
+        """Return a circuit of standard gates compiled; `parameters` are the columns of values."""
 
     @abstractmethod
     def _run(
@@ -232,3 +221,13 @@ class Target(ABC):
     def _transpiler_seeds(self, count: int) -> list[int]:
         state = np.random.SeedSequence([self.seed, 1]).generate_state(count)
         return [int(word >> 2) for word in state]
+
+
+def check_whole(name: str, value: Any, *, least: int) -> None:
+    """Check that a setting is a whole number of at least `least`.
+
+    Raises:
+        TargetError: It is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < least:
+        raise TargetError(f"{name} is {value!r}; accepted are whole numbers from {least}")

@@ -14,7 +14,7 @@ from typing import Any
 
 from qiskit.circuit.library import get_standard_gate_name_mapping
 from qiskit.transpiler import InstructionProperties, QubitProperties
-from qiskit.transpiler import Target as DeviceTarget
+from qiskit.transpiler import Target as QiskitTarget
 
 from qkd_qiskit.errors import TargetError
 from qkd_qiskit.targets.synthetic_backends import ReadoutProperties, SyntheticBackend
@@ -31,12 +31,12 @@ def save_snapshot(backend: Any, path: str | Path) -> None:
     Gates that Qiskit has no definition of, and control flow, are left out.
 
     Args:
-        backend: a `BackendV2`, such as `QiskitRuntimeService().backend("ibm_torino")`.
-        path: the file, ending in ``.json``; `Target.parse` takes it as a name.
+        backend: A `BackendV2`, such as `QiskitRuntimeService().backend("ibm_torino")`.
+        path: The file, ending in ``.json``; `Target.parse` takes it as a name.
 
     Raises:
-        TargetError: the name does not end in ``.json``, or the device describes no qubits.
-        StorageError: the file could not be written.
+        TargetError: The name does not end in ``.json``, or the device describes no qubits.
+        StorageError: The file could not be written.
     """
     from qkd_qiskit.storage import write_text
 
@@ -50,13 +50,13 @@ def save_snapshot(backend: Any, path: str | Path) -> None:
     known = get_standard_gate_name_mapping()
     gates: dict[str, Any] = {}
     for name in sorted(device.operation_names):
-        places = device[name] or {}
-        if name not in known or None in places or not places:
+        table = device[name] or {}
+        if name not in known or None in table or not table:
             logger.debug("%s: %s is left out of the snapshot", backend.name, name)
             continue
         gates[name] = [
             {"qubits": list(where), **_gate_properties(properties)}
-            for where, properties in sorted(places.items())
+            for where, properties in sorted(table.items())
         ]
     updated = getattr(_properties(backend), "last_update_date", None)
     content = {
@@ -83,7 +83,7 @@ def load_snapshot(path: str | Path) -> SyntheticBackend:
     """Return the device that a snapshot describes.
 
     Raises:
-        TargetError: the file is not there, is no snapshot, or describes no possible device.
+        TargetError: The file is not there, is no snapshot, or describes no possible device.
     """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -111,13 +111,13 @@ def load_snapshot(path: str | Path) -> SyntheticBackend:
         ) from error
 
 
-def _device(content: Mapping[str, Any]) -> DeviceTarget:
+def _device(content: Mapping[str, Any]) -> QiskitTarget:
     configuration, properties = content["configuration"], content["properties"]
     known = get_standard_gate_name_mapping()
     count = int(configuration["num_qubits"])
     if len(properties["qubits"]) != count:
         raise ValueError(f"{len(properties['qubits'])} of {count} qubits are described")
-    device = DeviceTarget(
+    device = QiskitTarget(
         num_qubits=count,
         dt=configuration["dt"],
         **{name: int(configuration[name]) for name in _TIMING},
@@ -126,15 +126,15 @@ def _device(content: Mapping[str, Any]) -> DeviceTarget:
             for qubit in properties["qubits"]
         ],
     )
-    for name, places in properties["gates"].items():
+    for name, table in properties["gates"].items():
         gate = known[name]
-        found = {}
-        for place in places:
-            where = tuple(int(qubit) for qubit in place["qubits"])
+        instructions = {}
+        for entry in table:
+            where = tuple(int(qubit) for qubit in entry["qubits"])
             if len(where) != gate.num_qubits or not all(0 <= qubit < count for qubit in where):
                 raise ValueError(f"{name} on qubits {list(where)}")
-            found[where] = _instruction_properties(place)
-        device.add_instruction(gate, found, name=name)
+            instructions[where] = _instruction_properties(entry)
+        device.add_instruction(gate, instructions, name=name)
     return device
 
 
@@ -145,16 +145,16 @@ def _gate_properties(properties: Any) -> dict[str, Any]:
     }
 
 
-def _instruction_properties(place: Mapping[str, Any]) -> InstructionProperties | None:
-    if "duration" not in place:
+def _instruction_properties(entry: Mapping[str, Any]) -> InstructionProperties | None:
+    if "duration" not in entry:
         return None
-    if "prob_meas1_prep0" in place:
+    if "prob_meas1_prep0" in entry:
         return ReadoutProperties(
-            _read(place["duration"]),
-            one_for_zero=_read(place["prob_meas1_prep0"]),
-            zero_for_one=_read(place["prob_meas0_prep1"]),
+            _read(entry["duration"]),
+            one_for_zero=_read(entry["prob_meas1_prep0"]),
+            zero_for_one=_read(entry["prob_meas0_prep1"]),
         )
-    return InstructionProperties(_read(place["duration"]), _read(place["error"]))
+    return InstructionProperties(_read(entry["duration"]), _read(entry["error"]))
 
 
 def _properties(backend: Any) -> Any:

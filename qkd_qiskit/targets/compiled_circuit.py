@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from qiskit import qasm3
-from qiskit.circuit import ClassicalRegister, QuantumCircuit
+from qiskit.circuit import ClassicalRegister, Parameter, QuantumCircuit
 
 from qkd_qiskit.errors import TargetError
 
@@ -49,16 +49,16 @@ def measure_all_qubits(circuit: QuantumCircuit) -> QuantumCircuit:
     return measured
 
 
-def parameter_names(circuit: QuantumCircuit) -> tuple[str, ...]:
-    """Return the names of the circuit's parameters, sorted as text."""
-    return tuple(sorted(parameter.name for parameter in circuit.parameters))
+def sorted_parameters(circuit: QuantumCircuit) -> tuple[Parameter, ...]:
+    """Return the circuit's parameters, sorted by name as text."""
+    return tuple(sorted(circuit.parameters, key=lambda parameter: str(parameter.name)))
 
 
 def content_digest(circuit: QuantumCircuit) -> str:
     """Return a digest that equal circuits (same gates, same parameter names) share.
 
     Raises:
-        TargetError: the circuit has an instruction that OpenQASM 3 has no unitary gate for.
+        TargetError: The circuit has an instruction that OpenQASM 3 has no unitary gate for.
     """
     # OpenQASM rather than QPY: QPY carries each parameter's identity, so that a circuit that is
     # built a second time would look like another one.

@@ -1,7 +1,7 @@
 """Exact probabilities of a compiled circuit, with the noise of the device that it runs on.
 
 The circuit that Aer would sample (scheduled, on its used qubits, with its noise model) is evolved
-as a density matrix by the engine instead: no shots, float64, differentiable.
+as a density matrix by the simulator instead: no shots, float64, differentiable.
 """
 
 from collections.abc import Sequence
@@ -29,12 +29,12 @@ def exact_rows(
     """Return probabilities (batch, 2**num_qubits) under the noise, little-endian.
 
     Args:
-        compiled: the circuit whose parameters are the columns of `values`.
-        noisy: its scheduled form with the noise model.
+        compiled: The circuit whose parameters are the columns of `values`.
+        noisy: Its scheduled form with the noise model.
         values: (batch, len(compiled.parameters)) in radians.
 
     Raises:
-        TargetError: the circuit uses more qubits than `MAX_QUBITS`.
+        TargetError: The circuit uses more qubits than `MAX_QUBITS`.
     """
     inputs, weights = split_parameters(compiled)
     column = {name: number for number, name in enumerate(compiled.parameters)}
@@ -50,8 +50,8 @@ def exact_rows(
             noisy_probabilities(program, part, of_all)
             for part in torch.split(per_sample, max(1, _CHUNK_BYTES // row_bytes))
         ]
-    found: NDArray[np.float64] = torch.cat(parts).numpy()
-    return found
+    rows: NDArray[np.float64] = torch.cat(parts).numpy()
+    return rows
 
 
 def density_program(
@@ -61,16 +61,16 @@ def density_program(
     inputs: Sequence[str],
     weights: Sequence[str],
 ) -> DensityProgram:
-    """Return the engine's program of a noisy circuit; made once per choice of inputs and weights.
+    """Return the program of a noisy circuit, made once per choice of inputs and weights.
 
     Args:
-        compiled: the circuit.
-        noisy: its scheduled form with the noise model.
-        inputs: names of the parameters bound per sample, in the order of the program's inputs.
-        weights: names of the parameters that a batch shares.
+        compiled: The circuit.
+        noisy: Its scheduled form with the noise model.
+        inputs: Names of the parameters bound per sample, in the order of the program's inputs.
+        weights: Names of the parameters that a batch shares.
 
     Raises:
-        TargetError: the circuit uses more qubits than `MAX_QUBITS`.
+        TargetError: The circuit uses more qubits than `MAX_QUBITS`.
     """
     if len(noisy.qubits) > MAX_QUBITS:
         raise TargetError(
@@ -83,7 +83,7 @@ def density_program(
         known = {parameter.name: parameter for parameter in noisy.circuit.parameters}
         noisy.programs[key] = DensityProgram.from_circuit(
             noisy.circuit,
-            noise.channels(noisy),
+            noisy.channels,
             input_params=[known.get(name) or Parameter(name) for name in inputs],
             weight_params=[known.get(name) or Parameter(name) for name in weights],
         )
@@ -97,11 +97,11 @@ def split_parameters(
     """Return the names of a circuit's inputs and weights.
 
     Args:
-        compiled: the circuit.
-        inputs: names of the inputs; default: those that begin with ``x_``.
+        compiled: The circuit.
+        inputs: Names of the inputs; default: those that begin with ``x_``.
 
     Raises:
-        TargetError: an input is no parameter of the circuit.
+        TargetError: An input is no parameter of the circuit.
     """
     names = compiled.parameters
     if inputs is None:

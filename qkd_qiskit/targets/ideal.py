@@ -5,13 +5,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from qiskit.circuit import QuantumCircuit
-from qiskit.transpiler import generate_preset_pass_manager
+from qiskit.circuit import Parameter, QuantumCircuit
 
 from qkd_qiskit.targets import noise
 from qkd_qiskit.targets.base import Target
-from qkd_qiskit.targets.compiled_circuit import CompiledCircuit, measure_all_qubits, parameter_names
+from qkd_qiskit.targets.compiled_circuit import CompiledCircuit, measure_all_qubits
+from qkd_qiskit.targets.lowering import gates_for_aer
 from qkd_qiskit.targets.sampling import make_simulator, sample_probabilities
+
+if TYPE_CHECKING:
+    from qkd_qiskit.simulator import Program
 
 
 class ExactTarget(Target):
@@ -25,9 +28,11 @@ class ExactTarget(Target):
         """Whether probabilities are those of the ideal circuit: they are."""
         return True
 
-    def _compile(self, circuit: QuantumCircuit) -> CompiledCircuit:
-        measured = measure_all_qubits(_for_simulator(circuit))
-        return _logical(self.name, circuit, measured=measured, program=_ideal_program(circuit))
+    def _compile(
+        self, circuit: QuantumCircuit, parameters: tuple[Parameter, ...]
+    ) -> CompiledCircuit:
+        program = _ideal_program(circuit, parameters)
+        return _logical(self.name, circuit, parameters, program=program)
 
     def _run(
         self, compiled: CompiledCircuit, values: NDArray[np.float64], *, shots: int, seed: int
@@ -40,10 +45,6 @@ class ExactTarget(Target):
         return _ideal_rows(compiled.program, values)
 
 
-if TYPE_CHECKING:
-    from qkd_qiskit.simulator import Program
-
-
 @dataclass(frozen=True, eq=False)
 class AerProgram:
     """What an `AerTarget` runs."""
@@ -51,7 +52,9 @@ class AerProgram:
     simulator: Any
     """`AerSimulator` without noise."""
     circuit: QuantumCircuit
-    """The circuit that was given, without measurements."""
+    """The circuit in standard gates, without measurements."""
+    parameters: tuple[Parameter, ...]
+    """Its parameters, the columns of values."""
 
 
 class AerTarget(Target):
@@ -60,11 +63,12 @@ class AerTarget(Target):
     def __init__(self, *, shots: int = 4096, seed: int = 0):
         super().__init__("aer", shots=shots, seed=seed)
 
-    def _compile(self, circuit: QuantumCircuit) -> CompiledCircuit:
-        measured = measure_all_qubits(_for_simulator(circuit))
+    def _compile(
+        self, circuit: QuantumCircuit, parameters: tuple[Parameter, ...]
+    ) -> CompiledCircuit:
         simulator = make_simulator(circuit.num_qubits)
-        program = AerProgram(simulator=simulator, circuit=circuit)
-        return _logical(self.name, circuit, measured=measured, program=program)
+        program = AerProgram(simulator=simulator, circuit=circuit, parameters=parameters)
+        return _logical(self.name, circuit, parameters, program=program)
 
     def _run(
         self, compiled: CompiledCircuit, values: NDArray[np.float64], *, shots: int, seed: int
@@ -81,13 +85,13 @@ class AerTarget(Target):
     def _run_exactly(
         self, compiled: CompiledCircuit, values: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        return _ideal_rows(_ideal_program(compiled.program.circuit), values)
+        program: AerProgram = compiled.program
+        return _ideal_rows(_ideal_program(program.circuit, program.parameters), values)
 
 
-def _ideal_program(circuit: QuantumCircuit) -> "Program":
+def _ideal_program(circuit: QuantumCircuit, parameters: tuple[Parameter, ...]) -> "Program":
     from qkd_qiskit.simulator import Program
 
-    parameters = sorted(circuit.parameters, key=lambda parameter: str(parameter.name))
     return Program.from_circuit(circuit, input_params=parameters, weight_params=())
 
 
@@ -97,19 +101,21 @@ def _ideal_rows(program: "Program", values: NDArray[np.float64]) -> NDArray[np.f
     from qkd_qiskit.simulator import probabilities
 
     with torch.no_grad():
-        rows = probabilities(program, torch.from_numpy(values.copy()), None)
-    found: NDArray[np.float64] = rows.numpy()
-    return found
+        rows: NDArray[np.float64] = probabilities(
+            program, torch.from_numpy(values.copy()), None
+        ).numpy()
+    return rows
 
 
 def _logical(
-    name: str, circuit: QuantumCircuit, *, measured: QuantumCircuit, program: Any
+    name: str, circuit: QuantumCircuit, parameters: tuple[Parameter, ...], *, program: Any
 ) -> CompiledCircuit:
     qubits = tuple(range(circuit.num_qubits))
+    measured = measure_all_qubits(gates_for_aer(circuit))
     return CompiledCircuit(
         target=name,
         circuit=measured,
-        parameters=parameter_names(circuit),
+        parameters=tuple(parameter.name for parameter in parameters),
         num_qubits=circuit.num_qubits,
         layout=qubits,
         measured=qubits,
@@ -119,8 +125,3 @@ def _logical(
         fidelity=1.0,
         program=program,
     )
-
-
-def _for_simulator(circuit: QuantumCircuit) -> QuantumCircuit:
-    backend = make_simulator(circuit.num_qubits)
-    return generate_preset_pass_manager(optimization_level=0, backend=backend).run(circuit)

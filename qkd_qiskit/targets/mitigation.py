@@ -23,10 +23,10 @@ def mitigate_readout(
 
     Args:
         frequencies: (batch, 2**n), little-endian: bit i of an outcome is measured qubit i.
-        confusion: matrix A[true, measured] of each of the n qubits, rows summing to 1.
+        confusion: Matrix A[true, measured] of each of the n qubits, rows summing to 1.
 
     Raises:
-        TargetError: a qubit's readout says nothing about its state.
+        TargetError: A qubit's readout says nothing about its state.
     """
     count = len(confusion)
     rows = frequencies.reshape(-1, *[2] * count)
@@ -53,8 +53,8 @@ def nearest_probabilities(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     excess = (np.cumsum(descending, axis=1) - 1) / np.arange(1, rows.shape[1] + 1)
     kept = (descending > excess).sum(axis=1)
     shift = np.take_along_axis(excess, kept[:, None] - 1, axis=1)
-    found: NDArray[np.float64] = np.maximum(rows - shift, 0.0)
-    return found
+    nearest: NDArray[np.float64] = np.maximum(rows - shift, 0.0)
+    return nearest
 
 
 def confusion_from_counts(
@@ -63,8 +63,8 @@ def confusion_from_counts(
     """Return the matrix A[true, measured] of each qubit from two calibration circuits.
 
     Args:
-        zeros: frequencies (2**n,) with all qubits prepared in 0, little-endian.
-        ones: the same with all qubits prepared in 1.
+        zeros: Frequencies (2**n,) with all qubits prepared in 0, little-endian.
+        ones: The same with all qubits prepared in 1.
     """
     count = int(np.log2(len(zeros)))
     outcomes = np.arange(len(zeros))

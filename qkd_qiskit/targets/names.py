@@ -1,4 +1,4 @@
-"""Names of targets: a place and what is changed about it, such as ``fake_torino:scale=2:exact``."""
+"""Names of targets: a base and its options, such as ``fake_torino:scale=2:exact``."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,10 +15,10 @@ SYNTHETIC_WORDS = ("coupling", "two_qubit_gate")
 
 
 def split_name(name: str) -> tuple[str, dict[str, str]]:
-    """Return the place and its options; a flag such as ``exact`` has an empty value.
+    """Return the base and its options; a flag such as ``exact`` has an empty value.
 
     Raises:
-        TargetError: an option is named twice.
+        TargetError: An option is named twice.
     """
     # A file's path may have colons of its own.
     head, is_file, rest = name.rpartition(".json")
@@ -36,20 +36,20 @@ def device_options(name: str, options: Mapping[str, str]) -> dict[str, Any]:
     """Return scale, readout_mitigation and exact, as far as a name has them.
 
     Raises:
-        TargetError: an option is not known, or its value is not accepted.
+        TargetError: An option is not known, or its value is not accepted.
     """
-    found: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     for key, value in options.items():
         if key == "scale":
-            found["scale"] = _number(name, key, value)
+            settings["scale"] = _number(name, key, value)
         elif key == "mitigated":
-            found["readout_mitigation"] = value or True
+            settings["readout_mitigation"] = value or True
         elif key == "exact" and not value:
-            found["exact"] = True
+            settings["exact"] = True
         else:
             accepted = "; ".join(DEVICE_OPTIONS.values())
             raise TargetError(f"target {name!r}: option {key!r} is not known; accepted: {accepted}")
-    return found
+    return settings
 
 
 def synthetic_options(
@@ -58,20 +58,20 @@ def synthetic_options(
     """Return the settings of synthetic noise, and the options that any device has.
 
     Raises:
-        TargetError: the number of qubits is missing, or a number is none.
+        TargetError: The number of qubits is missing, or a number is none.
     """
     rest = dict(options)
-    found: dict[str, Any] = {
+    settings: dict[str, Any] = {
         key: _number(name, key, rest.pop(key)) for key in SYNTHETIC_NUMBERS if key in rest
     }
-    found |= {key: rest.pop(key) for key in SYNTHETIC_WORDS if key in rest}
+    settings |= {key: rest.pop(key) for key in SYNTHETIC_WORDS if key in rest}
     qubits = rest.pop("qubits", "")
-    if not qubits.isdigit():
+    if not qubits.isdecimal() or len(qubits) > 9:
         raise TargetError(
             f"target {name!r}: give the number of qubits, as in synthetic:qubits=5:p2=0.01; also "
             f"accepted are {', '.join(SYNTHETIC_NUMBERS + SYNTHETIC_WORDS)}"
         )
-    return found | {"qubits": int(qubits)}, rest
+    return settings | {"qubits": int(qubits)}, rest
 
 
 def synthetic_name(settings: Mapping[str, Any]) -> str:

@@ -9,12 +9,13 @@ circuit is scheduled first, because idle qubits relax only in the delays that sc
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from qiskit.circuit import QuantumCircuit
-from qiskit.transpiler import Target as DeviceTarget
+from qiskit.transpiler import Target as QiskitTarget
 from qiskit.transpiler import generate_preset_pass_manager
 
 from qkd_qiskit.errors import TargetError
@@ -38,25 +39,69 @@ class NoisyCircuit:
     """Physical qubit behind each qubit of `circuit`, ascending."""
     duration_s: float
     """Seconds from the first gate to the end of the measurement."""
-    device: DeviceTarget
+    device: QiskitTarget
     """The device's description of these qubits, renumbered as in `circuit`, its noise scaled."""
     programs: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
-    """The engine's programs that were made of it (see exact.py)."""
+    """The simulator's programs that were made of it (see exact_noise.py)."""
+
+    @cached_property
+    def channels(self) -> "Channels":
+        """The noise of gates, delays and measurements as the simulator takes it.
+
+        Gate and readout errors come from the functions that Aer builds its noise model with;
+        relaxation in delays has T2 cut to 2 T1 as there.
+        """
+        from qiskit_aer.noise.device import basic_device_gate_errors
+
+        from qkd_qiskit.simulator import Channels
+
+        if self.noise_model is None:
+            return Channels()
+        used = {
+            (instruction.operation.name, _where(self.circuit, instruction))
+            for instruction in self.circuit.data
+        }
+        return Channels(
+            gates={
+                (name, tuple(where)): error.to_quantumchannel().data
+                for name, where, error in basic_device_gate_errors(target=self.device)
+                if (name, tuple(where)) in used and not error.ideal()
+            },
+            readout=self.readout,
+            relaxation={
+                qubit: (known.t1, min(known.t2, 2 * known.t1))
+                for qubit, known in enumerate(self.device.qubit_properties)
+            },
+            dt=self.device.dt,
+        )
+
+    @cached_property
+    def readout(self) -> dict[int, NDArray[np.float64]]:
+        """The readout matrix A[true, measured] of each qubit that errs."""
+        from qiskit_aer.noise.device import basic_device_readout_errors
+
+        if self.noise_model is None:
+            return {}
+        return {
+            where[0]: np.asarray(error.probabilities, dtype=float)
+            for where, error in basic_device_readout_errors(target=self.device)
+            if not error.ideal()
+        }
 
 
 def with_noise(
-    circuit: QuantumCircuit, device: DeviceTarget, *, scale: float = 1.0
+    circuit: QuantumCircuit, device: QiskitTarget, *, scale: float = 1.0
 ) -> NoisyCircuit:
     """Return an ISA circuit restricted to its used qubits, scheduled, with its noise model.
 
     Args:
-        circuit: circuit in the device's basis, coupling and qubit numbers, not yet scheduled.
-        device: the device as `backend.target` describes it.
-        scale: what its noise is multiplied by, see `described.scaled_device`; 0 is no noise, in
+        circuit: Circuit in the device's basis, coupling and qubit numbers, not yet scheduled.
+        device: The device as `backend.target` describes it.
+        scale: What its noise is multiplied by, see `scaled_device`; 0 is no noise, in
             the same circuit.
 
     Raises:
-        TargetError: a used qubit or gate has no calibration.
+        TargetError: A used qubit or gate has no calibration.
     """
     from qiskit_aer.noise import NoiseModel
 
@@ -79,45 +124,6 @@ def with_noise(
         duration_s=float(reduced.estimate_duration(restricted, unit="s")),
         device=noisy,
     )
-
-
-def channels(noisy: NoisyCircuit) -> "Channels":
-    """Return the noise of a circuit's gates, delays and measurements as the engine takes it.
-
-    Gate and readout errors are read from the noise model itself; relaxation in delays from the
-    description that the model was made of, with T2 cut to 2 T1 as Aer does.
-    """
-    from qkd_qiskit.simulator import Channels
-
-    if noisy.noise_model is None:
-        return Channels()
-    used = {
-        (instruction.operation.name, _where(noisy.circuit, instruction))
-        for instruction in noisy.circuit.data
-    }
-    # Aer has no public access to a model's errors; the bounds on its version are in pyproject.
-    errors = noisy.noise_model._local_quantum_errors
-    return Channels(
-        gates={
-            (name, where): errors[name][where].to_quantumchannel().data
-            for name, where in used
-            if where in errors.get(name, {})
-        },
-        readout=readout(noisy),
-        relaxation={
-            qubit: (known.t1, min(known.t2, 2 * known.t1))
-            for qubit, known in enumerate(noisy.device.qubit_properties)
-        },
-        dt=noisy.device.dt,
-    )
-
-
-def readout(noisy: NoisyCircuit) -> dict[int, NDArray[np.float64]]:
-    """Return the readout matrix A[true, measured] of each of a circuit's qubits that errs."""
-    errors = getattr(noisy.noise_model, "_local_readout_errors", {})
-    return {
-        where[0]: np.asarray(error.probabilities, dtype=float) for where, error in errors.items()
-    }
 
 
 def used_qubits(circuit: QuantumCircuit) -> tuple[int, ...]:
@@ -151,13 +157,13 @@ def restrict_circuit(circuit: QuantumCircuit, qubits: Iterable[int]) -> QuantumC
     return reduced
 
 
-def restrict_device(device: DeviceTarget, qubits: Iterable[int]) -> DeviceTarget:
+def restrict_device(device: QiskitTarget, qubits: Iterable[int]) -> QiskitTarget:
     """Return the device's description on `qubits` alone, renumbered in the order given."""
     position = {qubit: index for index, qubit in enumerate(qubits)}
     return _rebuild(device, position, keep=lambda where, _: all(q in position for q in where))
 
 
-def calibrated_part(device: DeviceTarget) -> DeviceTarget:
+def calibrated_part(device: QiskitTarget) -> QiskitTarget:
     """Return the device without gates of error 1 and qubits of unknown relaxation times.
 
     An error of 1 is how IBM marks a gate that could not be calibrated; the transpiler does not
@@ -177,13 +183,13 @@ def calibrated_part(device: DeviceTarget) -> DeviceTarget:
 
 
 def _rebuild(
-    device: DeviceTarget,
+    device: QiskitTarget,
     position: dict[int, int],
     *,
     keep: Callable[[tuple[int, ...], Any], bool],
-) -> DeviceTarget:
+) -> QiskitTarget:
     described = device.qubit_properties
-    rebuilt = DeviceTarget(
+    rebuilt = QiskitTarget(
         num_qubits=len(position),
         dt=device.dt,
         granularity=device.granularity,
@@ -203,7 +209,7 @@ def _rebuild(
     return rebuilt
 
 
-def find_uncalibrated(circuit: QuantumCircuit, device: DeviceTarget) -> str | None:
+def find_uncalibrated(circuit: QuantumCircuit, device: QiskitTarget) -> str | None:
     """Return what the device does not know about the circuit's qubits and gates, or None."""
     described = device.qubit_properties
     for qubit in used_qubits(circuit):
@@ -221,7 +227,7 @@ def find_uncalibrated(circuit: QuantumCircuit, device: DeviceTarget) -> str | No
 
 
 def estimate_fidelity(
-    circuit: QuantumCircuit, device: DeviceTarget, *, scale: float = 1.0
+    circuit: QuantumCircuit, device: QiskitTarget, *, scale: float = 1.0
 ) -> float:
     """Return the product of 1 - error over all gates and measurements of an ISA circuit.
 
@@ -243,7 +249,7 @@ def count_two_qubit_gates(circuit: QuantumCircuit) -> int:
 
 
 def _calibrated(
-    circuit: QuantumCircuit, device: DeviceTarget
+    circuit: QuantumCircuit, device: QiskitTarget
 ) -> Iterator[tuple[str, tuple[int, ...], Any]]:
     """Yield name, qubits and `InstructionProperties` of each gate and measurement."""
     # A description hands out a copy at each access: each operation's table is taken once.

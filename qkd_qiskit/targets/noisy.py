@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from qiskit.circuit import QuantumCircuit
+from qiskit.circuit import Parameter, QuantumCircuit
 
 from qkd_qiskit.errors import TargetError
 from qkd_qiskit.targets import noise
@@ -16,12 +16,9 @@ from qkd_qiskit.targets.compiled_circuit import (
     CompiledCircuit,
     content_digest,
     measure_all_qubits,
-    parameter_names,
 )
 from qkd_qiskit.targets.mitigation import confusion_from_counts, mitigate_readout
-from qkd_qiskit.targets.names import synthetic_name
 from qkd_qiskit.targets.sampling import make_simulator, sample_probabilities
-from qkd_qiskit.targets.synthetic_backends import SyntheticBackend, synthetic_device
 from qkd_qiskit.targets.transpilation import (
     best_transpilation,
     calibration_circuit,
@@ -51,8 +48,8 @@ class DeviceTarget(Target):
 
     The noise is that of `NoiseModel.from_backend`: depolarising and relaxation errors per gate,
     relaxation while a qubit idles, readout errors. `scale` strengthens or weakens all of it
-    (see `described.scaled_device`); the circuit stays the same. Readout mitigation takes readout
-    errors back (see mitigation.py), from the calibration or from two circuits of its own.
+    (see `synthetic_backends.scaled_device`); the circuit stays the same. Readout mitigation takes
+    readout errors back (see mitigation.py), from the calibration or from two circuits of its own.
     """
 
     def __init__(
@@ -69,18 +66,18 @@ class DeviceTarget(Target):
         """Take a `BackendV2` with a calibrated `target`.
 
         Args:
-            backend: a device snapshot, or any backend whose `target` has errors and durations.
-            name: name of the target; the backend's by default.
-            shots: shots per row of a batch; None for exact probabilities under the noise, on at
+            backend: A device snapshot, or any backend whose `target` has errors and durations.
+            name: Name of the target; the backend's by default.
+            shots: Shots per row of a batch; None for exact probabilities under the noise, on at
                 most 8 used qubits.
-            seed: seed that transpiler and shot seeds derive from.
-            num_transpilations: transpiler seeds tried per circuit, the best is kept.
-            scale: what the noise is multiplied by: 0 is none, 1 the device's.
-            readout_mitigation: take readout errors back as the calibration gives them (True or
+            seed: Seed that transpiler and shot seeds derive from.
+            num_transpilations: Transpiler seeds tried per circuit, the best is kept.
+            scale: What the noise is multiplied by: 0 is none, 1 the device's.
+            readout_mitigation: Take readout errors back as the calibration gives them (True or
                 ``calibrated``) or as two circuits per compilation measure them (``measured``).
 
         Raises:
-            TargetError: the backend has no calibration, or shots, seed, scale or
+            TargetError: The backend has no calibration, or shots, seed, scale or
                 readout_mitigation is not accepted.
         """
         if not getattr(getattr(backend, "target", None), "qubit_properties", None):
@@ -126,14 +123,16 @@ class DeviceTarget(Target):
         It shares this target's transpiled circuits: a sweep transpiles once.
 
         Raises:
-            TargetError: the scale is not accepted.
+            TargetError: The scale is not accepted.
         """
         made = copy.copy(self)
         made._compiled = {}
         made._set_scale(scale)
         return made
 
-    def _compile(self, circuit: QuantumCircuit) -> CompiledCircuit:
+    def _compile(
+        self, circuit: QuantumCircuit, parameters: tuple[Parameter, ...]
+    ) -> CompiledCircuit:
         device = self._device
         for what, have in (
             ("", device.num_qubits),
@@ -157,7 +156,7 @@ class DeviceTarget(Target):
         return CompiledCircuit(
             target=self.name,
             circuit=best,
-            parameters=parameter_names(circuit),
+            parameters=tuple(parameter.name for parameter in parameters),
             num_qubits=circuit.num_qubits,
             layout=initial_layout(best, circuit.num_qubits),
             measured=measured_qubits(best),
@@ -178,7 +177,7 @@ class DeviceTarget(Target):
         if self.readout_mitigation is None:
             return None
         if self.readout_mitigation == "calibrated":
-            known = noise.readout(noisy)
+            known = noisy.readout
             return tuple(known.get(qubit, np.eye(2)) for qubit in measured_qubits(noisy.circuit))
         circuit = calibration_circuit(measured_qubits(isa), self._device)
         calibrated = noise.with_noise(circuit, self._device, scale=self.scale)
@@ -219,36 +218,6 @@ class DeviceTarget(Target):
 
 def _mitigated(rows: NDArray[np.float64], program: DeviceProgram) -> NDArray[np.float64]:
     return rows if program.confusion is None else mitigate_readout(rows, program.confusion)
-
-
-def synthetic(
-    qubits: int,
-    *,
-    shots: int | None = 4096,
-    seed: int = 0,
-    scale: float = 1.0,
-    readout_mitigation: bool | ReadoutMitigation = False,
-    **settings: Any,
-) -> DeviceTarget:
-    """Return a device with the same noise on every qubit and gate.
-
-    Args:
-        qubits: qubits of the device.
-        shots: as for `DeviceTarget`.
-        seed: as for `DeviceTarget`.
-        scale: as for `DeviceTarget`.
-        readout_mitigation: as for `DeviceTarget`.
-        settings: p1, p2, t1, t2, readout, coupling, two_qubit_gate, durations of
-            `described.synthetic_device`.
-
-    Raises:
-        TargetError: a setting is not accepted.
-    """
-    name = synthetic_name({"qubits": qubits, **settings})
-    backend = SyntheticBackend(synthetic_device(qubits, **settings), name=name)
-    return DeviceTarget(
-        backend, shots=shots, seed=seed, scale=scale, readout_mitigation=readout_mitigation
-    )
 
 
 def calibration_date(backend: Any) -> str | None:

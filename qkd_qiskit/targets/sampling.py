@@ -8,6 +8,12 @@ from numpy.typing import NDArray
 from qiskit.circuit import QuantumCircuit
 from qiskit.primitives import BitArray
 
+from qkd_qiskit.errors import TargetError
+from qkd_qiskit.targets.lowering import binds_wrongly
+
+_SHOT_BYTES = 256  # measured: Aer hands out each shot as a text of its own
+_OUTCOME_BYTES = 24  # one count and two frequencies
+_SMALL_BYTES = 2**28  # not worth asking the system about
 # Up to here a density matrix is cheaper than 4,096 noisy trajectories.
 _DENSITY_QUBITS = 10
 _MAX_THREADS = 8
@@ -46,17 +52,19 @@ def sample_probabilities(
     """Return measured frequencies (batch, 2**bits) of one register, bit 0 the least significant.
 
     Args:
-        circuit: measured circuit with a single classical register.
+        circuit: Measured circuit with a single classical register.
         values: (batch, len(parameters)) in radians.
-        parameters: name of each column of `values`; a name that the circuit no longer has, as
+        parameters: Name of each column of `values`; a name that the circuit no longer has, as
             when the transpiler drops a rotation before a measurement, is passed over.
-        simulator: an `AerSimulator`, with the noise model that belongs to the circuit.
-        shots: shots per row.
-        seed: seed of the whole batch; each row has its own stream.
+        simulator: An `AerSimulator`, with the noise model that belongs to the circuit.
+        shots: Shots per row.
+        seed: Seed of the whole batch; each row has its own stream.
     """
+    register = circuit.cregs[0]
+    _require_memory(len(values), shots=shots, bits=register.size)
     bits = sample_registers(
         circuit, values, parameters=parameters, simulator=simulator, shots=shots, seed=seed
-    )[circuit.cregs[0].name]
+    )[register.name]
     frequencies: NDArray[np.float64] = count_outcomes(bits) / shots
     return frequencies
 
@@ -71,23 +79,67 @@ def sample_registers(
     seed: int,
 ) -> dict[str, BitArray]:
     """Return the measured bits of each register, of shape (batch,); as `sample_probabilities`."""
+    from qiskit_aer import AerError
     from qiskit_aer.primitives import SamplerV2
 
     batch = len(values)
-    live = [parameter.name for parameter in circuit.parameters]
+    _require_memory(batch, shots=shots)
     sampler = SamplerV2.from_backend(simulator, seed=seed)
-    pub: tuple[Any, ...]
-    if live:
-        columns = [parameters.index(name) for name in live]
-        pub = (circuit, {tuple(live): values[:, columns]}, shots)
-    else:
-        # Without parameters Aer runs a PUB of any shape once: all rows' shots are drawn together.
-        pub = (circuit, None, shots * batch)
-    data = sampler.run([pub]).result()[0].data
+    pubs = _pubs(circuit, values, parameters=parameters, shots=shots)
+    try:
+        results = [result.data for result in sampler.run(pubs).result()]
+    except AerError as error:
+        raise TargetError(
+            f"circuit {circuit.name!r} cannot be simulated: {' '.join(str(error).split())}"
+        ) from error
     return {
-        name: BitArray(bits.array.reshape(batch, shots, -1), bits.num_bits)
-        for name, bits in data.items()
+        register.name: BitArray(
+            np.concatenate([data[register.name].array for data in results]).reshape(
+                batch, shots, -1
+            ),
+            register.size,
+        )
+        for register in circuit.cregs
     }
+
+
+def _pubs(
+    circuit: QuantumCircuit,
+    values: NDArray[np.float64],
+    *,
+    parameters: tuple[str, ...],
+    shots: int,
+) -> list[tuple[Any, ...]]:
+    live = [parameter.name for parameter in circuit.parameters]
+    if not live:
+        # Without parameters Aer runs a PUB of any shape once: all rows' shots are drawn together.
+        return [(circuit, None, shots * len(values))]
+    columns = values[:, [parameters.index(name) for name in live]]
+    if binds_wrongly(circuit):
+        bound = (circuit.assign_parameters(dict(zip(live, row, strict=True))) for row in columns)
+        return [(row, None, shots) for row in bound]
+    return [(circuit, {tuple(live): columns}, shots)]
+
+
+def _require_memory(rows: int, *, shots: int, bits: int = 0) -> None:
+    """Check that shots and outcome probabilities fit into memory.
+
+    Raises:
+        TargetError: They do not.
+    """
+    needed = rows * (shots * _SHOT_BYTES + (2**bits * _OUTCOME_BYTES if bits else 0))
+    if needed <= _SMALL_BYTES:
+        return
+    from qkd_qiskit.simulator.memory import available_bytes
+
+    free = available_bytes()
+    if free is not None and needed > free:
+        gib = min(needed, 2**90) / 2**30  # what is beyond would not fit a float
+        raise TargetError(
+            f"{rows} rows of {shots} shots on {bits} bits need about {gib:,.1f} GiB and "
+            f"{free / 2**30:,.1f} GiB are free; use fewer shots, rows or qubits, or exact "
+            "probabilities"
+        )
 
 
 def count_outcomes(bits: BitArray) -> NDArray[np.int64]:

@@ -44,7 +44,7 @@ def fake_backend(name: str) -> Any:
     """Return the `BackendV2` of a device snapshot such as ``fake_torino``.
 
     Raises:
-        TargetError: there is no such snapshot; the message lists near names.
+        TargetError: There is no such snapshot; the message lists near names.
     """
     kind = _snapshots().get(name)
     if kind is None:

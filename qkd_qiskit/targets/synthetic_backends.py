@@ -10,10 +10,12 @@ from qiskit.circuit import Delay, Measure, Parameter
 from qiskit.circuit.library import CXGate, CZGate, ECRGate, RZGate, SXGate, XGate
 from qiskit.providers import BackendV2, Options
 from qiskit.transpiler import InstructionProperties, QubitProperties
-from qiskit.transpiler import Target as DeviceTarget
+from qiskit.transpiler import Target as QiskitTarget
 
 from qkd_qiskit.errors import TargetError
 
+MAX_QUBITS = 256
+"""Qubits up to which a device is described."""
 _DT = 1e-9
 _TWO_QUBIT_GATES = {"cz": CZGate, "cx": CXGate, "ecr": ECRGate}
 
@@ -21,14 +23,14 @@ _TWO_QUBIT_GATES = {"cz": CZGate, "cx": CXGate, "ecr": ECRGate}
 class SyntheticBackend(BackendV2):  # type: ignore[misc]
     """A backend that is only its description: what `NoiseModel.from_backend` reads."""
 
-    def __init__(self, target: DeviceTarget, *, name: str, calibrated: str | None = None):
+    def __init__(self, target: QiskitTarget, *, name: str, calibrated: str | None = None):
         """Take a description, a name and the ISO date or time of its calibration."""
         super().__init__(name=name)
         self._target = target
         self._calibrated = calibrated and datetime.datetime.fromisoformat(calibrated)
 
     @property
-    def target(self) -> DeviceTarget:
+    def target(self) -> QiskitTarget:
         """The description."""
         return self._target
 
@@ -84,7 +86,7 @@ def readout_errors(properties: Any) -> tuple[float, float]:
     )
 
 
-def scaled_device(device: DeviceTarget, scale: float) -> DeviceTarget:
+def scaled_device(device: QiskitTarget, scale: float) -> QiskitTarget:
     """Return the description with its noise multiplied by `scale`, above 0.
 
     - T1 and T2 are divided by `scale`: relaxation acts as if all took `scale` times as long.
@@ -95,7 +97,7 @@ def scaled_device(device: DeviceTarget, scale: float) -> DeviceTarget:
     Every result is a description that a device could have, so its channels are completely positive
     and trace preserving; a larger scale is never less noisy. Scale 1 is the device.
     """
-    scaled = DeviceTarget(
+    scaled = QiskitTarget(
         num_qubits=device.num_qubits,
         dt=device.dt,
         granularity=device.granularity,
@@ -151,29 +153,34 @@ def synthetic_device(
     coupling: str = "line",
     two_qubit_gate: str = "cz",
     durations: tuple[float, float, float] = (32e-9, 80e-9, 1e-6),
-) -> DeviceTarget:
+) -> QiskitTarget:
     """Return the description of a device with the same noise everywhere.
 
     Its gates are rz (virtual: no noise, no time), sx, x and the two-qubit gate.
 
     Args:
-        qubits: qubits of the device.
-        p1: depolarising probability of sx and x: rho becomes (1 - p) rho + p / d.
-        p2: depolarising probability of the two-qubit gate.
-        t1: relaxation time in seconds, which acts during gates and delays.
-        t2: dephasing time in seconds, at most 2 t1.
-        readout: flip probability, or P(1 | prepared 0) and P(0 | prepared 1).
-        coupling: line (neighbours) or all (every pair).
-        two_qubit_gate: cz, cx or ecr.
-        durations: seconds of sx and x, of the two-qubit gate and of a measurement.
+        qubits: Qubits of the device.
+        p1: Depolarising probability of sx and x: rho becomes (1 - p) rho + p / d.
+        p2: Depolarising probability of the two-qubit gate.
+        t1: Relaxation time in seconds, which acts during gates and delays.
+        t2: Dephasing time in seconds, at most 2 t1.
+        readout: Flip probability, or P(1 | prepared 0) and P(0 | prepared 1).
+        coupling: Line (neighbours) or all (every pair).
+        two_qubit_gate: Cz, cx or ecr.
+        durations: Seconds of sx and x, of the two-qubit gate and of a measurement.
 
     Raises:
-        TargetError: a number is out of range, or coupling or gate is not known.
+        TargetError: A number is out of range, or coupling or gate is not known.
     """
     flips = (readout, readout) if isinstance(readout, int | float) else tuple(readout)
     relaxing = t1 > 0 and t2 > 0 and (t2 <= 2 * t1)
     for accepted, key, given, what in (
-        (qubits >= 1, "qubits", qubits, "a whole number from 1"),
+        (
+            qubits in range(1, MAX_QUBITS + 1),
+            "qubits",
+            qubits,
+            f"a whole number from 1 to {MAX_QUBITS}",
+        ),
         (0 <= p1 <= 1, "p1", p1, "a probability from 0 to 1"),
         (0 <= p2 <= 1, "p2", p2, "a probability from 0 to 1"),
         (relaxing, "t1, t2", (t1, t2), "seconds above 0 with t2 at most 2 t1"),
@@ -194,7 +201,7 @@ def synthetic_device(
     ):
         if not accepted:
             raise TargetError(f"synthetic noise: {key} is {given}; accepted: {what}")
-    device = DeviceTarget(
+    device = QiskitTarget(
         num_qubits=qubits,
         dt=_DT,
         qubit_properties=[QubitProperties(t1=t1, t2=t2) for _ in range(qubits)],
@@ -207,7 +214,7 @@ def synthetic_device(
         if coupling == "all" or high == low + 1
     ]
     pairs += [(high, low) for low, high in pairs]
-    one, two = (
+    single, double = (
         InstructionProperties(duration, _infidelity(p, duration, t1=t1, t2=t2, qubits=count))
         for p, duration, count in ((p1, durations[0], 1), (p2, durations[1], 2))
     )
@@ -215,10 +222,10 @@ def synthetic_device(
     device.add_instruction(
         RZGate(Parameter("angle")), dict.fromkeys(singles, InstructionProperties(0.0, 0.0))
     )
-    device.add_instruction(SXGate(), dict.fromkeys(singles, one))
-    device.add_instruction(XGate(), dict.fromkeys(singles, one))
+    device.add_instruction(SXGate(), dict.fromkeys(singles, single))
+    device.add_instruction(XGate(), dict.fromkeys(singles, single))
     if pairs:
-        device.add_instruction(_TWO_QUBIT_GATES[two_qubit_gate](), dict.fromkeys(pairs, two))
+        device.add_instruction(_TWO_QUBIT_GATES[two_qubit_gate](), dict.fromkeys(pairs, double))
     device.add_instruction(Measure(), dict.fromkeys(singles, measured))
     device.add_instruction(Delay(Parameter("duration")), dict.fromkeys(singles))
     return device

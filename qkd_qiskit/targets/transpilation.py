@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 
 from qiskit.circuit import Parameter, QuantumCircuit
-from qiskit.transpiler import Target as DeviceTarget
+from qiskit.transpiler import Target as QiskitTarget
 from qiskit.transpiler import generate_preset_pass_manager
 from qiskit.transpiler.exceptions import TranspilerError
 
@@ -15,18 +15,18 @@ logger = logging.getLogger(__name__)
 
 
 def best_transpilation(
-    measured: QuantumCircuit, device: DeviceTarget, *, seeds: Sequence[int], name: str
+    measured: QuantumCircuit, device: QiskitTarget, *, seeds: Sequence[int], name: str
 ) -> QuantumCircuit:
     """Return the transpiled circuit with fewest two-qubit gates, then depth, then errors.
 
     Args:
-        measured: circuit with its measurements.
-        device: the calibrated part of the device.
-        seeds: transpiler seeds to try.
-        name: the device's name, for messages.
+        measured: Circuit with its measurements.
+        device: The calibrated part of the device.
+        seeds: Transpiler seeds to try.
+        name: The device's name, for messages.
 
     Raises:
-        TargetError: the circuit does not fit the device.
+        TargetError: The circuit does not fit the device.
     """
     candidates = transpile_with_seeds(measured, device, seeds=seeds, name=name)
     best = min(
@@ -48,7 +48,7 @@ def best_transpilation(
 
 
 def transpile_with_seeds(
-    measured: QuantumCircuit, device: DeviceTarget, *, seeds: Sequence[int], name: str
+    measured: QuantumCircuit, device: QiskitTarget, *, seeds: Sequence[int], name: str
 ) -> list[QuantumCircuit]:
     """Return one transpiled circuit (level 3) for each seed; as `best_transpilation`."""
     try:
@@ -83,7 +83,7 @@ def measured_qubits(isa: QuantumCircuit) -> tuple[int, ...]:
     return tuple(where[bit] for bit in range(len(where)))
 
 
-def calibration_circuit(qubits: Sequence[int], device: DeviceTarget) -> QuantumCircuit:
+def calibration_circuit(qubits: Sequence[int], device: QiskitTarget) -> QuantumCircuit:
     """Return a circuit that measures `qubits` into bits 0, 1, ...: in 0 or, after a turn, in 1.
 
     Its one parameter, `angle`, is 0 or pi radians.

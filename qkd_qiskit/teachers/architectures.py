@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import importlib
 import inspect
 import math
-import sys
 from collections import OrderedDict
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -22,9 +19,8 @@ from torch import nn
 from qkd_qiskit.errors import TeacherError
 from qkd_qiskit.recipe import TeacherSpec
 from qkd_qiskit.recipe.seeds import derive_seed, seeded
+from qkd_qiskit.teachers.own_module import Factory, ImageShape, build_own, import_factory
 
-ImageShape = tuple[int, int, int]
-Factory = Callable[[ImageShape, int], nn.Module]
 _FILTERS = 3  # of the slides' pair of a quanvolution and a convolution
 
 
@@ -43,58 +39,20 @@ def build_teacher(
         TeacherError: The architecture does not fit the images, or a module of your own cannot be
             imported or does not give logits of shape (batch, num_classes).
     """
-    factory = _import_factory(spec.module) if spec.module else _FACTORIES[spec.kind]
     with seeded(derive_seed(seed, "teacher", "weights")):
-        module = factory(image_shape, num_classes)
-    if spec.module:
-        source = f"teacher.module: {spec.module!r}"
-        check_module(module, source=source, image_shape=image_shape, num_classes=num_classes)
-    return module
-
-
-def check_module(module: object, *, source: str, image_shape: ImageShape, num_classes: int) -> None:
-    """Raise where a network of your own does not give logits of these images.
-
-    Args:
-        module: What was given.
-        source: What the message calls it.
-        image_shape: (channels, height, width).
-        num_classes: Number of logits.
-
-    Raises:
-        TeacherError: It is no nn.Module, fails on the images or gives something else.
-    """
-    if not isinstance(module, nn.Module):
-        raise TeacherError(f"{source} gives a {type(module).__name__}; give an nn.Module")
-    training = module.training
-    try:
-        with torch.no_grad(), seeded(0):
-            logits = module.eval()(torch.zeros(2, *image_shape))
-    except Exception as error:  # the user's network may fail in any way
-        raise TeacherError(
-            f"{source} fails on images of shape (2, {str(image_shape)[1:]} "
-            f"({_one_line(error)}); give a network for these images"
-        ) from error
-    finally:
-        module.train(training)
-    shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-    if shape != (2, num_classes):
-        found = (
-            f"{shape[1]} outputs for {num_classes} classes"
-            if isinstance(shape, tuple) and len(shape) == 2 and shape[0] == 2
-            else f"{shape} for 2 images of {num_classes} classes"
-        )
-        raise TeacherError(f"{source} gives {found}; give logits of shape (batch, {num_classes})")
+        if spec.module:
+            return build_own(spec.module, image_shape=image_shape, num_classes=num_classes)
+        return _FACTORIES[spec.kind](image_shape, num_classes)
 
 
 def architecture_digest(spec: TeacherSpec, module: nn.Module) -> str:
-    """SHA-256 of what computes: the layers and, for a module of your own, its source file.
+    """Return the SHA-256 of the layers and, for a module of your own, of its source file.
 
     What that file imports is not followed.
     """
     digest = hashlib.sha256(f"{spec.kind} {spec.module}\n{module}".encode())
     if spec.module:
-        for part in (_import_factory(spec.module), type(module)):
+        for part in (import_factory(spec.module), type(module)):
             try:
                 digest.update(Path(inspect.getfile(part)).read_bytes())
             except (TypeError, OSError):  # made at run time, or built into Python
@@ -103,12 +61,12 @@ def architecture_digest(spec: TeacherSpec, module: nn.Module) -> str:
 
 
 def softmax(image_shape: ImageShape, num_classes: int) -> nn.Module:
-    """Softmax regression: one linear layer."""
+    """Return a softmax regression: one linear layer."""
     return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(image_shape), num_classes))
 
 
 def mlp(image_shape: ImageShape, num_classes: int) -> nn.Module:
-    """One hidden layer of 64 units."""
+    """Return a network with one hidden layer of 64 units."""
     features = math.prod(image_shape)
     return nn.Sequential(
         nn.Flatten(), nn.Linear(features, 64), nn.ReLU(), nn.Linear(64, num_classes)
@@ -116,7 +74,7 @@ def mlp(image_shape: ImageShape, num_classes: int) -> nn.Module:
 
 
 def small_cnn(image_shape: ImageShape, num_classes: int) -> nn.Module:
-    """Two convolutions of 16 and 32 channels, each pooled, and a linear layer."""
+    """Return two convolutions of 16 and 32 channels, each pooled, and a linear layer."""
     channels, height, width = image_shape
     if height < 4 or width < 4:
         raise TeacherError(
@@ -133,7 +91,7 @@ def small_cnn(image_shape: ImageShape, num_classes: int) -> nn.Module:
 
 
 def lenet5(image_shape: ImageShape, num_classes: int) -> nn.Module:
-    """LeNet5 of arXiv:2311.13810: 44,086 parameters for 6 classes, 44,256 for 8."""
+    """Return the LeNet5 of arXiv:2311.13810: 44,086 parameters for 6 classes, 44,256 for 8."""
     _require_28x28("lenet5", image_shape)
     return _network(
         [
@@ -149,7 +107,7 @@ def lenet5(image_shape: ImageShape, num_classes: int) -> nn.Module:
 
 
 def alexnet(image_shape: ImageShape, num_classes: int) -> nn.Module:
-    """AlexNet for 28x28 images of arXiv:2311.13810: 94,655,686 parameters for 6 classes."""
+    """Return AlexNet for 28x28 images of arXiv:2311.13810: 94,655,686 parameters for 6 classes."""
     _require_28x28("alexnet", image_shape)
     return _network(
         [
@@ -166,7 +124,7 @@ def alexnet(image_shape: ImageShape, num_classes: int) -> nn.Module:
 
 
 def quanvolution(image_shape: ImageShape, num_classes: int, *, trainable: bool = True) -> nn.Module:
-    """Three quanvolutional filters of 2x2 pixels, stride 2, and a linear layer.
+    """Return three quanvolutional filters of 2x2 pixels, stride 2, and a linear layer.
 
     5,923 parameters for 28x28 images of 10 classes, 33 of them angles of circuits.
 
@@ -182,7 +140,7 @@ def quanvolution(image_shape: ImageShape, num_classes: int, *, trainable: bool =
 
 
 def convolution(image_shape: ImageShape, num_classes: int) -> nn.Module:
-    """`quanvolution` with a convolution in its place: 5,905 parameters, 15 of the filters."""
+    """Return `quanvolution` with a convolution in its place: 5,905 parameters, 15 in filters."""
     layer = nn.Conv2d(image_shape[0], _FILTERS, 2, stride=2)
     return _filter_network(layer, image_shape, num_classes)
 
@@ -242,33 +200,3 @@ def _require_28x28(kind: str, image_shape: ImageShape) -> None:
             f"teacher.kind {kind} needs images of shape (1, 28, 28), as mnist and fashion_mnist "
             f"have; these are {image_shape}: choose small_cnn, mlp or softmax"
         )
-
-
-def _import_factory(path: str) -> Factory:
-    """Import `package.file:factory`, also from the folder that the command was started in."""
-    name, colon, attribute = path.partition(":")
-    if not (name and colon and attribute):
-        raise TeacherError(
-            f"teacher.module: {path!r} is not an import path; give `package.file:factory`"
-        )
-    before = sys.path
-    sys.path = [*before, str(Path.cwd())]
-    try:
-        factory = getattr(importlib.import_module(name), attribute)
-    except Exception as error:  # the user's file may fail in any way while it is imported
-        raise TeacherError(
-            f"teacher.module: {path!r} cannot be imported ({_one_line(error)}); give "
-            "`package.file:factory` that Python finds from here or through PYTHONPATH"
-        ) from error
-    finally:
-        sys.path = before
-    if not callable(factory):
-        raise TeacherError(
-            f"teacher.module: {path!r} is a {type(factory).__name__}; "
-            "give a function (image_shape, num_classes) -> nn.Module"
-        )
-    return factory  # type: ignore[no-any-return]
-
-
-def _one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".strip().split("\n")[0]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from qkd_qiskit.errors import InputError
+from qkd_qiskit.teachers.own_module import without_gradient
 
 _BATCH = 256  # images
 
@@ -29,41 +30,41 @@ def captured(module: nn.Module, layer: str, *, owner: str = "network") -> Iterat
     if not layer or layer not in named:
         names = ", ".join(name for name in named if name)
         raise InputError(f"the {owner} has no layer {layer!r}; its layers are {names or 'none'}")
-    found: list[Tensor] = []
-    hook = named[layer].register_forward_hook(lambda _module, _given, output: found.append(output))
+    outputs: list[Tensor] = []
+    hook = named[layer].register_forward_hook(lambda _module, _given, out: outputs.append(out))
     try:
-        yield found
+        yield outputs
     finally:
         hook.remove()
 
 
-def only(found: Sequence[Tensor], layer: str, *, owner: str = "network") -> Tensor:
-    """The one tensor that a layer gave.
+def only(outputs: Sequence[Tensor], layer: str, *, owner: str = "network") -> Tensor:
+    """Return the one tensor that a layer gave.
 
     Raises:
         InputError: The layer was not run, or more than once, or gave something else.
     """
-    if len(found) != 1 or not isinstance(found[0], Tensor) or found[0].ndim < 2:
-        what = f"ran {len(found)} times" if len(found) != 1 else "gave no features"
+    if len(outputs) != 1 or not isinstance(outputs[0], Tensor) or outputs[0].ndim < 2:
+        what = f"ran {len(outputs)} times" if len(outputs) != 1 else "gave no features"
         raise InputError(
             f"layer {layer!r} of the {owner} {what} in a pass over a batch; give a layer that "
             "gives one tensor (batch, ...)"
         )
-    return found[0]
+    return outputs[0]
 
 
-@torch.no_grad()
 def layer_outputs(
     module: nn.Module, inputs: Tensor, *, layer: str, owner: str = "network"
 ) -> Tensor:
-    """What a layer gives for inputs `(N, ...)`, without gradient.
+    """Return what a layer gives for inputs `(N, ...)`, without gradient.
 
     Raises:
         InputError: As `captured` and `only`.
     """
     parts = []
-    for batch in torch.split(inputs, _BATCH):
-        with captured(module, layer, owner=owner) as found:
-            module(batch)
-        parts.append(only(found, layer, owner=owner))
-    return torch.cat(parts)
+    with without_gradient():
+        for batch in torch.split(inputs, _BATCH):
+            with captured(module, layer, owner=owner) as outputs:
+                module(batch.clone())  # a network may change its input
+            parts.append(only(outputs, layer, owner=owner).float())
+        return torch.cat(parts)

@@ -1,4 +1,4 @@
-"""Teachers: train one, or load its weights, freeze it, and keep what it says about images.
+"""Teachers: train one, or load its weights, freeze it, and keep its logits of images.
 
 A trained teacher and its logits are kept on disk by content: whoever asks again for the same
 weights and images gets them at once.
@@ -6,7 +6,6 @@ weights and images gets them at once.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import json
 import logging
@@ -19,7 +18,7 @@ from torch import nn
 
 from qkd_qiskit.data.splits import Data
 from qkd_qiskit.errors import InputError, TeacherError
-from qkd_qiskit.recipe import TeacherSpec
+from qkd_qiskit.recipe import TeacherOutputs, TeacherSpec
 from qkd_qiskit.recipe.seeds import derive_seed
 from qkd_qiskit.storage import (
     CacheFolder,
@@ -29,12 +28,25 @@ from qkd_qiskit.storage import (
     save_tensors,
     tensor_digest,
 )
-from qkd_qiskit.teachers.architectures import architecture_digest, build_teacher, check_module
+from qkd_qiskit.teachers.architectures import architecture_digest, build_teacher
 from qkd_qiskit.teachers.checkpoints import check_weights, load_weights
 from qkd_qiskit.teachers.layer_outputs import layer_outputs
+from qkd_qiskit.teachers.outputs import find_outputs, to_logits
+from qkd_qiskit.teachers.own_module import (
+    as_module,
+    check_module,
+    copy_module,
+    count_weights,
+    freeze,
+    plain_weights,
+    weights_digest,
+    without_gradient,
+)
 from qkd_qiskit.teachers.training import OnEpoch, batched_logits, train_teacher, training_draw
 
 logger = logging.getLogger(__name__)
+
+_LOOKED_AT = 256  # images that say what a network gives
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +61,7 @@ class Teacher:
         architecture: SHA-256 of the layers, and of the source of a module of your own.
         parameters: Number of weights.
         accuracy: Share of the test images it classifies rightly.
+        outputs: What `module` gives; `logits` makes logits of it.
     """
 
     module: nn.Module
@@ -58,36 +71,53 @@ class Teacher:
     architecture: str
     parameters: int
     accuracy: float
+    outputs: TeacherOutputs = "logits"
 
     @classmethod
-    def from_module(cls, module: nn.Module, data: Data, *, cache: CacheFolder = None) -> Teacher:
+    def from_module(
+        cls,
+        module: nn.Module,
+        data: Data,
+        *,
+        outputs: TeacherOutputs | None = None,
+        cache: CacheFolder = None,
+    ) -> Teacher:
         """Return your own trained network as a teacher: a frozen copy, measured on the test images.
+
+        TorchScript, exported and quantized networks are taken too; those of half or double
+        precision are run in float32, on the CPU.
 
         Args:
             module: Network that maps images (batch, channels, height, width) to logits
-                (batch, num_classes); it is left as it is.
+                (batch, num_classes), or to what `outputs` says; it is left as it is.
             data: What it teaches.
+            outputs: logits, probabilities, log_probabilities or sigmoid; None = found from what it
+                gives for the test images, and logged where it is not logits. See
+                `qkd_qiskit.teachers.outputs`.
             cache: Folder that keeps its logits; None = $QKD_CACHE, else ~/.cache/qkd_qiskit;
                 False = none.
 
         Raises:
-            TeacherError: It is no module, fails on the images, gives logits of another shape, or
-                gives NaN.
+            TeacherError: It is no module, cannot be copied, fails on the images, gives something
+                else than was said, or gives NaN.
         """
         shape, num_classes = data.image_shape, data.num_classes
         source = f"the module {type(module).__name__}"
-        check_module(module, source=source, image_shape=shape, num_classes=num_classes)
-        module = copy.deepcopy(module).cpu()
-        # What it computes is not in its weights, and its source may be nowhere: what it says of the
-        # test images tells it from another in the cache.
-        said = batched_logits(module, data.test.images, num_classes=num_classes)
-        teacher = _frozen(
-            module,
-            "module",
-            architecture=tensor_digest({"logits": said}),
-            num_classes=num_classes,
-        )
-        return _measured(teacher, data, cache=cache)
+        with without_gradient():
+            module = copy_module(as_module(module, source=source), source=source)
+            check_module(module, source=source, image_shape=shape, num_classes=num_classes)
+            values = batched_logits(module, data.test.images, num_classes=num_classes)
+            outputs = find_outputs(values, stated=outputs, source=source)
+            # What it computes is not in its weights, and its source may be nowhere: its logits of
+            # the test images tell it from another in the cache.
+            teacher = _frozen(
+                module,
+                "module",
+                architecture=tensor_digest({"logits": to_logits(values, outputs)}),
+                num_classes=num_classes,
+                outputs=outputs,
+            )
+            return _measured(teacher, data, cache=cache)
 
     def logits(self, images: torch.Tensor, *, cache: CacheFolder = None) -> torch.Tensor:
         """Return logits (N, num_classes) of images (N, channels, height, width), no gradient.
@@ -106,7 +136,9 @@ class Teacher:
         shape = (len(images), self.num_classes)
 
         def compute() -> Tensors:
-            logits = batched_logits(self.module, images, num_classes=self.num_classes)
+            logits = batched_logits(
+                self.module, images, num_classes=self.num_classes, outputs=self.outputs
+            )
             broken = torch.nonzero(~torch.isfinite(logits).all(dim=1)).flatten()
             if len(broken):
                 raise TeacherError(
@@ -121,7 +153,8 @@ class Teacher:
                 raise TeacherError(f"no finite logits of shape {shape}")
 
         key = f"{self.digest} {self.architecture} {tensor_digest({'images': images})}"
-        return compute_once("logits", key, compute=compute, check=check, cache=cache)["logits"]
+        with without_gradient():
+            return compute_once("logits", key, compute=compute, check=check, cache=cache)["logits"]
 
     def features(
         self, images: torch.Tensor, *, layer: str, cache: CacheFolder = None
@@ -150,9 +183,12 @@ class Teacher:
                 raise TeacherError(f"no finite features of shape {(len(images), *shape)}")
 
         key = f"{layer} {self.digest} {self.architecture} {tensor_digest({'images': images})}"
-        return compute_once("features", key, compute=compute, check=check, cache=cache)["features"]
+        with without_gradient():
+            tensors = compute_once("features", key, compute=compute, check=check, cache=cache)
+        return tensors["features"]
 
 
+@torch.inference_mode(mode=False)
 def make_teacher(
     spec: TeacherSpec,
     data: Data,
@@ -188,16 +224,31 @@ def make_teacher(
     architecture = architecture_digest(spec, module)
     if spec.checkpoint is not None:
         load_weights(module, spec.checkpoint, num_classes=data.num_classes)
-    else:
+    outputs = _outputs(module, spec, data)
+    if spec.checkpoint is None:
         _train_once(
-            module, spec, data, architecture=architecture, seed=seed, cache=cache, on_epoch=on_epoch
+            module,
+            spec,
+            data,
+            outputs=outputs,
+            architecture=architecture,
+            seed=seed,
+            cache=cache,
+            on_epoch=on_epoch,
         )
-    teacher = _frozen(module, spec.kind, architecture=architecture, num_classes=data.num_classes)
+    teacher = _frozen(
+        module,
+        spec.kind,
+        architecture=architecture,
+        num_classes=data.num_classes,
+        outputs=outputs,
+    )
     return _measured(teacher, data, cache=cache)
 
 
+@torch.inference_mode(mode=False)
 def make_untrained_teacher(spec: TeacherSpec, data: Data, *, seed: int = 0) -> Teacher:
-    """The recipe's network with other random weights, never trained: a control.
+    """Return the recipe's network with other random weights, never trained: a control.
 
     Args:
         spec: Architecture.
@@ -210,26 +261,50 @@ def make_untrained_teacher(spec: TeacherSpec, data: Data, *, seed: int = 0) -> T
         num_classes=data.num_classes,
         seed=derive_seed(seed, "untrained teacher"),
     )
-    architecture = architecture_digest(spec, module)
-    return _frozen(module, spec.kind, architecture=architecture, num_classes=data.num_classes)
+    return _frozen(
+        module,
+        spec.kind,
+        architecture=architecture_digest(spec, module),
+        num_classes=data.num_classes,
+        outputs=_outputs(module, spec, data),
+    )
 
 
-def _frozen(module: nn.Module, kind: str, *, architecture: str, num_classes: int) -> Teacher:
-    """The network as a teacher that is not measured yet."""
-    module.eval().requires_grad_(requires_grad=False)
+def _outputs(module: nn.Module, spec: TeacherSpec, data: Data) -> TeacherOutputs:
+    """What a network gives, as the recipe states it or as it looks; the built-in kinds: logits."""
+    if spec.module is None:
+        return "logits"
+    images = data.validation.images[:_LOOKED_AT]
+    values = batched_logits(module, images, num_classes=data.num_classes)
+    source = f"teacher.module: {spec.module!r}"
+    return find_outputs(values, stated=spec.outputs, source=source)
+
+
+def _frozen(
+    module: nn.Module,
+    kind: str,
+    *,
+    architecture: str,
+    num_classes: int,
+    outputs: TeacherOutputs,
+) -> Teacher:
+    """Return the network as a teacher that is not measured yet."""
+    freeze(module)
     return Teacher(
         module=module,
         kind=kind,
         num_classes=num_classes,
-        digest=tensor_digest(module.state_dict()),
-        architecture=architecture,
-        parameters=sum(parameter.numel() for parameter in module.parameters()),
+        digest=weights_digest(module),
+        # Logits that were kept before probabilities were told from logits are other logits.
+        architecture=architecture if outputs == "logits" else f"{architecture} {outputs}",
+        parameters=count_weights(module),
         accuracy=math.nan,
+        outputs=outputs,
     )
 
 
 def _measured(teacher: Teacher, data: Data, *, cache: CacheFolder) -> Teacher:
-    """The teacher with its share of test images classified rightly."""
+    """Return the teacher with its share of test images classified rightly."""
     right = teacher.logits(data.test.images, cache=cache).argmax(dim=1) == data.test.labels
     accuracy = right.double().mean().item()
     if accuracy < 1.2 / data.num_classes:
@@ -246,7 +321,13 @@ def save_teacher(teacher: Teacher, path: str | Path) -> None:
 
     Raises:
         StorageError: The file could not be written; an older one at `path` is untouched.
+        TeacherError: Its weights are no plain tensors, as those of a quantized network.
     """
+    if not plain_weights(teacher.module):
+        raise TeacherError(
+            f"the weights of a {type(teacher.module).__name__} are no plain tensors, which is all "
+            "that safetensors keeps; save the network as torch does"
+        )
     metadata = {"kind": teacher.kind, "num_classes": str(teacher.num_classes)}
     save_tensors(path, teacher.module.state_dict(), metadata)
 
@@ -256,6 +337,7 @@ def _train_once(
     spec: TeacherSpec,
     data: Data,
     *,
+    outputs: TeacherOutputs,
     architecture: str,
     seed: int,
     cache: CacheFolder,
@@ -271,6 +353,8 @@ def _train_once(
         "torch": torch.__version__,
         "schedule": "constant, last fifth linear to 0",
     }
+    if outputs != "logits":
+        how["outputs"] = outputs
 
     def compute() -> Tensors:
         path = cache_path("teachers", key, cache=cache)
@@ -279,6 +363,7 @@ def _train_once(
             spec,
             data,
             seed=seed,
+            outputs=outputs,
             on_epoch=on_epoch,
             checkpoint=None if path is None else path.with_suffix(".unfinished"),
         )

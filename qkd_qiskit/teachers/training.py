@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeGuard
 
 import torch
 from torch import nn
@@ -12,13 +13,22 @@ from torch.nn import functional
 
 from qkd_qiskit.data.splits import Data, Split
 from qkd_qiskit.errors import TeacherError
-from qkd_qiskit.recipe import TeacherSpec
+from qkd_qiskit.recipe import TeacherOutputs, TeacherSpec
 from qkd_qiskit.recipe.seeds import derive_seed, generator, seeded
+from qkd_qiskit.teachers.outputs import describe_output, output_tensor, to_logits
+from qkd_qiskit.teachers.own_module import (
+    evaluation_mode,
+    freeze,
+    require_gradients,
+    user_code,
+    without_gradient,
+)
 from qkd_qiskit.teachers.resume import Progress
 
 OnEpoch = Callable[[int, int, float, float], None]
 
 _FUSED_FROM = 10_000_000  # parameters
+_TRAINABLE = "give a network with gradients, or its trained weights as teacher.checkpoint"
 _INFERENCE_BATCH = 256  # images; 50 MB for AlexNet's widest layer
 
 
@@ -28,6 +38,7 @@ def train_teacher(
     data: Data,
     *,
     seed: int = 0,
+    outputs: TeacherOutputs = "logits",
     on_epoch: OnEpoch | None = None,
     checkpoint: Path | None = None,
 ) -> None:
@@ -41,13 +52,14 @@ def train_teacher(
         spec: Epochs, batch size, learning rate, weight decay, training images per class.
         data: Its pool is drawn from; its validation images are only reported.
         seed: Seed of the draw, the order and dropout; no global random state is touched.
+        outputs: What the network gives; cross entropy is that of the logits made of it.
         on_epoch: Called after each epoch with (epoch from 1, epochs, mean training loss, share of
             the validation images classified rightly).
         checkpoint: File that is written every few minutes and continued from where it exists; it is
             removed at the end.
 
     Raises:
-        TeacherError: The loss is no longer finite.
+        TeacherError: The loss is no longer finite, or the network cannot be trained.
         DataError: A class has fewer images than `train_per_class`.
     """
     split = data.pool[training_draw(spec, data, seed=seed)]
@@ -64,23 +76,26 @@ def train_teacher(
     batches = math.ceil(len(split) / spec.batch_size)
     steps = batches * spec.epochs
     progress = Progress(checkpoint, module, optimizer=optimizer)
-    module.requires_grad_()
-    with seeded(derive_seed(seed, "teacher", "dropout")):
+    require_gradients(module)
+    with torch.inference_mode(mode=False), seeded(derive_seed(seed, "teacher", "dropout")):
         step, loss_sum = progress.resume()
         for epoch in range(1, spec.epochs + 1):
             parts = torch.randperm(len(split), generator=order).tensor_split(batches)
             done = step - (epoch - 1) * batches
             if done >= batches:
                 continue
-            module.train()
+            with user_code("the teacher cannot be trained", advice=_TRAINABLE):
+                module.train()
             loss_sum = loss_sum if done else 0.0
             for indices in parts[done:]:
                 optimizer.param_groups[0]["lr"] = spec.lr * min(1.0, 5 * (1 - step / steps))
                 step += 1
                 batch = split[indices]
-                loss = functional.cross_entropy(module(batch.images), batch.labels)
-                optimizer.zero_grad()
-                torch.autograd.backward(loss)
+                with user_code("the teacher cannot be trained", advice=_TRAINABLE):
+                    logits = to_logits(_tensor(module(batch.images)), outputs)
+                    loss = functional.cross_entropy(logits, batch.labels)
+                    optimizer.zero_grad()
+                    torch.autograd.backward(loss)
                 optimizer.step()
                 loss_sum += loss.item() * len(batch)
                 progress.after_step(step, loss_sum=loss_sum)
@@ -93,7 +108,7 @@ def train_teacher(
                 accuracy = _accuracy(module, data.validation, num_classes=data.num_classes)
                 on_epoch(epoch, spec.epochs, loss_sum / len(split), accuracy)
     progress.finish()
-    module.eval().requires_grad_(requires_grad=False)
+    freeze(module)
 
 
 def training_draw(spec: TeacherSpec, data: Data, *, seed: int) -> torch.Tensor:
@@ -101,15 +116,58 @@ def training_draw(spec: TeacherSpec, data: Data, *, seed: int) -> torch.Tensor:
     return data.draw(spec.train_per_class, seed=derive_seed(seed, "teacher", "draw"))
 
 
-@torch.no_grad()
-def batched_logits(module: nn.Module, images: torch.Tensor, *, num_classes: int) -> torch.Tensor:
-    """Return logits (N, num_classes) of a network in evaluation mode, without gradient."""
-    module.eval()
-    logits = torch.empty(len(images), num_classes)
-    for start in range(0, len(images), _INFERENCE_BATCH):
-        batch = images[start : start + _INFERENCE_BATCH]
-        logits[start : start + len(batch)] = module(batch)
+def batched_logits(
+    module: nn.Module,
+    images: torch.Tensor,
+    *,
+    num_classes: int,
+    outputs: TeacherOutputs = "logits",
+) -> torch.Tensor:
+    """Return logits (N, num_classes) of a network in evaluation mode, without gradient.
+
+    Args:
+        module: Network; what it does to its input does not reach `images`.
+        images: (N, channels, height, width).
+        num_classes: Number of logits.
+        outputs: What it gives.
+
+    Raises:
+        TeacherError: It fails, or does not give one row of real numbers for each image.
+    """
+    evaluation_mode(module)
+    with without_gradient():
+        logits = torch.empty(len(images), num_classes)
+        for start in range(0, len(images), _INFERENCE_BATCH):
+            batch = images[start : start + _INFERENCE_BATCH].clone()
+            shape = (len(batch), num_classes)
+            with user_code(
+                f"the teacher fails on {len(batch)} images of shape {tuple(images.shape[1:])}",
+                advice="give a network for batches of any size of these images",
+            ):
+                values = output_tensor(module(batch))
+            if not _is_matrix(values, shape):
+                raise TeacherError(
+                    f"the teacher gives {describe_output(values)} for {len(batch)} images of "
+                    f"{num_classes} classes; give real logits of shape {shape}"
+                )
+            logits[start : start + len(batch)] = to_logits(values, outputs)
     return logits
+
+
+def _is_matrix(values: object, shape: tuple[int, int]) -> TypeGuard[torch.Tensor]:
+    """Return whether values are a dense real tensor of this shape."""
+    return (
+        isinstance(values, torch.Tensor)
+        and values.shape == shape
+        and values.layout == torch.strided
+        and not values.is_complex()
+    )
+
+
+def _tensor(output: object) -> torch.Tensor:
+    values = output_tensor(output)
+    assert isinstance(values, torch.Tensor)  # as in evaluation mode, which was checked
+    return values
 
 
 def _accuracy(module: nn.Module, split: Split, *, num_classes: int) -> float:

@@ -83,7 +83,10 @@ def test_a_file_that_has_changed_is_refused(write):
         ({"images": None}, r"own\.npz holds labels; write it with numpy\.savez"),
         ({"x": np.zeros(3)}, "holds images, labels, x; write it with"),
         ({"test_images": np.zeros((2, 4, 5))}, "holds images, labels, test_images; write it with"),
-        ({"labels": np.array(["a"] * 50, object)}, "not an .npz file of plain arrays"),
+        (
+            {"labels": np.array(["a"] * 50, object)},
+            r"not an \.npz file of plain arrays, but of pickled objects; write it with",
+        ),
         ({"labels": np.arange(3)}, r"own\.npz: labels have shape \(3,\) for 50 images"),
         ({"images": np.full((50, 2), np.nan)}, "50 of 50 images hold NaN"),
         ({"class_names": ["a", "b", "c"]}, "none of class 2, there are 3 class names"),

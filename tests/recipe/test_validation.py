@@ -103,9 +103,7 @@ def test_a_part_of_a_recipe_is_of_its_own_kind(given):
 def test_one_part_of_a_recipe_is_read_without_the_others():
     spec = parse_spec(StudentSpec, {"qubits": "6", "sharpness": 2}, section="student")
     assert spec == StudentSpec(qubits=6, sharpness=2.0)
-    with pytest.raises(
-        RecipeError, match=r"qbits: no such key in a recipe; did you mean student\.q"
-    ):
+    with pytest.raises(RecipeError, match=r"qbits: no such key .* did you mean student\.q"):
         parse_spec(StudentSpec, {"qbits": 6}, section="student")
     with pytest.raises(RecipeError, match="student: 3 is not accepted; give a tree of keys"):
         parse_spec(StudentSpec, 3, section="student")

@@ -1,6 +1,7 @@
 """What Aer's density matrix gives for a compiled circuit: the reference of the noisy engine."""
 
 import copy
+import dataclasses
 
 import numpy as np
 from qiskit.circuit import QuantumCircuit
@@ -9,20 +10,26 @@ from qiskit_aer.library import SaveProbabilities
 from qiskit_aer.noise import QuantumError
 
 
-def without_negligible_terms(model):
-    """The noise model without error terms of a probability below 1e-10.
+def without_negligible_terms(noisy):
+    """The noisy circuit without error terms of a probability below 1e-10.
 
     Aer passes over them and does not give their share to the others: a density matrix loses up to
     1e-9 of its trace at each two-qubit gate.
     """
-    model = copy.deepcopy(model)
+    model = copy.deepcopy(noisy.noise_model)
     for errors in model._local_quantum_errors.values():
         for where, error in errors.items():
             terms = list(zip(error.circuits, error.probabilities, strict=True))
             kept = [(circuit, chance) for circuit, chance in terms if chance > 1e-10]
             total = sum(chance for _, chance in kept)
             errors[where] = QuantumError([(circuit, chance / total) for circuit, chance in kept])
-    return model
+    reduced = dataclasses.replace(noisy, noise_model=model)
+    gates = {
+        (name, where): model._local_quantum_errors[name][where].to_quantumchannel().data
+        for name, where in noisy.channels.gates
+    }
+    vars(reduced)["channels"] = dataclasses.replace(noisy.channels, gates=gates)
+    return reduced
 
 
 def aer_probabilities(compiled, values, *, readout=None, noisy=None):
@@ -50,7 +57,7 @@ def aer_probabilities(compiled, values, *, readout=None, noisy=None):
     )
     confusion = np.ones((1, 1))
     for bit, qubit in enumerate(order):
-        errors = getattr(noisy.noise_model, "_local_readout_errors", {})
+        errors = noisy.noise_model._local_readout_errors
         known = errors[(qubit,)].probabilities if (qubit,) in errors else np.eye(2)
         matrix = known if readout is None else readout[bit]
         confusion = np.kron(np.asarray(matrix), confusion)

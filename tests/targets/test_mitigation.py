@@ -8,7 +8,7 @@ from qiskit.circuit import QuantumCircuit
 from scipy.optimize import minimize
 
 from qkd_qiskit.errors import TargetError
-from qkd_qiskit.targets import DeviceTarget, Target, noise, synthetic
+from qkd_qiskit.targets import DeviceTarget, Target, synthetic
 from qkd_qiskit.targets.mitigation import (
     confusion_from_counts,
     mitigate_readout,
@@ -112,7 +112,7 @@ class TestTargets:
                 circuit.cx(first, second)
         compiled = target.compile(circuit)
         noisy = compiled.program.noisy
-        known = noise.readout(noisy)
+        known = noisy.readout
         where = [noisy.qubits.index(qubit) for qubit in compiled.measured]
         for matrix, qubit in zip(compiled.program.confusion, where, strict=True):
             np.testing.assert_allclose(matrix, known[qubit], atol=0.008)
@@ -125,7 +125,7 @@ class TestTargets:
             for second in range(first):
                 circuit.cx(first, second)
         compiled = target.compile(circuit)
-        whole = noise.channels(compiled.program.noisy).readout
+        whole = compiled.program.noisy.channels.readout
         for matrix, physical in zip(compiled.program.confusion, compiled.measured, strict=True):
             error = target.backend.target["measure"][(physical,)].error
             assert matrix[0, 1] == pytest.approx(error)

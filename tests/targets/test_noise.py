@@ -290,7 +290,7 @@ def test_noise_comes_with_the_pass_manager_of_its_device(ring, name):
             assert where in errors[gate]
             gates += 1
     assert gates > 6
-    assert set(noise.readout(noisy)) == set(range(len(noisy.qubits)))
+    assert set(noisy.readout) == set(range(len(noisy.qubits)))
     with pytest.raises(TypeError):
         noise.NoisyCircuit(circuit=noisy.circuit, noise_model=noisy.noise_model)
 
@@ -298,7 +298,7 @@ def test_noise_comes_with_the_pass_manager_of_its_device(ring, name):
 def test_an_engine_program_without_readout_or_gate_noise_is_not_made(ring):
     """The channels of a circuit name every gate that its noise model has an error for."""
     compiled = DeviceTarget(backend("fake_torino")).compile(ring(3, 1))
-    channels = noise.channels(compiled.program.noisy)
+    channels = compiled.program.noisy.channels
     ran = {
         (
             instruction.operation.name,

@@ -1,6 +1,5 @@
 """Noise that is strengthened, weakened or made up."""
 
-import dataclasses
 import math
 from functools import cache
 
@@ -84,7 +83,7 @@ def test_a_larger_scale_is_further_from_the_ideal(name):
 @pytest.mark.parametrize("name", DEVICES)
 def test_every_channel_is_physical_and_less_faithful_at_a_larger_scale(name):
     _, compiled = sweep(name)
-    channels = [noise.channels(one.program.noisy) for one in compiled[1:]]
+    channels = [one.program.noisy.channels for one in compiled[1:]]
     for key in channels[0].gates:
         operators = [SuperOp(each.gates[key]) for each in channels]
         assert all(operator.is_cptp(atol=1e-9) for operator in operators)
@@ -124,8 +123,7 @@ def test_scaled_noise_is_aers(ring, name, scale):
     target = device(name).scaled(scale)
     compiled = target.compile(ring(3, 1))
     values = angles(compiled, 2)
-    model = without_negligible_terms(compiled.program.noisy.noise_model)
-    noisy = dataclasses.replace(compiled.program.noisy, noise_model=model)
+    noisy = without_negligible_terms(compiled.program.noisy)
     np.testing.assert_allclose(
         exact_rows(compiled, noisy, values),
         aer_probabilities(compiled, values, noisy=noisy),
@@ -190,7 +188,7 @@ class TestSynthetic:
     def test_depolarising_probabilities_are_the_models(self, ring):
         target = synthetic(3, p1=0.01, p2=0.1, t1=50e-6, t2=30e-6, readout=(0.02, 0.05))
         noisy = target.compile(ring(3)).program.noisy
-        channels = noise.channels(noisy)
+        channels = noisy.channels
         relax = thermal_relaxation_error(50e-6, 30e-6, 32e-9)
         expected = SuperOp(relax) @ SuperOp(depolarizing_error(0.01, 1))
         np.testing.assert_allclose(channels.gates["sx", (0,)], expected.data, atol=1e-12)

@@ -1,4 +1,5 @@
 import dataclasses
+import math
 from functools import cache
 
 import numpy as np
@@ -66,10 +67,23 @@ class TestParse:
             Target.parse(name)
         assert "qkd targets list" in str(caught.value)
 
-    @pytest.mark.parametrize("given", [{"shots": 0}, {"shots": -1}, {"seed": -1}])
-    def test_shots_and_seed_are_checked(self, given):
-        with pytest.raises(TargetError, match="accepted are whole numbers"):
-            Target.parse("aer", **given)
+    @pytest.mark.parametrize("setting", ["shots", "seed"])
+    @pytest.mark.parametrize("value", [-1, math.nan, math.inf, 10.0, True, "100"])
+    def test_shots_and_seed_are_checked(self, setting, value):
+        with pytest.raises(TargetError, match=f"{setting} is .*; accepted are whole numbers"):
+            Target.parse("aer", **{setting: value})
+        with pytest.raises(TargetError, match="shots is 0; accepted are whole numbers from 1"):
+            Target.parse("fake_manila", shots=0)
+
+    @pytest.mark.parametrize("name", [None, 3, b"exact"])
+    def test_a_name_is_a_text(self, name):
+        with pytest.raises(TargetError, match="accepted is a name such as 'exact'"):
+            Target.parse(name)
+
+    @pytest.mark.parametrize("qubits", ["0", "1000000000", "9" * 5000, "²", "-1", "2.5", ""])
+    def test_synthetic_qubits_are_checked_before_a_device_is_built(self, qubits):
+        with pytest.raises(TargetError, match=r"number of qubits|a whole number from 1 to 256"):
+            Target.parse(f"synthetic:qubits={qubits}:p2=0.01")
 
 
 class TestCompile:
@@ -133,6 +147,12 @@ class TestCompile:
     def test_a_circuit_wider_than_the_device_is_refused(self, ring):
         with pytest.raises(TargetError, match=r"has 6 qubits, fake_manila has 5"):
             Target.parse("fake_manila").compile(ring(6))
+
+    @pytest.mark.parametrize("name", NAMES)
+    @pytest.mark.parametrize("qubits", [0, 37, 2000])
+    def test_a_circuit_of_more_outcomes_than_can_be_given_is_refused(self, name, qubits):
+        with pytest.raises(TargetError, match=f"has {qubits} qubits; accepted are 1 to 36"):
+            parsed(name, 500).compile(QuantumCircuit(qubits))
 
     @pytest.mark.parametrize("name", NAMES)
     def test_a_circuit_that_is_not_unitary_is_refused(self, name):
@@ -318,12 +338,37 @@ class TestProbabilities:
             (np.zeros(3), r"shape \(3,\)"),
             (np.zeros((2, 3)), r"accepted is \(batch, 6\)"),
             ([[np.nan] * 6], "row 0 are not finite"),
+            ([["a"] * 6], "values are no numbers"),
+            ([[1.0], [1.0, 2.0]], "values are no numbers"),
+            ([[1j] * 6], "values are no numbers"),
         ],
     )
     def test_values_are_checked(self, ring, values, told):
         target = Target.parse("aer")
         with pytest.raises(TargetError, match=told):
             target.probabilities(target.compile(ring(2)), values)
+
+    @pytest.mark.parametrize("name", ["aer", "fake_manila"])
+    def test_shots_that_do_not_fit_into_memory_are_refused(self, ring, name):
+        target = Target.parse(name, shots=10**15)
+        compiled = target.compile(ring(2))
+        with pytest.raises(TargetError, match=r"shots on 2 bits need about .* GiB") as caught:
+            target.probabilities(compiled, np.zeros((2, 6)))
+        assert "\n" not in str(caught.value)
+        with pytest.raises(TargetError, match="GiB are free"):
+            target.probabilities(compiled, np.zeros((2, 6)), shots=10**400)
+
+    def test_outcomes_that_do_not_fit_into_memory_are_refused(self):
+        target = Target.parse("aer", shots=10)
+        compiled = target.compile(QuantumCircuit(36))
+        with pytest.raises(TargetError, match=r"36 bits need about 1,536.0 GiB"):
+            target.probabilities(compiled, np.empty((1, 0)))
+
+    @pytest.mark.parametrize("shots", [0, math.nan, 2.5])
+    def test_shots_of_a_call_are_checked(self, ring, shots):
+        target = Target.parse("aer")
+        with pytest.raises(TargetError, match="accepted are whole numbers from 1"):
+            target.probabilities(target.compile(ring(2)), np.zeros((1, 6)), shots=shots)
 
     def test_a_circuit_of_another_target_is_refused(self, ring):
         compiled = Target.parse("exact").compile(ring(2))

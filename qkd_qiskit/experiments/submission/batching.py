@@ -1,7 +1,7 @@
-"""TrainingResult students on a device: what is sent, in which order, and what it says.
+"""Trained students on a device: what is sent, in which order, and what comes back.
 
 The circuits of all students for one image lie side by side in one job, so that a device that drifts
-while it works does so for both arms of a pair alike.
+during a job does so for both arms of a pair alike.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from qkd_qiskit.targets.ibm.usage_model import Timing, seconds_per_execution
 EVALUATE = "evaluate/"
 LONGEST_JOB_S = 600.0
 """QPU seconds of a job: what is lost at most when one fails; its overhead of 2 s is 0.3 %."""
-Member = tuple[str, int]
+MemberKey = tuple[str, int]
 
 
 @dataclass(frozen=True, eq=False)
-class Group:
+class CircuitGroup:
     """Students that share a circuit, each with weights of its own.
 
     Attributes:
@@ -39,11 +39,11 @@ class Group:
     """
 
     compiled: CompiledCircuit
-    members: tuple[Member, ...]
+    members: tuple[MemberKey, ...]
     students: tuple[QuantumStudent, ...]
 
     def load(self, images: int) -> Load:
-        """What so many images ask of the device."""
+        """Return what so many images take of the device."""
         return Load(
             rows=images * len(self.students),
             duration_s=self.compiled.duration_s or 0.0,
@@ -51,36 +51,36 @@ class Group:
         )
 
     def pub(self, images: Tensor, *, shots: int) -> Pub:
-        """All students' circuits for images, those of one image side by side."""
+        """Return all students' circuits for images, those of one image side by side."""
         names = self.compiled.parameters
         values = [parameter_values(student, images, names=names) for student in self.students]
         rows = np.stack(values, axis=1).reshape(-1, len(names))
         return Pub.of(self.compiled, rows, shots=shots)
 
     @torch.no_grad()
-    def logits(self, counts: NDArray[np.int64]) -> dict[Member, Tensor]:
-        """Logits `(images, num_classes)` of each student from counts `(rows, 2^n)` of `pub`."""
+    def logits(self, counts: NDArray[np.int64]) -> dict[MemberKey, Tensor]:
+        """Return each student's logits `(images, num_classes)` from counts `(rows, 2^n)`."""
         frequencies = counts / counts.sum(axis=1, keepdims=True)
         by_student = frequencies.reshape(-1, len(self.students), frequencies.shape[1])
         return {
-            member: student.decode(torch.from_numpy(by_student[:, place].copy()))
-            for place, (member, student) in enumerate(zip(self.members, self.students, strict=True))
+            member: student.decode(torch.from_numpy(by_student[:, index].copy()))
+            for index, (member, student) in enumerate(zip(self.members, self.students, strict=True))
         }
 
 
 def group_students(
-    students: Sequence[tuple[Member, QuantumStudent]], target: Target
-) -> list[Group]:
-    """Students by circuit, compiled for a device.
+    students: Sequence[tuple[MemberKey, QuantumStudent]], target: Target
+) -> list[CircuitGroup]:
+    """Return students by circuit, compiled for a device.
 
     Raises:
         TargetError: The device cannot run a circuit.
     """
-    groups: dict[str, list[tuple[Member, QuantumStudent]]] = {}
+    groups: dict[str, list[tuple[MemberKey, QuantumStudent]]] = {}
     for member, student in students:
         groups.setdefault(content_digest(student.circuit), []).append((member, student))
     return [
-        Group(
+        CircuitGroup(
             compiled=target.compile(shared[0][1].circuit),
             members=tuple(member for member, _ in shared),
             students=tuple(student for _, student in shared),
@@ -90,7 +90,7 @@ def group_students(
 
 
 def images_per_job(
-    groups: Sequence[Group],
+    groups: Sequence[CircuitGroup],
     *,
     shots: int,
     limits: Limits,
@@ -98,7 +98,7 @@ def images_per_job(
     timing: Timing | None = None,
     longest_s: float = LONGEST_JOB_S,
 ) -> int:
-    """How many images go into a job: whole images, at least one.
+    """Return how many images go into a job: whole images, at least one.
 
     Args:
         groups: The students.
@@ -118,13 +118,13 @@ def images_per_job(
 
 
 def chunks(images: int, *, per_job: int) -> Iterator[tuple[str, slice]]:
-    """The images of each job, with the key that it has in the journal."""
+    """Yield the images of each job, with the key that it has in the journal."""
     for number, first in enumerate(range(0, images, per_job)):
         yield f"{EVALUATE}{number:04d}", slice(first, min(images, first + per_job))
 
 
-def evaluation_calls(groups: Sequence[Group], *, images: int, per_job: int) -> list[Call]:
-    """What an evaluation asks of the device, job by job."""
+def evaluation_calls(groups: Sequence[CircuitGroup], *, images: int, per_job: int) -> list[Call]:
+    """Return what an evaluation takes of the device, job by job."""
     return [
         tuple(group.load(part.stop - part.start) for group in groups)
         for _, part in chunks(images, per_job=per_job)

@@ -1,4 +1,4 @@
-"""A device with its journal: where a run's jobs are handed in."""
+"""A device with its journal, to which a run's jobs are submitted."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from qkd_qiskit.targets.ibm.connection import RuntimeConnection, connect
 from qkd_qiskit.targets.ibm.job_records import JOURNAL, Totals, read_journal
 from qkd_qiskit.targets.ibm.job_runner import Runner
 from qkd_qiskit.targets.ibm.journal import Journal
-from qkd_qiskit.targets.ibm.retry import Asking, RetryPolicy
+from qkd_qiskit.targets.ibm.retry import Retries, RetryPolicy
 
 
 def open_device(name: str, *, options: RuntimeSpec) -> RuntimeConnection:
-    """A device, or a snapshot of one.
+    """Return a connection to a device, or to a snapshot of one.
 
     Raises:
         TargetError: There is no account, or no such device.
@@ -46,24 +46,24 @@ def check_takes_jobs(connection: RuntimeConnection) -> None:
         TargetError: It does not.
         SubmissionError: The service does not answer.
     """
-    _service_of(connection).ask("the status", connection.check_status)
+    _retries_of(connection).call("the status", connection.check_status)
 
 
 def has_sessions(connection: RuntimeConnection) -> bool:
-    """Whether the plan of the account has sessions on a device.
+    """Return whether the plan of the account has sessions on a device.
 
     Raises:
         SubmissionError: The service does not answer.
     """
-    return _service_of(connection).ask("reading its plan", connection.has_sessions)
+    return _retries_of(connection).call("reading its plan", connection.has_sessions)
 
 
-def _service_of(connection: RuntimeConnection) -> Asking:
-    return Asking(connection.name, patience=RetryPolicy(tries=4), go_on="try again later")
+def _retries_of(connection: RuntimeConnection) -> Retries:
+    return Retries(connection.name, policy=RetryPolicy(tries=4), resume_hint="try again later")
 
 
 def place_of(connection: RuntimeConnection) -> Place:
-    """Whether a connection is to a real device."""
+    """Return what runs the jobs of a connection."""
     if connection.local:
         return "simulation"
     return "rehearsal" if is_emulator() else "device"
@@ -77,7 +77,7 @@ def open_runner(
     *,
     watch: Callable[[Totals], None] | None = None,
 ) -> Iterator[Runner]:
-    """A runner on the submission's journal.
+    """Yield a runner on the submission's journal.
 
     Args:
         run: The run.
@@ -87,7 +87,7 @@ def open_runner(
     """
     folder = submission.folder(run)
     options = replace(run.recipe.runtime, mode=submission.mode)
-    go_on = f"to go on: qkd collect {shlex.quote(str(run.path))}"
+    resume_hint = f"to go on: qkd collect {shlex.quote(str(run.path))}"
     with (
         WatchedJournal(folder, watch) as journal,
         Runner(
@@ -95,32 +95,32 @@ def open_runner(
             journal=journal,
             options=options,
             max_qpu_seconds=submission.max_qpu_seconds,
-            go_on=go_on,
+            resume_hint=resume_hint,
         ) as runner,
     ):
         yield runner
 
 
 class WatchedJournal(Journal):
-    """A journal that counts waits in a session before they are billed, and tells its totals."""
+    """A journal that counts waits in a session before they are billed, and passes on its totals."""
 
     def __init__(self, folder: Path, watch: Callable[[Totals], None] | None) -> None:
         super().__init__(folder)
         self._watch = watch
         self._waits = SessionWaits()
         for entry in _entries(folder):
-            self._waits.hear(entry)
+            self._waits.add(entry)
 
     def append(self, event: str, **content: Any) -> None:
-        """As `Journal.append`."""
+        """Write a line, as `Journal.append`."""
         super().append(event, **content)
         time = datetime.now(timezone.utc).isoformat()
-        self._waits.hear({"event": event, "time": time, **content})
+        self._waits.add({"event": event, "time": time, **content})
         if self._watch is not None:
             self._watch(self.totals())
 
     def totals(self) -> Totals:
-        """As `Records.totals`, with the waits of sessions whose bill is not known yet."""
+        """Return `Records.totals` with the waits of sessions whose usage is not known yet."""
         totals = super().totals()
         billed = {name for name, (_, usage) in self.sessions.items() if usage is not None}
         waited = sum(s for name, s in self._waits.of_sessions.items() if name not in billed)
@@ -128,7 +128,7 @@ class WatchedJournal(Journal):
 
 
 def running_jobs(run: Path) -> list[str]:
-    """Ids of the jobs of a run folder that were submitted and have not been read."""
+    """Return the ids of the jobs of a run folder that were submitted and have not been read."""
     return [
         str(record.job)
         for folder in sorted((run / DEVICES).glob("*"))
@@ -138,17 +138,17 @@ def running_jobs(run: Path) -> list[str]:
 
 
 def describe_jobs(folder: Path, prefix: str) -> dict[str, Any]:
-    """What the finished jobs of keys with a prefix come to, for result.json.
+    """Return what the finished jobs of keys with a prefix come to, for result.json.
 
     Returns:
         submitted (first and last ISO date), jobs (their ids), pubs, circuits, executions,
-        qpu_seconds (None where the service has not told all), expected_qpu_seconds, wait_seconds
-        (what sessions waited for this computer between the jobs, which is billed too).
+        qpu_seconds (None where the service has not reported all), expected_qpu_seconds,
+        wait_seconds (what sessions waited between the jobs, which is charged too).
     """
     dates: list[str] = []
     waits, keys = SessionWaits(), dict[str, str]()
     for entry in _entries(folder):
-        waits.hear(entry)
+        waits.add(entry)
         if entry["event"] == "intent":
             keys[entry["tag"]] = entry["key"]
         elif entry["event"] == "submitted" and keys[entry["tag"]].startswith(prefix):
@@ -158,21 +158,21 @@ def describe_jobs(folder: Path, prefix: str) -> dict[str, Any]:
         for record in read_journal(folder).records.values()
         if record.key.startswith(prefix) and record.state == "finished"
     ]
-    told = [record.usage_s for record in jobs if record.usage_s is not None]
+    known = [record.usage_s for record in jobs if record.usage_s is not None]
     return {
         "submitted": sorted({min(dates), max(dates)}) if dates else [],
         "jobs": [record.job for record in jobs],
         "pubs": sum(record.pubs for record in jobs),
         "circuits": sum(record.circuits for record in jobs),
         "executions": sum(record.executions for record in jobs),
-        "qpu_seconds": sum(told) if len(told) == len(jobs) else None,
+        "qpu_seconds": sum(known) if len(known) == len(jobs) else None,
         "expected_qpu_seconds": sum(record.estimate_s for record in jobs),
         "wait_seconds": sum(s for key, s in waits.of_keys.items() if key.startswith(prefix)),
     }
 
 
 def _entries(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a journal that has been checked."""
+    """Return the lines of a journal that has been checked."""
     path = folder / JOURNAL
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     return [json.loads(line) for line in lines]

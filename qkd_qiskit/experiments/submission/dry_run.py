@@ -16,7 +16,7 @@ from qkd_qiskit.experiments.callbacks import Callback
 from qkd_qiskit.experiments.results import BASELINE, TREATMENT
 from qkd_qiskit.experiments.run_folder import RunFolder
 from qkd_qiskit.experiments.submission.batching import (
-    Member,
+    MemberKey,
     evaluation_calls,
     group_students,
     images_per_job,
@@ -43,7 +43,7 @@ SUBSET = 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class Budget:
+class DryRun:
     """What is planned, and the alternatives.
 
     Attributes:
@@ -73,10 +73,10 @@ class Budget:
     others: tuple[Estimate, ...]
 
     def as_dict(self, *, rate: float | None) -> dict[str, Any]:
-        """Everything, with money at a rate per QPU second."""
+        """Return everything, with money at a rate per QPU second."""
 
-        def priced(one: Estimate) -> dict[str, Any]:
-            return asdict(one) | {"money": one.money(rate)}
+        def priced(work: Estimate) -> dict[str, Any]:
+            return asdict(work) | {"money": work.money(rate)}
 
         return asdict(self) | {
             "chosen": priced(self.chosen),
@@ -85,20 +85,20 @@ class Budget:
         }
 
 
-def plan_budget(
+def plan_dry_run(
     folder: RunFolder,
     request: Request,
     *,
     training: Training | None = None,
     callback: Callback | None = None,
-) -> Budget:
-    """What a request would cost; nothing is sent and nothing is written.
+) -> DryRun:
+    """Return what a request would cost; nothing is sent and nothing is written.
 
     Args:
         folder: The run.
-        request: What is asked.
+        request: What is wanted.
         training: How students would be trained there; None = they are evaluated only.
-        callback: Hears of the progress.
+        callback: Receives the progress.
 
     Raises:
         InputError: As `submit_run`.
@@ -132,15 +132,15 @@ def plan_budget(
             own = replace(recipe, distill=spec)
             members = len(arms) * len(seeds)
             trained.append((way, counter.training(student, own, members=members, images=images)))
-        chosen, others = whole, [one for way, one in trained if way != training]
+        chosen, others = whole, [work for way, work in trained if way != training]
         if training is not None:
-            chosen = next(one for way, one in trained if way == training)
+            chosen = next(work for way, work in trained if way == training)
             others = [whole, *others]
             if training.evaluate:
-                ends = [one for one in evaluation_set.quantum if one[0][0] in arms]
+                ends = [pair for pair in evaluation_set.quantum if pair[0][0] in arms]
                 begun = [] if training.fresh else ends  # what they began from
                 chosen += counter.evaluation([*ends, *begun], images=len(evaluation_set.split))
-    return Budget(
+    return DryRun(
         device=connection.name,
         note=note,
         calibration_date=calibration_date,
@@ -170,9 +170,9 @@ class _Counter:
     options: RuntimeSpec
 
     def evaluation(
-        self, students: Sequence[tuple[Member, QuantumStudent]], *, images: int
+        self, students: Sequence[tuple[MemberKey, QuantumStudent]], *, images: int
     ) -> Estimate:
-        """The evaluation of students on so many test images."""
+        """Estimate the evaluation of students on so many test images."""
         groups = group_students(students, self.target)
         per_job = images_per_job(
             groups,
@@ -187,8 +187,8 @@ class _Counter:
     def training(
         self, student: QuantumStudent, recipe: Recipe, *, members: int, images: int
     ) -> Estimate:
-        """The training of so many students of one shape, on so many images each."""
-        outcomes = executor_on(self.target, student, recipe)
+        """Estimate the training of so many students of one shape, on so many images each."""
+        executor = executor_on(self.target, student, recipe)
         # Behind a trained reduction the inputs' angles are shifted too, sample by sample.
         inputs = student.spec.reduction in TRAINED
         compiled = self.target.compile(student.circuit)
@@ -201,7 +201,7 @@ class _Counter:
         calls = [
             (replace(load, rows=rows),)
             for step, size in enumerate(sizes)
-            for rows in outcomes.rows(members * size, step=step, inputs=inputs)
+            for rows in executor.rows(members * size, step=step, inputs=inputs)
         ]
         words = _words(recipe.distill, weights=len(student.weights), inputs=inputs)
         return self._estimate(words, calls)
@@ -219,7 +219,7 @@ class _Counter:
 
 
 def _ways(training: Training | None, *, weights: int) -> list[Training]:
-    """The training that is asked for, and the usual ones."""
+    """Return the training that is requested, and the usual ones."""
     usual = training or Training(gradient="spsa", steps=USUAL_STEPS)
     part = max(1, weights // SUBSET)
     usual = replace(usual, shifted_weights=None, gradient="spsa")
@@ -245,7 +245,7 @@ def _images(recipe: Recipe) -> int:
 
 
 def _device(name: str, options: RuntimeSpec) -> tuple[RuntimeConnection, str]:
-    """The device, or without an account the snapshot of it, with a note that says so."""
+    """Return the device, or without an account its snapshot and a note that says so."""
     try:
         return open_device(name, options=options), ""
     except NoAccountError:
@@ -258,7 +258,7 @@ def _device(name: str, options: RuntimeSpec) -> tuple[RuntimeConnection, str]:
 
 @contextmanager
 def _dry_target(connection: RuntimeConnection, *, shots: int, seed: int) -> Iterator[RuntimeTarget]:
-    """A target that compiles; its journal is thrown away."""
+    """Yield a target that compiles; its journal is thrown away."""
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="qkd-"))
         journal = stack.enter_context(Journal(Path(folder)))

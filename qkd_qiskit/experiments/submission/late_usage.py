@@ -1,4 +1,4 @@
-"""What finished submissions have used, where the service told it only later."""
+"""What finished submissions have used, where the service reported it only later."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from qkd_qiskit.targets.ibm.job_records import read_journal
 logger = logging.getLogger(__name__)
 
 
-def settled(
+def with_late_usage(
     run: RunFolder, submission: Submission, connect: Callable[[], RuntimeConnection]
 ) -> dict[str, Any]:
-    """What result.json holds, with the QPU seconds that were not known when it was written.
+    """Return what result.json holds, with the QPU seconds that were not known when it was written.
 
     Args:
         run: The run.

@@ -1,4 +1,4 @@
-"""What a user asks of a device."""
+"""What a user wants of a device."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SHARE_OF_LR = 0.2
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What is asked of a device; None = what the recipe says.
+    """What is wanted of a device; None = what the recipe says.
 
     Attributes:
         backend: Device of the account, or a snapshot such as fake_torino.
@@ -42,7 +42,7 @@ class Training:
     """How students are trained on a device.
 
     Attributes:
-        gradient: spsa (one job a step) or parameter_shift (two).
+        gradient: Spsa (one job a step) or parameter_shift (two).
         steps: Steps of the optimizer.
         batch_size: Images per step; None = the recipe's.
         lr: Learning rate; None = `SHARE_OF_LR` of the recipe's.
@@ -61,7 +61,7 @@ class Training:
 
 
 def trained_arms(recipe: Recipe) -> tuple[Arm, ...]:
-    """The arms of a run that are trained on a device: label-only and distilled.
+    """Return the arms of a run that are trained on a device: label-only and distilled.
 
     Raises:
         InputError: The run has neither.
@@ -76,7 +76,7 @@ def trained_arms(recipe: Recipe) -> tuple[Arm, ...]:
 
 
 def training_spec(recipe: Recipe, training: Training, *, backend: str, images: int) -> DistillSpec:
-    """How the recipe's students are trained on a device, from so many images each."""
+    """Return how the recipe's students are trained on a device, from so many images each."""
     spec = recipe.distill
     batch_size = training.batch_size or spec.batch_size
     share = 1.0 if training.fresh else SHARE_OF_LR

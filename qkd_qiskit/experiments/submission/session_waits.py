@@ -26,7 +26,7 @@ class SessionWaits:
         self._pending: set[str] = set()
         self._ended: datetime | None = None
 
-    def hear(self, entry: Mapping[str, Any]) -> None:
+    def add(self, entry: Mapping[str, Any]) -> None:
         """Take in a line of the journal."""
         event = entry["event"]
         if event == "session":

@@ -1,4 +1,4 @@
-"""What a trained run is measured with: its students, and the test images that they are shown."""
+"""What a trained run is measured with: its students and test images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from qkd_qiskit.data.splits import Split, load_data
 from qkd_qiskit.errors import InputError
 from qkd_qiskit.experiments.evaluation import judge, subset
 from qkd_qiskit.experiments.run_folder import RunFolder
-from qkd_qiskit.experiments.submission.batching import Member
+from qkd_qiskit.experiments.submission.batching import MemberKey
 from qkd_qiskit.experiments.teachers import load_teachers
 from qkd_qiskit.students.base import Student
 from qkd_qiskit.students.factory import load_student
@@ -24,16 +24,16 @@ class EvaluationSet:
 
     Attributes:
         split: The images, and their labels.
-        teacher_logits: What the teacher of each seed says about them `(images, num_classes)`.
+        teacher_logits: Logits of the teacher of each seed for them `(images, num_classes)`.
         students: Every student by arm and seed, those of a seed side by side.
     """
 
     split: Split
     teacher_logits: dict[int, Tensor]
-    students: Mapping[Member, Student]
+    students: Mapping[MemberKey, Student]
 
     @property
-    def quantum(self) -> list[tuple[Member, QuantumStudent]]:
+    def quantum(self) -> list[tuple[MemberKey, QuantumStudent]]:
         """The students with a circuit."""
         return [
             (member, student)
@@ -41,10 +41,10 @@ class EvaluationSet:
             if isinstance(student, QuantumStudent)
         ]
 
-    def grade(
+    def write_evaluations(
         self,
         folder: RunFolder,
-        logits: Mapping[Member, Tensor],
+        logits: Mapping[MemberKey, Tensor],
         *,
         key: str,
         shots: int,
@@ -71,14 +71,14 @@ class EvaluationSet:
 
 
 def make_evaluation_set(folder: RunFolder, *, seeds: Sequence[int], limit: int) -> EvaluationSet:
-    """The students of a finished run, and its test images.
+    """Return the students of a finished run and its test images.
 
     Raises:
         CheckpointError: A student or the teacher cannot be read.
         InputError: No student has a circuit.
     """
     recipe = folder.recipe
-    students: dict[Member, Student] = {
+    students: dict[MemberKey, Student] = {
         (arm, seed): load_student(folder.member(arm, seed)) for seed in seeds for arm in recipe.arms
     }
     if not any(isinstance(student, QuantumStudent) for student in students.values()):
@@ -99,7 +99,7 @@ def make_evaluation_set(folder: RunFolder, *, seeds: Sequence[int], limit: int) 
 
 
 def check_seeds(folder: RunFolder, seeds: Sequence[int] | None) -> tuple[int, ...]:
-    """The seeds that are asked for; default: all of the run.
+    """Return the seeds that are requested; default: all of the run.
 
     Raises:
         InputError: One is not in the run.

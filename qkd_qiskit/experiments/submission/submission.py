@@ -1,4 +1,4 @@
-"""What was asked of a device for a run, written down so that any process can finish it.
+"""What was requested of a device for a run, recorded so that any process can finish it.
 
 RUN/devices/NAME/
   submission.json  journal.jsonl  jobs/
@@ -22,12 +22,12 @@ _SUFFIX: dict[Place, str] = {"device": "", "simulation": ":submitted", "rehearsa
 
 @dataclass(frozen=True, kw_only=True)
 class Submission:
-    """What is asked of a device.
+    """What is requested of a device.
 
     Attributes:
         name: What its figures are filed under.
         backend: The device.
-        place: device (a real one), simulation (the client's local testing mode) or rehearsal (a
+        place: Device (a real one), simulation (the client's local testing mode) or rehearsal (a
             server on this computer).
         mode: How jobs are submitted.
         shots: Shots per circuit.
@@ -56,22 +56,22 @@ class Submission:
     command: str = ""
 
     @property
-    def asked(self) -> dict[str, Any]:
+    def fixed(self) -> dict[str, Any]:
         """What cannot change once something is submitted."""
         return {name: getattr(self, name) for name in ("shots", "limit", "seeds", "evaluate")}
 
     def folder(self, run: RunFolder) -> Path:
-        """Where its jobs are kept."""
+        """Return where its jobs are kept."""
         return run.path / DEVICES / self.name.replace(":", "-")
 
     def save(self, run: RunFolder) -> Submission:
-        """Write it into the run; returns itself."""
+        """Write it into the run; return itself."""
         write_json(self.folder(run) / RECORD, asdict(self))
         return self
 
 
 def find_submissions(run: RunFolder) -> list[Submission]:
-    """What was asked of devices for a run.
+    """Return what was requested of devices for a run.
 
     Raises:
         CheckpointError: A record is damaged.
@@ -80,39 +80,39 @@ def find_submissions(run: RunFolder) -> list[Submission]:
 
 
 def begin_or_go_on(run: RunFolder, wanted: Submission, *, again: bool) -> Submission:
-    """The submission that does what is wanted: one that was begun, or a new one.
+    """Return the submission that does what is wanted: one that was begun, or a new one.
 
-    A finished one that was asked for the same is given back as it is; `again` begins another.
+    A finished one with the same request is given back as it is; `again` begins another.
 
     Args:
         run: The run.
-        wanted: What is asked, under its first name.
+        wanted: What is requested, under its first name.
         again: Whether the same is to be measured once more.
 
     Raises:
-        InputError: One that was asked for something else has not ended.
+        InputError: One with another request has not ended.
     """
-    known = {found.name: found for found in find_submissions(run)}
+    known = {submission.name: submission for submission in find_submissions(run)}
     for name in _names(wanted.name):
-        found = known.get(name)
-        if found is None:
+        begun = known.get(name)
+        if begun is None:
             return replace(wanted, name=name)
-        if found.asked == wanted.asked:
-            if not (found.finished and again):
-                return found
-        elif not found.finished:
+        if begun.fixed == wanted.fixed:
+            if not (begun.finished and again):
+                return begun
+        elif not begun.finished:
             given = ", ".join(
-                f"{key} {value}" for key, value in found.asked.items() if key != "evaluate"
+                f"{key} {value}" for key, value in begun.fixed.items() if key != "evaluate"
             )
             raise InputError(
-                f"{run.path} has a submission to {found.name} that has not ended, with {given}; "
+                f"{run.path} has a submission to {begun.name} that has not ended, with {given}; "
                 f"finish it first: qkd collect {run.path}"
             )
     raise AssertionError
 
 
 def first_name(backend: str, place: Place, *, shots: int, usual_shots: int) -> str:
-    """What figures of a device are filed under: its name, the place, unusual shots."""
+    """Return the key of figures of a device: its name, the place, unusual shots."""
     return backend + _SUFFIX[place] + (f"@{shots}" if shots != usual_shots else "")
 
 

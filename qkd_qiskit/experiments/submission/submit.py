@@ -18,8 +18,8 @@ from qkd_qiskit.experiments.results import add_figures, describe_circuit
 from qkd_qiskit.experiments.run_folder import RunFolder
 from qkd_qiskit.experiments.submission.batching import (
     EVALUATE,
-    Group,
-    Member,
+    CircuitGroup,
+    MemberKey,
     chunks,
     group_students,
     images_per_job,
@@ -31,7 +31,7 @@ from qkd_qiskit.experiments.submission.device import (
     open_runner,
     place_of,
 )
-from qkd_qiskit.experiments.submission.late_usage import settled
+from qkd_qiskit.experiments.submission.late_usage import with_late_usage
 from qkd_qiskit.experiments.submission.request import Request, Training
 from qkd_qiskit.experiments.submission.students import check_seeds, make_evaluation_set
 from qkd_qiskit.experiments.submission.submission import (
@@ -58,13 +58,13 @@ from qkd_qiskit.targets.ibm.usage_model import device_timing
 
 
 @dataclass(frozen=True)
-class Outcome:
+class SubmittedRun:
     """What came of a submission.
 
     Attributes:
         folder: The run with the figures.
         result: What its result.json holds.
-        submission: What was asked.
+        submission: What was requested.
         already: Whether it had been finished before.
     """
 
@@ -74,8 +74,10 @@ class Outcome:
     already: bool = False
 
 
-def submit_run(folder: RunFolder, request: Request, *, callback: Callback | None = None) -> Outcome:
-    """The trained students of a run on a device, with their figures in its result.json.
+def submit_run(
+    folder: RunFolder, request: Request, *, callback: Callback | None = None
+) -> SubmittedRun:
+    """Evaluate the trained students of a run on a device; write its result.json.
 
     What was begun goes on; what is finished is not done again.
 
@@ -89,7 +91,9 @@ def submit_run(folder: RunFolder, request: Request, *, callback: Callback | None
     wanted, connection = _wanted(folder, request, callback=callback)
     begun = begin_or_go_on(folder, wanted, again=request.again)
     if begun.finished:
-        return Outcome(folder, settled(folder, begun, lambda: connection), begun, already=True)
+        return SubmittedRun(
+            folder, with_late_usage(folder, begun, lambda: connection), begun, already=True
+        )
     return _finish(folder, _allowed(begun, request), connection, callback=callback)
 
 
@@ -102,7 +106,7 @@ def begin_training(
     callback: Callback | None = None,
     command: str = "",
 ) -> RunFolder:
-    """The run in which a run's students are trained on a device; `collect_run` trains them.
+    """Return the run in which a run's students are trained; `collect_run` trains them.
 
     One that was begun with the same request is given back.
 
@@ -111,7 +115,7 @@ def begin_training(
         request: The device, and how it is used.
         training: How its students are trained there.
         out: Folder of the new run; default: beside the run, named after it and the device.
-        callback: Hears of the progress.
+        callback: Receives the progress.
         command: What was typed, for the report.
 
     Raises:
@@ -127,7 +131,7 @@ def begin_training(
     place = place_of(connection)
     name = first_name(request.backend, place, shots=recipe.shots, usual_shots=recipe.shots)
     folder = derive_run(start, recipe, out=out, name=name.replace(":", "-"))
-    known = [found for found in find_submissions(folder) if found.train]
+    known = [begun for begun in find_submissions(folder) if begun.train]
     if known:
         if not known[0].finished:
             _allowed(known[0], request).save(folder)
@@ -149,8 +153,8 @@ def begin_training(
     return folder
 
 
-def collect_run(folder: RunFolder, *, callback: Callback | None = None) -> list[Outcome]:
-    """Everything that was asked of devices for a run, brought to its end.
+def collect_run(folder: RunFolder, *, callback: Callback | None = None) -> list[SubmittedRun]:
+    """Finish everything that was requested of devices for a run.
 
     Raises:
         CheckpointError: Nothing was submitted.
@@ -162,21 +166,21 @@ def collect_run(folder: RunFolder, *, callback: Callback | None = None) -> list[
         raise CheckpointError(
             f"{folder.path} has no submission; begin with qkd submit {folder.path} --backend NAME"
         )
-    outcomes = []
+    submitted = []
     for submission in known:
         connect = partial(_reconnect, folder, submission, callback=callback)
         if submission.finished:
-            result = settled(folder, submission, connect)
-            outcomes.append(Outcome(folder, result, submission, already=True))
+            result = with_late_usage(folder, submission, connect)
+            submitted.append(SubmittedRun(folder, result, submission, already=True))
         else:
-            outcomes.append(_finish(folder, submission, connect(), callback=callback))
-    return outcomes
+            submitted.append(_finish(folder, submission, connect(), callback=callback))
+    return submitted
 
 
 def _reconnect(
     folder: RunFolder, submission: Submission, *, callback: Callback
 ) -> RuntimeConnection:
-    """The device that something was submitted to."""
+    """Return a connection to the device that something was submitted to."""
     options = replace(folder.recipe.runtime, mode=submission.mode)
     callback.stage(f"connecting to {submission.backend}")
     connection = open_device(submission.backend, options=options)
@@ -187,7 +191,7 @@ def _reconnect(
 def _wanted(
     folder: RunFolder, request: Request, *, callback: Callback
 ) -> tuple[Submission, RuntimeConnection]:
-    """The request with the recipe's values, and its device."""
+    """Return the request with the recipe's values, and its device."""
     recipe = folder.recipe
     mode = request.mode or recipe.runtime.mode
     seeds = check_seeds(folder, request.seeds)
@@ -224,7 +228,7 @@ def _finish(
     connection: RuntimeConnection,
     *,
     callback: Callback,
-) -> Outcome:
+) -> SubmittedRun:
     """Run what is not run yet, and write figures, result and record."""
     if not read_journal(submission.folder(folder)).totals().pending:
         check_takes_jobs(connection)  # else there are jobs to read, whatever the device does now
@@ -263,19 +267,19 @@ def _finish(
         }
     folder.end(result)
     done = replace(submission, finished=True).save(folder)
-    return Outcome(folder, result, done)
+    return SubmittedRun(folder, result, done)
 
 
 def _device(
     folder: RunFolder, submission: Submission, prefix: str, *, mode: Mode
 ) -> dict[str, Any]:
-    """What result.json says of the jobs whose keys begin with a prefix."""
+    """Return what result.json holds of the jobs whose keys begin with a prefix."""
     place = {"place": submission.place, "backend": submission.backend, "mode": mode}
     return place | describe_jobs(submission.folder(folder), prefix)
 
 
 def _allowed(submission: Submission, request: Request) -> Submission:
-    """A submission that goes on, with the mode and the limit that are now asked for."""
+    """Return a submission that goes on, with the mode and limit that are now requested."""
     limit = request.max_qpu_seconds or submission.max_qpu_seconds
     return replace(submission, mode=request.mode or submission.mode, max_qpu_seconds=limit)
 
@@ -316,20 +320,20 @@ def _evaluate(
         callback=callback,
     )
     shots = executed_shots(submission.shots, twirled=options.twirled)
-    evaluation_set.grade(folder, logits, key=submission.name, shots=shots)
+    evaluation_set.write_evaluations(folder, logits, key=submission.name, shots=shots)
     return groups[0].compiled
 
 
 def measure(
     runner: Runner,
-    groups: Sequence[Group],
+    groups: Sequence[CircuitGroup],
     images: Tensor,
     *,
     submission: Submission,
     seed: int,
     callback: Callback,
-) -> dict[Member, Tensor]:
-    """Logits `(images, num_classes)` of every student: all jobs are sent, then collected.
+) -> dict[MemberKey, Tensor]:
+    """Return logits `(images, num_classes)` of every student: all jobs are sent, then collected.
 
     Args:
         runner: Where jobs are sent.
@@ -337,20 +341,20 @@ def measure(
         images: Test images.
         submission: Shots, and images of a job.
         seed: Seed of the shots, where a simulator runs the jobs.
-        callback: Hears of the images that are measured.
+        callback: Receives the images that are measured.
     """
     parts = dict(chunks(len(images), per_job=submission.images_per_job))
-    found: dict[str, dict[Member, Tensor]] = {}
+    logits: dict[str, dict[MemberKey, Tensor]] = {}
 
     def submit(key: str) -> None:
         pubs = [group.pub(images[parts[key]], shots=submission.shots) for group in groups]
         runner.submit(key, pubs, seed=derive_seed(seed, submission.name, key) >> 33)
 
     def collect(keys: Iterable[str]) -> None:
-        for key in [key for key in keys if key not in found]:
-            found[key] = {}
+        for key in [key for key in keys if key not in logits]:
+            logits[key] = {}
             for group, counts in zip(groups, runner.collect(key), strict=True):
-                found[key] |= group.logits(counts)
+                logits[key] |= group.logits(counts)
             callback.evaluated(parts[key].stop - parts[key].start, total=len(images))
 
     sent: list[str] = []
@@ -364,4 +368,4 @@ def measure(
         sent.append(key)
     collect(sent)
     members = [member for group in groups for member in group.members]
-    return {member: torch.cat([found[key][member] for key in parts]) for member in members}
+    return {member: torch.cat([logits[key][member] for key in parts]) for member in members}

@@ -27,7 +27,7 @@ from qkd_qiskit.experiments.teachers import load_teachers, teacher_files
 from qkd_qiskit.recipe import Recipe
 from qkd_qiskit.students.factory import load_student
 from qkd_qiskit.students.quantum import QuantumStudent
-from qkd_qiskit.targets.gradients import parameter_shift, spsa
+from qkd_qiskit.targets.gradients import ParameterShiftExecutor, SPSAExecutor
 from qkd_qiskit.targets.gradients.base import SampledExecutor
 from qkd_qiskit.targets.ibm.target import RuntimeTarget
 
@@ -38,7 +38,7 @@ _STARTED = ("metrics.jsonl", "weights.safetensors", "student.json", "circuit.qas
 def derived_recipe(
     start: RunFolder, request: Request, training: Training, *, seeds: Sequence[int]
 ) -> Recipe:
-    """The recipe of a training on a device that begins with a run's students.
+    """Return the recipe of a training on a device that begins with a run's students.
 
     Raises:
         InputError: The run has no students that can be trained there.
@@ -60,7 +60,7 @@ def derived_recipe(
 
 
 def derive_run(start: RunFolder, recipe: Recipe, *, out: str | None, name: str) -> RunFolder:
-    """The run of a training: one that was begun with the same recipe, or a new one.
+    """Return the run of a training: one that was begun with the same recipe, or a new one.
 
     Args:
         start: The run whose students are trained on.
@@ -76,21 +76,21 @@ def derive_run(start: RunFolder, recipe: Recipe, *, out: str | None, name: str) 
         path = Path(out)
         if not (path / RECIPE).exists():
             return _create(start, recipe, path)
-        found = RunFolder.open(path)
-        if found.recipe != recipe:
+        begun = RunFolder.open(path)
+        if begun.recipe != recipe:
             raise CheckpointError(
                 f"{path} holds another run; give another --out, or finish that one with "
                 f"qkd collect {path}"
             )
-        return found
+        return begun
     base = start.path.absolute().with_name(f"{start.path.absolute().name}-on-{name}")
     for path in numbered_paths(base):
         if not path.exists():
             return _create(start, recipe, path)
         if (path / RECIPE).exists():
-            found = RunFolder.open(path)
-            if found.recipe == recipe:
-                return found
+            begun = RunFolder.open(path)
+            if begun.recipe == recipe:
+                return begun
     raise AssertionError
 
 
@@ -122,16 +122,16 @@ def train_members(run: RunFolder, target: RuntimeTarget, *, callback: Callback) 
 
 
 def training_task(recipe: Recipe) -> TrainingTask:
-    """The students that are trained, as one population."""
+    """Return the students that are trained, as one population."""
     return TrainingTask("students", trained_arms(recipe), recipe.member_seeds)
 
 
 def executor_on(target: RuntimeTarget, student: QuantumStudent, recipe: Recipe) -> SampledExecutor:
-    """A student's circuit on a device, differentiable as the recipe says."""
+    """Return a student's circuit on a device, differentiable as the recipe says."""
     compiled, spec = target.compile(student.circuit), recipe.distill
     if spec.gradient == "spsa":
-        return spsa(target, compiled, seed=recipe.seed)
-    return parameter_shift(target, compiled, shifted=spec.shifted_weights, seed=recipe.seed)
+        return SPSAExecutor(target, compiled, seed=recipe.seed)
+    return ParameterShiftExecutor(target, compiled, shifted=spec.shifted_weights, seed=recipe.seed)
 
 
 def _starts(run: RunFolder, task: TrainingTask) -> dict[tuple[str, int], Mapping[str, Tensor]]:
@@ -144,7 +144,7 @@ def _starts(run: RunFolder, task: TrainingTask) -> dict[tuple[str, int], Mapping
 
 
 def _create(start: RunFolder, recipe: Recipe, path: Path) -> RunFolder:
-    """A new run with the teacher and the students that it begins with: whole, or not there."""
+    """Create a run with the teacher and the students that it begins with: whole, or not."""
     made = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         run = RunFolder.create(made, recipe)

@@ -12,16 +12,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from qiskit.circuit import Parameter, QuantumCircuit
+from qiskit.circuit import Barrier, Delay, Measure, Parameter, QuantumCircuit
 
 from qkd_qiskit.errors import UnsupportedInstructionError
 from qkd_qiskit.simulator.angles import Angle, AngleReader, Feature
 from qkd_qiskit.simulator.channels import Channels, Real, of_unitary
 from qkd_qiskit.simulator.gates import (
+    STANDARD_GATES,
     FixedPhase,
     ParityRotation,
     YRotation,
+    has_free_parameters,
     lower,
+    standard_name,
 )
 from qkd_qiskit.simulator.memory import require_memory
 from qkd_qiskit.simulator.program import final_measurements, parameter_sources, used_qubits
@@ -191,9 +194,9 @@ class _Builder:
 
     def add(self, operation: Any, qubits: tuple[int, ...]) -> None:
         name = operation.name
-        if name in ("barrier", "measure"):
+        if isinstance(operation, Barrier | Measure):
             return
-        if name == "delay":
+        if isinstance(operation, Delay):
             if qubits[0] in self.position:
                 noise = self.channels.delay(qubits[0], float(operation.duration), operation.unit)
                 self._constant(noise, (self.position[qubits[0]],))
@@ -202,10 +205,15 @@ class _Builder:
             raise UnsupportedInstructionError(
                 f"gate {name!r} acts on {len(qubits)} qubits; transpile the circuit to the device"
             )
+        standard = standard_name(operation)
+        if standard is None and name in STANDARD_GATES:
+            raise UnsupportedInstructionError(
+                f"gate {name!r} is another one than Qiskit's of that name, whose noise is not its "
+                "own; transpile the circuit to the device"
+            )
         places = tuple(self.position[qubit] for qubit in qubits)
-        free = any(getattr(value, "parameters", None) for value in operation.params)
         noise = self.channels.noise(name, qubits)
-        if not free and name != "id":
+        if not has_free_parameters(operation) and standard != "id":
             try:
                 ideal = of_unitary(operation.to_matrix())
             except Exception as error:

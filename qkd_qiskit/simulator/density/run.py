@@ -17,7 +17,7 @@ from qkd_qiskit.simulator.angles import extend
 from qkd_qiskit.simulator.density.program import DensityProgram
 from qkd_qiskit.simulator.density.reference import torch_values
 from qkd_qiskit.simulator.memory import require_memory
-from qkd_qiskit.simulator.run import kernel_works
+from qkd_qiskit.simulator.run import forward_mode, kernel_works
 from qkd_qiskit.simulator.statevector import RequireFinite
 
 if TYPE_CHECKING:
@@ -68,7 +68,10 @@ def noisy_values(
     Raises:
         InputError: If an input is not a finite number.
     """
-    if kernel and _kernel_suits(program, inputs, weights, outputs=outputs):
+    if torch.is_autocast_enabled(weights.device.type):  # angles need their precision
+        with torch.autocast(weights.device.type, enabled=False):
+            return noisy_values(program, inputs, weights, outputs=outputs, kernel=kernel)
+    if kernel and not forward_mode() and _kernel_suits(program, inputs, weights, outputs=outputs):
         from qkd_qiskit.simulator.kernel import autograd as compiled
 
         return compiled.run(_sweep(program, outputs), *extend(program.features, inputs, weights))

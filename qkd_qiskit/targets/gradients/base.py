@@ -1,8 +1,9 @@
-"""Circuits as torch functions: inputs and weights to outcome probabilities."""
+"""What executors of circuits have in common, and the exact one."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from qkd_qiskit.simulator import DensityProgram, noisy_probabilities
 from qkd_qiskit.targets.base import Target
 from qkd_qiskit.targets.compiled_circuit import CompiledCircuit
 from qkd_qiskit.targets.exact_noise import density_program, split_parameters
+from qkd_qiskit.targets.noisy import DeviceProgram
 
 
 @dataclass
@@ -34,8 +36,23 @@ class Cost:
     """Circuits times shots; 0 on a target without shots."""
 
 
-class Outcomes:
-    """Inputs and weights to probabilities, as a torch function."""
+class CircuitExecutor(Protocol):
+    """A student's circuit somewhere else than in its own layer, as a torch function."""
+
+    @property
+    def sampled(self) -> bool:
+        """Whether probabilities are measured frequencies."""
+
+    @property
+    def cost(self) -> Cost | None:
+        """What was run so far; None where nothing is sampled."""
+
+    def __call__(self, inputs: Tensor | None, weights: Tensor) -> Tensor:
+        """Return probabilities ``(batch, 2**num_qubits)`` of inputs and weights in radians."""
+
+
+class TargetExecutor(ABC):
+    """A circuit that was compiled for a target, as a `CircuitExecutor`."""
 
     def __init__(self, compiled: CompiledCircuit, inputs: Sequence[str] | None):
         self.compiled = compiled
@@ -50,7 +67,7 @@ class Outcomes:
             weights: (num_weights,) in radians.
 
         Raises:
-            InputError: inputs or weights have another shape.
+            InputError: Inputs or weights have another shape.
         """
         if inputs is None:
             inputs = weights.new_zeros(1, 0)
@@ -64,41 +81,73 @@ class Outcomes:
             )
         return self._evaluate(inputs, weights)
 
-    def _evaluate(self, inputs: Tensor, weights: Tensor) -> Tensor:
-        raise NotImplementedError
+    @property
+    @abstractmethod
+    def sampled(self) -> bool:
+        """Whether probabilities are measured frequencies."""
+
+    @abstractmethod
+    def _evaluate(self, inputs: Tensor, weights: Tensor) -> Tensor: ...
 
 
-class NoisyExecutor(Outcomes):
-    """See `gradients.noisy_executor`."""
+class NoisyExecutor(TargetExecutor):
+    """A circuit's exact probabilities under its device's noise.
 
-    def __init__(self, compiled: CompiledCircuit, inputs: Sequence[str] | None):
+    Any float dtype and torch device, twice differentiable. Readout errors are part of the noise;
+    mitigation is not applied.
+    """
+
+    sampled = False
+    cost = None
+
+    def __init__(self, compiled: CompiledCircuit, *, inputs: Sequence[str] | None = None):
+        """Take a compiled circuit.
+
+        Args:
+            compiled: What a device target's `compile` returned; at most 8 used qubits.
+            inputs: Names of the parameters that a sample binds, in the order of the columns;
+                default: those that begin with ``x_``, sorted. All others are weights, sorted.
+
+        Raises:
+            TargetError: The circuit was compiled for a target without noise, or uses more qubits.
+        """
         super().__init__(compiled, inputs)
-        noisy = getattr(compiled.program, "noisy", None)
-        if noisy is None:
+        if not isinstance(compiled.program, DeviceProgram):
             raise TargetError(
                 f"{compiled.target} has no noise to differentiate through; compile the circuit "
                 "with a device, or train with exact gradients"
             )
         self.program: DensityProgram = density_program(
-            compiled, noisy, inputs=self.inputs, weights=self.weights
+            compiled, compiled.program.noisy, inputs=self.inputs, weights=self.weights
         )
 
     def _evaluate(self, inputs: Tensor, weights: Tensor) -> Tensor:
         return noisy_probabilities(self.program, inputs, weights)
 
 
-class SampledExecutor(Outcomes):
+class SampledExecutor(TargetExecutor):
     """What the gradients from shots share: a target that is called with rows of values."""
+
+    sampled = True
 
     def __init__(
         self,
         target: Target,
         compiled: CompiledCircuit,
         *,
-        inputs: Sequence[str] | None,
-        shots: int | None,
-        cost: Cost | None,
+        inputs: Sequence[str] | None = None,
+        shots: int | None = None,
+        cost: Cost | None = None,
     ):
+        """Take a target and a circuit that it compiled.
+
+        Args:
+            target: Where the circuit runs.
+            compiled: What its `compile` returned.
+            inputs: As for `NoisyExecutor`.
+            shots: Shots per circuit; default: the target's.
+            cost: Counter to add to; default: a new one.
+        """
         super().__init__(compiled, inputs)
         self.target = target
         self.shots = (shots or target.shots) if target.sampled else None
@@ -108,15 +157,15 @@ class SampledExecutor(Outcomes):
             [column[name] for name in part] for part in (self.inputs, self.weights)
         )
 
+    @abstractmethod
     def rows(self, samples: int, *, step: int, inputs: bool) -> tuple[int, ...]:
         """Return how many rows each call of the target has in a gradient step.
 
         Args:
-            samples: samples of the step, those of all members together.
-            step: number of the step, counted from 0.
-            inputs: whether the inputs need a gradient too, as behind a trained reduction.
+            samples: Samples of the step, those of all members together.
+            step: Number of the step, counted from 0.
+            inputs: Whether the inputs need a gradient too, as behind a trained reduction.
         """
-        raise NotImplementedError
 
     def values(self, inputs: Tensor, weights: Tensor) -> NDArray[np.float64]:
         """Return the circuit's values (batch, parameters) of inputs and weights per sample."""
@@ -128,15 +177,15 @@ class SampledExecutor(Outcomes):
     def run(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return probabilities of all rows from one call; NaN where values are not finite."""
         finite = np.isfinite(values).all(axis=1)
-        found = np.full((len(values), 2**self.compiled.num_qubits), np.nan)
+        probabilities = np.full((len(values), 2**self.compiled.num_qubits), np.nan)
         if finite.any():
-            found[finite] = self.target.probabilities(
+            probabilities[finite] = self.target.probabilities(
                 self.compiled, values[finite], shots=self.shots, seed=self.cost.calls
             )
         self.cost.calls += 1
         self.cost.circuits += int(finite.sum())
         self.cost.executions += int(finite.sum()) * (self.shots or 0)
-        return found
+        return probabilities
 
     def split(self, slopes: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
         """Return what belongs to inputs and to weights of (batch, parameters)."""
@@ -146,27 +195,27 @@ class SampledExecutor(Outcomes):
 def members_as_rows(
     function: Any, info: Any, in_dims: tuple[int | None, ...], *given: Any
 ) -> tuple[Any, Any]:
-    """Run a function of (inputs, weights, outcomes) for all members of a vmap in one call."""
+    """Run a function of (inputs, weights, executor) for all members of a vmap in one call."""
     inputs, weights = (
         tensor.expand(info.batch_size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
         for tensor, dim in zip(given[:2], in_dims[:2], strict=True)
     )
     weights = weights.expand(-1, inputs.shape[1], -1)
-    found = function.apply(inputs.flatten(0, 1), weights.flatten(0, 1), given[2])
+    rows = function.apply(inputs.flatten(0, 1), weights.flatten(0, 1), given[2])
     shape = inputs.shape[:2]
-    if isinstance(found, Tensor):
-        return found.reshape(*shape, -1), 0
-    return tuple(part.reshape(*shape, -1) for part in found), (0,) * len(found)
+    if isinstance(rows, Tensor):
+        return rows.reshape(*shape, -1), 0
+    return tuple(part.reshape(*shape, -1) for part in rows), (0,) * len(rows)
 
 
 class SampledFunction(torch.autograd.Function):
     """Probabilities without a gradient; inputs (batch, ...), weights (1 or batch, ...)."""
 
     @staticmethod
-    def forward(inputs: Tensor, weights: Tensor, outcomes: SampledExecutor) -> Tensor:
+    def forward(inputs: Tensor, weights: Tensor, executor: SampledExecutor) -> Tensor:
         """Return probabilities (batch, 2**num_qubits) from one call of the target."""
-        rows = outcomes.values(inputs, weights.expand(len(inputs), -1))
-        return torch.from_numpy(outcomes.run(rows)).to(weights)
+        rows = executor.values(inputs, weights.expand(len(inputs), -1))
+        return torch.from_numpy(executor.run(rows)).to(weights)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -179,10 +228,10 @@ class SampledFunction(torch.autograd.Function):
 
 
 def gradients(
-    outcomes: SampledExecutor, slopes: NDArray[np.float64], inputs: Tensor, weights: Tensor
+    executor: SampledExecutor, slopes: NDArray[np.float64], inputs: Tensor, weights: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return the gradients by inputs and by weights, summed over a batch that shares them."""
-    of_inputs, of_weights = outcomes.split(slopes)
+    of_inputs, of_weights = executor.split(slopes)
     if len(weights) == 1:
         of_weights = of_weights.sum(axis=0, keepdims=True)
     return torch.from_numpy(of_inputs).to(inputs), torch.from_numpy(of_weights).to(weights)

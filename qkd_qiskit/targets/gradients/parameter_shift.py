@@ -21,6 +21,8 @@ from torch.autograd.function import Function, once_differentiable
 
 from qkd_qiskit.errors import InputError, TargetError
 from qkd_qiskit.recipe.seeds import generator
+from qkd_qiskit.targets.base import Target
+from qkd_qiskit.targets.compiled_circuit import CompiledCircuit
 from qkd_qiskit.targets.gradients.base import (
     SampledExecutor,
     SampledFunction,
@@ -64,17 +66,17 @@ def shift_rules(circuit: QuantumCircuit) -> dict[str, ShiftRule]:
     """Return the rule of each parameter of a circuit, by name.
 
     Raises:
-        TargetError: a parameter enters a gate other than a rotation, enters an angle nonlinearly,
+        TargetError: A parameter enters a gate other than a rotation, enters an angle nonlinearly,
             or has frequencies without a common measure.
     """
-    found: dict[str, list[tuple[float, float]]] = {}
+    entries: dict[str, list[tuple[float, float]]] = {}
     for instruction in circuit.data:
         for value in instruction.operation.params:
             for parameter in getattr(value, "parameters", ()):
                 entry = _entry(instruction.operation.name, value, parameter)
                 if entry[0]:
-                    found.setdefault(str(parameter.name), []).append(entry)
-    return {name: _rule(name, entries) for name, entries in sorted(found.items())}
+                    entries.setdefault(str(parameter.name), []).append(entry)
+    return {name: _rule(name, of_name) for name, of_name in sorted(entries.items())}
 
 
 def _entry(gate: str, value: ParameterExpression, parameter: Any) -> tuple[float, float]:
@@ -115,10 +117,37 @@ def _rule(name: str, entries: list[tuple[float, float]]) -> ShiftRule:
 
 
 class ParameterShiftExecutor(SampledExecutor):
-    """See `gradients.parameter_shift`."""
+    """A circuit's probabilities on a target, differentiable by parameter shifts.
 
-    def __init__(self, *given: Any, shifted: int | None, seed: int, **options: Any):
-        super().__init__(*given, **options)
+    Forward is one call of the target, and backward another one with all shifted circuits of the
+    whole batch: samples times two per angle (arXiv 1811.11184; above for parameters that enter
+    several gates). Only inputs and weights that need a gradient are shifted.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        compiled: CompiledCircuit,
+        *,
+        shifted: int | None = None,
+        seed: int = 0,
+        **options: Any,
+    ):
+        """Take a target and a circuit that it compiled.
+
+        Args:
+            target: Where the circuit runs.
+            compiled: What its `compile` returned.
+            shifted: Weights that a step shifts, drawn at random for each step; their derivatives
+                are scaled so that the gradient stays unbiased, the others are 0. Default: all.
+            seed: Seed of that draw.
+            options: Those of `SampledExecutor`: inputs, shots, cost.
+
+        Raises:
+            TargetError: A parameter has no shift rule.
+            InputError: `shifted` is out of range.
+        """
+        super().__init__(target, compiled, **options)
         rules = shift_rules(self.compiled.circuit)
         self.rules: dict[str, ShiftRule] = rules
         """Rule of each parameter, by name; none for those that the transpiler dropped."""
@@ -145,8 +174,8 @@ class ParameterShiftExecutor(SampledExecutor):
         return (samples, samples * shifts) if shifts else (samples,)
 
     def _evaluate(self, inputs: Tensor, weights: Tensor) -> Tensor:
-        found: Tensor = _ParameterShift.apply(inputs, weights[None], self)
-        return found
+        probabilities: Tensor = _ParameterShift.apply(inputs, weights[None], self)
+        return probabilities
 
     def slopes(
         self, values: NDArray[np.float64], gradient: NDArray[np.float64], wanted: set[str]
@@ -155,8 +184,8 @@ class ParameterShiftExecutor(SampledExecutor):
 
         Args:
             values: (batch, parameters).
-            gradient: the loss's derivatives by the probabilities (batch, 2**num_qubits).
-            wanted: names of the parameters whose derivatives are taken; 0 for the others.
+            gradient: The loss's derivatives by the probabilities (batch, 2**num_qubits).
+            wanted: Names of the parameters whose derivatives are taken; 0 for the others.
         """
         names = self.compiled.parameters
         columns, shifts, coefficients = [], [], []
@@ -184,31 +213,31 @@ class _ParameterShift(Function):
     """As `SampledFunction`, with a gradient."""
 
     @staticmethod
-    def forward(inputs: Tensor, weights: Tensor, outcomes: ParameterShiftExecutor) -> Tensor:
-        return SampledFunction.forward(inputs, weights, outcomes)
+    def forward(inputs: Tensor, weights: Tensor, executor: ParameterShiftExecutor) -> Tensor:
+        return SampledFunction.forward(inputs, weights, executor)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         ctx.save_for_backward(*inputs[:2])
-        ctx.outcomes = inputs[2]
+        ctx.executor = inputs[2]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         inputs, weights = ctx.saved_tensors
-        outcomes: ParameterShiftExecutor = ctx.outcomes
+        executor: ParameterShiftExecutor = ctx.executor
         wanted: set[str] = set()
-        drawn = outcomes.drawn(outcomes.cost.steps)
-        for needed, names in zip(ctx.needs_input_grad[:2], (outcomes.inputs, drawn), strict=True):
+        drawn = executor.drawn(executor.cost.steps)
+        for needed, names in zip(ctx.needs_input_grad[:2], (executor.inputs, drawn), strict=True):
             wanted |= set(names) if needed else set()
-        slopes = outcomes.slopes(
-            outcomes.values(inputs, weights.expand(len(inputs), -1)),
+        slopes = executor.slopes(
+            executor.values(inputs, weights.expand(len(inputs), -1)),
             gradient.cpu().to(torch.float64).numpy(),
             wanted,
         )
         # So that the mean over the draws is the gradient (random coordinate descent).
-        slopes[:, outcomes.columns[1]] *= len(outcomes.weights) / max(1, outcomes.shifted)
-        return *gradients(outcomes, slopes, inputs, weights), None
+        slopes[:, executor.columns[1]] *= len(executor.weights) / max(1, executor.shifted)
+        return *gradients(executor, slopes, inputs, weights), None
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *given: Any) -> tuple[Any, Any]:

@@ -16,6 +16,8 @@ from torch.autograd.function import once_differentiable
 
 from qkd_qiskit.errors import InputError
 from qkd_qiskit.recipe.seeds import generator
+from qkd_qiskit.targets.base import Target
+from qkd_qiskit.targets.compiled_circuit import CompiledCircuit
 from qkd_qiskit.targets.gradients.base import (
     SampledExecutor,
     SampledFunction,
@@ -47,7 +49,7 @@ def step_size(step: int, *, first: float, steps: int, decay: float = STEP_DECAY)
     Args:
         step: k = 0, 1, ...
         first: a_0.
-        steps: steps that will be taken.
+        steps: Steps that will be taken.
         decay: alpha.
     """
     offset = 0.1 * steps
@@ -72,15 +74,15 @@ def spsa_gradient(
     """Return an estimate of a loss's gradient ``(length,)``, and the mean of its evaluations.
 
     Args:
-        loss: maps points ``(2 * directions, length)`` to losses ``(2 * directions,)``, in one call.
+        loss: Maps points ``(2 * directions, length)`` to losses ``(2 * directions,)``, in one call.
         point: ``(length,)``.
         perturbation: c, how far from the point the loss is evaluated.
-        directions: directions to average over.
-        seed: seed of the directions.
-        step: number of the step: each has directions of its own.
+        directions: Directions to average over.
+        seed: Seed of the directions.
+        step: Number of the step: each has directions of its own.
 
     Raises:
-        InputError: the point is no vector, a number is out of range, or `loss` returns another
+        InputError: The point is no vector, a number is out of range, or `loss` returns another
             shape.
     """
     if point.dim() != 1:
@@ -105,10 +107,41 @@ def spsa_gradient(
 
 
 class SPSAExecutor(SampledExecutor):
-    """See `gradients.spsa`."""
+    """A circuit's probabilities on a target, differentiable by simultaneous perturbation.
 
-    def __init__(self, *given: Any, perturbation: float, decay: float, seed: int, **options: Any):
-        super().__init__(*given, **options)
+    Forward evaluates each sample at two points, +c and -c along a random direction, in one call of
+    the target, and returns their mean (off by a term in c**2); backward costs nothing. Where no
+    gradient is recorded, forward is one evaluation at the point itself.
+
+    Two deviations from Spall: the direction is drawn for each sample, at the same cost and with
+    less scatter; and the loss's derivatives by the probabilities are exact, so that what follows
+    the circuit is trained as usual.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        compiled: CompiledCircuit,
+        *,
+        perturbation: float = PERTURBATION,
+        decay: float = PERTURBATION_DECAY,
+        seed: int = 0,
+        **options: Any,
+    ):
+        """Take a target and a circuit that it compiled.
+
+        Args:
+            target: Where the circuit runs.
+            compiled: What its `compile` returned.
+            perturbation: c in radians at the first step.
+            decay: gamma in c_k = c / (k + 1)**gamma.
+            seed: Seed of the directions.
+            options: Those of `SampledExecutor`: inputs, shots, cost.
+
+        Raises:
+            InputError: Perturbation or decay is out of range.
+        """
+        super().__init__(target, compiled, **options)
         if not (perturbation > 0 and decay >= 0):
             raise InputError(
                 f"perturbation is {perturbation} and decay {decay}; accepted are a number above 0 "
@@ -122,10 +155,10 @@ class SPSAExecutor(SampledExecutor):
 
     def _evaluate(self, inputs: Tensor, weights: Tensor) -> Tensor:
         if not torch.is_grad_enabled():
-            found: Tensor = SampledFunction.apply(inputs, weights[None], self)
-            return found
-        found, *_ = _Perturbation.apply(inputs, weights[None], self)
-        return found
+            probabilities: Tensor = SampledFunction.apply(inputs, weights[None], self)
+            return probabilities
+        probabilities, *_ = _Perturbation.apply(inputs, weights[None], self)
+        return probabilities
 
 
 class _Perturbation(torch.autograd.Function):
@@ -133,18 +166,18 @@ class _Perturbation(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        inputs: Tensor, weights: Tensor, outcomes: SPSAExecutor
+        inputs: Tensor, weights: Tensor, executor: SPSAExecutor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        rows = outcomes.values(inputs, weights.expand(len(inputs), -1))
-        step = outcomes.cost.steps
-        size = perturbation_size(step, first=outcomes.perturbation, decay=outcomes.decay)
-        signs = rademacher(*rows.shape, seed=outcomes.seed, step=step).numpy()
+        rows = executor.values(inputs, weights.expand(len(inputs), -1))
+        step = executor.cost.steps
+        size = perturbation_size(step, first=executor.perturbation, decay=executor.decay)
+        signs = rademacher(*rows.shape, seed=executor.seed, step=step).numpy()
         for needed, columns in zip(
-            (inputs.requires_grad, weights.requires_grad), outcomes.columns, strict=True
+            (inputs.requires_grad, weights.requires_grad), executor.columns, strict=True
         ):
             signs[:, columns] *= needed
-        both = outcomes.run(np.concatenate((rows + size * signs, rows - size * signs)))
-        outcomes.cost.steps += 1
+        both = executor.run(np.concatenate((rows + size * signs, rows - size * signs)))
+        executor.cost.steps += 1
         plus, minus = both[: len(rows)], both[len(rows) :]
         parts = ((plus + minus) / 2, (plus - minus) / (2 * size), signs)
         mean, quotient, direction = (torch.from_numpy(part).to(weights) for part in parts)
@@ -154,7 +187,7 @@ class _Perturbation(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         ctx.save_for_backward(*inputs[:2], *output[1:])
         ctx.mark_non_differentiable(*output[1:])
-        ctx.outcomes = inputs[2]
+        ctx.executor = inputs[2]
 
     @staticmethod
     @once_differentiable
@@ -162,7 +195,7 @@ class _Perturbation(torch.autograd.Function):
         inputs, weights, quotient, direction = ctx.saved_tensors
         slopes = (gradient * quotient).sum(dim=1, keepdim=True) * direction
         array = slopes.cpu().to(torch.float64).numpy()
-        return *gradients(ctx.outcomes, array, inputs, weights), None
+        return *gradients(ctx.executor, array, inputs, weights), None
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *given: Any) -> tuple[Any, Any]:

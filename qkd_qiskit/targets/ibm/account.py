@@ -16,14 +16,19 @@ from urllib.parse import urlsplit
 
 from qkd_qiskit.errors import NoAccountError, TargetError
 from qkd_qiskit.targets.ibm.client import (
-    ask_client,
-    fault_of,
-    leave_retries_to_us,
+    call_client,
     no_token,
     quiet_client,
+    service_error_of,
 )
-from qkd_qiskit.targets.ibm.retry import Asking, RetryPolicy
-from qkd_qiskit.targets.ibm.service_errors import Fault, hide
+from qkd_qiskit.targets.ibm.client_internals import (
+    clients_of,
+    instance_of,
+    instances_with_devices,
+    send_once,
+)
+from qkd_qiskit.targets.ibm.retry import Retries, RetryPolicy
+from qkd_qiskit.targets.ibm.service_errors import ServiceError, hide
 
 logger = logging.getLogger(__name__)
 
@@ -31,19 +36,19 @@ URL = "QKD_RUNTIME_URL"
 _IAM = "https://iam.cloud.ibm.com"
 
 
-def real_backend(name: str, *, patience: RetryPolicy | None = None) -> Any:
+def real_backend(name: str, *, policy: RetryPolicy | None = None) -> Any:
     """Return a device of the user's account, such as ``ibm_torino``, with its calibration.
 
     Args:
-        name: name of the device.
-        patience: how long the service is waited for.
+        name: Name of the device.
+        policy: How long the service is waited for.
 
     Raises:
-        TargetError: there is no account, it cannot be used, or it has no such device.
-        SubmissionError: the service does not answer.
+        TargetError: There is no account, it cannot be used, or it has no such device.
+        SubmissionError: The service does not answer.
     """
-    service = Asking(name, patience=patience or RetryPolicy(tries=4), go_on="try again later")
-    account = service.ask("opening the account", lambda: ask_client(open_account))
+    retries = Retries(name, policy=policy or RetryPolicy(tries=4), resume_hint="try again later")
+    account = retries.call("opening the account", lambda: call_client(open_account))
 
     def device() -> Any:
         from qiskit.providers.exceptions import QiskitBackendNotFoundError
@@ -55,11 +60,11 @@ def real_backend(name: str, *, patience: RetryPolicy | None = None) -> Any:
         backend.target  # noqa: B018 - loads the calibration, which may fail too
         return backend
 
-    backend = service.ask("reading the device", lambda: ask_client(device))
+    backend = retries.call("reading the device", lambda: call_client(device))
     if backend is None:
-        names = service.ask("listing the devices", lambda: _device_names(account))
+        names = retries.call("listing the devices", lambda: _device_names(account))
         if name in names:  # it could not be read before
-            backend = service.ask("reading the device", lambda: ask_client(device))
+            backend = retries.call("reading the device", lambda: call_client(device))
     if backend is None:
         near = difflib.get_close_matches(name, names, n=3) or names
         raise TargetError(f"the account has no device {name!r}; it has {', '.join(near) or 'none'}")
@@ -68,24 +73,24 @@ def real_backend(name: str, *, patience: RetryPolicy | None = None) -> Any:
             "the account has several instances: jobs of %s go to the one of plan %s; to choose "
             "one, set QISKIT_IBM_INSTANCE or save it with the account",
             name,
-            service.ask("reading its plan", lambda: plan_of(account, backend)) or "unknown",
+            retries.call("reading its plan", lambda: plan_of(account, backend)) or "unknown",
         )
     return backend
 
 
 def instances_of(account: Any) -> list[str | None]:
     """Return the instances that an account sends jobs to; None alone for the only one."""
-    return list(getattr(account, "_api_clients", {})) or [None]
+    return list(clients_of(account)) or [None]
 
 
 def plan_of(account: Any, backend: Any) -> str | None:
     """Return the plan of a device's instance as the client tells it, in lower case.
 
     Raises:
-        Fault: the service failed.
+        ServiceError: The service failed.
     """
-    here = getattr(backend, "_instance", None)
-    instances = ask_client(account.instances)
+    here = instance_of(backend)
+    instances = call_client(account.instances)
     plans = [known.get("plan") for known in instances if known.get("crn") == here]
     return str(plans[0]).lower() if plans else None
 
@@ -94,7 +99,7 @@ def open_account() -> Any:
     """Return a `QiskitRuntimeService` of the user's account, or of a rehearsal on this machine.
 
     Raises:
-        TargetError: there is no account, it cannot be used, or the address is not on this machine.
+        TargetError: There is no account, it cannot be used, or the address is not on this machine.
     """
     from qiskit_ibm_runtime import QiskitRuntimeService
     from qiskit_ibm_runtime.accounts.exceptions import AccountNotFoundError, InvalidAccountError
@@ -112,7 +117,7 @@ def open_account() -> Any:
             "QISKIT_IBM_INSTANCE"
         )
     except InvalidAccountError as error:
-        if fault_of(error).kind in ("busy", "server"):
+        if service_error_of(error).kind in ("busy", "server"):
             raise
         refused = TargetError(
             f"the IBM Quantum account cannot be used ({type(error).__name__}); check its token "
@@ -127,8 +132,8 @@ def open_account() -> Any:
         raise refused
     active = account.active_account() if hasattr(account, "active_account") else None
     hide(*((active or {}).get(key) for key in ("token", "instance")))
-    for client in _clients(account):
-        leave_retries_to_us(client)
+    for client in clients_of(account).values():
+        send_once(client)
     _check_instances(account)
     return account
 
@@ -139,19 +144,19 @@ def _check_instances(account: Any) -> None:
     The client takes one that failed for one without devices, and another's plan is billed.
 
     Raises:
-        Fault: one has not, and may when it is asked again.
+        ServiceError: One has not, and may when it is asked again.
     """
-    told = getattr(account, "_backends_info_per_instance", {})
-    for instance, client in getattr(account, "_api_clients", {}).items():
-        if not told or instance in told:
+    listed = instances_with_devices(account)
+    for instance, client in clients_of(account).items():
+        if not listed or instance in listed:
             continue
         try:
-            ask_client(partial(client.list_backends, True))
-        except Fault as fault:
-            if fault.kind != "unauthorized":
+            call_client(partial(client.list_backends, True))
+        except ServiceError as failure:
+            if failure.kind != "unauthorized":
                 raise
         else:
-            raise Fault("server", "an instance of the account did not tell its devices")
+            raise ServiceError("server", "an instance of the account did not tell its devices")
 
 
 def _check_token() -> None:
@@ -160,8 +165,8 @@ def _check_token() -> None:
     The client answers a failure by waiting for 60 s, and by a list of no devices.
 
     Raises:
-        TargetError: the key is refused.
-        Fault: the service that gives tokens failed.
+        TargetError: The key is refused.
+        ServiceError: The service that gives tokens failed.
     """
     from ibm_cloud_sdk_core import IAMTokenManager
 
@@ -172,12 +177,12 @@ def _check_token() -> None:
     try:
         IAMTokenManager(token, url=os.environ.get("IAM_URL") or _IAM).get_token()
     except Exception as error:
-        fault = no_token(error)
+        failure = no_token(error)
     else:
         return
-    if fault.kind != "unauthorized":
-        raise fault
-    raise TargetError(f"{fault}; check the one that is saved, or set in QISKIT_IBM_TOKEN")
+    if failure.kind != "unauthorized":
+        raise failure
+    raise TargetError(f"{failure}; check the one that is saved, or set in QISKIT_IBM_TOKEN")
 
 
 def _saved_token() -> str | None:
@@ -185,11 +190,12 @@ def _saved_token() -> str | None:
     from qiskit_ibm_runtime import QiskitRuntimeService
 
     saved = list(QiskitRuntimeService.saved_accounts().values())
-    chosen = saved if len(saved) == 1 else [one for one in saved if one.get("is_default_account")]
+    if len(saved) > 1:
+        saved = [known for known in saved if known.get("is_default_account")]
     plain = [
-        one
-        for one in chosen
-        if not (one.get("proxies") or one.get("private_endpoint")) and one.get("verify", True)
+        known
+        for known in saved
+        if not (known.get("proxies") or known.get("private_endpoint")) and known.get("verify", True)
     ]
     return plain[0].get("token") if len(plain) == 1 else None
 
@@ -228,23 +234,19 @@ def is_loopback(url: str) -> bool:
 
 
 def _device_names(account: Any) -> list[str]:
-    def ask() -> list[str]:
+    def read() -> list[str]:
         # `account.backends()` says nothing of a service that fails: it returns no devices.
-        listed = (client.list_backends(True) for client in _clients(account))
+        listed = (client.list_backends(True) for client in clients_of(account).values())
         names = {device["name"] for devices in listed for device in devices}
         return sorted(names or {backend.name for backend in account.backends()})
 
     try:
-        return ask_client(ask)
-    except Fault as fault:
-        if fault.kind != "unauthorized":
+        return call_client(read)
+    except ServiceError as failure:
+        if failure.kind != "unauthorized":
             raise
-        reason = str(fault)
+        reason = str(failure)
     raise TargetError(
         f"the IBM Quantum account may not use its instance ({reason}); check the one that is saved "
         "or set in QISKIT_IBM_INSTANCE"
     )
-
-
-def _clients(account: Any) -> list[Any]:
-    return list(getattr(account, "_api_clients", {}).values())

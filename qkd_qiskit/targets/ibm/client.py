@@ -1,4 +1,4 @@
-"""Putting a question to the Runtime client: what it fails with, says and sends, without secrets.
+"""Requests to the Runtime client: what it fails with, logs and sends, without secrets.
 
 The client hides a service's answer in chains of errors, repeats resource names in logs and
 warnings, sends the API key itself where it has no token, and sends a job again after an answer of
@@ -11,69 +11,68 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from qkd_qiskit.errors import TargetError
-from qkd_qiskit.targets.ibm.service_errors import Fault, FaultKind, scrub
+from qkd_qiskit.targets.ibm.client_internals import RAW_KEY_WARNING
+from qkd_qiskit.targets.ibm.service_errors import ServiceError, ServiceErrorKind, scrub
 
 logger = logging.getLogger(__name__)
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 _CLIENT = "qiskit_ibm_runtime"
-_RAW_KEY = "Unable to retrieve IBM Cloud access token"
-_READ_TIMEOUT_S = 120.0
 
 
-def ask_client(ask: Callable[[], Answer]) -> Answer:
-    """Return what a question to the client gives; its warnings go to the log.
+def call_client(request: Callable[[], Result]) -> Result:
+    """Return what a request to the client gives; its warnings go to the log.
 
     Raises:
-        Fault: the client failed; nothing of its own error, which may hold secrets, is kept.
-        TargetError: raised by `ask` itself.
+        ServiceError: The client failed; nothing of its own error, which may hold secrets, is kept.
+        TargetError: Raised by `request` itself.
     """
-    fault = None
+    failure = None
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         # The client would go on and send the API key itself.
-        warnings.filterwarnings("error", message=_RAW_KEY)
+        warnings.filterwarnings("error", message=RAW_KEY_WARNING)
         try:
-            return ask()
-        except (TargetError, Fault):
+            return request()
+        except (TargetError, ServiceError):
             raise
         except Exception as error:
-            fault = fault_of(error)
+            failure = service_error_of(error)
         finally:
             for warning in caught:
                 logger.info("the client warns: %s", scrub(str(warning.message)))
-    raise fault
+    raise failure
 
 
-def fault_of(error: BaseException) -> Fault:
+def service_error_of(error: BaseException) -> ServiceError:
     """Return what an error of the client means, without its secrets.
 
     The client hides the answer of the service in the errors that it raises from; the status and the
     wait that was asked for are found there.
     """
     for link in _chain(error):
-        if str(link).startswith(_RAW_KEY):
+        if str(link).startswith(RAW_KEY_WARNING):
             return no_token(error)
         response = getattr(link, "response", None)
         status = getattr(response, "status_code", None)
         if isinstance(status, int):
-            text = f"the service answered {status}{_said(response)}"
-            return Fault(_kind_of(status), text, retry_after=_retry_after(response))
+            text = f"the service answered {status}{_reason(response)}"
+            return ServiceError(_kind_of(status), text, retry_after=_retry_after(response))
     kind = _kind_by_type(error)
     if kind == "network":
-        return Fault(kind, f"no answer ({type(error).__name__}: {_innermost(error)})")
-    return Fault(kind, f"{type(error).__name__}: {error}")
+        return ServiceError(kind, f"no answer ({type(error).__name__}: {_innermost(error)})")
+    return ServiceError(kind, f"{type(error).__name__}: {error}")
 
 
-def _said(response: Any) -> str:
+def _reason(response: Any) -> str:
     """Return what an answer gives as reason, in brackets, or nothing."""
     try:
         content = response.json()
         errors = content.get("errors") or [content["error"]]
-        said = f" ({errors[0]['message']} Code {errors[0]['code']}.)"
+        reason = f" ({errors[0]['message']} Code {errors[0]['code']}.)"
     except (ValueError, KeyError, IndexError, TypeError, AttributeError):
         return ""
-    return said
+    return reason
 
 
 def _innermost(error: BaseException) -> str:
@@ -81,18 +80,20 @@ def _innermost(error: BaseException) -> str:
     return f"{type(last).__name__}: {last}"
 
 
-def no_token(error: BaseException) -> Fault:
+def no_token(error: BaseException) -> ServiceError:
     """Return why there is no access token: a key that is refused, or a service that fails."""
     for link in _chain(error):
         status = getattr(link, "status_code", None)  # ibm_cloud_sdk_core.ApiException
         if status in (400, 401, 403):
-            return Fault("unauthorized", "the token of the IBM Quantum account is not accepted")
+            return ServiceError(
+                "unauthorized", "the token of the IBM Quantum account is not accepted"
+            )
         if status == 429:
-            return Fault("busy", "the service that gives access tokens is busy")
-    return Fault("network", "no access token could be had; the API key itself is never sent")
+            return ServiceError("busy", "the service that gives access tokens is busy")
+    return ServiceError("network", "no access token could be had; the API key itself is never sent")
 
 
-def _kind_of(status: int) -> FaultKind:
+def _kind_of(status: int) -> ServiceErrorKind:
     if status in (408, 409, 425, 429):
         return "busy"
     if status in (401, 403):
@@ -102,7 +103,7 @@ def _kind_of(status: int) -> FaultKind:
     return "server" if status >= 500 else "refused"
 
 
-def _kind_by_type(error: BaseException) -> FaultKind:
+def _kind_by_type(error: BaseException) -> ServiceErrorKind:
     from qiskit.providers import JobError
     from qiskit.providers.exceptions import QiskitBackendNotFoundError
     from qiskit_ibm_runtime.exceptions import (
@@ -138,21 +139,6 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         seen.add(id(error))
         yield error
         error = error.__cause__ or error.__context__
-
-
-def leave_retries_to_us(client: Any) -> None:
-    """Make the client's transport send everything once, and wait for no answer for ever.
-
-    It would send a job again after an answer of 500, whether or not it was accepted; the runner
-    looks first. These are private names: where a version lacks them, its own retries stay.
-    """
-    from urllib3.util.retry import Retry
-
-    transport: Any = getattr(client, "_session", None)
-    for adapter in getattr(transport, "adapters", {}).values():
-        adapter.max_retries = Retry(total=0, read=False)
-    if hasattr(transport, "_timeout"):
-        transport._timeout = (10.0, _READ_TIMEOUT_S)
 
 
 class _Scrub(logging.Filter):

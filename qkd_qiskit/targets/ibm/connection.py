@@ -22,14 +22,16 @@ from qkd_qiskit.targets.ibm.account import (
     plan_of,
     real_backend,
 )
-from qkd_qiskit.targets.ibm.client import ask_client
+from qkd_qiskit.targets.ibm.client import call_client
+from qkd_qiskit.targets.ibm.client_internals import instance_of, known_session
 from qkd_qiskit.targets.ibm.isa_check import check_pubs
 from qkd_qiskit.targets.ibm.job_plan import Pub, executed_shots
 from qkd_qiskit.targets.ibm.protocols import Job, JobState
 from qkd_qiskit.targets.ibm.retry import RetryPolicy
-from qkd_qiskit.targets.ibm.service_errors import Fault, scrub
+from qkd_qiskit.targets.ibm.service_errors import ServiceError, scrub
 from qkd_qiskit.targets.ibm.usage_model import device_timing, job_seconds
 from qkd_qiskit.targets.sampling import count_outcomes
+from qkd_qiskit.targets.snapshots import fake_backend
 
 __all__ = ["RuntimeConnection", "connect", "real_backend"]
 
@@ -39,30 +41,28 @@ _RESULT_TIMEOUT_S = 120.0
 
 
 def connect(
-    device: Any, *, options: RuntimeSpec | None = None, patience: RetryPolicy | None = None
+    device: Any, *, options: RuntimeSpec | None = None, policy: RetryPolicy | None = None
 ) -> RuntimeConnection:
     """Return a connection to a device.
 
     Args:
-        device: name of a device of the account such as ``ibm_torino``, of a snapshot such as
+        device: Name of a device of the account such as ``ibm_torino``, of a snapshot such as
             ``fake_torino``, or a backend.
-        options: twirling, dynamical decoupling and limits; the mode is the runner's affair.
-        patience: how long the service is waited for.
+        options: Twirling, dynamical decoupling and limits; the mode is the runner's affair.
+        policy: How long the service is waited for.
 
     Raises:
-        TargetError: there is no account, it cannot be used, or there is no such device.
-        SubmissionError: the service does not answer.
+        TargetError: There is no account, it cannot be used, or there is no such device.
+        SubmissionError: The service does not answer.
     """
     if isinstance(device, str):
-        from qkd_qiskit.targets.snapshots import fake_backend
-
         local = device.startswith("fake_")
-        device = fake_backend(device) if local else real_backend(device, patience=patience)
+        device = fake_backend(device) if local else real_backend(device, policy=policy)
     return RuntimeConnection(device, options=options or RuntimeSpec())
 
 
 class RuntimeConnection:
-    """A device of IBM Quantum, or a snapshot of one; see `connection.Connection`."""
+    """A device of IBM Quantum, or a snapshot of one; see `protocols.Connection`."""
 
     def __init__(self, backend: Any, *, options: RuntimeSpec) -> None:
         self.backend, self.options = backend, options
@@ -83,19 +83,19 @@ class RuntimeConnection:
         self._session: Any = None
 
     def check(self, pubs: Sequence[Pub]) -> None:
-        """Check width, gates and angles; see isa.py."""
+        """Check width, gates and angles; see isa_check.py."""
         check_pubs(pubs, self.backend.target, name=self.name)
 
     def check_status(self) -> None:
         """Check that the device takes jobs.
 
         Raises:
-            TargetError: it does not; the message has what the service says of it.
-            Fault: the service failed.
+            TargetError: It does not; the message has what the service says of it.
+            ServiceError: The service failed.
         """
         if self.local:
             return
-        status = ask_client(self.backend.status)
+        status = call_client(self.backend.status)
         if not status.operational:
             raise TargetError(
                 f"{self.name} takes no jobs now (status {status.status_msg!r}); try again later, "
@@ -103,13 +103,13 @@ class RuntimeConnection:
             )
         if status.status_msg != "active":
             logger.warning("%s has status %r: jobs may wait", self.name, status.status_msg)
-        if ask_client(self.account.usage).get("usage_limit_reached"):
+        if call_client(self.account.usage).get("usage_limit_reached"):
             logger.warning(
                 "%s: the instance has used up its QPU time; jobs wait until it has more", self.name
             )
 
     def estimate(self, pubs: Sequence[Pub]) -> float:
-        """Return QPU seconds after the model of accounting.py; 0 in local testing mode."""
+        """Return QPU seconds after the model of usage_model.py; 0 in local testing mode."""
         if self.local:
             return 0.0
         loads = [
@@ -127,13 +127,13 @@ class RuntimeConnection:
 
         mode = self.backend if self._session is None else self._session
         options = self._sampler_options(tag=tag, seed=seed)
-        sent = [one for pub in pubs for one in _client_pubs(pub)]
+        sent = [part for pub in pubs for part in _client_pubs(pub)]
         try:
-            job = ask_client(lambda: Sampler(mode=mode, options=options).run(sent))
-        except Fault as fault:
-            said = str(fault).lower()
-            closed = fault.kind == "refused" and "session" in said and "closed" in said
-            given = Fault("closed", str(fault)) if closed else fault
+            job = call_client(lambda: Sampler(mode=mode, options=options).run(sent))
+        except ServiceError as failure:
+            text = str(failure).lower()
+            closed = failure.kind == "refused" and "session" in text and "closed" in text
+            given = ServiceError("closed", str(failure)) if closed else failure
         else:
             return _ClientJob(job, local=self.local)
         raise given
@@ -151,19 +151,21 @@ class RuntimeConnection:
     def _tagged(self, tag: str, instance: str | None) -> list[Any]:
         try:
             return list(
-                ask_client(lambda: self.account.jobs(instance=instance, job_tags=[tag], limit=None))
+                call_client(
+                    lambda: self.account.jobs(instance=instance, job_tags=[tag], limit=None)
+                )
             )
-        except Fault as fault:
-            if fault.kind != "unauthorized" or self._is_own(instance):
+        except ServiceError as failure:
+            if failure.kind != "unauthorized" or self._is_own(instance):
                 raise
             return []  # where nothing may be sent, nothing was
 
     def _is_own(self, instance: str | None) -> bool:
-        return instance in (None, getattr(self.backend, "_instance", None))
+        return instance in (None, instance_of(self.backend))
 
     def job(self, job_id: str) -> Job:
         """Return the job with this id."""
-        return _ClientJob(ask_client(lambda: self.account.job(job_id)), local=False)
+        return _ClientJob(call_client(lambda: self.account.job(job_id)), local=False)
 
     def has_sessions(self) -> bool:
         """Return whether the plan of its instance has sessions: the Open Plan has batches only."""
@@ -174,21 +176,21 @@ class RuntimeConnection:
         from qiskit_ibm_runtime import Batch, Session
 
         if mode == "session" and not self.has_sessions():
-            raise Fault("no_sessions", "the plan of the instance is Open")
+            raise ServiceError("no_sessions", "the plan of the instance is Open")
         kind, limit = (Session if mode == "session" else Batch), self.options.session_max_time
         try:
-            self._session = ask_client(lambda: kind(backend=self.backend, max_time=limit))
-        except Fault as fault:
-            refused = fault.kind in ("refused", "unauthorized")
-            none = refused and "plan" in str(fault).lower()
-            given = Fault("no_sessions", str(fault)) if none else fault
+            self._session = call_client(lambda: kind(backend=self.backend, max_time=limit))
+        except ServiceError as failure:
+            refused = failure.kind in ("refused", "unauthorized")
+            none = refused and "plan" in str(failure).lower()
+            given = ServiceError("no_sessions", str(failure)) if none else failure
         else:
             opened: str | None = self._session.session_id
             return opened
         raise given
 
     def rejoin_session(self, session_id: str, mode: Mode) -> bool:
-        """Go on in a session of an earlier process; return whether it still takes jobs."""
+        """Continue a session of an earlier process; return whether it still takes jobs."""
         session = self._known_session(session_id, mode)
         self._session = session if self._accepts_jobs(session) else None
         return self._session is not None
@@ -202,32 +204,29 @@ class RuntimeConnection:
         if self.local:
             return 0.0
         session = self._known_session(session_id, "session")
-        usage = (ask_client(session.details) or {}).get("usage_time")
+        usage = (call_client(session.details) or {}).get("usage_time")
         return None if usage is None else float(usage)
 
     def _known_session(self, session_id: str, mode: Mode) -> Any:
         from qiskit_ibm_runtime import Batch, Session
 
-        # `Session.from_id` fetches a new backend; the one at hand is the same.
         kind = Session if mode == "session" else Batch
-        session: Any = kind(backend=self.backend, create_new=False)
-        session._session_id = session_id
-        return session
+        return known_session(kind, session_id, backend=self.backend)
 
     def _accepts_jobs(self, session: Any) -> bool:
         if session is None or self.local:
             return session is not None and session is self._session
         try:
-            return bool((ask_client(session.details) or {}).get("accepting_jobs"))
-        except Fault as fault:
-            if fault.kind != "missing":
+            return bool((call_client(session.details) or {}).get("accepting_jobs"))
+        except ServiceError as failure:
+            if failure.kind != "missing":
                 raise
             return False
 
     def close_session(self) -> None:
         """Let the session take no more jobs."""
         if self._session is not None:
-            ask_client(self._session.close)
+            call_client(self._session.close)
             self._session = None
 
     def _sampler_options(self, *, tag: str, seed: int | None) -> dict[str, Any]:
@@ -251,7 +250,7 @@ class RuntimeConnection:
 
 
 class _ClientJob:
-    """A job of the client; see `connection.Job`."""
+    """A job of the client; see `protocols.Job`."""
 
     def __init__(self, job: Any, *, local: bool) -> None:
         self._job, self._local = job, local
@@ -260,7 +259,7 @@ class _ClientJob:
     def state(self) -> JobState:
         if self._local:
             return "done"  # `counts` waits for it
-        return _STATES.get(ask_client(self._job.status), "waiting")
+        return _STATES.get(call_client(self._job.status), "waiting")
 
     def counts(self, pubs: Sequence[Pub]) -> list[NDArray[np.int64]]:
         limit = {} if self._local else {"timeout": _RESULT_TIMEOUT_S}
@@ -272,7 +271,7 @@ class _ClientJob:
                 for pub in pubs
             ]
 
-        return ask_client(read)
+        return call_client(read)
 
     def reason(self) -> tuple[str, bool]:
         from qiskit.providers import JobError
@@ -290,17 +289,17 @@ class _ClientJob:
                 return scrub(str(error.message)), False
             return "no reason given", False
 
-        return ask_client(read)
+        return call_client(read)
 
     def usage(self) -> float | None:
-        usage = ask_client(self._job.metrics).get("usage") or {}
+        usage = call_client(self._job.metrics).get("usage") or {}
         if usage.get("status", "pending") == "pending":
             return None
         seconds = usage.get("qpu_charge_time_seconds", usage.get("quantum_seconds"))
         return None if seconds is None else float(seconds)
 
     def cancel(self) -> None:
-        ask_client(self._job.cancel)
+        call_client(self._job.cancel)
 
 
 def _client_pubs(pub: Pub) -> list[tuple[Any, ...]]:

@@ -1,7 +1,7 @@
 """What jobs will cost, counted before any is sent.
 
 The numbers of jobs, PUBs, circuits and executions are those that will be sent: the same functions
-cut the work here and in the submission. QPU seconds are the model of `accounting`.
+cut the work here and in the submission. QPU seconds are the model of `usage_model`.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class Load:
     """Rows of one circuit.
 
     Attributes:
-        rows: circuits with their values bound.
-        duration_s: seconds from the circuit's first gate to the end of its measurement.
-        two_qubit_gates: gates on two or more qubits.
+        rows: Circuits with their values bound.
+        duration_s: Seconds from the circuit's first gate to the end of its measurement.
+        two_qubit_gates: Gates on two or more qubits.
     """
 
     rows: int
@@ -50,16 +50,16 @@ class Estimate:
     """What some work comes to.
 
     Attributes:
-        what: the work, in words.
-        jobs: jobs that are sent.
+        what: The work, in words.
+        jobs: Jobs that are sent.
         pubs: PUBs in them.
-        circuits: circuits with their values bound.
-        shots: shots of each, as they are run (twirling rounds them up).
-        executions: circuits times shots.
-        two_qubit_gates: gates on two or more qubits in all circuits, each circuit counted once.
+        circuits: Circuits with their values bound.
+        shots: Shots of each, as they are run (twirling rounds them up).
+        executions: Circuits times shots.
+        two_qubit_gates: Gates on two or more qubits in all circuits, each circuit counted once.
         seconds: QPU seconds, those of waits in a session included.
-        wait_seconds: those of waits among them.
-        formula: how they come about, in words and numbers.
+        wait_seconds: Those of waits among them.
+        formula: How they come about, in words and numbers.
     """
 
     what: str
@@ -74,7 +74,7 @@ class Estimate:
     formula: str
 
     def money(self, rate: float | None) -> float | None:
-        """What it costs at a rate per QPU second; None without one."""
+        """Return what it costs at a rate per QPU second; None without one."""
         return None if rate is None else self.seconds * rate
 
     def __add__(self, other: Estimate) -> Estimate:
@@ -105,16 +105,16 @@ def estimate(
     """Return what calls of a device come to, each sent in jobs of its own.
 
     Args:
-        what: the work, in words.
-        calls: what is sent together; a call that is too large for one job takes several.
-        shots: shots per circuit.
-        limits: what one job may be at most.
-        twirled: whether gates or measurements are twirled.
-        timing: the device's times; default: those of most devices.
-        session: whether the device is held, and paid, between the jobs.
+        what: The work, in words.
+        calls: What is sent together; a call that is too large for one job takes several.
+        shots: Shots per circuit.
+        limits: What one job may be at most.
+        twirled: Whether gates or measurements are twirled.
+        timing: The device's times; default: those of most devices.
+        session: Whether the device is held, and paid, between the jobs.
 
     Raises:
-        InputError: one circuit alone is more than a job may have.
+        InputError: One circuit alone is more than a job may have.
     """
     timing = timing or Timing()
     totals: Counter[str] = Counter()
@@ -125,11 +125,11 @@ def estimate(
         for job in plan_jobs(sizes, limits=limits, twirled=twirled):
             executed = job.shots
             loads = []
-            for place, first, last in job.slices:
+            for index, first, last in job.slices:
                 runs = (last - first) * job.shots
-                loads.append((runs, call[place].duration_s))
-                executions_of[call[place].duration_s] += times * runs
-                totals["gates"] += times * (last - first) * call[place].two_qubit_gates
+                loads.append((runs, call[index].duration_s))
+                executions_of[call[index].duration_s] += times * runs
+                totals["gates"] += times * (last - first) * call[index].two_qubit_gates
             seconds += times * job_seconds(loads, timing=timing)
             totals["jobs"] += times
             totals["pubs"] += times * len(job.slices)
@@ -171,12 +171,12 @@ def parse_rate(text: str) -> float:
     """Return a price per QPU second from ``1.6``, ``1.6/s`` or ``96/min``.
 
     Raises:
-        InputError: it is no such number.
+        InputError: It is no such number.
     """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(?:(?:/|per)\s*(\w+))?\s*", text)
-    if not found or (found[2] or "") not in _PER_SECOND:
+    match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(?:(?:/|per)\s*(\w+))?\s*", text)
+    if not match or (match[2] or "") not in _PER_SECOND:
         raise InputError(
             f"--rate: {text!r} is not accepted; give the price of a QPU second, such as 1.6, or of "
             "a minute, such as 96/min"
         )
-    return float(found[1]) / _PER_SECOND[found[2] or ""]
+    return float(match[1]) / _PER_SECOND[match[2] or ""]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from qiskit.circuit import ParameterExpression, QuantumCircuit
-from qiskit.transpiler import Target as DeviceTarget
+from qiskit.transpiler import Target as QiskitTarget
 
 from qkd_qiskit.errors import TargetError
 from qkd_qiskit.targets.ibm.job_plan import Pub
@@ -19,16 +19,16 @@ _RZZ_LARGEST = math.pi / 2
 _ROUNDING = 1e-10
 
 
-def check_pubs(pubs: Sequence[Pub], device: DeviceTarget, *, name: str) -> None:
+def check_pubs(pubs: Sequence[Pub], device: QiskitTarget, *, name: str) -> None:
     """Check that a device can run PUBs: width, gates where they are, values, angles of rzz.
 
     Args:
-        pubs: what would be sent.
-        device: the device as `backend.target` describes it.
-        name: its name, for messages.
+        pubs: What would be sent.
+        device: The device as `backend.target` describes it.
+        name: Its name, for messages.
 
     Raises:
-        TargetError: it cannot; the message says which gate or value.
+        TargetError: It cannot; the message says which gate or value.
     """
     checked: list[QuantumCircuit] = []
     for pub in pubs:
@@ -40,11 +40,11 @@ def check_pubs(pubs: Sequence[Pub], device: DeviceTarget, *, name: str) -> None:
         _check_rzz(pub)
 
 
-def check_circuit(circuit: QuantumCircuit, device: DeviceTarget, *, name: str) -> None:
+def check_circuit(circuit: QuantumCircuit, device: QiskitTarget, *, name: str) -> None:
     """Check that a device has a circuit's qubits, and its gates where they are.
 
     Raises:
-        TargetError: it has not, or the circuit has not one classical register.
+        TargetError: It has not, or the circuit has not one classical register.
     """
     if circuit.num_qubits > device.num_qubits:
         raise TargetError(

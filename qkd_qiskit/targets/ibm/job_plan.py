@@ -1,8 +1,8 @@
 """What is sent to a device: circuits with their values, and how they are cut into jobs.
 
 `plan_jobs` is pure: the same sizes and the same limits give the same jobs, so that what is said
-before anything is paid is what is submitted. `submission` runs them over any `connection`, each
-exactly once.
+before anything is paid is what is submitted. `job_runner` runs them over any
+`protocols.Connection`, each exactly once.
 """
 
 import hashlib
@@ -28,9 +28,9 @@ class Pub:
 
     Attributes:
         circuit: ISA circuit with one classical register, bit i = logical qubit i.
-        parameters: name of each column of `values`; names that the circuit lacks are passed over.
+        parameters: Name of each column of `values`; names that the circuit lacks are passed over.
         values: (batch, len(parameters)) in radians.
-        shots: shots per row.
+        shots: Shots per row.
     """
 
     circuit: QuantumCircuit
@@ -65,8 +65,8 @@ class PubSize:
     """How much of a device a PUB asks for.
 
     Attributes:
-        rows: circuits with their values bound.
-        shots: shots per row.
+        rows: Circuits with their values bound.
+        shots: Shots per row.
     """
 
     rows: int
@@ -78,7 +78,7 @@ class Limits:
     """What one job may be at most.
 
     Attributes:
-        max_executions: circuits times shots.
+        max_executions: Circuits times shots.
         max_pubs: PUBs; many in one job have broken the service's compiler.
     """
 
@@ -96,10 +96,10 @@ class JobPlan:
     """One job of several that a list of PUBs is cut into.
 
     Attributes:
-        slices: for each of its PUBs: place in the list given, first row, row after the last.
-        circuits: rows of all its PUBs.
-        shots: shots of each row, rounded up to whole randomisations where it is twirled.
-        executions: circuits times shots.
+        slices: For each of its PUBs: index in the list given, first row, row after the last.
+        circuits: Rows of all its PUBs.
+        shots: Shots of each row, rounded up to whole randomisations where it is twirled.
+        executions: Circuits times shots.
     """
 
     slices: tuple[tuple[int, int, int], ...]
@@ -110,8 +110,8 @@ class JobPlan:
     def cut(self, pubs: Sequence[Pub]) -> list[Pub]:
         """Return the job's PUBs."""
         return [
-            replace(pubs[place], values=pubs[place].values[first:last])
-            for place, first, last in self.slices
+            replace(pubs[index], values=pubs[index].values[first:last])
+            for index, first, last in self.slices
         ]
 
 
@@ -121,32 +121,32 @@ def plan_jobs(
     """Return the jobs that PUBs are cut into, filled one after the other in the order given.
 
     Args:
-        sizes: rows and shots of each PUB; all with the same shots, as a job has one number.
-        limits: what a job may be at most.
-        twirled: whether gates or measurements are twirled.
+        sizes: Rows and shots of each PUB; all with the same shots, as a job has one number.
+        limits: What a job may be at most.
+        twirled: Whether gates or measurements are twirled.
 
     Raises:
-        InputError: shots differ or are not accepted, or one row is more than a job may have.
+        InputError: Shots differ or are not accepted, or one row is more than a job may have.
     """
     sizes, limits = list(sizes), limits or Limits()
     shots = _common_shots(sizes)
     executed = executed_shots(shots, twirled=twirled)
-    room = limits.max_executions // executed
-    if not room:
+    rows_per_job = limits.max_executions // executed
+    if not rows_per_job:
         raise InputError(
             f"{executed} shots are more than the {limits.max_executions} executions of one job; "
             "give fewer shots, or a higher runtime.max_executions where the device allows it"
         )
     jobs: list[list[tuple[int, int, int]]] = []
     free = 0
-    for place, size in enumerate(sizes):
+    for index, size in enumerate(sizes):
         first = 0
         while first < size.rows:
             if not free or len(jobs[-1]) >= limits.max_pubs:
                 jobs.append([])
-                free = room
+                free = rows_per_job
             last = min(size.rows, first + free)
-            jobs[-1].append((place, first, last))
+            jobs[-1].append((index, first, last))
             free -= last - first
             first = last
     return tuple(_plan(slices, executed) for slices in jobs)
@@ -168,8 +168,8 @@ def pubs_digest(pubs: Iterable[Pub], *, receiver: str = "") -> str:
     """Return a digest that equal PUBs share: gates, names, values to the bit, shots.
 
     Args:
-        pubs: what is sent.
-        receiver: who receives it, and what else changes the counts.
+        pubs: What is sent.
+        receiver: Who receives it, and what else changes the counts.
     """
     digest = hashlib.sha256(receiver.encode())
     for pub in pubs:

@@ -21,23 +21,23 @@ class JobRecord:
     """One attempt at one job.
 
     Attributes:
-        key: name of what the job is for.
-        part: number of the job among those of its key, from 0.
-        parts: jobs of its key.
-        attempt: number of the attempt, from 0.
-        tag: a text that no other job carries.
-        digest: of what is sent.
-        pubs: its PUBs.
-        circuits: rows of all PUBs.
-        shots: shots of each row.
-        executions: circuits times shots.
+        key: Name of what the job is for.
+        part: Number of the job among those of its key, from 0.
+        parts: Jobs of its key.
+        attempt: Number of the attempt, from 0.
+        tag: A text that no other job carries.
+        digest: Of what is sent.
+        pubs: Its PUBs.
+        circuits: Rows of all PUBs.
+        shots: Shots of each row.
+        executions: Circuits times shots.
         estimate_s: QPU seconds expected.
-        state: intended, submitted, finished, failed or abandoned.
-        job: the service's id for it, or None before it is known.
-        session: the session that was open when it was submitted, or None.
-        result: digest of its counts, or None.
-        reason: why it failed or was abandoned, or None.
-        usage_s: QPU seconds that the service told, or None where it did not yet.
+        state: Intended, submitted, finished, failed or abandoned.
+        job: The service's id for it, or None before it is known.
+        session: The session that was open when it was submitted, or None.
+        result: Digest of its counts, or None.
+        reason: Why it failed or was abandoned, or None.
+        usage_s: QPU seconds that the service reported, or None before.
     """
 
     key: str
@@ -78,14 +78,14 @@ class Totals:
     """What a run's jobs come to.
 
     Attributes:
-        jobs: jobs that were submitted, failed ones included.
-        finished: jobs whose counts are there.
-        failed: jobs that failed or were cancelled.
-        pending: jobs that were submitted and not read yet.
-        circuits: circuits of all submitted jobs.
-        executions: circuits times shots of all submitted jobs.
-        usage_s: QPU seconds that the service told, of all jobs.
-        failed_usage_s: those of failed jobs among them, and of second jobs of one tag.
+        jobs: Jobs that were submitted, failed ones included.
+        finished: Jobs whose counts are there.
+        failed: Jobs that failed or were cancelled.
+        pending: Jobs that were submitted and not read yet.
+        circuits: Circuits of all submitted jobs.
+        executions: Circuits times shots of all submitted jobs.
+        usage_s: QPU seconds that the service reported, of all jobs.
+        failed_usage_s: Those of failed jobs among them, and of second jobs of one tag.
         expected_s: QPU seconds expected of jobs whose usage is not known yet.
         waiting_s: QPU seconds that closed sessions were billed beyond their jobs, which is the time
             that the device was held between them; 0 for batches.
@@ -165,7 +165,7 @@ class Records:
         return max(0.0, usage - sum(inside))
 
     def unsettled(self) -> list[JobRecord]:
-        """Return the jobs that have ended and whose usage the service has not told yet."""
+        """Return the jobs that have ended and whose usage the service has not reported yet."""
         return [
             record
             for record in self.records.values()
@@ -173,10 +173,10 @@ class Records:
         ]
 
     def apply(self, entry: Mapping[str, Any]) -> None:
-        """Take in one line.
+        """Apply one line.
 
         Raises:
-            KeyError, TypeError, ValueError: it is none of those that a journal holds.
+            KeyError, TypeError, ValueError: It is none of those that a journal holds.
         """
         event = entry["event"]
         if event == "intent":
@@ -220,7 +220,7 @@ def read_journal(folder: str | Path) -> Records:
     """Return what the journal of a run folder says; nothing where there is none.
 
     Raises:
-        CheckpointError: the journal is damaged before its last line.
+        CheckpointError: The journal is damaged before its last line.
     """
     records = Records()
     read_lines(Path(folder) / JOURNAL, records)
@@ -246,7 +246,7 @@ def _parse(line: str) -> dict[str, Any]:
 
 
 def read_lines(path: Path, records: Records) -> int:
-    """Take in a journal's lines and return how many bytes of it are whole."""
+    """Apply a journal's lines and return how many bytes of it are whole."""
     try:
         content = path.read_bytes() if path.exists() else b""
     except OSError as error:

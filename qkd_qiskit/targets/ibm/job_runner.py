@@ -23,8 +23,8 @@ from qkd_qiskit.recipe import Mode, RuntimeSpec
 from qkd_qiskit.targets.ibm.job_plan import JobPlan, Limits, Pub, plan_jobs, pubs_digest
 from qkd_qiskit.targets.ibm.journal import JobRecord, Journal, check_key
 from qkd_qiskit.targets.ibm.protocols import Connection, Job, JobState
-from qkd_qiskit.targets.ibm.retry import Asking, RetryPolicy
-from qkd_qiskit.targets.ibm.service_errors import Fault
+from qkd_qiskit.targets.ibm.retry import Retries, RetryPolicy
+from qkd_qiskit.targets.ibm.service_errors import ServiceError
 from qkd_qiskit.targets.ibm.sessions import SessionKeeper
 from qkd_qiskit.targets.ibm.usage import Usage
 
@@ -33,7 +33,7 @@ Counts = list[NDArray[np.int64]]
 
 
 @dataclass(frozen=True)
-class _Task:
+class _PlannedJob:
     """One job of a key: what is sent, and with which seed."""
 
     key: str
@@ -54,40 +54,40 @@ class Runner:
         *,
         journal: Journal,
         options: RuntimeSpec | None = None,
-        patience: RetryPolicy | None = None,
+        policy: RetryPolicy | None = None,
         estimate: Callable[[Sequence[Pub]], float] | None = None,
         max_qpu_seconds: float | None = None,
-        go_on: str = "run the same command again to go on",
+        resume_hint: str = "run the same command again to go on",
     ) -> None:
         """Take a device and the journal of a run.
 
         Args:
-            connection: the device; `runtime.connect` gives one.
-            journal: what has happened so far, and where what happens now is written.
-            options: mode, twirling and limits.
-            patience: how long the service is waited for.
+            connection: The device; `runtime.connect` gives one.
+            journal: What has happened so far, and where what happens now is written.
+            options: Mode, twirling and limits.
+            policy: How long the service is waited for.
             estimate: QPU seconds expected of a job with these PUBs; default: the connection's.
             max_qpu_seconds: QPU seconds that all jobs of the journal together may use, with what
                 closed sessions cost beyond them; a job that is expected to pass them is not sent.
-            go_on: what a user does to continue, for messages.
+            resume_hint: What a user does to continue, for messages.
 
         Raises:
-            InputError: max_qpu_seconds is not accepted.
+            InputError: Max_qpu_seconds is not accepted.
         """
         if max_qpu_seconds is not None and not max_qpu_seconds > 0:
             raise InputError(f"max_qpu_seconds is {max_qpu_seconds}; give a number above 0")
         self.connection, self.journal = connection, journal
         self.options = options or RuntimeSpec()
         self.limits = Limits(max_executions=self.options.max_executions)
-        self.patience = patience or RetryPolicy()
+        self.policy = policy or RetryPolicy()
         self.estimate = estimate or connection.estimate
-        self.max_qpu_seconds, self.go_on = max_qpu_seconds, go_on
-        self._service = Asking(connection.name, patience=self.patience, go_on=go_on)
+        self.max_qpu_seconds, self.resume_hint = max_qpu_seconds, resume_hint
+        self._retries = Retries(connection.name, policy=self.policy, resume_hint=resume_hint)
         self._session = SessionKeeper(
-            connection, journal=journal, service=self._service, mode=self.options.mode
+            connection, journal=journal, retries=self._retries, mode=self.options.mode
         )
-        self._bills = Usage(connection, journal=journal, service=self._service)
-        self._tasks: dict[str, list[_Task]] = {}
+        self._usage = Usage(connection, journal=journal, retries=self._retries)
+        self._planned: dict[str, list[_PlannedJob]] = {}
         self._jobs: dict[str, Job] = {}
         self._sent_again: set[str] = set()
         """Tags of jobs that were sent although an earlier try may still be accepted."""
@@ -111,40 +111,40 @@ class Runner:
         """Send what a key stands for, unless it has been sent; `collect` gives the counts.
 
         Args:
-            key: name of what the jobs are for, the same in every process of the run.
-            pubs: what is sent; the same as in every process before.
-            seed: seed of a simulator's shots; a quantum computer has none.
+            key: Name of what the jobs are for, the same in every process of the run.
+            pubs: What is sent; the same as in every process before.
+            seed: Seed of a simulator's shots; a quantum computer has none.
 
         Raises:
-            CheckpointError: the key stands for other PUBs in the journal.
-            TargetError: the device cannot run the PUBs.
-            BudgetError: the next job would pass `max_qpu_seconds`.
-            SubmissionError: the service failed; what was done is kept.
+            CheckpointError: The key stands for other PUBs in the journal.
+            TargetError: The device cannot run the PUBs.
+            BudgetError: The next job would pass `max_qpu_seconds`.
+            SubmissionError: The service failed; what was done is kept.
         """
         check_key(key)
-        if key not in self._tasks:
-            self._tasks[key] = self._cut(key, list(pubs), seed)
-        for task in self._tasks[key]:
-            record = self.journal.latest(task.key, task.part)
+        if key not in self._planned:
+            self._planned[key] = self._cut(key, list(pubs), seed)
+        for planned in self._planned[key]:
+            record = self.journal.latest(planned.key, planned.part)
             if record is None or record.state in ("failed", "abandoned"):
-                self._send(task)
+                self._send(planned)
             elif record.state == "intended":
-                self._post(record, task, look_first=True)
+                self._post(record, planned, look_first=True)
 
     def collect(self, key: str) -> Counts:
         """Return the counts (rows, 2**n) of each PUB of a submitted key, little-endian.
 
         Raises:
-            SubmissionError: as `submit`; or a job failed, or was cancelled.
+            SubmissionError: As `submit`; or a job failed, or was cancelled.
         """
-        if key not in self._tasks:
+        if key not in self._planned:
             raise InputError(f"nothing was submitted as {key!r}; submit it first")
         pieces: dict[int, Counts] = {}
-        for task in self._tasks[key]:
-            for (place, _, _), rows in zip(task.plan.slices, self._finish(task), strict=True):
-                pieces.setdefault(place, []).append(rows)
-        del self._tasks[key]
-        return [np.concatenate(pieces[place]) for place in sorted(pieces)]
+        for planned in self._planned[key]:
+            for (index, _, _), rows in zip(planned.plan.slices, self._finish(planned), strict=True):
+                pieces.setdefault(index, []).append(rows)
+        del self._planned[key]
+        return [np.concatenate(pieces[index]) for index in sorted(pieces)]
 
     def run(self, key: str, pubs: Sequence[Pub], *, seed: int | None = None) -> Counts:
         """Return the counts of PUBs: `submit`, then `collect`."""
@@ -152,19 +152,19 @@ class Runner:
         return self.collect(key)
 
     def settle(self) -> None:
-        """Ask for the QPU seconds of jobs and sessions that the service had not told yet."""
-        self._bills.settle()
+        """Request the QPU seconds of jobs and sessions that are not known yet."""
+        self._usage.settle()
 
-    def _cut(self, key: str, pubs: list[Pub], seed: int | None) -> list[_Task]:
+    def _cut(self, key: str, pubs: list[Pub], seed: int | None) -> list[_PlannedJob]:
         plans = plan_jobs(
             [pub.size for pub in pubs], limits=self.limits, twirled=self.options.twirled
         )
-        tasks = []
+        jobs = []
         for part, plan in enumerate(plans):
             cut = plan.cut(pubs)
             own = None if seed is None else _part_seed(seed, part)
             digest = pubs_digest(cut, receiver=self.connection.identity)
-            tasks.append(_Task(key, part, len(plans), plan, cut, digest, own))
+            jobs.append(_PlannedJob(key, part, len(plans), plan, cut, digest, own))
             record = self.journal.latest(key, part)
             if record is not None and (record.digest, record.parts) != (digest, len(plans)):
                 raise CheckpointError(
@@ -172,31 +172,31 @@ class Runner:
                     f"device, under {key!r}; go on with those of that run, and its versions, or "
                     "begin in a new folder"
                 )
-        return tasks
+        return jobs
 
-    def _send(self, task: _Task) -> None:
-        """Write down what will be sent, and send it."""
+    def _send(self, planned: _PlannedJob) -> None:
+        """Record what will be sent, and send it."""
         if not self._available:
-            self._service.ask("the device's status", self.connection.check_status)
+            self._retries.call("the device's status", self.connection.check_status)
             self._available = True
-        self.connection.check(task.pubs)
-        expected = self.estimate(task.pubs)
+        self.connection.check(planned.pubs)
+        expected = self.estimate(planned.pubs)
         self._keep_budget(expected)
-        last = self.journal.latest(task.key, task.part)
+        last = self.journal.latest(planned.key, planned.part)
         record = JobRecord(
-            key=task.key,
-            part=task.part,
-            parts=task.parts,
+            key=planned.key,
+            part=planned.part,
+            parts=planned.parts,
             attempt=0 if last is None else last.attempt + 1,
             tag=f"qkd:{uuid.uuid4().hex}",
-            digest=task.digest,
-            pubs=len(task.pubs),
-            circuits=task.plan.circuits,
-            shots=task.plan.shots,
-            executions=task.plan.executions,
+            digest=planned.digest,
+            pubs=len(planned.pubs),
+            circuits=planned.plan.circuits,
+            shots=planned.plan.shots,
+            executions=planned.plan.executions,
             estimate_s=expected,
         )
-        self._post(self.journal.intend(record), task, look_first=False)
+        self._post(self.journal.intend(record), planned, look_first=False)
 
     def _keep_budget(self, expected: float) -> None:
         if self.max_qpu_seconds is None:
@@ -206,10 +206,10 @@ class Runner:
             raise BudgetError(
                 f"the next job is expected to take {expected:.3g} QPU seconds; with "
                 f"{used:.6g} used, the {self.max_qpu_seconds:g} that are allowed would be passed; "
-                f"raise --max-qpu-seconds and {self.go_on}"
+                f"raise --max-qpu-seconds and {self.resume_hint}"
             )
 
-    def _post(self, record: JobRecord, task: _Task, *, look_first: bool) -> None:
+    def _post(self, record: JobRecord, planned: _PlannedJob, *, look_first: bool) -> None:
         """Send one attempt, unless the service has it."""
         for number in count(1):
             job = self._look_up(record) if look_first else None
@@ -218,125 +218,127 @@ class Runner:
                 self._session.enter()
                 if look_first:
                     self._sent_again.add(record.tag)
-                job = fault = None
+                job = failure = None
                 try:
-                    job = self.connection.submit(task.pubs, tag=record.tag, seed=task.seed)
-                except Fault as caught:
-                    fault = caught
+                    job = self.connection.submit(planned.pubs, tag=record.tag, seed=planned.seed)
+                except ServiceError as caught:
+                    failure = caught
             if job is not None:
                 self.journal.append("submitted", tag=record.tag, job=job.id)
                 self._jobs[record.tag] = job
                 return
-            assert fault is not None
+            assert failure is not None
             look_first = True  # it may have been accepted before the answer was lost
-            if fault.kind in ("refused", "closed"):
+            if failure.kind in ("refused", "closed"):
                 if self._session.lost():
-                    self._session.over()
-                    fault = Fault("busy", str(fault))
+                    self._session.record_closed()
+                    failure = ServiceError("busy", str(failure))
                 elif self._look_up(record) is not None:
                     continue
                 else:
-                    self.journal.append("abandoned", tag=record.tag, reason=str(fault))
-            self._service.wait_or_stop(f"submitting {task.key}", fault, number)
+                    self.journal.append("abandoned", tag=record.tag, reason=str(failure))
+            self._retries.wait_or_stop(f"submitting {planned.key}", failure, number)
 
     def _look_up(self, record: JobRecord) -> Job | None:
         """Return the job with a record's tag, if the service has one."""
         if self.connection.local:
             return None
-        found = self._found(record)
-        if not found:
-            time.sleep(self.patience.settle_s)
-            found = self._found(record)
-        for second in found[1:]:
+        jobs = self._jobs_of(record)
+        if not jobs:
+            time.sleep(self.policy.settle_s)
+            jobs = self._jobs_of(record)
+        for second in jobs[1:]:
             self._drop(second)
-        return found[0] if found else None
+        return jobs[0] if jobs else None
 
-    def _found(self, record: JobRecord) -> list[Job]:
-        return self._service.ask("looking for a job", lambda: self.connection.find(record.tag))
+    def _jobs_of(self, record: JobRecord) -> list[Job]:
+        return self._retries.call("looking for a job", lambda: self.connection.find(record.tag))
 
     def _drop_late(self, record: JobRecord) -> None:
         """Stop what the service accepted of an earlier try, after the job was sent again."""
         if record.tag not in self._sent_again or self.connection.local:
             return
-        for second in self._found(record):
+        for second in self._jobs_of(record):
             if second.id != record.job:
                 self._drop(second)
         self._sent_again.discard(record.tag)
 
     def _drop(self, job: Job) -> None:
-        """Stop a second job of one tag, which the service accepted without telling."""
+        """Stop a second job of one tag, which the service accepted without an answer."""
         if job.id in self.journal.duplicates:
             return
         logger.warning("job %s was accepted twice; the second is cancelled", job.id)
         try:
             job.cancel()
-        except Fault as fault:
-            logger.warning("job %s could not be cancelled: %s", job.id, fault)
-        self.journal.append("duplicate", job=job.id, usage_s=self._bills.of_job(job))
+        except ServiceError as failure:
+            logger.warning("job %s could not be cancelled: %s", job.id, failure)
+        self.journal.append("duplicate", job=job.id, usage_s=self._usage.of_job(job))
 
-    def _finish(self, task: _Task) -> Counts:
+    def _finish(self, planned: _PlannedJob) -> Counts:
         """Bring a job to its end, as often as that takes."""
         while True:
-            record = self.journal.latest(task.key, task.part)
+            record = self.journal.latest(planned.key, planned.part)
             assert record is not None  # `submit` came before
             if record.state == "finished":
                 counts = self.journal.load_counts(record)
-                return self._fetch_again(record, task) if counts is None else counts
+                return self._fetch_again(record, planned) if counts is None else counts
             if record.state == "submitted":
-                self._await(record, task)
+                self._await(record, planned)
             elif record.state == "intended":
-                self._post(record, task, look_first=True)
+                self._post(record, planned, look_first=True)
             else:
-                self._send(task)
+                self._send(planned)
 
-    def _await(self, record: JobRecord, task: _Task) -> None:
-        """Wait for a job and write down how it ended."""
+    def _await(self, record: JobRecord, planned: _PlannedJob) -> None:
+        """Wait for a job and record how it ended."""
         if self.connection.local and record.tag not in self._jobs:
             reason = "the process that simulated it has ended"
             self.journal.append("failed", tag=record.tag, reason=reason, usage_s=0.0)
             return
         job = self._job(record)
-        state = self._poll(job, task)
+        state = self._poll(job, planned)
         self._drop_late(record)
         if state == "done":
-            counts = self._service.ask(f"results of job {job.id}", lambda: job.counts(task.pubs))
+            counts = self._retries.call(
+                f"results of job {job.id}", lambda: job.counts(planned.pubs)
+            )
             digest = self.journal.save_counts(record, counts)
-            usage = self._bills.of_job(job)
+            usage = self._usage.of_job(job)
             self.journal.append("finished", tag=record.tag, result=digest, usage_s=usage)
             self._jobs.pop(record.tag, None)
-            self._failures.pop((task.key, task.part), None)
+            self._failures.pop((planned.key, planned.part), None)
             return
         reason, final = ("cancelled", False)
         if state == "failed":
-            reason, final = self._service.ask(f"job {job.id}", job.reason)
-        usage = self._bills.of_job(job)
+            reason, final = self._retries.call(f"job {job.id}", job.reason)
+        usage = self._usage.of_job(job)
         self.journal.append("failed", tag=record.tag, reason=reason, usage_s=usage)
         self._jobs.pop(record.tag, None)
-        stopped = state == "cancelled" and not self._session.took_along(record.session)
-        failures = self._failures.get((task.key, task.part), 0) + 1
-        self._failures[task.key, task.part] = failures
-        if stopped or final or failures >= self.patience.attempts:
+        stopped = state == "cancelled" and not self._session.has_ended(record.session)
+        failures = self._failures.get((planned.key, planned.part), 0) + 1
+        self._failures[planned.key, planned.part] = failures
+        if stopped or final or failures >= self.policy.attempts:
             times = "" if failures == 1 else f" {failures} times"
             what = "was cancelled" if stopped else f"failed{times}: {reason}"
-            raise SubmissionError(f"job {job.id} ({task.key}) {what}; {self.go_on}")
-        logger.warning("job %s (%s) failed and is sent again: %s", job.id, task.key, reason)
-        time.sleep(self.patience.wait_s(failures))
+            raise SubmissionError(f"job {job.id} ({planned.key}) {what}; {self.resume_hint}")
+        logger.warning("job %s (%s) failed and is sent again: %s", job.id, planned.key, reason)
+        time.sleep(self.policy.wait_s(failures))
 
-    def _poll(self, job: Job, task: _Task) -> JobState:
-        wait, until = self.patience.poll_s, time.monotonic() + self.patience.job_timeout_s
+    def _poll(self, job: Job, planned: _PlannedJob) -> JobState:
+        wait, until = self.policy.poll_s, time.monotonic() + self.policy.job_timeout_s
         while True:
-            state = self._service.ask(f"state of job {job.id}", job.state)
+            state = self._retries.call(f"state of job {job.id}", job.state)
             if state != "waiting":
                 return state
             if time.monotonic() > until:
                 raise SubmissionError(
-                    f"job {job.id} ({task.key}) has not ended after "
-                    f"{self.patience.job_timeout_s:g} s; {self.go_on}, nothing is sent twice"
+                    f"job {job.id} ({planned.key}) has not ended after "
+                    f"{self.policy.job_timeout_s:g} s; {self.resume_hint}, nothing is sent twice"
                 )
             time.sleep(wait)
-            wait = self.patience.next_poll_s(wait)
+            wait = self.policy.next_poll_s(wait)
 
-    def _fetch_again(self, record: JobRecord, task: _Task) -> Counts:
+    def _fetch_again(self, record: JobRecord, planned: _PlannedJob) -> Counts:
         """Fetch the counts of a finished job whose file is missing or damaged."""
         path = self.journal.result_path(record)
         lost = f"{path} is missing or damaged"
@@ -345,7 +347,7 @@ class Runner:
                 f"{lost}, and a simulated job cannot be fetched again; restore it"
             )
         job = self._job(record)
-        counts = self._service.ask(f"results of job {job.id}", lambda: job.counts(task.pubs))
+        counts = self._retries.call(f"results of job {job.id}", lambda: job.counts(planned.pubs))
         if self.journal.save_counts(record, counts) != record.result:
             raise CheckpointError(f"{lost}, and job {job.id} now has other counts; restore it")
         return counts
@@ -355,7 +357,7 @@ class Runner:
         if job is None:
             known = record.job
             assert known is not None
-            job = self._service.ask(f"job {known}", lambda: self.connection.job(known))
+            job = self._retries.call(f"job {known}", lambda: self.connection.job(known))
             self._jobs[record.tag] = job
         return job
 

@@ -7,11 +7,11 @@
 - ``submitted``: the job's id;
 - ``finished``: digest of its counts, which lie in ``jobs/KEY.safetensors``, and QPU seconds;
 - ``failed``: what the job ended with, and QPU seconds; ``abandoned``: it was never accepted;
-- ``usage``: QPU seconds that the service told later; ``duplicate``: a second job of one tag;
+- ``usage``: QPU seconds that the service reported later; ``duplicate``: a second job of one tag;
 - ``session``: one opened or closed.
 
-Each line ends with a checksum. A last line that was cut short by a crash is dropped: what it told
-is asked of the service again. Every other damage is an error.
+Each line ends with a checksum. A last line that was cut short by a crash is dropped: what it held
+is requested of the service again. Every other damage is an error.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ class Journal(Records):
         """Open or begin the journal, and drop a last line that was cut short.
 
         Raises:
-            CheckpointError: another process works on the run, or the journal is damaged.
-            StorageError: it cannot be written.
+            CheckpointError: Another process works on the run, or the journal is damaged.
+            StorageError: It cannot be written.
         """
         super().__init__()
         self.folder = Path(folder)
@@ -95,7 +95,7 @@ class Journal(Records):
         """Write one line, and return when it is on the disk.
 
         Raises:
-            StorageError: it could not be written; the journal is as it was.
+            StorageError: It could not be written; the journal is as it was.
         """
         time = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
         entry = {"event": event, "time": time, **content}
@@ -117,12 +117,12 @@ class Journal(Records):
         return record
 
     def save_counts(self, record: JobRecord, counts: Sequence[NDArray[np.int64]]) -> str:
-        """Put a job's counts on the disk and return their digest.
+        """Write a job's counts to the disk and return their digest.
 
         Raises:
-            StorageError: they could not be written.
+            StorageError: They could not be written.
         """
-        tensors = {f"pub_{place:03d}": torch.from_numpy(rows) for place, rows in enumerate(counts)}
+        tensors = {f"pub_{index:03d}": torch.from_numpy(rows) for index, rows in enumerate(counts)}
         save_tensors(self.result_path(record), tensors, metadata={"digest": record.digest})
         return tensor_digest(tensors)
 
@@ -137,7 +137,7 @@ class Journal(Records):
         return [tensors[name].numpy() for name in sorted(tensors)]
 
     def result_path(self, record: JobRecord) -> Path:
-        """File of a job's counts."""
+        """Return the file of a job's counts."""
         part = "" if record.parts == 1 else f".part{record.part}"
         return self.folder / RESULTS / f"{record.key}{part}.safetensors"
 
@@ -146,7 +146,7 @@ def check_key(key: str) -> None:
     """Check that a key can name a file.
 
     Raises:
-        InputError: it cannot.
+        InputError: It cannot.
     """
     if not _KEY.fullmatch(key) or len(key) > 200:
         raise InputError(

@@ -1,4 +1,4 @@
-"""What the runner needs of a service that runs jobs; `runtime` has the one of IBM Quantum."""
+"""What the runner needs of a service that runs jobs; `connection` has that of IBM Quantum."""
 
 from collections.abc import Sequence
 from typing import Literal, Protocol
@@ -13,7 +13,7 @@ JobState = Literal["waiting", "done", "failed", "cancelled"]
 
 
 class Job(Protocol):
-    """One job of a service. Every method asks the service, and raises `Fault` where it fails."""
+    """One job of a service; every method calls it, and raises `ServiceError` where that fails."""
 
     id: str
     """The service's name for it."""
@@ -28,14 +28,14 @@ class Job(Protocol):
         """Return why it failed, and whether it would fail again."""
 
     def usage(self) -> float | None:
-        """Return QPU seconds, or None where the service has not told them yet."""
+        """Return QPU seconds, or None where the service has not reported them yet."""
 
     def cancel(self) -> None:
         """Stop it."""
 
 
 class Connection(Protocol):
-    """A device of a service. Every method that asks the service raises `Fault` where it fails."""
+    """A device of a service; a method that calls it raises `ServiceError` where that fails."""
 
     name: str
     """Name of the device."""
@@ -49,14 +49,14 @@ class Connection(Protocol):
         """Check that the device takes jobs.
 
         Raises:
-            TargetError: it does not.
+            TargetError: It does not.
         """
 
     def check(self, pubs: Sequence[Pub]) -> None:
         """Check, before anything is sent, that the device can run these PUBs.
 
         Raises:
-            TargetError: it cannot.
+            TargetError: It cannot.
         """
 
     def estimate(self, pubs: Sequence[Pub]) -> float:
@@ -75,7 +75,7 @@ class Connection(Protocol):
         """Open a session or batch and return its id; None where there is nothing to open."""
 
     def rejoin_session(self, session_id: str, mode: Mode) -> bool:
-        """Go on in a session that was opened before; return whether it still takes jobs."""
+        """Continue a session that was opened before; return whether it still takes jobs."""
 
     def session_open(self) -> bool:
         """Return whether the session takes jobs."""

@@ -1,4 +1,4 @@
-"""Asking a service again after a fault that may pass, and what is said when it does not."""
+"""Calls of a service that are repeated after a failure that may pass."""
 
 import logging
 import time
@@ -8,10 +8,10 @@ from itertools import count
 from typing import TypeVar
 
 from qkd_qiskit.errors import InputError, SubmissionError
-from qkd_qiskit.targets.ibm.service_errors import Fault
+from qkd_qiskit.targets.ibm.service_errors import ServiceError
 
 logger = logging.getLogger(__name__)
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,14 +19,14 @@ class RetryPolicy:
     """How long a service is waited for; times in seconds.
 
     Attributes:
-        tries: times that one thing is asked before the run stops.
-        first_wait_s: wait after the first fault; it doubles with each further one.
-        longest_wait_s: what it grows to; a wait that the service asks for is kept whatever it is.
-        attempts: times that a job is sent anew after it has failed, the first included.
-        poll_s: wait between the first two looks at a job.
-        longest_poll_s: what it grows to.
-        settle_s: wait until a job that the service may have accepted unnoticed can be found.
-        job_timeout_s: wait for one job.
+        tries: Times that a call is made before the run stops.
+        first_wait_s: Wait after the first failure; it doubles with each further one.
+        longest_wait_s: What it grows to; a wait that the service asks for is kept whatever it is.
+        attempts: Times that a job is sent anew after it has failed, the first included.
+        poll_s: Wait between the first two looks at a job.
+        longest_poll_s: What it grows to.
+        settle_s: Wait until a job that the service may have accepted unnoticed can be found.
+        job_timeout_s: Wait for one job.
     """
 
     tries: int = 8
@@ -44,7 +44,7 @@ class RetryPolicy:
                 raise InputError(f"{name} is {getattr(self, name)}; give a whole number from 1")
 
     def wait_s(self, number: int) -> float:
-        """Return the wait after a fault that is the first, second, ... in a row."""
+        """Return the wait after a failure that is the first, second, ... in a row."""
         return min(self.longest_wait_s, self.first_wait_s * 2.0 ** min(number - 1, 60))
 
     def next_poll_s(self, wait_s: float) -> float:
@@ -52,40 +52,46 @@ class RetryPolicy:
         return min(self.longest_poll_s, 1.25 * wait_s)
 
 
-class Asking:
-    """Asks one service, again after faults that may pass."""
+class Retries:
+    """Calls of one service, repeated after failures that may pass."""
 
-    def __init__(self, name: str, *, patience: RetryPolicy, go_on: str) -> None:
-        self.name, self.patience, self.go_on = name, patience, go_on
+    def __init__(self, name: str, *, policy: RetryPolicy, resume_hint: str) -> None:
+        self.name, self.policy, self.resume_hint = name, policy, resume_hint
 
-    def ask(self, what: str, ask: Callable[[], Answer]) -> Answer:
-        """Return what `ask` returns.
+    def call(self, what: str, function: Callable[[], Result]) -> Result:
+        """Return what `function` returns.
+
+        Args:
+            what: What is done, for the message.
+            function: Calls the service.
 
         Raises:
-            SubmissionError: it raised a `Fault` that does not pass, or too many that may.
+            SubmissionError: It raised a `ServiceError` that does not pass, or too many that may.
         """
         for number in count(1):
             try:
-                return ask()
-            except Fault as caught:
-                fault = caught
-            self.wait_or_stop(what, fault, number)
+                return function()
+            except ServiceError as caught:
+                failure = caught
+            self.wait_or_stop(what, failure, number)
         raise AssertionError
 
-    def wait_or_stop(self, what: str, fault: Fault, number: int) -> None:
+    def wait_or_stop(self, what: str, failure: ServiceError, number: int) -> None:
         """Wait until something can be tried again.
 
         Args:
-            what: what is tried, for the message.
-            fault: what it raised.
-            number: faults in a row, this one included.
+            what: What is tried, for the message.
+            failure: What it raised.
+            number: Failures in a row, this one included.
 
         Raises:
-            SubmissionError: the fault does not pass, or there were too many.
+            SubmissionError: The failure does not pass, or there were too many.
         """
-        if not fault.transient or number >= self.patience.tries:
+        if not failure.transient or number >= self.policy.tries:
             times = f" {number} times" if number > 1 else ""
-            raise SubmissionError(f"{self.name}: {what} failed{times}: {fault}; {self.go_on}")
-        wait = max(self.patience.wait_s(number), fault.retry_after or 0.0)
-        logger.info("%s: %s: %s; again in %.3g s", self.name, what, fault, wait)
+            raise SubmissionError(
+                f"{self.name}: {what} failed{times}: {failure}; {self.resume_hint}"
+            )
+        wait = max(self.policy.wait_s(number), failure.retry_after or 0.0)
+        logger.info("%s: %s: %s; again in %.3g s", self.name, what, failure, wait)
         time.sleep(wait)

@@ -1,13 +1,13 @@
-"""What goes wrong between here and a service, told without its secrets."""
+"""What goes wrong between here and a service, in words without its secrets."""
 
 import os
 import re
 from typing import Literal
 
-FaultKind = Literal[
+ServiceErrorKind = Literal[
     "busy", "server", "network", "missing", "unauthorized", "refused", "no_sessions", "closed"
 ]
-TRANSIENT: frozenset[FaultKind] = frozenset({"busy", "server", "network", "missing"})
+TRANSIENT: frozenset[ServiceErrorKind] = frozenset({"busy", "server", "network", "missing"})
 """Kinds that may pass."""
 
 _SECRETS = [
@@ -20,17 +20,17 @@ _CREDENTIALS = ("QISKIT_IBM_TOKEN", "QISKIT_IBM_INSTANCE")
 _LONGEST = 300
 
 
-class Fault(Exception):
-    """An answer of a service, or its absence; the text holds no secret.
+class ServiceError(Exception):
+    """A failure that a service answers with, or its silence; the text holds no secret.
 
     Attributes:
-        kind: busy (429), server (5xx, unreadable), network (no answer), missing (404),
+        kind: Busy (429), server (5xx, unreadable), network (no answer), missing (404),
             unauthorized (401, 403, no token), refused (other 4xx), no_sessions (the plan has none),
             closed (the session takes no more jobs).
-        retry_after: seconds that the service asks to wait, or None.
+        retry_after: Seconds that the service asks to wait, or None.
     """
 
-    def __init__(self, kind: FaultKind, text: str, *, retry_after: float | None = None):
+    def __init__(self, kind: ServiceErrorKind, text: str, *, retry_after: float | None = None):
         super().__init__(scrub(text))
         self.kind, self.retry_after = kind, retry_after
 

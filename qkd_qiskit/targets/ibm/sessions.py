@@ -1,4 +1,4 @@
-"""The session or batch that a run's jobs go into: opened when one is sent, found again, renewed."""
+"""The session or batch that a run's jobs go into: opened, rejoined, renewed."""
 
 import contextlib
 import logging
@@ -7,8 +7,8 @@ from functools import partial
 from qkd_qiskit.recipe import Mode
 from qkd_qiskit.targets.ibm.journal import Journal
 from qkd_qiskit.targets.ibm.protocols import Connection
-from qkd_qiskit.targets.ibm.retry import Asking
-from qkd_qiskit.targets.ibm.service_errors import Fault
+from qkd_qiskit.targets.ibm.retry import Retries
+from qkd_qiskit.targets.ibm.service_errors import ServiceError
 
 logger = logging.getLogger(__name__)
 
@@ -17,15 +17,15 @@ class SessionKeeper:
     """Has a session open when a job is sent; in mode job there is none."""
 
     def __init__(
-        self, connection: Connection, *, journal: Journal, service: Asking, mode: Mode
+        self, connection: Connection, *, journal: Journal, retries: Retries, mode: Mode
     ) -> None:
-        self.connection, self.journal, self.service = connection, journal, service
+        self.connection, self.journal, self.retries = connection, journal, retries
         self.mode: Mode = mode
-        """What is opened: a batch, where sessions were asked for and the plan has none."""
+        """What is opened: a batch, where sessions are wanted and the plan has none."""
         self._inside = False
 
     def enter(self) -> None:
-        """Be in a session: that of the process before where it is still open, or a new one."""
+        """Join a session: that of the process before where it is still open, or a new one."""
         if self.mode == "job" or self._inside:
             return
         if self.journal.session is not None:
@@ -33,18 +33,18 @@ class SessionKeeper:
             if self._rejoin(before, mode):
                 if mode == self.mode:
                     return
-                self.service.ask("closing a session", self.connection.close_session)
-            self.over()
-        opened = self.service.ask("opening a session", self._open)
+                self.retries.call("closing a session", self.connection.close_session)
+            self.record_closed()
+        opened = self.retries.call("opening a session", self._open)
         self._inside = True
         if opened is not None:
             self.journal.append("session", state="opened", id=opened, mode=self.mode)
 
     def lost(self) -> bool:
         """Return whether there was a session and it takes no more jobs."""
-        return self._inside and not self.service.ask("session", self.connection.session_open)
+        return self._inside and not self.retries.call("session", self.connection.session_open)
 
-    def took_along(self, session: str | None) -> bool:
+    def has_ended(self, session: str | None) -> bool:
         """Return whether a session that a job was submitted to has ended since."""
         if session is None:
             return False
@@ -55,15 +55,15 @@ class SessionKeeper:
             return self.lost()
         return not self._rejoin(*now)
 
-    def over(self) -> None:
-        """Write down that the session has ended; the next job opens another."""
+    def record_closed(self) -> None:
+        """Record that the session has ended; the next job opens another."""
         self._inside = False
         if self.journal.session is None:
             return
         before, mode = self.journal.session
         usage = None
-        # Asked once: what is not told now is asked for when all else is done.
-        with contextlib.suppress(Fault):
+        # One request: what is not known now is requested when all else is done.
+        with contextlib.suppress(ServiceError):
             usage = self.connection.session_usage(before)
         self.journal.append("session", state="closed", id=before, mode=mode, usage_s=usage)
 
@@ -74,23 +74,23 @@ class SessionKeeper:
                 self._inside = self.connection.rejoin_session(*self.journal.session)
             if self._inside:
                 self.connection.close_session()
-        except Fault as fault:
-            logger.warning("%s: session not closed: %s", self.connection.name, fault)
+        except ServiceError as failure:
+            logger.warning("%s: session not closed: %s", self.connection.name, failure)
             return
-        self.over()
+        self.record_closed()
 
     def _rejoin(self, session: str, mode: Mode) -> bool:
         rejoin = partial(self.connection.rejoin_session, session, mode)
-        self._inside = self.service.ask(f"session {session}", rejoin)
+        self._inside = self.retries.call(f"session {session}", rejoin)
         return self._inside
 
     def _open(self) -> str | None:
         try:
             return self.connection.open_session(self.mode)
-        except Fault as fault:
-            if fault.kind != "no_sessions" or self.mode == "batch":
+        except ServiceError as failure:
+            if failure.kind != "no_sessions" or self.mode == "batch":
                 raise
-            reason = str(fault)
+            reason = str(failure)
         logger.warning(
             "%s: this plan has no sessions, so jobs go in a batch, where each may wait (%s)",
             self.connection.name,

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from qiskit import qpy
-from qiskit.circuit import QuantumCircuit
+from qiskit.circuit import Parameter, QuantumCircuit
 
 from qkd_qiskit.errors import CheckpointError, TargetError
 from qkd_qiskit.storage import write_atomic
@@ -21,7 +21,6 @@ from qkd_qiskit.targets.compiled_circuit import (
     CompiledCircuit,
     content_digest,
     measure_all_qubits,
-    parameter_names,
 )
 from qkd_qiskit.targets.ibm.isa_check import check_circuit
 from qkd_qiskit.targets.ibm.job_plan import Pub
@@ -52,15 +51,15 @@ class RuntimeTarget(Target):
         """Take a device and the runner that submits to it.
 
         Args:
-            backend: the device, with a calibrated `target`; `runner.connection.backend`.
-            runner: submits, and keeps what was run.
-            prefix: beginning of the keys, such as ``train/``; the call's number follows.
-            shots: shots per row of a batch.
-            seed: seed of the transpiler, and of the shots where a simulator runs the jobs.
-            num_transpilations: transpiler seeds tried per circuit, the best is kept.
+            backend: The device, with a calibrated `target`; `runner.connection.backend`.
+            runner: Submits, and keeps what was run.
+            prefix: Beginning of the keys, such as ``train/``; the call's number follows.
+            shots: Shots per row of a batch.
+            seed: Seed of the transpiler, and of the shots where a simulator runs the jobs.
+            num_transpilations: Transpiler seeds tried per circuit, the best is kept.
 
         Raises:
-            TargetError: shots or seed is not accepted.
+            TargetError: Shots or seed is not accepted.
         """
         super().__init__(backend.name, shots=shots, seed=seed)
         self.backend, self.runner, self.prefix = backend, runner, prefix
@@ -78,15 +77,15 @@ class RuntimeTarget(Target):
         """Return measured frequencies (batch, 2**num_qubits), little-endian over logical qubits.
 
         Args:
-            compiled: what `compile` of this target returned.
-            values: as for `Target.probabilities`.
-            shots: shots per row in place of the target's.
-            seed: number of the call, which names it in the journal; None counts as 0.
+            compiled: What `compile` of this target returned.
+            values: As for `Target.probabilities`.
+            shots: Shots per row in place of the target's.
+            seed: Number of the call, which names it in the journal; None counts as 0.
 
         Raises:
-            TargetError: as `Target.probabilities`.
-            CheckpointError: the journal has another call of that number.
-            SubmissionError: the service failed, or the job did.
+            TargetError: As `Target.probabilities`.
+            CheckpointError: The journal has another call of that number.
+            SubmissionError: The service failed, or the job did.
         """
         rows = self._checked(compiled, values)
         if shots is not None and shots < 1:
@@ -97,10 +96,12 @@ class RuntimeTarget(Target):
         pub = Pub.of(compiled, rows, shots=shots or self.shots or 1)
         (counts,) = self.runner.run(f"{self.prefix}{call:06d}", [pub], seed=self._shot_seed(call))
         # Twirling may have rounded the shots up.
-        found: NDArray[np.float64] = counts / counts.sum(axis=1, keepdims=True)
-        return found
+        frequencies: NDArray[np.float64] = counts / counts.sum(axis=1, keepdims=True)
+        return frequencies
 
-    def _compile(self, circuit: QuantumCircuit) -> CompiledCircuit:
+    def _compile(
+        self, circuit: QuantumCircuit, parameters: tuple[Parameter, ...]
+    ) -> CompiledCircuit:
         given = f"{content_digest(circuit)}/{self.name}/{self.seed}/{self.num_transpilations}"
         digest = hashlib.sha256(given.encode()).hexdigest()[:16]
         path = self.runner.journal.folder / "jobs" / f"circuit-{digest}.qpy"
@@ -116,7 +117,7 @@ class RuntimeTarget(Target):
         return CompiledCircuit(
             target=self.name,
             circuit=isa,
-            parameters=parameter_names(circuit),
+            parameters=tuple(parameter.name for parameter in parameters),
             num_qubits=circuit.num_qubits,
             layout=initial_layout(isa, circuit.num_qubits),
             measured=measured_qubits(isa),

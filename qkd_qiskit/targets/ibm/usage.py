@@ -1,4 +1,4 @@
-"""What jobs and sessions have used, asked for until the service tells."""
+"""What jobs and sessions have used, requested until the service reports it."""
 
 import logging
 import time
@@ -8,7 +8,7 @@ from functools import partial
 from qkd_qiskit.errors import SubmissionError
 from qkd_qiskit.targets.ibm.journal import Journal
 from qkd_qiskit.targets.ibm.protocols import Connection, Job
-from qkd_qiskit.targets.ibm.retry import Asking
+from qkd_qiskit.targets.ibm.retry import Retries
 
 logger = logging.getLogger(__name__)
 
@@ -16,28 +16,27 @@ _ROUNDS = 4
 
 
 class Usage:
-    """Writes into a journal what a service bills; a service may tell it some time after the job."""
+    """Writes into a journal what a service charges, which it may report some time after a job."""
 
-    def __init__(self, connection: Connection, *, journal: Journal, service: Asking) -> None:
-        self.connection, self.journal, self.service = connection, journal, service
+    def __init__(self, connection: Connection, *, journal: Journal, retries: Retries) -> None:
+        self.connection, self.journal, self.retries = connection, journal, retries
 
     def of_job(self, job: Job) -> float | None:
-        """Return a job's QPU seconds; None, to be asked for again later, where that fails."""
+        """Return a job's QPU seconds; None, to be requested again later, where that fails."""
         return self._of(job.usage)
 
     def settle(self) -> None:
-        """Ask for the QPU seconds of jobs and sessions that the service had not told yet."""
+        """Request the QPU seconds of jobs and sessions that are not known yet."""
         for number in range(1, _ROUNDS + 1):
-            self._ask_once()
+            self._request_missing()
             if not self.journal.unsettled():
                 return
             if number < _ROUNDS:
-                time.sleep(self.service.patience.wait_s(number))
-        untold = len(self.journal.unsettled())
-        go_on = self.service.go_on
-        logger.warning("the service has not told yet what %d jobs used; %s", untold, go_on)
+                time.sleep(self.retries.policy.wait_s(number))
+        missing, hint = len(self.journal.unsettled()), self.retries.resume_hint
+        logger.warning("the service has not told yet what %d jobs used; %s", missing, hint)
 
-    def _ask_once(self) -> None:
+    def _request_missing(self) -> None:
         for record in self.journal.unsettled():
             usage = self._of(partial(self._by_id, str(record.job)))
             if usage is not None:
@@ -46,7 +45,8 @@ class Usage:
             usage = self._of(partial(self._by_id, job))
             if usage is not None:
                 self.journal.append("duplicate", job=job, usage_s=usage)
-        for session in _unknown({name: told for name, (_, told) in self.journal.sessions.items()}):
+        sessions = {name: seconds for name, (_, seconds) in self.journal.sessions.items()}
+        for session in _unknown(sessions):
             usage = self._of(partial(self.connection.session_usage, session))
             if usage is not None:
                 self.journal.append("session_usage", id=session, usage_s=usage)
@@ -54,15 +54,15 @@ class Usage:
     def _by_id(self, job: str) -> float | None:
         return self.connection.job(job).usage()
 
-    def _of(self, ask: Callable[[], float | None]) -> float | None:
+    def _of(self, request: Callable[[], float | None]) -> float | None:
         if self.connection.local:
             return 0.0
         try:
-            return self.service.ask("usage", ask)
+            return self.retries.call("usage", request)
         except SubmissionError as error:
             logger.warning("%s", error)
             return None
 
 
-def _unknown(told: Mapping[str, float | None]) -> list[str]:
-    return [name for name, seconds in told.items() if seconds is None]
+def _unknown(usage: Mapping[str, float | None]) -> list[str]:
+    return [name for name, seconds in usage.items() if seconds is None]

@@ -1,4 +1,4 @@
-"""What a job costs on a quantum computer: the model that budgets and the rehearsal share.
+"""What a job costs on a quantum computer: the model that estimates and the emulator share.
 
 IBM bills the seconds for which a job locks the device. Before it runs, they can be estimated, with
 the formula of IBM's guide "Workload usage" (section "Estimate usage before submitting a job")::
@@ -41,8 +41,8 @@ class Timing:
     """The times of a device that every execution pays.
 
     Attributes:
-        rep_delay_s: seconds between two executions.
-        init_s: seconds for the reset of the qubits before an execution.
+        rep_delay_s: Seconds between two executions.
+        init_s: Seconds for the reset of the qubits before an execution.
     """
 
     rep_delay_s: float = REP_DELAY_S
@@ -53,7 +53,7 @@ def device_timing(backend: Any) -> Timing:
     """Return the times that a backend describes: its default rep delay and its longest reset.
 
     Args:
-        backend: a `BackendV2`; `default_rep_delay` is in seconds where it is there.
+        backend: A `BackendV2`; `default_rep_delay` is in seconds where it is there.
     """
     rep_delay = getattr(backend, "default_rep_delay", None)
     resets = backend.target["reset"] if "reset" in backend.target.operation_names else None
@@ -76,10 +76,10 @@ def quantum_seconds(
     """Return the QPU seconds of jobs whose executions all run the same circuit.
 
     Args:
-        executions: circuits with their values bound times shots, over all jobs.
-        circuit_duration_s: seconds from the first gate to the end of the measurement.
-        jobs: how many jobs share the executions.
-        timing: the device's times; default: those of most devices.
+        executions: Circuits with their values bound times shots, over all jobs.
+        circuit_duration_s: Seconds from the first gate to the end of the measurement.
+        jobs: How many jobs share the executions.
+        timing: The device's times; default: those of most devices.
     """
     return jobs * JOB_OVERHEAD_S + executions * seconds_per_execution(circuit_duration_s, timing)
 
@@ -88,8 +88,8 @@ def job_seconds(loads: Iterable[tuple[int, float]], *, timing: Timing | None = N
     """Return the QPU seconds of one job.
 
     Args:
-        loads: executions and circuit duration in seconds of each of its PUBs.
-        timing: the device's times; default: those of most devices.
+        loads: Executions and circuit duration in seconds of each of its PUBs.
+        timing: The device's times; default: those of most devices.
     """
     # The sum does not depend on the order of the PUBs: what is planned equals what is served.
     return JOB_OVERHEAD_S + math.fsum(
@@ -110,9 +110,9 @@ def session_seconds(
 
     Args:
         jobs: QPU seconds of its jobs.
-        waits: seconds without a job, one number per wait; a session is deactivated, and not
+        waits: Seconds without a job, one number per wait; a session is deactivated, and not
             billed, for what is longer than `interactive_ttl_s`.
-        interactive_ttl_s: seconds that it stays active without a job; default:
+        interactive_ttl_s: Seconds that it stays active without a job; default:
             `INTERACTIVE_TTL_S`.
     """
     ttl = INTERACTIVE_TTL_S if interactive_ttl_s is None else interactive_ttl_s

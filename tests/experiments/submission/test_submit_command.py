@@ -71,9 +71,9 @@ def test_a_dry_run_is_a_table_or_json(run_copy, capsys):
     for text in ("QPU s", "money", "evaluate 4 students", "SPSA", "no account is saved", "2 s +"):
         assert text in shown
     assert main([*words, "--json", "--train", "spsa", "--steps", "7"]) == 0
-    budget = json.loads(capsys.readouterr().out)
-    assert budget["chosen"]["jobs"] == 7
-    assert {other["what"].partition(",")[0] for other in budget["others"]} == {
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["chosen"]["jobs"] == 7
+    assert {other["what"].partition(",")[0] for other in plan["others"]} == {
         "evaluate 4 students",
         "train 7 steps",
     }

@@ -12,7 +12,7 @@ from qkd_qiskit.errors import BudgetError, CheckpointError, InputError, TargetEr
 from qkd_qiskit.experiments.callbacks import Callback
 from qkd_qiskit.experiments.evaluation import target_logits
 from qkd_qiskit.experiments.run_folder import RunFolder
-from qkd_qiskit.experiments.submission import Request, collect_run, plan_budget, submit_run
+from qkd_qiskit.experiments.submission import Request, collect_run, plan_dry_run, submit_run
 from qkd_qiskit.experiments.submission.batching import (
     LONGEST_JOB_S,
     chunks,
@@ -113,7 +113,7 @@ def test_what_is_sent_and_charged_is_what_was_said(mode, run_copy, rehearsal):
     run = with_runtime(run_copy, max_executions=700)  # 3 images of 4 students, 50 shots
     server = rehearsal()
     request = Request(backend="ibm_manila", mode=mode)
-    said = plan_budget(run, request).chosen
+    said = plan_dry_run(run, request).chosen
     assert not server.ledger.jobs
     assert not (run.path / "devices").exists()
     outcome = submit_run(run, request)
@@ -173,16 +173,18 @@ def test_a_finished_one_is_not_paid_twice(run_copy, rehearsal):
     assert set(again.result["targets"]) == {"exact", "fake_manila", NAME, f"{NAME}#2"}
 
 
-@pytest.mark.parametrize("go_on", ["collect", "submit"])
+@pytest.mark.parametrize("resume_hint", ["collect", "submit"])
 @pytest.mark.parametrize("done", [1, 3])
-def test_one_that_was_stopped_ends_alike(done, go_on, run_copy, rehearsal, tmp_path, finished):
+def test_one_that_was_stopped_ends_alike(
+    done, resume_hint, run_copy, rehearsal, tmp_path, finished
+):
     run = with_runtime(run_copy, max_executions=700)
     server, request = rehearsal(), Request(backend="ibm_manila")
     with pytest.raises(KeyboardInterrupt):
         submit_run(run, request, callback=Stopping(done))
     assert not find_submissions(run)[0].finished
     run = RunFolder.open(run.path)
-    if go_on == "collect":
+    if resume_hint == "collect":
         (outcome,) = collect_run(run)
     else:
         outcome = submit_run(run, request)
@@ -209,8 +211,10 @@ def test_the_allowed_seconds_are_not_passed_and_the_rest_can_follow(run_copy, re
     assert outcome.submission.finished
 
 
-@pytest.mark.parametrize("go_on", ["collect", "submit"])
-def test_what_is_billed_after_the_end_is_asked_for_later(go_on, run_copy, rehearsal, monkeypatch):
+@pytest.mark.parametrize("resume_hint", ["collect", "submit"])
+def test_what_is_billed_after_the_end_is_asked_for_later(
+    resume_hint, run_copy, rehearsal, monkeypatch
+):
     monkeypatch.setattr("qkd_qiskit.targets.ibm.usage._ROUNDS", 1)
     server, request = rehearsal(), Request(backend="ibm_manila", mode="job")
     server.faults.add(Fault.parse("metrics:pending:times=9"))
@@ -220,7 +224,7 @@ def test_what_is_billed_after_the_end_is_asked_for_later(go_on, run_copy, rehear
     for told in (None, server.ledger.totals()["quantum_seconds"]):
         if told is not None:
             server.faults.clear()
-        again = collect_run(run)[0] if go_on == "collect" else submit_run(run, request)
+        again = collect_run(run)[0] if resume_hint == "collect" else submit_run(run, request)
         assert again.already
         assert again.result["targets"][NAME]["device"]["qpu_seconds"] == told
         assert RunFolder.open(run.path).result == again.result
@@ -282,13 +286,13 @@ def test_local_testing_mode_is_a_simulation(run_copy):
 class TestBadInput:
     def test_without_an_account(self, run_copy):
         with pytest.raises(TargetError, match="needs an IBM Quantum account"):
-            plan_budget(run_copy, Request(backend="ibm_nowhere"))
-        assert "snapshot fake_manila" in plan_budget(run_copy, Request(backend="ibm_manila")).note
+            plan_dry_run(run_copy, Request(backend="ibm_nowhere"))
+        assert "snapshot fake_manila" in plan_dry_run(run_copy, Request(backend="ibm_manila")).note
         with pytest.raises(TargetError, match="needs an IBM Quantum account"):
             submit_run(run_copy, Request(backend="ibm_manila"))
-        budget = plan_budget(run_copy, Request(backend="ibm_manila"))
-        assert budget.note == "no account is saved: compiled for the snapshot fake_manila"
-        assert budget.device == "fake_manila"
+        plan = plan_dry_run(run_copy, Request(backend="ibm_manila"))
+        assert plan.note == "no account is saved: compiled for the snapshot fake_manila"
+        assert plan.device == "fake_manila"
 
     def test_unknown_devices_and_simulators(self, run_copy, rehearsal):
         rehearsal()
@@ -310,7 +314,7 @@ class TestBadInput:
         with pytest.raises(KeyboardInterrupt):
             submit_run(run_copy, request, callback=StoppingOnceSent())
         server.backends["ibm_manila"].status = "offline"
-        assert plan_budget(run_copy, request).chosen.jobs == 1
+        assert plan_dry_run(run_copy, request).chosen.jobs == 1
         (outcome,) = collect_run(run_copy)
         assert outcome.submission.finished
         assert len(server.ledger.jobs) == 1
@@ -332,9 +336,9 @@ class TestBadInput:
         rehearsal()  # whose account tells the client no plan
         monkeypatch.setattr("qkd_qiskit.targets.ibm.connection.plan_of", lambda *_: "open")
         request = Request(backend="ibm_manila", mode="session")
-        said = plan_budget(run_copy, request)
+        said = plan_dry_run(run_copy, request)
         assert said.note == "its plan has no sessions: one batch"
-        assert said.chosen == plan_budget(run_copy, replace(request, mode="batch")).chosen
+        assert said.chosen == plan_dry_run(run_copy, replace(request, mode="batch")).chosen
 
     def test_a_run_without_circuits_or_end(self, run_copy, tmp_path, tiny):
         begun = RunFolder.create(tmp_path / "begun", load_recipe(tiny))
@@ -375,6 +379,6 @@ def test_a_run_whose_arms_are_not_trained_on_a_device_has_its_price(run_copy):
     arms = "arms: [label_only, distilled, classical_twin]"
     assert arms in path.read_text()
     path.write_text(path.read_text().replace(arms, "arms: [replicate, classical_twin]"))
-    budget = plan_budget(RunFolder.open(run_copy.path), Request(backend="fake_manila"))
-    assert budget.others == ()
-    assert budget.chosen.circuits == 2 * 10  # seeds, images
+    plan = plan_dry_run(RunFolder.open(run_copy.path), Request(backend="fake_manila"))
+    assert plan.others == ()
+    assert plan.chosen.circuits == 2 * 10  # seeds, images

@@ -14,7 +14,7 @@ from qkd_qiskit.experiments.submission import (
     Training,
     begin_training,
     collect_run,
-    plan_budget,
+    plan_dry_run,
 )
 from qkd_qiskit.experiments.submission.training import executor_on
 from qkd_qiskit.experiments.tasks import RunContext, TrainingTask, train_task
@@ -66,7 +66,7 @@ def weights(folder, arms=("label_only", "distilled")):
 )
 def test_what_is_sent_is_what_was_said(training, mode, run_copy, rehearsal):
     server, request = rehearsal(), replace(REQUEST, mode=mode)
-    said = plan_budget(run_copy, request, training=training).chosen
+    said = plan_dry_run(run_copy, request, training=training).chosen
     assert not server.ledger.jobs
     outcome = train(run_copy, training, request)
     totals = server.ledger.totals()

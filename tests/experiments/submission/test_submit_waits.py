@@ -36,7 +36,7 @@ def journal(mode, ends, *, ahead):
 def test_what_a_session_waits_for_is_counted(mode, ahead, expected):
     waits = SessionWaits()
     for entry in journal(mode, (0, 10, 200), ahead=ahead):
-        waits.hear(entry)
+        waits.add(entry)
     assert waits.of_keys == expected
 
 

@@ -9,7 +9,7 @@ from torch.func import vmap
 
 from qkd_qiskit.errors import InputError, TargetError
 from qkd_qiskit.targets import DeviceTarget, Target
-from qkd_qiskit.targets.gradients import Cost, noisy_executor, parameter_shift
+from qkd_qiskit.targets.gradients import Cost, NoisyExecutor, ParameterShiftExecutor
 from qkd_qiskit.targets.gradients.parameter_shift import ShiftRule, shift_rules
 from qkd_qiskit.targets.snapshots import fake_backend
 
@@ -67,7 +67,7 @@ class TestParameterShift:
     def test_it_is_autograd_on_the_exact_target(self, ring, build):
         circuit = ring(3, 2) if build == "ring" else reuploading()
         target = Target.parse("exact")
-        run = parameter_shift(target, target.compile(circuit))
+        run = ParameterShiftExecutor(target, target.compile(circuit))
         inputs = numbers(3, len(run.inputs))
         weights = numbers(len(run.weights), seed=1)
         found = gradients(run, inputs, weights)
@@ -80,7 +80,7 @@ class TestParameterShift:
     def test_it_is_autograd_through_a_devices_noise(self, ring, build, name):
         target = DeviceTarget(fake_backend(name), shots=None, num_transpilations=1)
         compiled = target.compile(ring(3, 1) if build == "ring" else reuploading())
-        run, noisy = parameter_shift(target, compiled), noisy_executor(compiled)
+        run, noisy = ParameterShiftExecutor(target, compiled), NoisyExecutor(compiled)
         inputs = numbers(2, len(run.inputs))
         weights = numbers(len(run.weights), seed=1)
         found = gradients(run, inputs, weights)
@@ -92,8 +92,8 @@ class TestParameterShift:
         shots = 2000
         target = Target.parse(name, shots=shots)
         compiled = target.compile(ring(2, 1))
-        run = parameter_shift(target, compiled)
-        exact = noisy_executor(compiled) if name != "aer" else None
+        run = ParameterShiftExecutor(target, compiled)
+        exact = NoisyExecutor(compiled) if name != "aer" else None
         inputs, weights = numbers(20, 2), numbers(4, seed=1)
         found = gradients(run, inputs, weights)
         if exact is None:
@@ -118,7 +118,7 @@ class TestParameterShift:
             return run(*given, **options)
 
         monkeypatch.setattr(target, "probabilities", count)
-        outcomes = parameter_shift(target, compiled, cost=cost)
+        outcomes = ParameterShiftExecutor(target, compiled, cost=cost)
         inputs, weights = numbers(5, 2, grad=False), numbers(4)
         outcomes(inputs, weights).square().sum().backward()
         live = len(outcomes.rules) - 2  # inputs take no gradient, dropped weights need no circuit
@@ -130,7 +130,7 @@ class TestParameterShift:
     @pytest.mark.parametrize("trained", [False, True])
     def test_the_rows_of_a_step_are_known_before_it(self, ring, monkeypatch, shifted, trained):
         target = Target.parse("aer", shots=10)
-        run = parameter_shift(target, target.compile(ring(2, 1)), shifted=shifted, seed=3)
+        run = ParameterShiftExecutor(target, target.compile(ring(2, 1)), shifted=shifted, seed=3)
         rows, inner = [], target.probabilities
 
         def count(compiled, values, **options):
@@ -152,8 +152,8 @@ class TestParameterShift:
         def slope(run):
             return torch.autograd.grad((run(inputs, weights) * mix).sum(), weights)[0]
 
-        whole = slope(parameter_shift(target, compiled))
-        run = parameter_shift(target, compiled, shifted=1, seed=2)
+        whole = slope(ParameterShiftExecutor(target, compiled))
+        run = ParameterShiftExecutor(target, compiled, shifted=1, seed=2)
         draws = torch.stack([slope(run) for _ in range(200)])
         assert ((draws != 0).sum(dim=1) <= 1).all()
         chosen = [run.drawn(step)[0] for step in range(200)]
@@ -166,14 +166,14 @@ class TestParameterShift:
     def test_as_many_weights_are_shifted_as_there_are(self, ring, shifted):
         target = Target.parse("exact")
         with pytest.raises(InputError, match="the circuit has 4 weights"):
-            parameter_shift(target, target.compile(ring(2, 1)), shifted=shifted)
+            ParameterShiftExecutor(target, target.compile(ring(2, 1)), shifted=shifted)
 
     def test_a_parameter_that_the_transpiler_drops_has_gradient_zero(self):
         circuit = QuantumCircuit(1)
         circuit.ry(Parameter("x_000"), 0)
         circuit.rz(Parameter("w_000"), 0)
         target = device("fake_manila", 50)
-        run = parameter_shift(target, target.compile(circuit))
+        run = ParameterShiftExecutor(target, target.compile(circuit))
         inputs, weights = numbers(2, 1), numbers(1)
         of_inputs, of_weights = gradients(run, inputs, weights)
         assert of_weights.tolist() == [0.0]
@@ -182,7 +182,7 @@ class TestParameterShift:
 
     def test_a_population_is_one_call_and_equals_its_members(self, ring):
         target = Target.parse("exact")
-        run = parameter_shift(target, target.compile(ring(2, 1)))
+        run = ParameterShiftExecutor(target, target.compile(ring(2, 1)))
         inputs, weights = numbers(3, 5, 2), numbers(3, 4, seed=1)
         mix = numbers(3, 5, 4, seed=2, grad=False)
         stacked = torch.autograd.grad((vmap(run)(inputs, weights) * mix).sum(), (inputs, weights))
@@ -195,7 +195,7 @@ class TestParameterShift:
 
     def test_a_member_that_is_not_finite_leaves_the_others_alone(self, ring):
         target = Target.parse("exact")
-        run = parameter_shift(target, target.compile(ring(2, 1)))
+        run = ParameterShiftExecutor(target, target.compile(ring(2, 1)))
         weights = numbers(2, 4, grad=False)
         weights[0, 1] = torch.nan
         found = vmap(run)(numbers(2, 3, 2, grad=False), weights)
@@ -204,7 +204,7 @@ class TestParameterShift:
 
     def test_float32_and_no_gradient(self, ring):
         target = Target.parse("aer", shots=20)
-        run = parameter_shift(target, target.compile(ring(2, 1)))
+        run = ParameterShiftExecutor(target, target.compile(ring(2, 1)))
         weights = torch.zeros(4, requires_grad=True)
         with torch.no_grad():
             assert run(torch.zeros(2, 2), weights).dtype == torch.float32
@@ -217,4 +217,4 @@ class TestParameterShift:
         circuit.rx(w * w, 0)
         target = Target.parse("exact")
         with pytest.raises(TargetError, match="nonlinearly"):
-            parameter_shift(target, target.compile(circuit))
+            ParameterShiftExecutor(target, target.compile(circuit))

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 from gradient_checks import DOUBLE, ideal, numbers
+from qiskit.circuit import Parameter, QuantumCircuit
 from torch.func import vmap
 
 from qkd_qiskit.errors import InputError
 from qkd_qiskit.targets import DeviceTarget, Target
-from qkd_qiskit.targets.gradients import Cost, parameter_shift, spsa, spsa_gradient
+from qkd_qiskit.targets.gradients import Cost, ParameterShiftExecutor, SPSAExecutor, spsa_gradient
 from qkd_qiskit.targets.gradients.spsa import perturbation_size, rademacher, step_size
 from qkd_qiskit.targets.snapshots import fake_backend
 
@@ -54,14 +55,15 @@ class TestSPSA:
             target = DeviceTarget(fake_backend(name), shots=None, num_transpilations=1)
         compiled = target.compile(ring(2, 1))
         many = 4000
-        run = spsa(target, compiled, perturbation=1e-3, decay=0.0)
+        run = SPSAExecutor(target, compiled, perturbation=1e-3, decay=0.0)
         inputs, weights = numbers(1, 2), numbers(4, seed=1)
         mix = numbers(1, 4, seed=2, grad=False)
         repeated = inputs.expand(many, -1)
         loss = (run(repeated, weights) * mix).sum() / many
         found = torch.autograd.grad(loss, (inputs, weights))
         expected = torch.autograd.grad(
-            (parameter_shift(target, compiled)(inputs, weights) * mix).sum(), (inputs, weights)
+            (ParameterShiftExecutor(target, compiled)(inputs, weights) * mix).sum(),
+            (inputs, weights),
         )
         scale = torch.cat([part.flatten() for part in expected]).norm() / np.sqrt(many)
         for mine, theirs in zip(found, expected, strict=True):
@@ -70,7 +72,7 @@ class TestSPSA:
 
     def test_forward_is_the_mean_of_the_two_points(self, ring):
         target = Target.parse("exact")
-        run = spsa(target, target.compile(ring(2, 1)))
+        run = SPSAExecutor(target, target.compile(ring(2, 1)))
         inputs, weights = numbers(3, 2), numbers(4, seed=1)
         found = run(inputs, weights)
         with torch.no_grad():
@@ -82,7 +84,7 @@ class TestSPSA:
     def test_inputs_without_a_gradient_are_not_perturbed(self, ring):
         target = Target.parse("exact")
         seen = []
-        run = spsa(target, target.compile(ring(2, 1)))
+        run = SPSAExecutor(target, target.compile(ring(2, 1)))
         send = run.run
         run.run = lambda values: seen.append(values) or send(values)
         run(numbers(3, 2, grad=False), numbers(4)).sum().backward()
@@ -92,7 +94,7 @@ class TestSPSA:
 
     def test_a_population_is_one_call(self, ring):
         target = Target.parse("aer", shots=100)
-        run = spsa(target, target.compile(ring(2, 1)), seed=3)
+        run = SPSAExecutor(target, target.compile(ring(2, 1)), seed=3)
         inputs, weights = numbers(3, 5, 2, grad=False), numbers(3, 4, seed=1)
         vmap(run)(inputs, weights).square().sum().backward()
         assert run.cost == Cost(1, 1, 30, 3000)
@@ -108,7 +110,7 @@ class TestSPSA:
         inputs = numbers(3, 2, grad=False)
 
         def train(steps, weights, cost):
-            run = spsa(target, compiled, cost=cost, seed=5)
+            run = SPSAExecutor(target, compiled, cost=cost, seed=5)
             for _ in range(steps):
                 weights = weights.detach().requires_grad_()
                 run(inputs, weights)[:, 0].sum().backward()
@@ -141,10 +143,22 @@ class TestSPSA:
         target = Target.parse("exact")
         compiled = target.compile(ring(2, 1))
         with pytest.raises(InputError, match=r"perturbation is 0\.0"):
-            spsa(target, compiled, perturbation=0.0)
+            SPSAExecutor(target, compiled, perturbation=0.0)
         with pytest.raises(InputError, match="directions 0"):
             spsa_gradient(lambda p: p.sum(1), torch.zeros(2), directions=0)
         with pytest.raises(InputError, match="give a vector"):
             spsa_gradient(lambda p: p.sum(1), torch.zeros(2, 2))
         with pytest.raises(InputError, match=r"loss returned shape \(\) for 2 points"):
             spsa_gradient(lambda p: p.sum(), torch.zeros(2))
+
+
+@pytest.mark.parametrize("kind", [SPSAExecutor, ParameterShiftExecutor])
+def test_an_executor_from_shots_says_so_and_counts(kind):
+    target = Target.parse("aer", shots=10)
+    circuit = QuantumCircuit(1)
+    circuit.ry(Parameter("w"), 0)
+    executor = kind(target, target.compile(circuit))
+    with torch.no_grad():
+        executor(None, torch.zeros(1))
+    assert executor.sampled
+    assert (executor.cost.calls, executor.cost.executions) == (1, 10)

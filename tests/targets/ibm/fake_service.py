@@ -8,7 +8,7 @@ from qiskit.circuit import Parameter, QuantumCircuit
 
 from qkd_qiskit.targets.ibm.job_plan import Pub
 from qkd_qiskit.targets.ibm.retry import RetryPolicy
-from qkd_qiskit.targets.ibm.service_errors import Fault
+from qkd_qiskit.targets.ibm.service_errors import ServiceError
 
 QUICK = RetryPolicy(tries=4, first_wait_s=0.0, longest_wait_s=0.0, attempts=3, poll_s=0, settle_s=0)
 
@@ -114,7 +114,7 @@ class FakeService:
     def submit(self, pubs, *, tag, seed):
         self.meet("submit")
         if self.session is not None and not self.sessions[self.session]:
-            raise Fault("refused", "Session has been closed.")
+            raise ServiceError("refused", "Session has been closed.")
         made = self.ends.popleft() if self.ends else {}
         job = FakeJob(self, f"job{len(self.jobs)}", tag, list(pubs), **made)
         self.jobs[job.id] = job
@@ -132,7 +132,7 @@ class FakeService:
     def open_session(self, mode):
         self.meet("open")
         if mode not in self.modes:
-            raise Fault("no_sessions", "not in this plan")
+            raise ServiceError("no_sessions", "not in this plan")
         self.session = f"s{len(self.sessions)}"
         self.sessions[self.session] = True
         return self.session

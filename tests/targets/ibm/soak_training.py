@@ -19,7 +19,7 @@ from qkd_qiskit.errors import QKDError
 from qkd_qiskit.recipe import DistillSpec, RuntimeSpec, StudentSpec, TeacherSpec
 from qkd_qiskit.storage import save_tensors
 from qkd_qiskit.students.factory import make_student
-from qkd_qiskit.targets.gradients import spsa
+from qkd_qiskit.targets.gradients import SPSAExecutor
 from qkd_qiskit.targets.ibm.connection import connect
 from qkd_qiskit.targets.ibm.job_runner import Runner
 from qkd_qiskit.targets.ibm.journal import Journal
@@ -62,7 +62,7 @@ def student(seed=0):
 def train(data, teacher, *, target, checkpoint=None, epochs=EPOCHS):
     """Train two members of two arms by SPSA on a target, three steps an epoch."""
     shape = student()
-    shape.executor = spsa(target, target.compile(shape.circuit))
+    shape.executor = SPSAExecutor(target, target.compile(shape.circuit))
     members = [Member(arm=a, seed=0, ce_weight=c, kd_weight=k) for a, c, k in MEMBERS]
     draws = torch.stack([data.draw(12, seed=0) for _ in members])
     trained = loop.train_population(
@@ -79,11 +79,11 @@ def train(data, teacher, *, target, checkpoint=None, epochs=EPOCHS):
 def train_on_device(folder, data, teacher, *, mode, device, **settings):
     """Train through a runner with a journal in `folder`, and keep what came out."""
     options = RuntimeSpec(mode=mode)
-    connection = connect(device, options=options, patience=IMPATIENT)
+    connection = connect(device, options=options, policy=IMPATIENT)
     with (
         Journal(folder) as journal,
         Runner(
-            connection, journal=journal, options=options, patience=IMPATIENT, **settings
+            connection, journal=journal, options=options, policy=IMPATIENT, **settings
         ) as runner,
     ):
         target = target_of(connection, runner)

@@ -17,7 +17,7 @@ from qkd_qiskit.recipe import RuntimeSpec
 from qkd_qiskit.targets.ibm import account
 from qkd_qiskit.targets.ibm.connection import RuntimeConnection, connect, real_backend
 from qkd_qiskit.targets.ibm.retry import RetryPolicy
-from qkd_qiskit.targets.ibm.service_errors import Fault, hide
+from qkd_qiskit.targets.ibm.service_errors import ServiceError, hide
 
 SECRET = "not-a-real-token"
 CRN = "crn:v1:bluemix:public:quantum-computing:us-east:a/0123abcd:4567-89ef::"
@@ -138,11 +138,11 @@ class TestInstances:
             with_instances(["b"], a=failing, b=Instance()),
         )
         with pytest.raises(SubmissionError, match="opening the account failed 3 times"):
-            real_backend("ibm_torino", patience=QUICK)
+            real_backend("ibm_torino", policy=QUICK)
         # It answers again, and the client still holds it for one without devices.
         failing.answers = [[]] * 3
         with pytest.raises(SubmissionError, match="did not tell its devices"):
-            real_backend("ibm_torino", patience=QUICK)
+            real_backend("ibm_torino", policy=QUICK)
 
     def test_one_that_refuses_the_account_is(self, monkeypatch):
         refusing = Instance(IBMNotAuthorizedError("you"))
@@ -151,7 +151,7 @@ class TestInstances:
             "QiskitRuntimeService",
             with_instances(["a"], a=Instance(), b=refusing),
         )
-        assert real_backend("ibm_torino", patience=QUICK).name == "ibm_torino"
+        assert real_backend("ibm_torino", policy=QUICK).name == "ibm_torino"
         assert not refusing.answers
 
 
@@ -169,10 +169,10 @@ class TestFind:
     class Account:
         def __init__(self, refused):
             self._api_clients = dict.fromkeys(("mine", "other", "closed"))
-            self.refused, self.asked = refused, []
+            self.refused, self.fixed = refused, []
 
         def jobs(self, *, instance, job_tags, limit):
-            self.asked.append(instance)
+            self.fixed.append(instance)
             if instance in self.refused:
                 raise IBMNotAuthorizedError("you")
             return [Job(f"{instance}-second"), Job(f"{instance}-first")]
@@ -186,10 +186,10 @@ class TestFind:
         connection = self.connection("closed")
         found = [job.id for job in connection.find("t")]
         assert found == ["other-first", "other-second", "mine-first", "mine-second"]
-        assert connection.account.asked[-1] == "mine"
+        assert connection.account.fixed[-1] == "mine"
 
     def test_not_without_its_own(self):
-        with pytest.raises(Fault, match="you"):
+        with pytest.raises(ServiceError, match="you"):
             self.connection("mine").find("t")
 
 
@@ -203,7 +203,7 @@ def test_a_saved_account_whose_key_gives_no_token(saved, monkeypatch, caplog):
     saved.write_text(json.dumps({"default": account}))
     monkeypatch.setenv("IAM_URL", "http://127.0.0.1:9")  # nothing listens there
     with caplog.at_level(logging.DEBUG), pytest.raises(SubmissionError) as caught:
-        real_backend("ibm_torino", patience=QUICK)
+        real_backend("ibm_torino", policy=QUICK)
     said = "opening the account failed 3 times: no access token could be had"
     assert said in str(caught.value)
     assert_silent(caught.value, caplog.text)
@@ -229,7 +229,7 @@ def test_an_account_that_cannot_be_opened(error, kind, said, monkeypatch):
     monkeypatch.setattr(qiskit_ibm_runtime, "QiskitRuntimeService", raising(error))
     hide(SECRET)
     with pytest.raises(kind, match=said) as caught:
-        real_backend("ibm_torino", patience=QUICK)
+        real_backend("ibm_torino", policy=QUICK)
     assert_silent(caught.value)
 
 

@@ -18,7 +18,7 @@ from qiskit_ibm_runtime.exceptions import (
 
 from qkd_qiskit.errors import QKDError, TargetError
 from qkd_qiskit.targets.ibm import client as module
-from qkd_qiskit.targets.ibm.service_errors import Fault
+from qkd_qiskit.targets.ibm.service_errors import ServiceError
 
 SECRET = "not-a-real-token"
 CRN = "crn:v1:bluemix:public:quantum-computing:us-east:a/0123abcd:4567-89ef::"
@@ -39,7 +39,7 @@ class TestLogs:
 
     def test_the_clients_warnings(self, caplog):
         with caplog.at_level(logging.INFO):
-            module.ask_client(lambda: warnings.warn(f"limit of {CRN}", stacklevel=1))
+            module.call_client(lambda: warnings.warn(f"limit of {CRN}", stacklevel=1))
         assert "the client warns: limit of crn:..." in caplog.text
 
 
@@ -88,13 +88,13 @@ class TestFaults:
             body={"errors": [{"message": f"no, {CRN}", "code": 12}]},
         )
         middle = wrapped(inner, RequestsApiError(SECRET), hidden=hidden)
-        fault = module.fault_of(wrapped(middle, IBMRuntimeError(SECRET), hidden=True))
+        fault = module.service_error_of(wrapped(middle, IBMRuntimeError(SECRET), hidden=True))
         assert (fault.kind, fault.retry_after) == (kind, 7.0)
         assert str(fault) == f"the service answered {status} (no, crn:... Code 12.)"
 
     def test_a_wait_until_a_date_is_not_understood(self):
         headers = {"Retry-After": "Fri, 20 Nov 2026 14:00:00 GMT"}
-        assert module.fault_of(answered(429, headers=headers)).retry_after is None
+        assert module.service_error_of(answered(429, headers=headers)).retry_after is None
 
     @pytest.mark.parametrize(
         ("error", "kind"),
@@ -113,7 +113,7 @@ class TestFaults:
         ],
     )
     def test_without_an_answer_its_type_decides(self, error, kind):
-        assert module.fault_of(error).kind == kind
+        assert module.service_error_of(error).kind == kind
 
     @pytest.mark.parametrize(
         ("code", "kind"),
@@ -134,8 +134,8 @@ class TestFaults:
                 )
             sent.append(SECRET)
 
-        with pytest.raises(Fault) as caught:
-            module.ask_client(ask)
+        with pytest.raises(ServiceError) as caught:
+            module.call_client(ask)
         assert caught.value.kind == kind
         assert not sent
         assert SECRET not in str(caught.value)
@@ -144,8 +144,8 @@ class TestFaults:
         def ask():
             raise wrapped(answered(500), RequestsApiError(SECRET))
 
-        with pytest.raises(Fault) as caught:
-            module.ask_client(ask)
+        with pytest.raises(ServiceError) as caught:
+            module.call_client(ask)
         assert caught.value.__cause__ is caught.value.__context__ is None
 
     def test_our_own_errors_pass(self):
@@ -153,4 +153,4 @@ class TestFaults:
             raise TargetError("ours")
 
         with pytest.raises(QKDError, match="ours"):
-            module.ask_client(ask)
+            module.call_client(ask)

@@ -20,7 +20,7 @@ from qkd_qiskit.errors import (
 from qkd_qiskit.recipe import RuntimeSpec
 from qkd_qiskit.storage import load_tensors
 from qkd_qiskit.targets import DeviceTarget
-from qkd_qiskit.targets.gradients import parameter_shift
+from qkd_qiskit.targets.gradients import ParameterShiftExecutor
 from qkd_qiskit.targets.ibm.connection import connect
 from qkd_qiskit.targets.ibm.emulator import Faults
 from qkd_qiskit.targets.ibm.job_runner import Runner
@@ -48,10 +48,10 @@ def run(
 ):
     """Call a target of a device a few times; returns what it measured, and the mode used."""
     options = RuntimeSpec(**settings)
-    connection = connect(device, options=options, patience=soak.IMPATIENT)
+    connection = connect(device, options=options, policy=soak.IMPATIENT)
     with (
         Journal(folder) as journal,
-        Runner(connection, journal=journal, options=options, patience=soak.IMPATIENT) as runner,
+        Runner(connection, journal=journal, options=options, policy=soak.IMPATIENT) as runner,
     ):
         target = RuntimeTarget(
             connection.backend,
@@ -149,7 +149,7 @@ class TestModes:
 def simulated_training():
     """A distillation on this machine's own simulator."""
     target = DeviceTarget(fake_backend(soak.DEVICE), shots=soak.SHOTS, seed=3, num_transpilations=2)
-    trained, _ = soak.train(*soak.distillation_data(), target=target)
+    trained, _ = soak.train(*soak.examples(), target=target)
     return trained
 
 
@@ -164,7 +164,7 @@ class TestTraining:
     @pytest.mark.parametrize("mode", MODES)
     def test_distillation_by_spsa(self, tmp_path, rehearsal, simulated_training, mode):
         server = rehearsal()
-        data, teacher = soak.distillation_data()
+        data, teacher = soak.examples()
         soak.train_on_device(tmp_path, data, teacher, mode=mode, device="ibm_manila")
         # One job a step, with both evaluations of all members: 2 members, 8 images, 2 points.
         assert len(server.ledger.jobs) == soak.STEPS >= 20
@@ -177,7 +177,7 @@ class TestTraining:
 
     def test_it_stops_before_a_limit_and_goes_on(self, tmp_path, rehearsal, simulated_training):
         server = rehearsal()
-        data, teacher = soak.distillation_data()
+        data, teacher = soak.examples()
         settings = {"mode": "batch", "device": "ibm_manila"}
         for limit in (15, 40):
             with pytest.raises(BudgetError, match=f"the {limit} that are allowed would be passed"):
@@ -191,11 +191,11 @@ class TestTraining:
 
     def test_parameter_shift_gives_the_simulators_gradient(self, tmp_path, rehearsal):
         rehearsal()
-        connection = connect("ibm_manila", patience=soak.IMPATIENT)
+        connection = connect("ibm_manila", policy=soak.IMPATIENT)
         found = []
         with (
             Journal(tmp_path) as journal,
-            Runner(connection, journal=journal, patience=soak.IMPATIENT) as runner,
+            Runner(connection, journal=journal, policy=soak.IMPATIENT) as runner,
         ):
             for target in (
                 soak.target_of(connection, runner),
@@ -205,7 +205,7 @@ class TestTraining:
             ):
                 compiled = target.compile(plus())
                 inputs = torch.tensor(VALUES, requires_grad=True)
-                outcomes = parameter_shift(target, compiled)
+                outcomes = ParameterShiftExecutor(target, compiled)
                 outcomes(inputs, torch.empty(0, dtype=torch.float64))[:, 0].sum().backward()
                 found.append(inputs.grad)
             assert journal.keys() == ["train/000000", "train/000001"]

@@ -17,7 +17,7 @@ from qkd_qiskit.errors import (
 from qkd_qiskit.recipe import RuntimeSpec
 from qkd_qiskit.targets.ibm.job_runner import Runner
 from qkd_qiskit.targets.ibm.journal import Journal, read_journal
-from qkd_qiskit.targets.ibm.service_errors import Fault
+from qkd_qiskit.targets.ibm.service_errors import ServiceError
 
 WORK = {"a": [pub(3)], "b/1": [pub(5, start=1.0), pub(2, start=7.0)], "c": [pub(1)]}
 # Parts of at most 40 executions: 3 rows; 4 + 3 rows in 2 jobs; 1 row.
@@ -28,7 +28,7 @@ def work(folder, service, *, options=SPLIT, journal=Journal, keys=WORK, **settin
     """Submit everything, collect everything."""
     with (
         journal(folder) as opened,
-        Runner(service, journal=opened, options=options, patience=QUICK, **settings) as runner,
+        Runner(service, journal=opened, options=options, policy=QUICK, **settings) as runner,
     ):
         for key, pubs in keys.items():
             runner.submit(key, pubs)
@@ -117,13 +117,13 @@ class TestOnce:
     @pytest.mark.parametrize("kind", ["network", "server", "busy", "missing", "refused"])
     def test_an_answer_that_is_lost_after_the_job_was_accepted(self, tmp_path, kind):
         service = FakeService()
-        service.after["submit"] = [Fault(kind, "lost")]
+        service.after["submit"] = [ServiceError(kind, "lost")]
         assert_right(work(tmp_path, service))
         assert_once(tmp_path, service)
 
     def test_a_job_that_is_listed_late_is_not_sent_again(self, tmp_path):
         service = FakeService()
-        service.after["submit"] = [Fault("network", "lost")]
+        service.after["submit"] = [ServiceError("network", "lost")]
         find, late = service.find, [True]
         service.find = lambda tag: [] if late and late.pop() else find(tag)
         assert_right(work(tmp_path, service))
@@ -137,7 +137,7 @@ class TestOnce:
             submit(pubs, tag=tag, seed=seed)
             submit(pubs, tag=tag, seed=seed)
             service.submit = submit
-            raise Fault("server", "lost")
+            raise ServiceError("server", "lost")
 
         service.submit = twice
         assert_right(work(tmp_path, service))
@@ -154,7 +154,7 @@ class TestOnce:
 
         def late(pubs, *, tag, seed):
             service.submit = later
-            raise Fault("network", "no answer in time")
+            raise ServiceError("network", "no answer in time")
 
         def later(pubs, *, tag, seed):
             service.submit = submit
@@ -215,24 +215,24 @@ class TestFaults:
     @pytest.mark.parametrize("kind", ["busy", "server", "network", "missing"])
     def test_what_may_pass_is_tried_again(self, tmp_path, endpoint, kind):
         service = FakeService()
-        service.script[endpoint] = [Fault(kind, "later")] * 2
-        service.after["submit"] = [Fault("network", "lost")]
+        service.script[endpoint] = [ServiceError(kind, "later")] * 2
+        service.after["submit"] = [ServiceError("network", "lost")]
         assert_right(work(tmp_path, service))
         assert_once(tmp_path, service)
 
     @pytest.mark.parametrize("endpoint", ["status", "open", "submit", "state", "counts"])
     def test_what_does_not_pass_stops_and_goes_on(self, tmp_path, endpoint):
         service = FakeService()
-        service.script[endpoint] = [Fault("server", "down")] * 4
+        service.script[endpoint] = [ServiceError("server", "down")] * 4
         with pytest.raises(SubmissionError, match=r"fake: .* failed 4 times: down; do this"):
-            work(tmp_path, service, go_on="do this")
+            work(tmp_path, service, resume_hint="do this")
         assert_right(work(tmp_path, service))
         assert_once(tmp_path, service)
 
     @pytest.mark.parametrize("endpoint", ["status", "open", "submit", "state", "counts"])
     def test_a_refused_account_stops_at_once(self, tmp_path, endpoint):
         service = FakeService()
-        service.script[endpoint] = [Fault("unauthorized", "not you")]
+        service.script[endpoint] = [ServiceError("unauthorized", "not you")]
         with pytest.raises(SubmissionError, match=r"failed: not you") as caught:
             work(tmp_path, service)
         assert caught.value.__context__ is None
@@ -242,7 +242,7 @@ class TestFaults:
 
     def test_usage_that_cannot_be_had_waits_for_the_end(self, tmp_path):
         service = FakeService()
-        service.script["usage"] = [Fault("server", "down")] * 4
+        service.script["usage"] = [ServiceError("server", "down")] * 4
         assert_right(work(tmp_path, service))
         assert_once(tmp_path, service)
 
@@ -259,7 +259,7 @@ class TestFaults:
 
     def test_a_refused_job_is_told_and_may_be_sent_later(self, tmp_path):
         service = FakeService()
-        service.script["submit"] = [Fault("refused", "too many shots")]
+        service.script["submit"] = [ServiceError("refused", "too many shots")]
         with pytest.raises(SubmissionError, match="submitting a failed: too many shots"):
             work(tmp_path, service)
         assert [r.state for r in read_journal(tmp_path).records.values()] == ["abandoned"]
@@ -281,7 +281,7 @@ class TestFaults:
         service = FakeService()
         service.ends.extend([{"ends": "failed"}] * 3)
         with pytest.raises(SubmissionError, match=r"job2 \(a\) failed 3 times: broken; again"):
-            work(tmp_path, service, go_on="again", keys={"a": WORK["a"]})
+            work(tmp_path, service, resume_hint="again", keys={"a": WORK["a"]})
         assert_right(work(tmp_path, service))
         assert read_journal(tmp_path).totals().failed == 3
 
@@ -301,10 +301,10 @@ class TestFaults:
     def test_a_job_that_does_not_end(self, tmp_path):
         service = FakeService()
         service.ends.append({"ends": "waiting"})
-        patience = QUICK.__class__(poll_s=0.001, longest_poll_s=0.001, job_timeout_s=0.02)
+        policy = QUICK.__class__(poll_s=0.001, longest_poll_s=0.001, job_timeout_s=0.02)
         with (
             Journal(tmp_path) as journal,
-            Runner(service, journal=journal, patience=patience) as runner,
+            Runner(service, journal=journal, policy=policy) as runner,
             pytest.raises(SubmissionError, match=r"has not ended after 0\.02 s"),
         ):
             runner.run("a", WORK["a"])
@@ -357,7 +357,7 @@ class TestBudget:
         service = FakeService()
         with (
             Journal(tmp_path) as journal,
-            Runner(service, journal=journal, patience=QUICK, max_qpu_seconds=6.5) as runner,
+            Runner(service, journal=journal, policy=QUICK, max_qpu_seconds=6.5) as runner,
         ):
             for key in "abcd":  # 3 * 1.5 + 2
                 runner.run(key, [pub()])
@@ -400,7 +400,7 @@ class TestSessions:
         with (
             caplog.at_level(logging.WARNING),
             Journal(tmp_path) as journal,
-            Runner(service, journal=journal, options=options, patience=QUICK) as runner,
+            Runner(service, journal=journal, options=options, policy=QUICK) as runner,
         ):
             assert runner.mode == "session"
             runner.run("a", WORK["a"])
@@ -484,7 +484,7 @@ class TestSessions:
 
     def test_that_of_another_mode_is_closed(self, tmp_path):
         service = FakeService()
-        service.script["close"] = [Fault("server", "down")]
+        service.script["close"] = [ServiceError("server", "down")]
         work(tmp_path, service)
         options = RuntimeSpec(mode="session", max_executions=40)
         more = WORK | {"d": [pub()]}
@@ -493,7 +493,7 @@ class TestSessions:
 
     def test_one_that_cannot_be_closed_does_not_hide_what_happened(self, tmp_path, caplog):
         service = FakeService()
-        service.script["close"] = [Fault("server", "down")]
+        service.script["close"] = [ServiceError("server", "down")]
         service.ends.append({"ends": "cancelled"})
         with pytest.raises(SubmissionError, match="was cancelled"):
             work(tmp_path, service)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from qkd_qiskit.targets.ibm.service_errors import Fault, hide, scrub
+from qkd_qiskit.targets.ibm.service_errors import ServiceError, hide, scrub
 
 SECRET = "not-a-real-token"
 CRN = "crn:v1:bluemix:public:quantum-computing:us-east:a/0123abcd:4567-89ef::"
@@ -39,7 +39,7 @@ class TestScrub:
     def test_what_is_hidden_stays_hidden(self):
         hide("a-saved-token", None, "short")
         assert scrub("with a-saved-token, short") == "with ..., short"
-        assert str(Fault("server", f"at {CRN}")) == "at crn:..."
+        assert str(ServiceError("server", f"at {CRN}")) == "at crn:..."
 
 
 @pytest.mark.parametrize(
@@ -47,4 +47,4 @@ class TestScrub:
     [("busy", True), ("network", True), ("refused", False), ("unauthorized", False)],
 )
 def test_some_faults_may_pass(kind, passes):
-    assert Fault(kind, "").transient is passes
+    assert ServiceError(kind, "").transient is passes

@@ -37,8 +37,8 @@ What it charges
 
 What goes wrong
     See `fault_injection.py`. Faults can be scripted or random, and be changed while the server
-    runs, with `ServiceEmulator.faults` or ``POST /rehearsal/faults``; ``GET /rehearsal/ledger`` tells a
-    process outside what was received.
+    runs, with `ServiceEmulator.faults` or ``POST /rehearsal/faults``; ``GET /rehearsal/ledger``
+    gives a process outside what was received.
 
 What it is not
     A proof that the service will behave so: status codes and error numbers are those that are
@@ -47,15 +47,15 @@ What it is not
 """
 
 from qkd_qiskit.targets.ibm.emulator.fault_injection import Fault, Faults
-from qkd_qiskit.targets.ibm.emulator.ledger import JobRecord, Ledger, PubLoad, SessionRecord
+from qkd_qiskit.targets.ibm.emulator.ledger import Ledger, LedgerJob, LedgerSession, PubLoad
 from qkd_qiskit.targets.ibm.emulator.server import ServiceEmulator
 
 __all__ = [
     "Fault",
     "Faults",
-    "JobRecord",
     "Ledger",
+    "LedgerJob",
+    "LedgerSession",
     "PubLoad",
     "ServiceEmulator",
-    "SessionRecord",
 ]

@@ -29,7 +29,7 @@ class Access:
         """Return what ``POST /identity/token`` answers to an API key.
 
         Raises:
-            Refused: it is another key.
+            Refused: It is another key.
         """
         if not hmac.compare_digest(key.encode(), self.key.encode()):
             raise Refused(400, 400, "Provided API key could not be found.")
@@ -55,11 +55,11 @@ class Access:
         """Let a request pass.
 
         Args:
-            authorization: its Authorization header.
-            instance: its Service-CRN header.
+            authorization: Its Authorization header.
+            instance: Its Service-CRN header.
 
         Raises:
-            Refused: it has no valid token, or is for another instance.
+            Refused: It has no valid token, or is for another instance.
         """
         kind, _, token = authorization.partition(" ")
         with self._lock:

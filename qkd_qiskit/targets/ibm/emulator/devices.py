@@ -15,7 +15,7 @@ from qiskit.primitives.containers.sampler_pub import SamplerPub
 from qkd_qiskit.errors import InputError, TargetError
 from qkd_qiskit.targets import noise
 from qkd_qiskit.targets.ibm.emulator.ledger import PubLoad
-from qkd_qiskit.targets.ibm.emulator.programs import Program, Pub, circuit_digest
+from qkd_qiskit.targets.ibm.emulator.programs import ExecutorProgram, ProgramItem, circuit_digest
 from qkd_qiskit.targets.ibm.usage_model import Timing, device_timing
 from qkd_qiskit.targets.sampling import make_simulator, sample_registers
 from qkd_qiskit.targets.snapshots import fake_backend
@@ -38,7 +38,7 @@ class EmulatedDevice:
         """Take the name of a snapshot such as ``fake_torino``, and whether it has its noise.
 
         Raises:
-            TargetError: there is no such snapshot.
+            TargetError: There is no such snapshot.
         """
         if not fake_name.startswith("fake_"):
             raise TargetError(
@@ -98,7 +98,7 @@ class EmulatedDevice:
         """Whether it is offline."""
         return self._status == "offline"
 
-    def problem(self, program: Program) -> str | None:
+    def problem(self, program: ExecutorProgram) -> str | None:
         """Return why the device cannot run a program, or None."""
         from qiskit_ibm_runtime.exceptions import IBMInputValueError
         from qiskit_ibm_runtime.utils.validations import validate_isa_circuits, validate_rzz_pubs
@@ -117,7 +117,7 @@ class EmulatedDevice:
                 return " ".join(str(getattr(error, "message", error)).split())
         return None
 
-    def load(self, pub: Pub, *, runs: bool = True) -> PubLoad:
+    def load(self, pub: ProgramItem, *, runs: bool = True) -> PubLoad:
         """Return what a PUB asks of the device; its duration is None where it cannot run."""
         noisy = self._prepare(pub.circuit).noisy if runs else None
         return PubLoad(
@@ -128,7 +128,7 @@ class EmulatedDevice:
             duration_s=None if noisy is None else noisy.duration_s,
         )
 
-    def program_timing(self, program: Program) -> Timing:
+    def program_timing(self, program: ExecutorProgram) -> Timing:
         """Return the times that each execution of a program pays."""
         rep_delay = program.rep_delay_s
         return Timing(
@@ -136,10 +136,10 @@ class EmulatedDevice:
             init_s=self.timing.init_s if program.init_qubits else 0.0,
         )
 
-    def run(self, pub: Pub, *, seed: int) -> dict[str, NDArray[Any]]:
+    def run(self, pub: ProgramItem, *, seed: int) -> dict[str, NDArray[Any]]:
         """Return the bits (*shape, shots, bits) of each register, bit 0 first."""
         prepared = self._prepare(pub.circuit)
-        values, told = pub.sample_values(seed)
+        values, twirls = pub.sample_values(seed)
         registers = sample_registers(
             prepared.noisy.circuit,
             values,
@@ -148,11 +148,11 @@ class EmulatedDevice:
             shots=pub.shots,
             seed=seed,
         )
-        found = {
+        measured = {
             name: bits.to_bool_array(order="little").reshape(*pub.shape, pub.shots, bits.num_bits)
             for name, bits in registers.items()
         }
-        return {**{name: np.asarray(array) for name, array in told.items()}, **found}
+        return {**{name: np.asarray(array) for name, array in twirls.items()}, **measured}
 
     def _prepare(self, circuit: QuantumCircuit) -> _Prepared:
         key = circuit_digest(circuit)

@@ -14,7 +14,7 @@ from qkd_qiskit.errors import InputError
 from qkd_qiskit.targets.ibm.account import is_loopback
 from qkd_qiskit.targets.ibm.emulator.auth import Access
 from qkd_qiskit.targets.ibm.emulator.fault_injection import Fault
-from qkd_qiskit.targets.ibm.emulator.service import Service
+from qkd_qiskit.targets.ibm.emulator.service import EmulatedService
 from qkd_qiskit.targets.ibm.emulator.sessions import Refused, iso_now
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ _MESSAGES = {
 }
 
 
-def make_application(service: Service, access: Access) -> web.Application:
+def make_application(service: EmulatedService, access: Access) -> web.Application:
     """Return the application; its routes are named as `faults.ENDPOINTS`."""
     endpoints = Endpoints(service, access)
     application = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[endpoints.answer])
@@ -69,7 +69,7 @@ def make_application(service: Service, access: Access) -> web.Application:
 class Endpoints:
     """What answers each request."""
 
-    def __init__(self, service: Service, access: Access):
+    def __init__(self, service: EmulatedService, access: Access):
         self.service = service
         self.access = access
 
@@ -188,10 +188,10 @@ class Endpoints:
 
     async def results(self, request: web.Request) -> web.Response:
         """Give a job's result."""
-        found = self.service.results(request.match_info["id"])
-        if found is None:
+        result = self.service.results(request.match_info["id"])
+        if result is None:
             return web.Response(status=204)
-        return web.Response(text=found, content_type="application/json")
+        return web.Response(text=result, content_type="application/json")
 
     async def logs(self, request: web.Request) -> web.Response:
         """Give a job's log."""

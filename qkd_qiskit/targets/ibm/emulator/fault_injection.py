@@ -57,20 +57,20 @@ class Fault:
     """One thing that goes wrong.
 
     Attributes:
-        endpoint: the request that it strikes, one of `ENDPOINTS`, or ``run`` for a job that is
+        endpoint: The request that it strikes, one of `ENDPOINTS`, or ``run`` for a job that is
             about to run; a pattern such as ``*session`` strikes several.
-        kind: for a request: an HTTP status such as ``"503"``; ``cut``, the connection breaks;
+        kind: For a request: an HTTP status such as ``"503"``; ``cut``, the connection breaks;
             ``delay``; ``pending``, the usage in a job's metrics is not final yet;
             ``expire_token``, the access tokens given out so far are no longer valid;
             ``expire_session``, all open sessions and batches reach their maximum time. For a job:
             ``fail``, ``max_time`` (reason code 1305), ``cancel``, ``delay``, ``expire_session``.
-        times: how often it strikes at most; default: once, or without limit if it has a rate.
-        after: how many requests it lets pass first.
-        accepted: the request is served before the answer is lost or replaced: a job is accepted,
+        times: How often it strikes at most; default: once, or without limit if it has a rate.
+        after: How many requests it lets pass first.
+        accepted: The request is served before the answer is lost or replaced: a job is accepted,
             and the client does not know. A job that fails has run, and has cost, before.
-        seconds: how long a ``delay`` is.
-        retry_after: whole seconds in the Retry-After header of an HTTP status; None: no header.
-        rate: probability with which it strikes; None: always.
+        seconds: How long a ``delay`` is.
+        retry_after: Whole seconds in the Retry-After header of an HTTP status; None: no header.
+        rate: Probability with which it strikes; None: always.
     """
 
     endpoint: str
@@ -110,7 +110,7 @@ class Fault:
         ``seconds=``, ``retry_after=`` and ``rate=``.
 
         Raises:
-            TargetError: a part is not known.
+            TargetError: A part is not known.
         """
         endpoint, _, rest = text.partition(":")
         kind, *options = rest.split(":")
@@ -130,7 +130,7 @@ class Fault:
         return cls(endpoint, kind, **settings)  # type: ignore[arg-type]
 
     def __str__(self) -> str:
-        """The text that `parse` reads."""
+        """Return the text that `parse` reads."""
         parts = [self.endpoint, self.kind]
         for field in fields(self)[2:]:
             value = getattr(self, field.name)
@@ -145,9 +145,9 @@ class Strike:
 
     Attributes:
         number: 1 for the first strike of the rehearsal.
-        endpoint: the request that was struck.
-        fault: the fault's text.
-        accepted: whether the request was served nevertheless.
+        endpoint: The request that was struck.
+        fault: The fault's text.
+        accepted: Whether the request was served nevertheless.
     """
 
     number: int
@@ -176,7 +176,7 @@ class Faults:
         """Let more faults strike from now on.
 
         Raises:
-            TargetError: a text cannot be read.
+            TargetError: A text cannot be read.
         """
         given = [Fault.parse(fault) if isinstance(fault, str) else fault for fault in faults]
         with self._lock:
@@ -205,15 +205,15 @@ class Faults:
     def draw(self, endpoint: str) -> Fault | None:
         """Return the fault that strikes this request, or None; counts the request."""
         with self._lock:
-            found: _Armed | None = None
+            striking: _Armed | None = None
             for armed in sorted(self._armed, key=lambda armed: armed.fault.rate is not None):
                 # All of them count the request: one's `after` does not depend on the others.
-                if armed.applies(endpoint) and found is None:
-                    found = armed
-            if found is None:
+                if armed.applies(endpoint) and striking is None:
+                    striking = armed
+            if striking is None:
                 return None
-            found.left -= 1
-            fault = found.fault
+            striking.left -= 1
+            fault = striking.fault
             self._strikes.append(
                 Strike(len(self._strikes) + 1, endpoint, str(fault), fault.accepted)
             )

@@ -5,45 +5,45 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from qkd_qiskit.targets.ibm.emulator.ledger import JobRecord
-from qkd_qiskit.targets.ibm.emulator.programs import Program
+from qkd_qiskit.targets.ibm.emulator.ledger import LedgerJob
+from qkd_qiskit.targets.ibm.emulator.programs import ExecutorProgram
 
 
 @dataclass
-class Job:
+class EmulatedJob:
     """A job with its input and output.
 
     Attributes:
-        record: what the ledger shows.
-        params: its input, as it came.
-        program: its input, read.
-        seeds: simulator seed of each PUB.
-        problem: why the device cannot run it, or None.
+        record: What the ledger shows.
+        params: Its input, as it came.
+        program: Its input, read.
+        seeds: Simulator seed of each PUB.
+        problem: Why the device cannot run it, or None.
         output: JSON text of its result.
-        deleted: whether the service says that it is not there.
+        deleted: Whether the service says that it is not there.
     """
 
-    record: JobRecord
+    record: LedgerJob
     params: Any
-    program: Program
+    program: ExecutorProgram
     seeds: tuple[int, ...]
     problem: str | None
     output: str = ""
     deleted: bool = False
 
 
-def describe(job: Job, *, params: bool = False) -> dict[str, Any]:
+def describe(job: EmulatedJob, *, params: bool = False) -> dict[str, Any]:
     """Return what ``GET /jobs/ID`` answers.
 
     Args:
-        job: the job.
-        params: whether its input is part of it.
+        job: The job.
+        params: Whether its input is part of it.
     """
     record = job.record
     state: dict[str, Any] = {"status": record.status}
     if record.reason:
         state |= {"reason": record.reason, "reason_code": record.reason_code}
-    found = {
+    description = {
         "id": record.id,
         "backend": record.backend,
         "state": state,
@@ -58,15 +58,15 @@ def describe(job: Job, *, params: bool = False) -> dict[str, Any]:
         "estimated_running_time_seconds": record.estimated_seconds,
         "usage": {"seconds": record.quantum_seconds},
     }
-    return found | ({"params": job.params} if params else {})
+    return description | ({"params": job.params} if params else {})
 
 
-def metrics(record: JobRecord, *, pending: bool = False) -> dict[str, Any]:
+def metrics(record: LedgerJob, *, pending: bool = False) -> dict[str, Any]:
     """Return what ``GET /jobs/ID/metrics`` answers.
 
     Args:
-        record: the job.
-        pending: whether its usage is said not to be final, as soon after a job's end.
+        record: The job.
+        pending: Whether its usage is said not to be final, as soon after a job's end.
     """
     complete = record.final and not pending
     return {
@@ -84,7 +84,7 @@ def metrics(record: JobRecord, *, pending: bool = False) -> dict[str, Any]:
     }
 
 
-def log_text(record: JobRecord) -> str:
+def log_text(record: LedgerJob) -> str:
     """Return what ``GET /jobs/ID/logs`` answers."""
     return (
         f"{record.created} created: {len(record.pubs)} PUBs, {record.executions} executions\n"
@@ -93,23 +93,25 @@ def log_text(record: JobRecord) -> str:
     )
 
 
-def select(jobs: Iterable[Job], query: Mapping[str, str], tags: Sequence[str]) -> dict[str, Any]:
+def select(
+    jobs: Iterable[EmulatedJob], query: Mapping[str, str], tags: Sequence[str]
+) -> dict[str, Any]:
     """Return what ``GET /jobs`` answers: the newest first, those with all of the tags.
 
     Args:
-        jobs: all jobs, the oldest first.
-        query: backend, session_id, pending, created_after, created_before, sort, limit, offset.
-        tags: tags that a job must have.
+        jobs: All jobs, the oldest first.
+        query: Backend, session_id, pending, created_after, created_before, sort, limit, offset.
+        tags: Tags that a job must have.
 
     Raises:
-        ValueError: a time or number cannot be read.
+        ValueError: A time or number cannot be read.
     """
     after, before = (
         _time(query[name]) if name in query else None
         for name in ("created_after", "created_before")
     )
     pending = {"true": True, "false": False}.get(query.get("pending", ""))
-    found = [
+    selected = [
         job
         for job in jobs
         if not job.deleted
@@ -121,11 +123,11 @@ def select(jobs: Iterable[Job], query: Mapping[str, str], tags: Sequence[str]) -
         and (before is None or _time(job.record.created) <= before)
     ]
     if query.get("sort", "").upper() != "ASC":
-        found.reverse()
+        selected.reverse()
     limit, offset = int(query.get("limit", 200)), int(query.get("offset", 0))
     return {
-        "jobs": [describe(job) for job in found[offset : offset + limit]],
-        "count": len(found),
+        "jobs": [describe(job) for job in selected[offset : offset + limit]],
+        "count": len(selected),
         "limit": limit,
         "offset": offset,
     }

@@ -17,11 +17,11 @@ class PubLoad:
     """What one PUB of a job asks for.
 
     Attributes:
-        circuits: circuits with their values bound, randomizations included.
-        shots: shots of each.
-        qubits: qubits that the circuit uses.
-        two_qubit_gates: gates on two or more qubits in one circuit.
-        duration_s: seconds from its first gate to the end of the measurement; None where it
+        circuits: Circuits with their values bound, randomizations included.
+        shots: Shots of each.
+        qubits: Qubits that the circuit uses.
+        two_qubit_gates: Gates on two or more qubits in one circuit.
+        duration_s: Seconds from its first gate to the end of the measurement; None where it
             cannot run.
     """
 
@@ -38,27 +38,27 @@ class PubLoad:
 
 
 @dataclass
-class JobRecord:
+class LedgerJob:
     """A job as the ledger knows it.
 
     Attributes:
-        id: the job's id.
-        backend: the device that it was submitted to.
+        id: The job's id.
+        backend: The device that it was submitted to.
         mode: ``job``, ``batch`` or ``dedicated``.
-        session_id: session or batch; None in job mode.
-        tags: its tags.
+        session_id: Session or batch; None in job mode.
+        tags: Its tags.
         created: ISO time, UTC.
-        pubs: what each of its PUBs asks for.
+        pubs: What each of its PUBs asks for.
         max_seconds: QPU seconds after which it is to be stopped; None: the device's limit.
         estimated_seconds: QPU seconds by the model.
         status: ``Queued``, ``Running``, ``Completed``, ``Failed`` or ``Cancelled``.
-        reason: why it failed or was cancelled.
+        reason: Why it failed or was cancelled.
         reason_code: IBM's number for that.
         started: ISO time, UTC; None before.
         finished: ISO time, UTC; None before.
         quantum_seconds: QPU seconds that are charged.
-        executed: whether its circuits were run to the end.
-        results_read: how often its results were handed out.
+        executed: Whether its circuits were run to the end.
+        results_read: How often its results were handed out.
     """
 
     id: str
@@ -101,21 +101,21 @@ class JobRecord:
 
 
 @dataclass
-class SessionRecord:
+class LedgerSession:
     """A session or batch as the ledger knows it.
 
     Attributes:
-        id: its id.
+        id: Its id.
         mode: ``dedicated`` (a session) or ``batch``.
-        backend: its device.
-        max_seconds: seconds after which it ends.
+        backend: Its device.
+        max_seconds: Seconds after which it ends.
         created: ISO time, UTC.
         state: ``open``, ``active``, ``inactive`` or ``closed``.
-        accepting_jobs: whether jobs may be submitted to it.
-        expired: whether it was closed because its time was over.
-        jobs: ids of its jobs.
-        quantum_seconds: what it is charged for: its jobs, and in a session the waits between.
-        timestamps: its states with their ISO times.
+        accepting_jobs: Whether jobs may be submitted to it.
+        expired: Whether it was closed because its time was over.
+        jobs: Ids of its jobs.
+        quantum_seconds: What it is charged for: its jobs, and in a session the waits between.
+        timestamps: Its states with their ISO times.
     """
 
     id: str
@@ -137,8 +137,8 @@ class Ledger:
     def __init__(self, faults: Faults):
         self.lock = threading.RLock()
         """Held by whoever changes a record."""
-        self._jobs: dict[str, JobRecord] = {}
-        self._sessions: dict[str, SessionRecord] = {}
+        self._jobs: dict[str, LedgerJob] = {}
+        self._sessions: dict[str, LedgerSession] = {}
         self._requests: Counter[str] = Counter()
         self._faults = faults
 
@@ -147,22 +147,22 @@ class Ledger:
         with self.lock:
             self._requests[endpoint] += 1
 
-    def enter(self, record: JobRecord | SessionRecord) -> None:
+    def enter(self, record: LedgerJob | LedgerSession) -> None:
         """Keep a new job or session."""
         with self.lock:
-            if isinstance(record, JobRecord):
+            if isinstance(record, LedgerJob):
                 self._jobs[record.id] = record
             else:
                 self._sessions[record.id] = record
 
     @property
-    def jobs(self) -> Mapping[str, JobRecord]:
+    def jobs(self) -> Mapping[str, LedgerJob]:
         """The jobs by id, in the order in which they came, deleted ones included."""
         with self.lock:
             return {name: replace(record) for name, record in self._jobs.items()}
 
     @property
-    def sessions(self) -> Mapping[str, SessionRecord]:
+    def sessions(self) -> Mapping[str, LedgerSession]:
         """The sessions and batches by id, in the order in which they were opened."""
         with self.lock:
             return {

@@ -20,7 +20,7 @@ SEED_TAG = "seed:"
 
 
 @dataclass(frozen=True, eq=False)
-class Pub:
+class ProgramItem:
     """One item of a program: a circuit and the values of its parameters."""
 
     circuit: QuantumCircuit
@@ -48,21 +48,21 @@ class Pub:
         from qiskit_ibm_runtime.fake_provider.executor.broadcast_sample import broadcast_sample
 
         self.item.samplex.finalize()
-        found = broadcast_sample(
+        sampled = broadcast_sample(
             self.item.samplex,
             self.item.samplex_arguments,
             self.shape,
             np.random.default_rng(seed),
         )
-        values = np.asarray(found.pop("parameter_values"), dtype=np.float64)
-        return values.reshape(self.circuits, -1), found
+        values = np.asarray(sampled.pop("parameter_values"), dtype=np.float64)
+        return values.reshape(self.circuits, -1), sampled
 
 
 @dataclass(frozen=True, eq=False)
-class Program:
+class ExecutorProgram:
     """A job's input."""
 
-    pubs: tuple[Pub, ...]
+    pubs: tuple[ProgramItem, ...]
     """Its PUBs."""
     rep_delay_s: float | None
     """Seconds between two executions that it asks for; None: the device's."""
@@ -74,11 +74,11 @@ class Program:
     """The parameters as the client's own model reads them."""
 
 
-def read_program(params: Mapping[str, Any]) -> Program:
+def read_program(params: Mapping[str, Any]) -> ExecutorProgram:
     """Return the program in the parameters of a job.
 
     Raises:
-        InputError: they are no executor program of the schema that is understood.
+        InputError: They are no executor program of the schema that is understood.
     """
     from pydantic import ValidationError
     from qiskit_ibm_runtime.quantum_program.params_converters import (
@@ -97,7 +97,7 @@ def read_program(params: Mapping[str, Any]) -> Program:
         program, options = converter.decoder(model)
     except (ValidationError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"the program cannot be read ({type(error).__name__})") from error
-    return Program(
+    return ExecutorProgram(
         pubs=tuple(_pub(item, program.shots) for item in program.items),
         rep_delay_s=options.execution.rep_delay,
         init_qubits=bool(options.execution.init_qubits),
@@ -107,7 +107,7 @@ def read_program(params: Mapping[str, Any]) -> Program:
 
 
 def write_result(
-    program: Program,
+    program: ExecutorProgram,
     results: Sequence[Mapping[str, NDArray[Any]]],
     *,
     started: datetime.datetime,
@@ -116,11 +116,11 @@ def write_result(
     """Return the JSON text of a program's result.
 
     Args:
-        program: the program.
-        results: for each PUB, arrays by name: bits (*shape, shots, bits) of each register,
+        program: The program.
+        results: For each PUB, arrays by name: bits (*shape, shots, bits) of each register,
             bit 0 first.
-        started: when its first circuit began.
-        finished: when its last circuit ended.
+        started: When its first circuit began.
+        finished: When its last circuit ended.
     """
     from ibm_quantum_schemas.common import CompressedTensorModel
     from ibm_quantum_schemas.executor import version_2_0 as schema
@@ -153,7 +153,7 @@ def write_result(
     return str(written.model_dump_json())
 
 
-def job_seeds(tags: Sequence[str], program: Program, *, seed: int) -> tuple[int, ...]:
+def job_seeds(tags: Sequence[str], program: ExecutorProgram, *, seed: int) -> tuple[int, ...]:
     """Return the simulator seed of each PUB.
 
     A tag ``seed:7`` gives the first PUB seed 7 and each further one a seed of its own, derived from
@@ -161,7 +161,7 @@ def job_seeds(tags: Sequence[str], program: Program, *, seed: int) -> tuple[int,
     from its content and the server's seed: not from when it came, nor with what.
 
     Raises:
-        InputError: the tag is no list of whole numbers from 0, as long as the program or of one.
+        InputError: The tag is no list of whole numbers from 0, as long as the program or of one.
     """
     text = next((tag[len(SEED_TAG) :] for tag in tags if tag.startswith(SEED_TAG)), None)
     if text is None:
@@ -198,7 +198,7 @@ def circuit_digest(circuit: QuantumCircuit) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _pub(item: Any, shots: int) -> Pub:
+def _pub(item: Any, shots: int) -> ProgramItem:
     from samplomatic.quantum_program import SamplexItem
 
     content = hashlib.sha256(f"{circuit_digest(item.circuit)}:{shots}".encode())
@@ -214,7 +214,7 @@ def _pub(item: Any, shots: int) -> Pub:
         values = np.asarray(item.circuit_arguments, dtype=np.float64)
         shape = values.shape[:-1]
         content.update(repr(shape).encode() + values.tobytes())
-    return Pub(
+    return ProgramItem(
         circuit=item.circuit,
         shape=shape,
         shots=shots,

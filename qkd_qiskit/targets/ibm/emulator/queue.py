@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 
 from qkd_qiskit.targets.ibm.emulator.devices import EmulatedDevice
 from qkd_qiskit.targets.ibm.emulator.fault_injection import RUN, Fault, Faults
-from qkd_qiskit.targets.ibm.emulator.jobs import Job
+from qkd_qiskit.targets.ibm.emulator.jobs import EmulatedJob
 from qkd_qiskit.targets.ibm.emulator.programs import write_result
-from qkd_qiskit.targets.ibm.emulator.sessions import Session, iso_now
+from qkd_qiskit.targets.ibm.emulator.sessions import EmulatedSession, iso_now
 from qkd_qiskit.targets.ibm.usage_model import MAX_JOB_S
 
 logger = logging.getLogger(__name__)
@@ -40,26 +40,26 @@ class JobQueue:
         """Take what runs the jobs.
 
         Args:
-            devices: the devices by name.
-            faults: what goes wrong with jobs.
-            lock: held while a record changes.
-            is_open: whether the instance has QPU seconds left; jobs wait while it has none.
+            devices: The devices by name.
+            faults: What goes wrong with jobs.
+            lock: Held while a record changes.
+            is_open: Whether the instance has QPU seconds left; jobs wait while it has none.
         """
-        self.jobs: dict[str, Job] = {}
+        self.jobs: dict[str, EmulatedJob] = {}
         """All jobs by id, the oldest first."""
-        self.sessions: dict[str, Session] = {}
+        self.sessions: dict[str, EmulatedSession] = {}
         """All sessions and batches by id."""
         self._devices = devices
         self._faults = faults
         self._lock = lock
         self._is_open = is_open
-        self._waiting: collections.deque[Job] = collections.deque()
+        self._waiting: collections.deque[EmulatedJob] = collections.deque()
         self._stopping = threading.Event()
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._work, name="rehearsal-jobs", daemon=True)
 
     def start(self) -> None:
-        """Begin to run jobs."""
+        """Start to run jobs."""
         self._thread.start()
 
     def stop(self) -> None:
@@ -68,7 +68,7 @@ class JobQueue:
         self._wake.set()
         self._thread.join()
 
-    def put(self, job: Job) -> None:
+    def put(self, job: EmulatedJob) -> None:
         """Let a job wait for its turn."""
         with self._lock:
             self.jobs[job.record.id] = job
@@ -77,7 +77,7 @@ class JobQueue:
 
     def end(
         self,
-        job: Job,
+        job: EmulatedJob,
         status: str,
         *,
         reason: str | None = None,
@@ -87,9 +87,9 @@ class JobQueue:
         """Bring a job to its end, unless it has ended.
 
         Args:
-            job: the job.
+            job: The job.
             status: ``Completed``, ``Failed`` or ``Cancelled``.
-            reason: why it was not completed.
+            reason: Why it was not completed.
             code: IBM's number for that.
             seconds: QPU seconds to charge.
         """
@@ -103,7 +103,7 @@ class JobQueue:
             if session is not None:
                 session.job_ended(seconds, started=record.started is not None)
 
-    def drop_waiting(self, session: Session, status: str, *, reason: str) -> None:
+    def drop_waiting(self, session: EmulatedSession, status: str, *, reason: str) -> None:
         """End the jobs of a session that have not begun."""
         with self._lock:
             for job_id in session.record.jobs:
@@ -118,7 +118,7 @@ class JobQueue:
                 session.expire()
                 self._fail_expired(session)
 
-    def _fail_expired(self, session: Session) -> None:
+    def _fail_expired(self, session: EmulatedSession) -> None:
         self.drop_waiting(session, "Failed", reason="The session has expired")
 
     def _work(self) -> None:
@@ -135,7 +135,7 @@ class JobQueue:
                 reason = f"{type(error).__name__}: {error}"
                 self.end(job, "Failed", reason=reason, code=_SYSTEM_ERROR)
 
-    def _next(self) -> Job | None:
+    def _next(self) -> EmulatedJob | None:
         with self._lock:
             if not self._is_open():
                 return None
@@ -145,7 +145,7 @@ class JobQueue:
                     return job
         return None
 
-    def _serve(self, job: Job) -> None:
+    def _serve(self, job: EmulatedJob) -> None:
         fault = None if job.record.final else self._faults.draw(RUN)
         if fault is not None and fault.kind == "expire_session":
             self.expire_sessions()
@@ -167,7 +167,7 @@ class JobQueue:
         elif not self._strike(job, fault):
             self._run(job)
 
-    def _strike(self, job: Job, fault: Fault | None) -> bool:
+    def _strike(self, job: EmulatedJob, fault: Fault | None) -> bool:
         """Let a job's fault, or its time limit, strike it; whether it has ended by that."""
         needed = job.record.estimated_seconds
         limit = min(job.record.max_seconds or MAX_JOB_S, MAX_JOB_S)
@@ -186,15 +186,15 @@ class JobQueue:
             self.end(job, "Cancelled", reason="Job was cancelled", seconds=seconds)
         return kind in ("fail", "cancel")
 
-    def _run(self, job: Job) -> None:
+    def _run(self, job: EmulatedJob) -> None:
         device = self._devices[job.record.backend]
         started = datetime.datetime.now(datetime.timezone.utc)
-        found = [
+        results = [
             device.run(pub, seed=seed)
             for pub, seed in zip(job.program.pubs, job.seeds, strict=True)
         ]
         finished = datetime.datetime.now(datetime.timezone.utc)
-        output = write_result(job.program, found, started=started, finished=finished)
+        output = write_result(job.program, results, started=started, finished=finished)
         with self._lock:
             if not job.record.final:
                 job.output, job.record.executed = output, True

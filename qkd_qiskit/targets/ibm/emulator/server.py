@@ -13,7 +13,7 @@ from qkd_qiskit.targets.ibm.emulator.auth import Access
 from qkd_qiskit.targets.ibm.emulator.devices import EmulatedDevice
 from qkd_qiskit.targets.ibm.emulator.fault_injection import Faults
 from qkd_qiskit.targets.ibm.emulator.ledger import Ledger
-from qkd_qiskit.targets.ibm.emulator.service import Service
+from qkd_qiskit.targets.ibm.emulator.service import EmulatedService
 from qkd_qiskit.targets.ibm.emulator.sessions import Plan
 
 if TYPE_CHECKING:
@@ -40,17 +40,17 @@ class ServiceEmulator:
         """Make a server; it listens from `start` on.
 
         Args:
-            devices: snapshots such as ``fake_torino``, which is served as ``ibm_torino``.
-            host: address to listen on, of this machine's loopback interface.
+            devices: Snapshots such as ``fake_torino``, which is served as ``ibm_torino``.
+            host: Address to listen on, of this machine's loopback interface.
             port: 0 takes a free one.
             plan: ``open`` has no sessions and 600 QPU seconds, ``premium`` has no limit.
-            faults: what goes wrong; default: nothing.
-            seed: seed of the shots of jobs that do not give one.
-            noisy: whether the devices have their noise.
+            faults: What goes wrong; default: nothing.
+            seed: Seed of the shots of jobs that do not give one.
+            noisy: Whether the devices have their noise.
             allowance_s: QPU seconds of the instance; default: the plan's.
 
         Raises:
-            TargetError: a device is not known, or plan, host or port is not accepted.
+            TargetError: A device is not known, or plan, host or port is not accepted.
         """
         if plan not in ("open", "premium"):
             raise TargetError(f"plan is {plan!r}; accepted are open and premium")
@@ -66,7 +66,7 @@ class ServiceEmulator:
         self.faults = Faults() if faults is None else faults
         """The switchboard, changeable while the server runs."""
         self._access = Access()
-        self._service = Service(
+        self._service = EmulatedService(
             [EmulatedDevice(name, noisy=noisy) for name in names],
             plan=plan,
             faults=self.faults,
@@ -127,10 +127,10 @@ class ServiceEmulator:
         self._service.queue.expire_sessions()
 
     def start(self) -> "ServiceEmulator":
-        """Listen; returns the server.
+        """Start to listen; return the server.
 
         Raises:
-            TargetError: the port is taken, or the package's extra is not installed.
+            TargetError: The port is taken, or the package's extra is not installed.
         """
         try:
             from qkd_qiskit.targets.ibm.emulator.endpoints import make_application

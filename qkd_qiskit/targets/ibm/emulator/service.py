@@ -9,18 +9,24 @@ from qkd_qiskit.errors import InputError
 from qkd_qiskit.targets.ibm.emulator import jobs
 from qkd_qiskit.targets.ibm.emulator.devices import EmulatedDevice
 from qkd_qiskit.targets.ibm.emulator.fault_injection import Faults
-from qkd_qiskit.targets.ibm.emulator.jobs import Job
-from qkd_qiskit.targets.ibm.emulator.ledger import JobRecord, Ledger
+from qkd_qiskit.targets.ibm.emulator.jobs import EmulatedJob
+from qkd_qiskit.targets.ibm.emulator.ledger import Ledger, LedgerJob
 from qkd_qiskit.targets.ibm.emulator.programs import job_seeds, read_program
 from qkd_qiskit.targets.ibm.emulator.queue import INVALID, JobQueue
-from qkd_qiskit.targets.ibm.emulator.sessions import Plan, Refused, Session, iso_now, open_session
+from qkd_qiskit.targets.ibm.emulator.sessions import (
+    EmulatedSession,
+    Plan,
+    Refused,
+    iso_now,
+    open_session,
+)
 from qkd_qiskit.targets.ibm.usage_model import MAX_EXECUTIONS, job_seconds
 
 OPEN_PLAN_S = 600.0
 """QPU seconds of the Open Plan in 28 days."""
 
 
-class Service:
+class EmulatedService:
     """Devices, jobs and sessions of one instance; all of it is gone when it ends."""
 
     def __init__(
@@ -35,10 +41,10 @@ class Service:
         """Take the devices, the plan, the switchboard, the seed of the shots and the allowance.
 
         Args:
-            devices: what is served.
+            devices: What is served.
             plan: ``open`` refuses sessions and has `OPEN_PLAN_S`.
-            faults: what goes wrong.
-            seed: seed of jobs without a seed tag.
+            faults: What goes wrong.
+            seed: Seed of jobs without a seed tag.
             allowance_s: QPU seconds of the instance; default: the plan's, or no limit.
         """
         self.devices = {device.name: device for device in devices}
@@ -56,7 +62,7 @@ class Service:
         """Return a device.
 
         Raises:
-            Refused: there is no such device.
+            Refused: There is no such device.
         """
         try:
             return self.devices[name]
@@ -98,7 +104,7 @@ class Service:
         """Accept a job; returns what ``POST /jobs`` answers.
 
         Raises:
-            Refused: program, device, session or a tag is not accepted.
+            Refused: Program, device, session or a tag is not accepted.
         """
         device = self.device(str(payload.get("backend")))
         given = payload.get("program_id")
@@ -117,7 +123,7 @@ class Service:
         if problem is None and executions > MAX_EXECUTIONS:
             problem = f"{executions:,} executions; a job may have {MAX_EXECUTIONS:,}"
         cost = payload.get("cost")
-        record = JobRecord(
+        record = LedgerJob(
             id=_new_id(),
             backend=device.name,
             mode="job",
@@ -137,14 +143,14 @@ class Service:
                 record.mode = session.record.mode
                 session.job_submitted(record.id)
             self.ledger.enter(record)
-            self.queue.put(Job(record, payload.get("params"), program, seeds, problem))
+            self.queue.put(EmulatedJob(record, payload.get("params"), program, seeds, problem))
         return {"id": record.id, "backend": record.backend, "session_id": record.session_id}
 
     def describe(self, job_id: str, *, params: bool = False) -> dict[str, Any]:
         """Return what ``GET /jobs/ID`` answers.
 
         Raises:
-            Refused: there is no such job.
+            Refused: There is no such job.
         """
         with self._lock:
             return jobs.describe(self._find(job_id), params=params)
@@ -158,7 +164,7 @@ class Service:
         """Return a job's result, or the text of its failure; None before it has ended.
 
         Raises:
-            Refused: there is no such job.
+            Refused: There is no such job.
         """
         with self._lock:
             job = self._find(job_id)
@@ -171,7 +177,7 @@ class Service:
         """Return what ``GET /jobs/ID/metrics`` answers; see `jobs.metrics`.
 
         Raises:
-            Refused: there is no such job.
+            Refused: There is no such job.
         """
         with self._lock:
             return jobs.metrics(self._find(job_id).record, pending=pending)
@@ -180,7 +186,7 @@ class Service:
         """Return a job's log.
 
         Raises:
-            Refused: there is no such job, or it has not ended.
+            Refused: There is no such job, or it has not ended.
         """
         with self._lock:
             record = self._find(job_id).record
@@ -192,7 +198,7 @@ class Service:
         """Cancel a job; one that runs is charged for.
 
         Raises:
-            Refused: there is no such job, or it has ended.
+            Refused: There is no such job, or it has ended.
         """
         with self._lock:
             job = self._find(job_id)
@@ -207,7 +213,7 @@ class Service:
         """Forget a job that has ended; the ledger keeps it.
 
         Raises:
-            Refused: there is no such job, or it has not ended.
+            Refused: There is no such job, or it has not ended.
         """
         with self._lock:
             job = self._find(job_id)
@@ -219,7 +225,7 @@ class Service:
         """Replace a job's tags.
 
         Raises:
-            Refused: there is no such job.
+            Refused: There is no such job.
         """
         with self._lock:
             self._find(job_id).record.tags = tuple(str(tag) for tag in tags)
@@ -228,7 +234,7 @@ class Service:
         """Open a session or batch; returns what ``POST /sessions`` answers.
 
         Raises:
-            Refused: device or mode is not accepted, or the plan has no sessions.
+            Refused: Device or mode is not accepted, or the plan has no sessions.
         """
         session = open_session(
             session_id=_new_id(),
@@ -246,7 +252,7 @@ class Service:
         """Return what ``GET /sessions/ID`` answers.
 
         Raises:
-            Refused: there is no such session.
+            Refused: There is no such session.
         """
         with self._lock:
             session = self._session(session_id)
@@ -257,7 +263,7 @@ class Service:
         """Let a session accept no more jobs; `cancel` also takes back those that wait.
 
         Raises:
-            Refused: there is no such session.
+            Refused: There is no such session.
         """
         with self._lock:
             session = self._session(session_id)
@@ -265,18 +271,18 @@ class Service:
             if cancel:
                 self.queue.drop_waiting(session, "Cancelled", reason="The session was cancelled")
 
-    def _find(self, job_id: str) -> Job:
+    def _find(self, job_id: str) -> EmulatedJob:
         job = self.queue.jobs.get(job_id)
         if job is None or job.deleted:
             raise Refused(404, 1291, f"Job not found: {job_id}")
         return job
 
-    def _session(self, session_id: str) -> Session:
+    def _session(self, session_id: str) -> EmulatedSession:
         if session_id not in self.queue.sessions:
             raise Refused(404, 1217, f"Session not found: {session_id}")
         return self.queue.sessions[session_id]
 
-    def _accepting(self, session_id: str, device: str) -> Session:
+    def _accepting(self, session_id: str, device: str) -> EmulatedSession:
         session = self._session(session_id)
         session.refresh()
         if session.closed or not session.record.accepting_jobs:

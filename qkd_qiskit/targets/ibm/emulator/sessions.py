@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from qkd_qiskit.targets.ibm.emulator.ledger import SessionRecord
+from qkd_qiskit.targets.ibm.emulator.ledger import LedgerSession
 from qkd_qiskit.targets.ibm.usage_model import INTERACTIVE_TTL_S, MAX_SESSION_S, session_seconds
 
 Plan = Literal["open", "premium"]
@@ -19,7 +19,7 @@ class Refused(Exception):
     Attributes:
         status: HTTP status.
         code: IBM's number of the error.
-        message: what the service says.
+        message: What the service says.
     """
 
     def __init__(self, status: int, code: int, message: str):
@@ -28,18 +28,18 @@ class Refused(Exception):
 
 
 @dataclass
-class Session:
+class EmulatedSession:
     """A session or batch with its clock.
 
     Attributes:
-        record: what the ledger shows.
+        record: What the ledger shows.
         jobs: QPU seconds of its finished jobs.
-        waits: seconds between its jobs, as they were on this machine's clock.
-        idle_since: when its last job ended, on the same clock; None before the first.
-        pending: its jobs that are not finished.
+        waits: Seconds between its jobs, as they were on this machine's clock.
+        idle_since: When its last job ended, on the same clock; None before the first.
+        pending: Its jobs that are not finished.
     """
 
-    record: SessionRecord
+    record: LedgerSession
     jobs: list[float] = field(default_factory=list)
     waits: list[float] = field(default_factory=list)
     idle_since: float | None = None
@@ -148,11 +148,11 @@ class Session:
 
 def open_session(
     *, session_id: str, mode: str | None, backend: str, max_seconds: float | None, plan: Plan
-) -> Session:
+) -> EmulatedSession:
     """Return a new session or batch.
 
     Raises:
-        Refused: the mode is not known, or the plan does not allow it.
+        Refused: The mode is not known, or the plan does not allow it.
     """
     if mode not in ("dedicated", "batch"):
         raise Refused(400, 1002, f"mode {mode!r} is not accepted; give dedicated or batch")
@@ -160,14 +160,14 @@ def open_session(
         raise Refused(
             400, 1352, "You are not authorized to run a session when using the open plan."
         )
-    record = SessionRecord(
+    record = LedgerSession(
         id=session_id,
         mode=mode,
         backend=backend,
         max_seconds=min(max_seconds or MAX_SESSION_S, MAX_SESSION_S),
         created=iso_now(),
     )
-    session = Session(record)
+    session = EmulatedSession(record)
     session.enter("open")
     return session
 

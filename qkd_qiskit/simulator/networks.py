@@ -1,0 +1,137 @@
+"""What Qiskit Machine Learning's networks say about their circuit, read with care.
+
+Which observables belong to which qubits, whether the network's own primitive is exact, and inputs
+that enter as the amplitudes of a state (RawFeatureVector).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from qiskit import QuantumCircuit
+from qiskit.circuit import Parameter
+from qiskit.primitives import StatevectorEstimator
+from qiskit.quantum_info import SparsePauliOp
+from qiskit_machine_learning.circuit.library.raw_feature_vector import ParameterizedInitialize
+from qiskit_machine_learning.neural_networks import EstimatorQNN, SamplerQNN
+from qiskit_machine_learning.primitives import QMLEstimator, QMLSampler
+from torch import Tensor
+
+from qkd_qiskit.errors import CircuitError, InputError, UnsupportedInstructionError
+
+_NORM_TOLERANCE = 1e-3  # of a squared norm; what float32 rounds is far below
+
+
+def exact_primitive(network: SamplerQNN | EstimatorQNN) -> bool:
+    """Return whether the network's own primitive gives exact values, without shots or noise."""
+    if isinstance(network, SamplerQNN):
+        sampler = network.sampler
+        return isinstance(sampler, QMLSampler) and sampler.options.default_shots is None
+    estimator = network.estimator
+    if isinstance(estimator, QMLEstimator):
+        return bool(estimator.options.default_precision == 0)
+    return isinstance(estimator, StatevectorEstimator) and network.default_precision == 0
+
+
+def primitive_name(network: SamplerQNN | EstimatorQNN) -> str:
+    """Return the class of the network's own primitive."""
+    primitive = network.sampler if isinstance(network, SamplerQNN) else network.estimator
+    return type(primitive).__name__
+
+
+def pauli_sums(observables: Sequence[Any]) -> list[SparsePauliOp]:
+    """Return observables as sums of Pauli strings with numbers as coefficients.
+
+    Raises:
+        UnsupportedInstructionError: One is no such sum, or has a parameter.
+    """
+    sums = []
+    for given in observables:
+        try:
+            observable = SparsePauliOp(given)
+            observable.coeffs.astype(complex)
+        except Exception as error:  # Qiskit and NumPy raise several kinds
+            raise UnsupportedInstructionError(
+                f"observable of type {type(given).__name__} is no sum of Pauli strings with "
+                "numbers as coefficients"
+            ) from error
+        sums.append(observable)
+    return sums
+
+
+def placed_observables(
+    observables: Sequence[Any], circuit: QuantumCircuit, *, own: bool
+) -> list[SparsePauliOp]:
+    """Return observables on the qubits of the circuit that runs.
+
+    Args:
+        observables: Of the network.
+        circuit: What runs.
+        own: It is the network's; otherwise it was transpiled from it, and the observables follow
+            its layout.
+
+    Raises:
+        UnsupportedInstructionError: As `pauli_sums`.
+        CircuitError: An observable is on another number of qubits than the circuit.
+    """
+    sums = pauli_sums(observables)
+    if not own and circuit.layout is not None:
+        sums = [
+            each if each.num_qubits == circuit.num_qubits else each.apply_layout(circuit.layout)
+            for each in sums
+        ]
+    check_width(sums, circuit.num_qubits, what="qubits of the circuit")
+    return sums
+
+
+def check_width(observables: Sequence[SparsePauliOp], width: int, *, what: str) -> None:
+    """Check that observables are on so many qubits.
+
+    Raises:
+        CircuitError: One is on more or fewer.
+    """
+    for observable in observables:
+        if observable.num_qubits != width:
+            raise CircuitError(
+                f"an observable on {observable.num_qubits} qubits does not fit the {width} {what}; "
+                "give one Pauli per qubit, for a transpiled circuit with "
+                "observable.apply_layout(circuit.layout)"
+            )
+
+
+def amplitude_inputs(
+    circuit: QuantumCircuit, input_params: Sequence[Parameter]
+) -> tuple[int, ...] | None:
+    """Return which input is which amplitude of the first instruction, a RawFeatureVector, or None.
+
+    It is one where it prepares all qubits, in their order, from inputs and nothing else needs them.
+    """
+    first = circuit.data[0] if circuit.data else None
+    if first is None or not isinstance(first.operation, ParameterizedInitialize):
+        return None
+    number = {parameter: index for index, parameter in enumerate(input_params)}
+    whole = list(first.qubits) == list(circuit.qubits)
+    if not whole or not all(value in number for value in first.operation.params):
+        return None
+    return tuple(number[value] for value in first.operation.params)
+
+
+def as_amplitudes(inputs: Tensor, order: tuple[int, ...]) -> Tensor:
+    """Return normalised states ``(batch, 2**qubits)`` of inputs that are their amplitudes.
+
+    Raises:
+        InputError: The squares of a sample do not sum to 1.
+    """
+    states = inputs[:, list(order)]
+    norms = states.square().sum(dim=1, keepdim=True)
+    with torch.no_grad():
+        wrong = ~((norms - 1).abs() < _NORM_TOLERANCE)
+        if bool(wrong.any()):
+            raise InputError(
+                f"the squares of sample {int(wrong.flatten().nonzero()[0])} sum to "
+                f"{float(norms[wrong][0]):.4g}; a raw feature vector is a state, so divide each "
+                "sample by its norm"
+            )
+    return states / norms.sqrt()
