@@ -119,7 +119,7 @@ class DistilledClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         )
         distill(
             self.student_,
-            as_teacher(logits, data, cache=False),
+            logits,
             data,
             spec=replace(self.spec or DistillSpec(), **self._given(DistillSpec)),
             seed=seed,

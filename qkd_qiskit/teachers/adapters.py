@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from qkd_qiskit.data.splits import Data
 from qkd_qiskit.errors import TeacherError
+from qkd_qiskit.recipe import TeacherOutputs
 from qkd_qiskit.storage import CacheFolder, tensor_digest
+from qkd_qiskit.teachers.outputs import find_outputs, to_logits
 from qkd_qiskit.teachers.teacher import Teacher
-
-Outputs = Literal["logits", "probabilities", "log_probabilities"]
 
 _SMALLEST = 1e-12  # of a probability: its logarithm stays finite
 
@@ -24,7 +24,7 @@ def as_teacher(
     source: object,
     data: Data,
     *,
-    outputs: Outputs | None = None,
+    outputs: TeacherOutputs | None = None,
     cache: CacheFolder = None,
 ) -> Teacher:
     """Return whatever classifies as a teacher for the data.
@@ -35,8 +35,8 @@ def as_teacher(
             flattened images with `predict_proba`, or else `decision_function`; or an array of its
             outputs for the pool (pool, num_classes).
         data: What it teaches.
-        outputs: What a module, a callable or an array gives; default: logits. A scikit-learn
-            classifier's outputs are known.
+        outputs: What a module, a callable or an array gives; None = found, as in
+            `Teacher.from_module`. A scikit-learn classifier's outputs are known.
         cache: Folder that keeps a module's logits; None = $QKD_CACHE, else ~/.cache/qkd_qiskit;
             False = none. The others' logits are not kept.
 
@@ -46,17 +46,15 @@ def as_teacher(
     if isinstance(source, Teacher):
         return source
     if isinstance(source, nn.Module):
-        module = source if outputs in (None, "logits") else _Softened(source, outputs)
-        return Teacher.from_module(module, data, cache=cache)
+        return Teacher.from_module(source, data, outputs=outputs, cache=cache)
     if hasattr(source, "predict_proba") or hasattr(source, "decision_function"):
-        return Teacher.from_module(_SklearnModule(source, data), data, cache=False)
+        classifier = _SklearnModule(source, data)
+        return Teacher.from_module(classifier, data, outputs="logits", cache=False)
     if callable(source):
         function = _Function(source, name=getattr(source, "__name__", type(source).__name__))
-        module = function if outputs in (None, "logits") else _Softened(function, outputs)
-        return Teacher.from_module(module, data, cache=False)
+        return Teacher.from_module(function, data, outputs=outputs, cache=False)
     if isinstance(source, np.ndarray | Tensor | list):
-        table = _OutputTable(source, data, outputs=outputs or "logits")
-        return _of_table(table, data)
+        return _of_table(_OutputTable(source, data, outputs=outputs), data)
     raise TeacherError(
         f"the teacher is a {type(source).__name__}; give what make_teacher returns, an nn.Module, "
         "a function of images, a fitted scikit-learn classifier, or logits (images, num_classes)"
@@ -76,17 +74,6 @@ class _Function(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         outputs = torch.as_tensor(self.function(images))
         return outputs.to(images.dtype)
-
-
-class _Softened(nn.Module):
-    """A module that gives probabilities or their logarithms, as one that gives logits."""
-
-    def __init__(self, module: nn.Module, outputs: Outputs) -> None:
-        super().__init__()
-        self.module, self.outputs = module, outputs
-
-    def forward(self, images: Tensor) -> Tensor:
-        return _as_logits(self.module(images), self.outputs)
 
 
 class _SklearnModule(nn.Module):
@@ -139,7 +126,7 @@ class _SklearnModule(nn.Module):
 class _OutputTable(nn.Module):
     """Outputs that were computed elsewhere, looked up by the bytes of an image of the pool."""
 
-    def __init__(self, outputs_of_pool: Any, data: Data, *, outputs: Outputs) -> None:
+    def __init__(self, outputs_of_pool: Any, data: Data, *, outputs: TeacherOutputs | None) -> None:
         super().__init__()
         table = torch.as_tensor(np.asarray(outputs_of_pool)).float()
         expected = (len(data.pool), data.num_classes)
@@ -148,7 +135,8 @@ class _OutputTable(nn.Module):
                 f"the teacher's outputs have shape {tuple(table.shape)}; give {expected}, one row "
                 "for each image of the pool (data.pool.images, in that order)"
             )
-        self.table = _as_logits(table, outputs)
+        kind = find_outputs(table, stated=outputs, source="the array of outputs")
+        self.table = to_logits(table, kind)
         self.rows = {_bytes(image): row for row, image in enumerate(data.pool.images)}
 
     def forward(self, images: Tensor) -> Tensor:
@@ -176,10 +164,3 @@ def _of_table(table: _OutputTable, data: Data) -> Teacher:
 
 def _bytes(image: Tensor) -> bytes:
     return image.contiguous().numpy().tobytes()
-
-
-def _as_logits(outputs: Tensor, kind: Outputs) -> Tensor:
-    """Return logits whose softmax gives the probabilities that the outputs stand for."""
-    if kind == "probabilities":
-        return outputs.clamp_min(_SMALLEST).log()
-    return outputs
