@@ -13,7 +13,7 @@ import qkd_qiskit
 from qkd_qiskit.errors import QKDError, RecipeError, TeacherError
 from qkd_qiskit.experiments.experiment import run
 from qkd_qiskit.experiments.run_folder import RunFolder
-from qkd_qiskit.experiments.submission import Request, plan_budget
+from qkd_qiskit.experiments.submission import Request, plan_dry_run
 from qkd_qiskit.recipe import (
     DataSpec,
     DistillSpec,
@@ -48,6 +48,11 @@ def files(tmp_path_factory, data):
         np.savez(folder / name, images=images, labels=labels)
     own = 'OPENQASM 3.0;\ninclude "stdgates.inc";\ninput float[64] x_000;\ninput float[64] w_000;\n'
     (folder / "own.qasm").write_text(own + "qubit[2] q;\nry(x_000) q[0];\nry(w_000) q[1];\n")
+    (folder / "own_teacher.py").write_text(
+        "from torch import nn\n\n\n"
+        "def make(image_shape, num_classes):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(16, num_classes), nn.Sigmoid())\n"
+    )
     return folder
 
 
@@ -77,10 +82,10 @@ DATA = {
     "classes": ({}, {"classes": (1, 2)}),
     "train_per_class": ({}, {"train_per_class": 5}),
     "train_points": ({}, {"train_points": 20}),
+    "scale": (GENERATED, {"scale": "standard"}),
     "draw": ({"train_per_class": 5}, {"draw": "first"}),
     "validation_fraction": ({}, {"validation_fraction": 0.5}),
     "test_per_class": ({}, {"test_per_class": 3}),
-    "scale": ({}, {"scale": "standard"}),
     "points": (GENERATED, {"points": 90}),
     "features": (GENERATED, {"features": 9}),
     "informative": (GENERATED, {"informative": 5}),
@@ -104,7 +109,10 @@ def test_data(field, files):
 TEACHER = {
     "kind": ({}, {"kind": "mlp"}),
     "module": ({"kind": "module", "module": "a:b"}, {"module": "c:d"}),
-    "outputs": ({}, {"outputs": "logits"}),
+    "outputs": (
+        {"kind": "module", "module": "own_teacher:make", "outputs": "logits"},
+        {"outputs": "sigmoid"},
+    ),
     "checkpoint": ({}, {"checkpoint": "nowhere.safetensors"}),
     "epochs": ({}, {"epochs": 3}),
     "batch_size": ({}, {"batch_size": 7}),
@@ -116,9 +124,12 @@ TEACHER = {
 
 
 @pytest.mark.parametrize("field", [field.name for field in fields(TeacherSpec)])
-def test_teacher(field, data):
+def test_teacher(field, data, files, monkeypatch):
+    monkeypatch.syspath_prepend(str(files))
+
     def made(values):
-        return qkd_qiskit.make_teacher(TeacherSpec(**values), data, cache=False).digest
+        teacher = qkd_qiskit.make_teacher(TeacherSpec(**values), data, cache=False)
+        return teacher.logits(data.test.images, cache=False).tolist()
 
     base, change = TEACHER[field]
     base = {"epochs": 2} | base
@@ -300,11 +311,11 @@ def test_runtime(field, finished, monkeypatch):
 
     def submitted(runtime):
         recipe = replace(finished.recipe, runtime=runtime)
-        budget = plan_budget(RunFolder(finished.path, recipe), Request(backend="fake_manila"))
+        plan = plan_dry_run(RunFolder(finished.path, recipe), Request(backend="fake_manila"))
         connection = RuntimeConnection(fake_backend("fake_manila"), options=runtime)
         connection.open_session("batch")
         sent = connection._sampler_options(tag="t", seed=None)
-        return budget.as_dict(rate=None), sent, opened.pop()
+        return plan.as_dict(rate=None), sent, opened.pop()
 
     assert submitted(RuntimeSpec()) != submitted(RuntimeSpec(**{field: RUNTIME[field]}))
 

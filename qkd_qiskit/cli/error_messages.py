@@ -6,10 +6,15 @@ import contextlib
 import os
 import sys
 
+_LONGEST = 1000  # characters; what is longer quotes something endless that was given
+
 
 def fail(message: str, *, status: int) -> int:
-    """Print the message in one line; returns the exit status."""
-    print(f"qkd: {' '.join(message.split())}", file=sys.stderr)
+    """Print the message in one line and return the exit status."""
+    line = " ".join(message.split())
+    if len(line) > _LONGEST:
+        line = f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 2 :]}"
+    print(f"qkd: {line}", file=sys.stderr)
     return status
 
 

@@ -1,4 +1,4 @@
-"""Everything a run is, as frozen dataclasses; `recipes` reads and writes them as YAML.
+"""Everything a run is, as frozen dataclasses; `recipe.parsing` reads and writes them as YAML.
 
 They check themselves when they are made, so a value that exists is a valid one.
 """

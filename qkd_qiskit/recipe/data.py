@@ -101,12 +101,12 @@ class DataSpec:
 
     @property
     def title(self) -> str:
-        """What reports call it: the name of the data set, or of your own file."""
+        """Return what reports call it: the name of the data set, or of your own file."""
         return self.name if self.file is None else Path(self.file).name
 
     @property
     def generator(self) -> Generator:
-        """What generates the points of generated data.
+        """Return what generates the points of generated data.
 
         Raises:
             RecipeError: Numbers that do not go together.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from functools import cache
@@ -19,9 +20,11 @@ Spec = TypeVar("Spec")
 
 _RECIPES = Path(__file__).with_name("builtin")
 _SUFFIXES = (".yaml", ".yml")
-_MOST_BYTES = 1_000_000
-_MOST_VALUES = 20_000  # with every alias written out
-_LEFT_OUT = ("distill.terms",)  # where null, so that recipes without them are written as ever
+_MOST_BYTES = 100_000
+_MOST_VALUES = 10_000  # with every alias written out
+_DEEPEST = 50  # brackets in brackets
+# So that recipes without them are written as ever.
+_LEFT_OUT = {"data.scale": "none", "teacher.outputs": None, "distill.terms": None}
 
 
 def list_recipes() -> dict[str, str]:
@@ -79,15 +82,20 @@ def _read_text(path: Path) -> str:
         if len(content) > _MOST_BYTES:
             raise RecipeError(f"recipe {path} is larger than {_MOST_BYTES} bytes; give a YAML file")
         return content.decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"recipe {path} cannot be read: {error}; give a YAML file") from error
+    except RecipeError:
+        raise
+    except (OSError, ValueError) as error:  # not UTF-8, or a null byte in the path
+        raise RecipeError(
+            f"recipe {shown(str(path))[1:-1]} cannot be read: {error}; give a YAML file"
+        ) from error
 
 
 def _parse_yaml(text: str, *, source: str) -> Any:
     """Return what YAML text holds, if it can be written out in full."""
-    loader = yaml.SafeLoader(text)
     try:
-        root = loader.get_single_node()
+        if _bracket_depth(text) > _DEEPEST:  # which takes PyYAML minutes
+            raise RecursionError
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
         if root is None:
             return None
         if _count_values(root, {}) > _MOST_VALUES:
@@ -95,16 +103,31 @@ def _parse_yaml(text: str, *, source: str) -> Any:
                 f"{source} holds more than {_MOST_VALUES} values, its aliases written out; a "
                 "recipe is a tree of keys"
             )
-        return loader.construct_document(root)
+        _refuse_repeated_keys(root, source=source)
+        return yaml.safe_load(text)
+    except RecipeError:
+        raise
     except RecursionError as error:
         raise RecipeError(f"{source} is not a recipe: it is nested too deeply") from error
     except (yaml.YAMLError, ValueError, OverflowError, TypeError) as error:
         # The others are of values that YAML knows and Python cannot hold, as the date 2026-13-32.
-        if isinstance(error, RecipeError):
-            raise
         raise RecipeError(f"{source} is not YAML: {' '.join(str(error).split())}") from error
-    finally:
-        loader.dispose()
+
+
+def _bracket_depth(text: str) -> int:
+    steps = {"[": 1, "{": 1, "]": -1, "}": -1}
+    return max(itertools.accumulate(steps[letter] for letter in text if letter in steps), default=0)
+
+
+def _refuse_repeated_keys(root: yaml.Node, *, source: str) -> None:
+    """Refuse what YAML would keep the last of, at the top and in the parts of a recipe."""
+    if isinstance(root, yaml.MappingNode):
+        written = [key.value for key, _ in root.value if isinstance(key, yaml.ScalarNode)]
+        for key in written:
+            if written.count(key) > 1:
+                raise RecipeError(f"{source} has the key {shown(key)} twice; give it once")
+        for _, part in root.value:
+            _refuse_repeated_keys(part, source=source)
 
 
 def _count_values(node: yaml.Node, counts: dict[int, int]) -> int:
@@ -165,11 +188,11 @@ def _build(kind: type[Spec], values: Mapping[str, Any], *, section: str = "") ->
 def dump_recipe(recipe: Recipe) -> str:
     """Return the recipe as YAML, which `load_recipe` reads back to an equal one.
 
-    Every key is in it, but for those of `_LEFT_OUT` that are null.
+    Every key is in it, but for those of `_LEFT_OUT` that have their defaults.
     """
     flat = flat_recipe(recipe)
-    for key in _LEFT_OUT:
-        if flat[key] is None:
+    for key, default in _LEFT_OUT.items():
+        if flat[key] == default:
             del flat[key]
     return yaml.safe_dump(_nest(flat), sort_keys=False, default_flow_style=None)
 

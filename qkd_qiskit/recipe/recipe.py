@@ -113,10 +113,10 @@ class Recipe:
 
     @property
     def noise_target(self) -> str | None:
-        """The first device in targets: where the arm distilled_noisy trains."""
+        """Return the first device in targets: where the arm distilled_noisy trains."""
         return next((name for name in self.targets if name not in IDEAL_TARGETS), None)
 
     @property
     def member_seeds(self) -> tuple[int, ...]:
-        """The seeds as a list: `seeds: 3` is 0, 1, 2."""
+        """Return the seeds as a list: `seeds: 3` is 0, 1, 2."""
         return tuple(range(self.seeds)) if isinstance(self.seeds, int) else self.seeds

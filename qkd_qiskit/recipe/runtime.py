@@ -42,5 +42,5 @@ class RuntimeSpec:
 
     @property
     def twirled(self) -> bool:
-        """Whether anything is twirled."""
+        """Say whether anything is twirled."""
         return self.twirl_gates or self.twirl_measure

@@ -207,8 +207,8 @@ def _conform(kind: Any, value: Any, *, text: bool) -> Any:
         if text and isinstance(value, str) and is_dataclass(arguments[0]):
             value = _read_yaml(value)
         elif text and isinstance(value, str) and value:
-            items = value.removeprefix("[").removesuffix("]").split(",")
-            value = [item.strip().strip("'\"") for item in items if item.strip()]
+            items = value.removeprefix("[").removesuffix("]").rstrip().removesuffix(",").split(",")
+            value = [item.strip().strip("'\"") for item in items]
         if isinstance(value, Sequence) and not isinstance(value, str | bytes):
             try:
                 return tuple(_conform(arguments[0], item, text=text) for item in value)
