@@ -50,7 +50,7 @@ def _aer_passes() -> Any:
     from qiskit_aer import AerSimulator
 
     known = AerSimulator(method="statevector").target
-    target = QiskitTarget()
+    target = QiskitTarget(num_qubits=None)  # of any width; the default is 0
     for name in known.operation_names:
         if name not in _PARAMETRISED_CONTROLLED:
             target.add_instruction(known.operation_from_name(name), name=name)

@@ -180,6 +180,13 @@ def test_circuits_of_standard_gates_are_left_alone():
     assert standard_gates(circuit) is circuit
 
 
+@pytest.mark.parametrize("gate", ["unitary", "diagonal"])
+def test_what_aer_runs_rightly_is_left_alone(gate):
+    circuit = QuantumCircuit(3)
+    circuit.append(OWN[gate], range(OWN[gate].num_qubits))
+    assert gates_for_aer(circuit).count_ops() == {gate: 1}
+
+
 def test_two_blocks_of_one_name_are_two_circuits():
     first, second = QuantumCircuit(1, name="block"), QuantumCircuit(1, name="block")
     first.x(0)
