@@ -1,4 +1,4 @@
-"""Random circuits: what is written is read as the same state, and the simulator agrees with Qiskit."""
+"""Random circuits: a file keeps their state, and the simulator agrees with Qiskit on it."""
 
 import numpy as np
 import torch
