@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -80,6 +81,7 @@ def test_autocast_does_not_touch_the_angles():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # dynamo looks at .grad of tensors that have none
 def test_torch_compile_at_the_first_call():
     layer, plain = connector().float(), connector().float()
     compiled = torch.compile(layer, backend="eager")
@@ -94,7 +96,7 @@ def test_without_numbas_compiler_the_torch_path_serves():
     )
     environment = os.environ | {
         "NUMBA_DISABLE_JIT": "1",
-        "PYTHONPATH": os.pathsep.join([os.path.dirname(__file__), *sys.path]),
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path]),
     }
     run = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", program],

@@ -1,8 +1,8 @@
 """A training step in machine code: angles, circuit, loss, sweep back and AdamW, without torch.
 
-The circuit's forward pass and its sweep back are those of kernel/forward.py and kernel/backward.py; here is what
-lies before, between and after them. A member is trained through all its batches before the next
-one: members do not depend on each other, and one member's buffers stay in cache.
+The circuit is run forward by kernel/forward.py and back by kernel/backward.py; here is what lies
+before, between and after them. A member is trained through all its batches before the next one:
+members do not depend on each other, and one member's buffers stay in cache.
 """
 
 from __future__ import annotations
