@@ -31,6 +31,7 @@ for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
 from qkd_qiskit.experiments.experiment import run
+from qkd_qiskit.experiments.results import Result
 from qkd_qiskit.experiments.run_folder import RECIPE, RunFolder
 from qkd_qiskit.experiments.statistics import holm
 from qkd_qiskit.experiments.workers import Workers
@@ -88,8 +89,8 @@ CELLS = [
 
 def run_cell(
     task: TrainingTask, *, parent: Path, root: str | None, seeds: int, workers: Workers
-) -> Mapping[str, Any]:
-    """Return what a task found, running what of it is not there yet."""
+) -> Result:
+    """Return the result of a task, running what of it is not there yet."""
     path = parent / task.name
     changes = {"data.train_per_class": task.labels, "data.root": root, "seeds": seeds}
     changes |= {"arms": task.arms, "targets": ["exact"]}
@@ -110,17 +111,17 @@ def run_cell(
     return folder.ended()
 
 
-def comparison_rows(results: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+def comparison_rows(results: Mapping[str, Result]) -> list[dict[str, Any]]:
     """Return a row for each comparison, p values corrected over all of them."""
     rows = []
     for name, result in results.items():
-        for entry in result["comparisons"]:
-            low, high = entry["ci95"] or ("", "")
-            bootstrap = entry["bootstrap95"] or ("", "")
-            row = {"task": name, "failed": len(entry["left_out"]), "low": low, "high": high}
+        for entry in result.comparisons:
+            low, high = entry.ci95 or ("", "")
+            bootstrap = entry.bootstrap95 or ("", "")
+            row = {"task": name, "failed": len(entry.left_out), "low": low, "high": high}
             row |= {"bootstrap_low": bootstrap[0], "bootstrap_high": bootstrap[1]}
             names = ("arm", "baseline", "seeds", "mean", "effect", "p")
-            rows.append(row | {key: entry[key] for key in names})
+            rows.append(row | {key: getattr(entry, key) for key in names})
             rows[-1]["p_holm"] = None
     tested = [row for row in rows if row["p"] is not None]
     for row, corrected in zip(tested, holm([row["p"] for row in tested]), strict=True):
@@ -128,13 +129,13 @@ def comparison_rows(results: Mapping[str, Mapping[str, Any]]) -> list[dict[str, 
     return rows
 
 
-def accuracy_rows(results: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+def accuracy_rows(results: Mapping[str, Result]) -> list[dict[str, Any]]:
     """Return a row for each student."""
     return [
         {"task": name, "arm": arm, "seed": seed, "accuracy": accuracy}
         for name, result in results.items()
-        for arm, figures in result["arms"].items()
-        for seed, accuracy in zip(result["seeds"], figures["exact"]["accuracy"], strict=True)
+        for arm, by_target in result.arms.items()
+        for seed, accuracy in zip(result.seeds, by_target["exact"].accuracy, strict=True)
     ]
 
 
@@ -151,9 +152,7 @@ def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, An
     write_text(path, text.getvalue())
 
 
-def draw(
-    rows: Sequence[Mapping[str, Any]], results: Mapping[str, Mapping[str, Any]], path: Path
-) -> None:
+def draw(rows: Sequence[Mapping[str, Any]], results: Mapping[str, Result], path: Path) -> None:
     """Draw the gains over the tuned baseline and over the recipe's own label-only student."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -196,7 +195,7 @@ def draw(
         figure.savefig(path)
 
 
-def markdown(rows: Sequence[Mapping[str, Any]], results: Mapping[str, Mapping[str, Any]]) -> str:
+def markdown(rows: Sequence[Mapping[str, Any]], results: Mapping[str, Result]) -> str:
     """Return accuracies and what distillation gains, a task a line; bold: below 0.05 after Holm."""
     gains = {(row["task"], row["arm"], row["baseline"]): row for row in rows}
     columns = "recipe", "labels per class", "teacher", "label only", "tuned", "distilled"
@@ -208,10 +207,10 @@ def markdown(rows: Sequence[Mapping[str, Any]], results: Mapping[str, Mapping[st
             tasks = [
                 f"`{task.recipe}`",
                 str(task.labels),
-                f"{100 * result['teacher']['accuracy']:.1f}",
+                f"{100 * result.teacher.accuracy:.1f}",
             ]
             for arm in PAIR[:3]:
-                values = result["arms"][arm]["exact"]["accuracy"]
+                values = result.arms[arm]["exact"].accuracy
                 tasks.append(f"{100 * statistics.fmean(values):.1f}")
             for baseline in ("label_only_tuned", "classical_twin"):
                 tasks.append(_gain(gains[task.name, "distilled", baseline]))

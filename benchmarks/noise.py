@@ -431,12 +431,12 @@ def _line(rows: Sequence[Row], *, data: str, loss: str, device: str) -> Line | N
         clean_noisy=statistics.fmean(cn),
         noisy_clean=statistics.fmean(nc),
         noisy_noisy=statistics.fmean(nn),
-        gain=gain["mean"],
-        low=gain["ci95"][0],
-        high=gain["ci95"][1],
+        gain=gain.mean,
+        low=gain.ci95[0],
+        high=gain.ci95[1],
         p=1.0 if p is None else p,
         p_holm=math.nan,
-        price=paired_gain(nc, cc)["mean"],
+        price=paired_gain(nc, cc).mean,
         divergence_clean=second["divergence"][0],
         divergence_noisy=second["divergence"][1],
         calibration_clean=second["calibration_error"][0],
@@ -476,8 +476,7 @@ def teaching(rows: Sequence[Row], devices: Sequence[str]) -> str:
             ]
             if len(gains) == 2:
                 texts = [
-                    f"{gain['mean']:+.2f} [{gain['ci95'][0]:+.2f}, {gain['ci95'][1]:+.2f}]"
-                    for gain in gains
+                    f"{gain.mean:+.2f} [{gain.ci95[0]:+.2f}, {gain.ci95[1]:+.2f}]" for gain in gains
                 ]
                 found.append(f"| {data} | {device} | {' | '.join(texts)} |")
     head = ["| data | device | both trained clean | both trained through the noise |"]

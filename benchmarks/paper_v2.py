@@ -194,8 +194,8 @@ def _main_rows(
         tell(f"v2 {task.name}: a whole run")
         opened = RunFolder.open(folder) if folder.exists() else RunFolder.create(folder, recipe)
         study.run(opened)
-    result = read_json(folder / RESULT)
-    kept = RunFolder.open(folder).recipe
+    opened = RunFolder.open(folder)
+    result, kept = opened.ended(), opened.recipe
     twin = make_student(
         replace(kept.student, kind="classical"), image_shape=(1, 28, 28), num_classes=10
     ).num_parameters
@@ -205,12 +205,12 @@ def _main_rows(
             arm=arm,
             seed=seed,
             epochs=kept.distill.epochs,
-            parameters=twin if arm == "classical_twin" else result["student"]["parameters"],
+            parameters=twin if arm == "classical_twin" else result.student.parameters,
             accuracy=accuracy,
-            teacher=result["teacher"]["accuracy"],
+            teacher=result.teacher.accuracy,
         )
-        for arm, figures in result["arms"].items()
-        for seed, accuracy in zip(result["seeds"], figures["exact"]["accuracy"], strict=True)
+        for arm, by_target in result.arms.items()
+        for seed, accuracy in zip(result.seeds, by_target["exact"].accuracy, strict=True)
     ]
 
 

@@ -189,13 +189,13 @@ def _mean_gain(rows: Sequence[Row], dataset: str, *, arms: str, plain: str) -> M
         cells=len(pairs),
         seeds=len(seeds),
         published=_mean([gain for cell, arm in pairs for gain in _published(cell, arm)]),
-        subset_gain=subset["mean"],
-        subset_low=subset["ci95"][0],
-        subset_high=subset["ci95"][1],
-        gain=sound["mean"],
-        low=sound["ci95"][0],
-        high=sound["ci95"][1],
-        p=sound["p"],
+        subset_gain=subset.mean,
+        subset_low=subset.ci95[0],
+        subset_high=subset.ci95[1],
+        gain=sound.mean,
+        low=sound.ci95[0],
+        high=sound.ci95[1],
+        p=sound.p,
     )
 
 
@@ -222,9 +222,9 @@ def _compare(rows: Sequence[Row], cell: Cell, arm: str, baseline: str) -> Compar
     sound = compare([treated[s].test for s in kept], [plain[s].test for s in kept])
     subset = compare([treated[s].published for s in seeds], [plain[s].published for s in seeds])
     everyone = compare([treated[s].test for s in seeds], [plain[s].test for s in seeds])
-    low, high = sound["ci95"] or (math.nan, math.nan)
-    all_low, all_high = everyone["ci95"] or (math.nan, math.nan)
-    subset_low, subset_high = subset["ci95"] or (math.nan, math.nan)
+    low, high = sound.ci95 or (math.nan, math.nan)
+    all_low, all_high = everyone.ci95 or (math.nan, math.nan)
+    subset_low, subset_high = subset.ci95 or (math.nan, math.nan)
     return Comparison(
         cell=cell.name,
         arm=arm,
@@ -239,17 +239,17 @@ def _compare(rows: Sequence[Row], cell: Cell, arm: str, baseline: str) -> Compar
         ),
         arm_accuracy=_mean([100 * treated[s].test for s in kept]),
         baseline_accuracy=_mean([100 * plain[s].test for s in kept]),
-        gain=sound["mean"] if kept else math.nan,
+        gain=sound.mean if kept else math.nan,
         low=low,
         high=high,
-        all_gain=everyone["mean"],
+        all_gain=everyone.mean,
         all_low=all_low,
         all_high=all_high,
-        effect=_number(sound["effect"]),
-        p=_number(sound["p"]),
+        effect=_number(sound.effect),
+        p=_number(sound.p),
         p_holm=math.nan,
         detectable=_number(sound["detectable"]),
-        subset_gain=subset["mean"],
+        subset_gain=subset.mean,
         subset_low=subset_low,
         subset_high=subset_high,
         chance=None,

@@ -387,9 +387,9 @@ def summarise(rows: Sequence[Row]) -> list[dict[str, object]]:
         for arm in ARMS:
             mean, half = mean_interval([100 * value for value in arms[arm].values()])
             line |= {arm: f"{mean:.1f}", f"{arm}_half": "" if half is None else f"{half:.1f}"}
-        low, high = gain["ci95"] or (None, None)
+        low, high = gain.ci95 or (None, None)
         line |= {
-            "gain": f"{gain['mean']:+.1f}",
+            "gain": f"{gain.mean:+.1f}",
             "gain_low": "" if low is None else f"{low:+.1f}",
             "gain_high": "" if high is None else f"{high:+.1f}",
             "pairs": len(seeds),

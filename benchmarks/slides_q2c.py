@@ -354,11 +354,11 @@ def summary(rows: Sequence[Row]) -> list[dict[str, Any]]:
     for (points, arm), accuracies in values.items():
         mean, half = mean_interval([100 * accuracy for accuracy in accuracies])
         gain = paired_gain(accuracies, values[points, "alone"])
-        low, high = gain["ci95"]
+        low, high = gain.ci95
         found.append(
             {
                 "points": points, "arm": arm, "seeds": len(accuracies), "accuracy": mean,
-                "half_width": half, "gain": gain["mean"], "gain_low": low, "gain_high": high,
+                "half_width": half, "gain": gain.mean, "gain_low": low, "gain_high": high,
             }
         )  # fmt: skip
     return found

@@ -10,30 +10,35 @@ if TYPE_CHECKING:
     from qkd_qiskit.circuits.quanvolution import Quanvolution
     from qkd_qiskit.data import Data, Split, load_data
     from qkd_qiskit.distillation import distill
+    from qkd_qiskit.distillation.classifier import DistilledClassifier
     from qkd_qiskit.errors import QKDError
     from qkd_qiskit.experiments import Evaluation, evaluate, subset
     from qkd_qiskit.recipe import DataSpec, DistillSpec, Recipe, StudentSpec, TeacherSpec
     from qkd_qiskit.recipe.parsing import load_recipe
+    from qkd_qiskit.run import Run, run_experiment
     from qkd_qiskit.simulator import CompiledConnector
     from qkd_qiskit.students import Student, load_student, make_student
     from qkd_qiskit.targets import Target
-    from qkd_qiskit.teachers import Teacher, make_teacher
+    from qkd_qiskit.teachers import Teacher, as_teacher, make_teacher
 
 _HOMES = {
     "CompiledConnector": "simulator",
     "Data": "data",
     "DataSpec": "recipe",
     "DistillSpec": "recipe",
+    "DistilledClassifier": "distillation.classifier",
     "Evaluation": "experiments",
     "QKDError": "errors",
     "Quanvolution": "circuits.quanvolution",
     "Recipe": "recipe",
+    "Run": "run",
     "Split": "data",
     "Student": "students",
     "StudentSpec": "recipe",
     "Target": "targets",
     "Teacher": "teachers",
     "TeacherSpec": "recipe",
+    "as_teacher": "teachers",
     "distill": "distillation",
     "evaluate": "experiments",
     "load_data": "data",
@@ -41,6 +46,7 @@ _HOMES = {
     "load_student": "students",
     "make_student": "students",
     "make_teacher": "teachers",
+    "run_experiment": "run",
     "subset": "experiments",
 }
 
@@ -49,16 +55,19 @@ __all__ = [
     "Data",
     "DataSpec",
     "DistillSpec",
+    "DistilledClassifier",
     "Evaluation",
     "QKDError",
     "Quanvolution",
     "Recipe",
+    "Run",
     "Split",
     "Student",
     "StudentSpec",
     "Target",
     "Teacher",
     "TeacherSpec",
+    "as_teacher",
     "distill",
     "evaluate",
     "load_data",
@@ -66,6 +75,7 @@ __all__ = [
     "load_student",
     "make_student",
     "make_teacher",
+    "run_experiment",
     "subset",
 ]
 

@@ -18,6 +18,8 @@ LAYERS = (
     {"distillation"},
     {"experiments"},
     {"report"},
+    {"run"},
+    {"run"},
     {"cli"},
 )
 HEIGHT = {folder: height for height, layer in enumerate(LAYERS) for folder in layer}

@@ -13,17 +13,17 @@ from qkd_qiskit.data.splits import Data
 from qkd_qiskit.distillation.executors import training_executor
 from qkd_qiskit.distillation.population import EpochMetrics, Member, TrainingResult
 from qkd_qiskit.distillation.trainer import layer_of, make_distillation_data, train_population
-from qkd_qiskit.errors import InputError, TeacherError
+from qkd_qiskit.errors import InputError
 from qkd_qiskit.recipe import DistillSpec
 from qkd_qiskit.students.base import Student
 from qkd_qiskit.students.class_bins import learn_bins
 from qkd_qiskit.students.quantum import QuantumStudent
-from qkd_qiskit.teachers.teacher import Teacher
+from qkd_qiskit.teachers.adapters import as_teacher
 
 
 def distill(
     student: Student,
-    teacher: Teacher,
+    teacher: object,
     data: Data,
     *,
     spec: DistillSpec | None = None,
@@ -38,7 +38,8 @@ def distill(
         student: What learns; it starts from its present parameters. Its circuit runs where
             `spec.gradient` and `spec.train_target` say while it trains, and as before afterwards.
             Bins of the read-out `learned` are chosen first, where they have not been.
-        teacher: What teaches.
+        teacher: What teaches: a `Teacher`, or what `as_teacher` takes: a network, a function, a
+            scikit-learn classifier, or its logits for `data.pool` (pool, num_classes).
         data: Images with a training pool and a validation split.
         spec: Loss weights, optimizer and schedule; default: `DistillSpec()`.
         train_per_class: Labelled images per class that are drawn from the pool; None = as the
@@ -55,11 +56,7 @@ def distill(
             elsewhere, or runs elsewhere already.
         TargetError: `spec.train_target` is unknown or cannot run the circuit.
     """
-    if not isinstance(teacher, Teacher):
-        raise TeacherError(
-            f"the teacher is a {type(teacher).__name__}; give what make_teacher returns or, for a "
-            "trained network of your own, Teacher.from_module(network, data)"
-        )
+    taught_by = as_teacher(teacher, data)
     spec = spec or DistillSpec()
     member = Member(
         arm="distilled",
@@ -70,7 +67,7 @@ def distill(
     )
     rows = _draw(data, train_per_class, seed=seed)
     examples = make_distillation_data(
-        student, [teacher], data, draws=rows[None], layer=layer_of(spec)
+        student, [taught_by], data, draws=rows[None], layer=layer_of(spec)
     )
     if _has_first_bins(student):
         learn_bins(student, data.pool[rows])

@@ -1,5 +1,6 @@
-"""What teaches: architectures, training, checkpoints."""
+"""What teaches: architectures, training, checkpoints, and any classifier as a teacher."""
 
+from qkd_qiskit.teachers.adapters import as_teacher
 from qkd_qiskit.teachers.teacher import Teacher, make_teacher
 
-__all__ = ["Teacher", "make_teacher"]
+__all__ = ["Teacher", "as_teacher", "make_teacher"]

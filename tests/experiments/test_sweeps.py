@@ -1,18 +1,18 @@
-"""Benchmarks of a finished run: figures agree with the run's own, and nothing is done twice."""
+"""Sweeps of a finished run: figures agree with the run's own, and nothing is done twice."""
 
 import csv
 import json
 import math
 import shutil
+from dataclasses import replace
 
 import pytest
 from scipy import stats
 
 from qkd_qiskit.cli import main
 from qkd_qiskit.errors import CheckpointError, InputError, TargetError
-from qkd_qiskit.experiments import sweeps as bench
 from qkd_qiskit.experiments.callbacks import Callback
-from qkd_qiskit.experiments.run_folder import RESULT, RunFolder
+from qkd_qiskit.experiments.run_folder import RESULT
 from qkd_qiskit.experiments.statistics import mean_interval
 from qkd_qiskit.experiments.sweeps import (
     COLUMNS,
@@ -22,6 +22,7 @@ from qkd_qiskit.experiments.sweeps import (
     trained_cells,
     write_cells,
 )
+from qkd_qiskit.experiments.trained_run import TrainedRun
 from qkd_qiskit.report.sweep_figures import (
     arm_label,
     scale_of,
@@ -34,7 +35,7 @@ from qkd_qiskit.report.sweep_figures import (
 @pytest.fixture
 def run(finished, tmp_path):
     """A finished run of its own."""
-    return RunFolder.open(shutil.copytree(finished.path, tmp_path / "run"))
+    return TrainedRun.open(shutil.copytree(finished.path, tmp_path / "run"))
 
 
 class Counter(Callback):
@@ -60,20 +61,20 @@ def test_noise_of_scale_zero_changes_nothing(run):
         (arm, seed) for arm in run.recipe.arms for seed in (0, 1)
     }
     for cell in cells:
-        own = run.evaluations(cell.arm, cell.seed)["exact"]
+        own = run.folder.evaluations(cell.arm, cell.seed)["exact"]
         assert cell.agreement == 1
         assert cell.fidelity == 1
-        assert cell.images == own["images"] == 40
-        assert cell.accuracy == own["accuracy"]
-        assert cell.divergence == pytest.approx(own["divergence"], rel=1e-4)
-        assert cell.calibration_error == pytest.approx(own["calibration_error"], rel=1e-3)
+        assert cell.images == own.images == 40
+        assert cell.accuracy == own.accuracy
+        assert cell.divergence == pytest.approx(own.divergence, rel=1e-4)
+        assert cell.calibration_error == pytest.approx(own.calibration_error, rel=1e-3)
 
 
 def test_without_names_the_devices_are_those_of_the_run(run):
     changed = "exact, 'fake_lima:scale=2', 'fake_manila:exact', 'fake_lima:mitigated'"
     path = run.path / "recipe.yaml"
     path.write_text(path.read_text().replace("exact, fake_manila", changed))
-    run = RunFolder.open(run.path)
+    run = TrainedRun.open(run.path)
     assert len(run.recipe.targets) == 4
     cells = sweep_noise(run, scales=[0], limit=2)
     assert list(dict.fromkeys(cell.target for cell in cells)) == ["fake_lima", "fake_manila"]
@@ -109,7 +110,7 @@ def test_exact_noisy_figures_are_those_of_the_target(run):
     ]
     data = load_data(run.recipe.data, seed=run.recipe.seed)
     figures = evaluate(
-        load_student(run.member("distilled", 1)),
+        load_student(run.folder.member("distilled", 1)),
         data.test,
         target=Target.parse("fake_lima", shots=None, scale=2.0, seed=run.recipe.seed),
     )
@@ -120,9 +121,9 @@ def test_exact_noisy_figures_are_those_of_the_target(run):
 def test_shots_of_the_recipe_give_the_figures_of_the_run(run):
     cells = sweep_shots(run, shots=[50])
     for cell in cells:
-        own = run.evaluations(cell.arm, cell.seed)["fake_manila"]
-        assert (cell.images, cell.accuracy) == (own["images"], own["accuracy"])
-        assert cell.divergence == pytest.approx(own["divergence"])
+        own = run.folder.evaluations(cell.arm, cell.seed)["fake_manila"]
+        assert (cell.images, cell.accuracy) == (own.images, own.accuracy)
+        assert cell.divergence == pytest.approx(own.divergence)
         assert cell.scale == 1
 
 
@@ -143,7 +144,7 @@ def test_ideal_shots_tend_to_the_exact_student(run):
     assert all(cell.agreement == 1 and cell.scale == 0 for cell in cells)
 
 
-def test_cells_are_found_again(run, monkeypatch):
+def test_nothing_is_evaluated_twice(run):
     first = sweep_noise(run, scales=[0, 1], limit=10)
     before = (run.path / "bench" / "noise.csv").read_bytes()
     counter = Counter()
@@ -156,21 +157,39 @@ def test_cells_are_found_again(run, monkeypatch):
     assert len(read_cells(run.path / "bench" / "noise.csv")) == 18
 
 
-def test_a_stopped_benchmark_goes_on(run, monkeypatch):
-    measure, calls = bench._measure, []
+def test_a_stopped_sweep_goes_on(run):
+    class Stopping(Counter):
+        def evaluated(self, images, *, total):
+            super().evaluated(images, total=total)
+            if self.images > 30:  # the first three students are kept
+                raise KeyboardInterrupt
 
-    def stop(*given, **named):
-        calls.append(named)
-        if len(calls) == 4:
-            raise KeyboardInterrupt
-        return measure(*given, **named)
-
-    monkeypatch.setattr(bench, "_measure", stop)
     with pytest.raises(KeyboardInterrupt):
-        sweep_noise(run, scales=[1], limit=10)
-    assert len(read_cells(run.path / "bench" / "noise.csv")) == 3
-    sweep_noise(run, scales=[1], limit=10)
-    assert len(calls) == 4 + 3
+        sweep_noise(run, scales=[1], limit=10, callback=Stopping())
+    key = "fake_manila:exact, 10 images"
+    kept = [member for member in run.folder.members if key in run.folder.evaluations(*member)]
+    assert len(kept) == 3
+    counter = Counter()
+    cells = sweep_noise(run, scales=[1], limit=10, callback=counter)
+    assert counter.images == 30
+    assert len(cells) == 6
+
+
+def test_a_sweep_and_an_evaluation_share_their_figures(run):
+    """A sweep is a list of targets: what one has evaluated the other does not evaluate again."""
+    (cell,) = (c for c in sweep_noise(run, scales=[2]) if (c.arm, c.seed) == ("distilled", 0))
+    counter = Counter()
+    result = run.evaluate("fake_manila:scale=2:exact", callback=counter)
+    assert counter.images == 0
+    metrics = result.arms["distilled"]["fake_manila:scale=2:exact"]
+    assert metrics.accuracy[0] == cell.accuracy
+    assert metrics.calibration_error[0] == cell.calibration_error
+
+
+def test_a_sweep_leaves_the_result_as_it_is(run):
+    before = (run.path / RESULT).read_bytes()
+    sweep_shots(run, shots=[8], limit=5)
+    assert (run.path / RESULT).read_bytes() == before
 
 
 def test_cells_survive_the_file(run, tmp_path):
@@ -190,14 +209,14 @@ def test_interval_is_that_of_t():
 
 
 def test_failed_students_are_left_out(run):
-    result = run.result
-    result["failed"]["distilled"] = {"1": "not trained"}
-    (run.path / RESULT).write_text(json.dumps(result))
+    failed = {**run.result.failed, "distilled": {"1": "not trained"}}
+    run.folder.end(replace(run.result, failed=failed))
     cells = sweep_noise(run, scales=[0], limit=5)
     kept = {(cell.arm, cell.seed) for cell in trained_cells(run, cells)}
     assert ("distilled", 0) in kept
     assert ("distilled", 1) not in kept
-    (line,) = [one for one in summary(run, cells, setting=scale_of) if one["arm"] == "distilled"]
+    lines = summary(run, cells, setting=scale_of)
+    (line,) = [line for line in lines if line["arm"] == "distilled"]
     assert line["seeds"] == 1
     assert line["accuracy"]["half_ci95"] is None
 
@@ -231,20 +250,21 @@ def test_a_run_that_has_not_ended_is_refused(run):
         sweep_shots(run)
 
 
-def test_nothing_is_loaded_for_a_device_that_is_unknown(run, monkeypatch):
-    monkeypatch.setattr(bench, "load_data", None)
+def test_nothing_is_loaded_for_a_device_that_is_unknown(run):
     with pytest.raises(TargetError, match="fake_torino"):
         sweep_noise(run, devices=["fake_torin"])
+    assert not {"data", "teachers"} & set(vars(run))
 
 
-def test_commands(run, capsys):
+@pytest.mark.parametrize("command", ["sweep", "bench"])
+def test_commands(command, run, capsys):
     path = str(run.path)
-    assert main(["bench", "noise", path, "--scales", "0,1", "--limit", "5"]) == 0
+    assert main([command, "noise", path, "--scales", "0,1", "--limit", "5"]) == 0
     output = capsys.readouterr().out
     assert "5 images" in output
     assert "noise.csv" in output
     assert (run.path / "bench" / "noise.png").exists()
-    assert main(["bench", "shots", path, "--shots=8,exact", "--limit", "5", "--json"]) == 0
+    assert main([command, "shots", path, "--shots=8,exact", "--limit", "5", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)) == 6
     assert (run.path / "bench" / "shots.png").exists()
 
@@ -252,8 +272,8 @@ def test_commands(run, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("", "give noise or shots, as in qkd bench noise RUN"),
-        ("noise", "run missing; see `qkd bench noise --help`"),
+        ("", "give noise or shots, as in qkd sweep noise RUN"),
+        ("noise", "run missing; see `qkd sweep noise --help`"),
         ("nonsense", "choose from"),
         ("noise nowhere", "nowhere holds no run"),
         ("noise RUN --devices fake_torin", "fake_torino"),
@@ -274,7 +294,7 @@ def test_commands(run, capsys):
 )
 def test_bad_input_is_one_line(run, capsys, words, message):
     given = words.replace("RUN", str(run.path)).split()
-    assert main(["bench", *given]) == 2
+    assert main(["sweep", *given]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert message in error

@@ -19,6 +19,7 @@ from qkd_qiskit.experiments.baseline_tuning import (
     tuned,
 )
 from qkd_qiskit.experiments.experiment import run
+from qkd_qiskit.experiments.json_codec import encode
 from qkd_qiskit.experiments.run_folder import RunFolder
 from qkd_qiskit.experiments.tasks import SEEDS_PER_TASK, rounds, training_tasks
 from qkd_qiskit.recipe.parsing import load_recipe
@@ -72,10 +73,10 @@ def test_arms_of_one_shape_and_setting_are_one_population():
 
 def test_every_arm_has_its_figures(every_arm):
     result = every_arm.result
-    assert list(result["arms"]) == [arm for arm in HERE if not ARMS[arm].noisy]
-    for figures in result["arms"].values():
-        assert len(figures["exact"]["accuracy"]) == 2
-    compared = {(entry["arm"], entry["baseline"]) for entry in result["comparisons"]}
+    assert list(result.arms) == [arm for arm in HERE if not ARMS[arm].noisy]
+    for by_target in result.arms.values():
+        assert len(by_target["exact"].accuracy) == 2
+    compared = {(entry.arm, entry.baseline) for entry in result.comparisons}
     assert ("distilled", "label_only_tuned") in compared
     assert ("distilled", "shuffled_teacher") in compared
     assert ("replicate", "label_only") in compared
@@ -105,11 +106,11 @@ def test_other_arms_beside_it_change_nothing(every_arm, tiny, tmp_path):
 
 
 def test_the_setting_of_the_tuned_arm_is_the_best_on_validation(every_arm):
-    tuning = every_arm.result["tuning"]
+    tuning = every_arm.result.tuning
     recipe = every_arm.recipe
-    means = [sum(one["validation_accuracy"]) for one in tuning["tried"]]
-    assert sum(tuning["chosen"]["validation_accuracy"]) == max(means)
-    assert tuning["seeds"] == [0, 1]
+    means = [sum(setting.validation_accuracy) for setting in tuning.tried]
+    assert sum(tuning.chosen.validation_accuracy) == max(means)
+    assert tuning.seeds == (0, 1)
     own = Setting(recipe.distill.lr, recipe.distill.weight_decay, recipe.distill.epochs)
     assert first_round(recipe)[0] == own
     chosen = chosen_setting(every_arm)
@@ -133,7 +134,7 @@ def test_a_setting_at_which_a_seed_failed_is_not_chosen(tiny, tmp_path):
     for setting in decays:
         keep_tried(folder, setting, [math.nan, math.nan])
     assert chosen_setting(folder) == second
-    assert json.dumps(tuned(folder), allow_nan=False)
+    assert json.dumps(encode(tuned(folder)), allow_nan=False)
 
 
 def test_tuning_takes_weight_decay_at_the_best_and_the_first_of_equals(tiny, tmp_path):
@@ -150,6 +151,6 @@ def test_tuning_takes_weight_decay_at_the_best_and_the_first_of_equals(tiny, tmp
     for setting in decays:
         keep_tried(folder, setting, [0.7, 0.8])
     assert chosen_setting(folder) == first
-    assert tuned(folder)["seeds"] == list(range(TUNING_SEEDS))
+    assert tuned(folder).seeds == tuple(range(TUNING_SEEDS))
     planned = list(rounds(folder))
     assert [len(tasks) for tasks in planned] == [len(others) + 1, len(decays), 1]
