@@ -57,12 +57,13 @@ def run_folder(
         workers: Where the tasks of the run go; default: this process.
         defaults: Values by key in place of those of the recipe, where no file states them.
     """
+    # Before torch is loaded, so that a value that is not accepted is refused at once.
+    recipe = given_recipe(options, defaults=defaults) if options.resume is None else None
     from qkd_qiskit.experiments.run_folder import RECIPE, new_folder
     from qkd_qiskit.run import resume_experiment, run_experiment
 
     name = words[0]
-    if options.resume is None:
-        recipe = given_recipe(options, defaults=defaults)
+    if recipe is not None:
         suffix = "" if name == "distill" else f"-{name}"
         path = options.out or new_folder(options.recipe or DEFAULT_RECIPE, suffix=suffix)
         command = ["qkd", *words]

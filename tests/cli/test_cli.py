@@ -7,6 +7,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -38,11 +40,12 @@ def recipe_of(monkeypatch):
     def parse(*words, command="distill"):
         seen = []
 
-        def stop(folder, *_, **__):
-            seen.append(folder)
-            return 0
+        def stop(recipe, *, out, **_):
+            seen.append(SimpleNamespace(recipe=recipe, path=Path(out)))
+            return MagicMock()
 
-        monkeypatch.setattr("qkd_qiskit.cli.distill._run", stop)
+        monkeypatch.setattr("qkd_qiskit.run.run_experiment", stop)
+        monkeypatch.setattr("qkd_qiskit.cli.distill.show_result", lambda *_: 0)
         assert main([command, *words]) == 0
         return seen[0]
 
