@@ -2,11 +2,12 @@
 
     QKD_DATA=ROOT python benchmarks/losses.py [--recipes digits,digits_quantum,mnist] [--seeds 10]
 
-Each loss is the list of terms below in the place of the recipe's own, with the weights of its paper
-where it gives some; nothing is tuned, and the temperature is the recipe's. Every pair of recipe and
-loss is a run of `--out` that goes on where it was stopped; what is finished is not done again.
-Writes results/losses.csv, and prints test accuracies with the gains over labels alone and over the
-recipe's own loss: 95 % t intervals of paired seeds, p values of the latter by Holm over the recipe.
+Each loss is the list of terms below in the place of the recipe's own, with usual weights of the
+literature where there are some; nothing is tuned, and the temperature is the recipe's. Every pair
+of recipe and loss is a run of `--out` that goes on where it was stopped; what is finished is not
+done again. Writes results/losses.csv, and prints test accuracies with the gains over labels alone
+and over the recipe's own loss: 95 % t intervals of paired seeds, p values of the latter by Holm
+over the recipe.
 """
 
 # ruff: noqa: E402  (the number of threads is set before torch is imported)

@@ -191,6 +191,7 @@ DISTILL = {
     "steps": ({}, {"steps": 1}),
     # The weights are those of the last epoch where that is the best one: the choice shows.
     "selection": ({"lr": 3.0, "epochs": 4}, {"selection": "validation"}),
+    "terms": ({}, {"terms": [{"loss": "ce"}, {"loss": "dkd"}]}),
 }
 
 

@@ -180,10 +180,12 @@ def accepted(kind: Any) -> str:
     if origin is Literal:
         return "one of " + ", ".join(arguments) if len(arguments) > 1 else str(arguments[0])
     if origin is tuple:
-        return f"a list [a, b, ...], each {accepted(arguments[0])}"
+        item = arguments[0]
+        keys = f" {{{', '.join(type_hints(item))}}}" if is_dataclass(item) else ""
+        return f"a list [a, b, ...], each {accepted(item)}{keys}"
     if arguments:
         return " or ".join(accepted(argument) for argument in arguments)
-    return _WORDS.get(kind) or f"a {kind.__name__} {{{', '.join(type_hints(kind))}}}"
+    return _WORDS.get(kind) or f"a {kind.__name__}"
 
 
 def shown(value: object) -> str:
@@ -211,7 +213,7 @@ def _conform(kind: Any, value: Any, *, text: bool) -> Any:
             value = [item.strip().strip("'\"") for item in items]
         if isinstance(value, Sequence) and not isinstance(value, str | bytes):
             try:
-                return tuple(_conform(arguments[0], item, text=text) for item in value)
+                return tuple(_conform_item(arguments[0], item, text=text) for item in value)
             except _RefusedError:
                 raise _RefusedError(value) from None
     elif origin is Literal:
@@ -219,20 +221,23 @@ def _conform(kind: Any, value: Any, *, text: bool) -> Any:
             return value
     elif kind in _SCALARS:
         return _SCALARS[kind](value, text)
-    elif is_dataclass(kind) and isinstance(kind, type):
-        return value if isinstance(value, kind) else _from_fields(kind, value, text=text)
+    elif is_dataclass(kind) and isinstance(kind, type) and isinstance(value, kind):
+        return value
     raise _RefusedError(value)
 
 
-def _from_fields(kind: Any, values: Any, *, text: bool) -> Any:
-    """Return a dataclass from a mapping of its fields, as in a list of YAML; it checks them."""
+def _conform_item(kind: Any, values: Any, *, text: bool) -> Any:
+    """Return what an item of a list was given as; a dataclass can be a mapping, as in YAML."""
+    if not isinstance(values, Mapping) or not is_dataclass(kind):
+        return _conform(kind, values, text=text)
     hints, needed = type_hints(kind), {field.name for field in fields(kind) if _is_needed(field)}
-    if not isinstance(values, Mapping) or not needed <= set(values) <= set(hints):
+    if not needed <= set(values) <= set(hints):
         raise _RefusedError(values)
     read = dict(values)
     for name, value in values.items():
         with suppress(_RefusedError):  # it is refused below, by its own name
             read[name] = _conform(hints[name], value, text=text)
+    assert isinstance(kind, type)
     return kind(**read)
 
 
