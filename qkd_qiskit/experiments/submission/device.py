@@ -14,8 +14,8 @@ from typing import Any
 from qkd_qiskit.errors import InputError
 from qkd_qiskit.experiments.run_folder import DEVICES, RunFolder
 from qkd_qiskit.experiments.submission.session_waits import SessionWaits
-from qkd_qiskit.experiments.submission.submission import Place, Submission
-from qkd_qiskit.experiments.target_summary import DeviceJobs
+from qkd_qiskit.experiments.submission.submission import Submission
+from qkd_qiskit.experiments.target_summary import DeviceJobs, Place
 from qkd_qiskit.recipe import Mode, RuntimeSpec
 from qkd_qiskit.targets.ibm.account import is_emulator
 from qkd_qiskit.targets.ibm.connection import RuntimeConnection, connect

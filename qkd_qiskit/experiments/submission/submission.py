@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Literal
 
 from qkd_qiskit.errors import CheckpointError, InputError
 from qkd_qiskit.experiments.run_folder import DEVICES, RunFolder, read_json, write_json
+from qkd_qiskit.experiments.target_summary import Place
 from qkd_qiskit.recipe import Mode
 
 RECORD = "submission.json"
-Place = Literal["device", "simulation", "rehearsal"]
 _SUFFIX: dict[Place, str] = {"device": "", "simulation": ":submitted", "rehearsal": ":rehearsal"}
 
 
