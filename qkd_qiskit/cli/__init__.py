@@ -4,32 +4,63 @@ from __future__ import annotations
 
 import logging
 import sys
+from argparse import Namespace
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from jsonargparse import ArgumentError, ArgumentParser, Namespace
-
-from qkd_qiskit.cli import recipe_options as keys
+from qkd_qiskit.cli.command_parser import CommandParser, help_of_commands, unknown_command
 from qkd_qiskit.cli.distill import distill_parser, run_distill
-from qkd_qiskit.cli.error_messages import argument_message, discard_output, fail
+from qkd_qiskit.cli.error_messages import discard_output, fail
 from qkd_qiskit.cli.evaluate import evaluate_parser, run_evaluate
-from qkd_qiskit.cli.listings import add_listings, run_circuits, run_recipes, run_targets
+from qkd_qiskit.cli.listings import (
+    CIRCUITS,
+    RECIPES,
+    TARGETS,
+    listing_parser,
+    run_circuits,
+    run_recipes,
+    run_targets,
+)
 from qkd_qiskit.cli.study import run_study, study_parser
 from qkd_qiskit.cli.submit import collect_parser, run_collect, run_submit, submit_parser
-from qkd_qiskit.cli.sweep import add_sweep, run_sweep
+from qkd_qiskit.cli.sweep import SWEEPS, run_sweep, sweep_parser
 from qkd_qiskit.errors import InputError, QKDError
 
 DESCRIPTION = """Distil a classical teacher into a quantum circuit that runs on IBM hardware, and
 know whether it helped."""
-_COMMANDS: dict[str, Callable[[Namespace, Sequence[str]], int]] = {
-    "distill": run_distill,
-    "study": run_study,
-    "evaluate": run_evaluate,
-    "submit": run_submit,
-    "collect": run_collect,
-    "bench": run_sweep,
-    "recipes": run_recipes,
-    "circuits": run_circuits,
-    "targets": run_targets,
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command.
+
+    Attributes:
+        help: What it does, in a line.
+        run: Does it, from its options and all that was typed; returns the exit status.
+        parser: Makes its parser, from the words after it and its action.
+        actions: What each of its actions does, where it has some.
+    """
+
+    help: str
+    run: Callable[[Namespace, Sequence[str]], int]
+    parser: Callable[[Sequence[str], str], CommandParser]
+    actions: dict[str, str] | None = None
+
+
+COMMANDS = {
+    "distill": Command("train a student from a teacher, and compare", run_distill, distill_parser),
+    "study": Command(
+        "is the gain real? paired seeds, controls, statistics", run_study, study_parser
+    ),
+    "evaluate": Command("evaluate a trained run on another target", run_evaluate, evaluate_parser),
+    "submit": Command(
+        "evaluate a trained run on a device of IBM Quantum", run_submit, submit_parser
+    ),
+    "collect": Command("finish what was submitted", run_collect, collect_parser),
+    "bench": Command("what noise and shots cost a trained run", run_sweep, sweep_parser, SWEEPS),
+    "recipes": Command("the built-in recipes", run_recipes, listing_parser, RECIPES),
+    "circuits": Command("the zoo of reference circuits", run_circuits, listing_parser, CIRCUITS),
+    "targets": Command("simulators and devices", run_targets, listing_parser, TARGETS),
 }
 
 
@@ -38,11 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        parsed = _parse(words)
-        status = _COMMANDS[parsed.command](parsed[parsed.command], words)
+        status = _run(words)
         sys.stdout.flush()
-    except ArgumentError as error:
-        return fail(argument_message(error, words, commands=list(_COMMANDS)), status=2)
     except InputError as error:
         return fail(str(error), status=2)
     except QKDError as error:
@@ -59,41 +87,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
-def _parse(words: Sequence[str]) -> Namespace:
-    """The options; keys that are not given have the values of the recipe, wherever it is named."""
-    listed = keys.bracket_lists(words)
-    if not words or words[0] not in keys.COMMANDS:
-        return _parser(None).parse_args(listed)
-    named = len(words) > 1 and not words[1].startswith("-")
-    recipe = words[1] if named else keys.DEFAULT_RECIPE
-    parsed = _parser(recipe).parse_args(listed)
-    given = parsed[words[0]].recipe
-    return parsed if given in (None, recipe) else _parser(given).parse_args(listed)
+def _run(words: Sequence[str]) -> int:
+    broken = next((word for word in words if "\0" in word), None)
+    if broken is not None:
+        raise InputError(f"{broken[:100]!r} is not accepted; give words without null bytes")
+    if not words:
+        raise InputError(f"a command is missing; give one of {', '.join(COMMANDS)}: `qkd --help`")
+    name = words[0]
+    if name in ("-h", "--help"):
+        texts = {
+            name: f"{command.help}{': ' + ', '.join(command.actions) if command.actions else ''}"
+            for name, command in COMMANDS.items()
+        }
+        _show_help(help_of_commands("", texts, description=DESCRIPTION))
+    if name == "--version":
+        print(f"qkd {_version()}")
+        return 0
+    if name.startswith("-"):
+        raise InputError(f"{name[:100]} is not an option; give a command first: `qkd --help`")
+    if name not in COMMANDS:
+        raise unknown_command(name, list(COMMANDS))
+    command, rest, action = COMMANDS[name], list(words[1:]), ""
+    if command.actions is not None:
+        if rest[:1] in (["-h"], ["--help"]):
+            _show_help(help_of_commands(name, command.actions, description=command.help))
+        if rest and not rest[0].startswith("-"):
+            action = rest.pop(0)
+            if action not in command.actions:
+                raise unknown_command(action, list(command.actions))
+    options = command.parser(rest, f"{name} {action}".strip()).read(rest)
+    options.action = action
+    return command.run(options, words)
 
 
-def _parser(recipe: str | None) -> ArgumentParser:
-    """The parser; the keys of a recipe have the values of this one."""
-    parser = ArgumentParser(
-        prog="qkd", description=DESCRIPTION, exit_on_error=False, allow_abbrev=False
-    )
-    parser.add_argument("--version", action="version", version=f"qkd {_version()}")
-    commands = parser.add_subcommands(dest="command", title="commands", metavar="COMMAND")
-    commands.add_subcommand(
-        "distill", distill_parser(recipe), help="train a student from a teacher, and compare"
-    )
-    commands.add_subcommand(
-        "study", study_parser(recipe), help="is the gain real? paired seeds, controls, statistics"
-    )
-    commands.add_subcommand(
-        "evaluate", evaluate_parser(), help="evaluate a trained run on another target"
-    )
-    commands.add_subcommand(
-        "submit", submit_parser(), help="evaluate a trained run on a device of IBM Quantum"
-    )
-    commands.add_subcommand("collect", collect_parser(), help="finish what was submitted")
-    add_sweep(commands)
-    add_listings(commands)
-    return parser
+def _show_help(parser: CommandParser) -> None:
+    parser.print_help()
+    raise SystemExit(0)
 
 
 def _version() -> str:

@@ -1,38 +1,38 @@
-"""`qkd distill`: the main job."""
+"""`qkd distill`: train, compare, report."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from jsonargparse import ArgumentParser, Namespace
-
+from qkd_qiskit.cli.command_parser import CommandParser
 from qkd_qiskit.cli.error_messages import fail
 from qkd_qiskit.cli.output import add_output_options, show_result, terminal
-from qkd_qiskit.cli.recipe_options import DEFAULT_RECIPE, add_keys, given_recipe, sections
+from qkd_qiskit.cli.recipe_options import DEFAULT_RECIPE, add_keys, given_recipe
 from qkd_qiskit.errors import InputError, StorageError, WorkerError
-from qkd_qiskit.recipe.parsing import recipe_keys
+from qkd_qiskit.recipe.parsing import recipe_keys, sections
 
 if TYPE_CHECKING:
     from qkd_qiskit.experiments.run_folder import RunFolder
     from qkd_qiskit.experiments.workers import Workers
 
 
-def distill_parser(recipe: str | None) -> ArgumentParser:
-    """The options; the keys of the recipe have its values."""
-    parser = ArgumentParser(
+def distill_parser(words: Sequence[str], name: str) -> CommandParser:
+    """Return the parser of `qkd distill`."""
+    parser = CommandParser(
+        name,
         usage="qkd distill [RECIPE] [--KEY VALUE ...] [--out DIR] [--quiet | --json]\n"
         "       qkd distill --resume DIR [--quiet | --json]",
         description="Train a teacher, then students with and without it, over paired seeds; "
         "evaluate them on the targets; write a run folder with a report. Every KEY of the recipe "
         "can be given: --student.qubits 6 --targets exact,aer.",
-        exit_on_error=False,
     )
     parser.add_argument("--out", type=str, help="new run folder; default: runs/RECIPE")
     parser.add_argument("--resume", type=str, help="run folder to continue, with its own recipe")
     add_output_options(parser)
-    add_keys(parser, recipe=recipe)
+    add_keys(parser, words)
     return parser
 
 
@@ -41,19 +41,26 @@ def run_distill(options: Namespace, words: Sequence[str]) -> int:
     return run_folder(options, words)
 
 
-def run_folder(options: Namespace, words: Sequence[str], *, workers: Workers | None = None) -> int:
+def run_folder(
+    options: Namespace,
+    words: Sequence[str],
+    *,
+    workers: Workers | None = None,
+    defaults: Mapping[str, Any] | None = None,
+) -> int:
     """Run what the options say, in a new folder or the one to continue; returns the exit status.
 
     Args:
         options: What was parsed.
         words: What was typed; its first word is the command.
         workers: Where the tasks of the run go; default: this process.
+        defaults: Values by key in place of those of the recipe, where no file states them.
     """
     from qkd_qiskit.experiments.run_folder import RECIPE, RunFolder, new_folder
 
     name = words[0]
     if options.resume is None:
-        recipe = given_recipe(options)
+        recipe = given_recipe(options, defaults=defaults)
         suffix = "" if name == "distill" else f"-{name}"
         path = options.out or new_folder(options.recipe or DEFAULT_RECIPE, suffix=suffix)
         folder = RunFolder.create(path, recipe)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
+from argparse import Namespace
 from typing import TYPE_CHECKING
-
-from jsonargparse import Namespace
 
 from qkd_qiskit.cli.output import console
 

@@ -6,9 +6,10 @@ import json
 import shlex
 import signal
 import threading
+from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
-from jsonargparse import ArgumentParser, Namespace
+from qkd_qiskit.cli.command_parser import CommandParser
 
 if TYPE_CHECKING:
     from qkd_qiskit.targets.ibm.emulator import ServiceEmulator
@@ -16,13 +17,13 @@ if TYPE_CHECKING:
 _LOOK_S = 0.5
 
 
-def rehearse_parser() -> ArgumentParser:
+def rehearse_parser(name: str) -> CommandParser:
     """Return the parser of the command."""
-    parser = ArgumentParser(
+    parser = CommandParser(
+        name,
         description="Serve a simulated device as IBM Quantum would serve the real one, on this "
         "machine alone. What is submitted to it costs nothing; Ctrl-C ends it and says what it "
         "received.",
-        exit_on_error=False,
     )
     parser.add_argument(
         "device", type=str, help="a device snapshot such as fake_torino, or several: a,b"

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Sequence
 
-from jsonargparse import ArgumentParser, Namespace
-
+from qkd_qiskit.cli.command_parser import CommandParser
 from qkd_qiskit.cli.output import add_output_options, show_result, terminal
 
 
-def evaluate_parser() -> ArgumentParser:
-    """The options."""
-    parser = ArgumentParser(
+def evaluate_parser(words: Sequence[str], name: str) -> CommandParser:
+    """Return the parser of `qkd evaluate`."""
+    parser = CommandParser(
+        name,
         description="Evaluate the students of a finished run on another target, and add the "
         "figures to its result.json and report.",
-        exit_on_error=False,
     )
     parser.add_argument("run", type=str, help="run folder")
     parser.add_argument(

@@ -2,54 +2,56 @@
 
 from __future__ import annotations
 
+import json
+from argparse import Namespace
 from collections.abc import Sequence
-from typing import Any
 
-from jsonargparse import ArgumentParser, Namespace
-
+from qkd_qiskit.cli.command_parser import CommandParser
 from qkd_qiskit.cli.emulate import rehearse_parser, run_rehearse
 from qkd_qiskit.cli.output import print_columns
 from qkd_qiskit.recipe.parsing import dump_recipe, list_recipes, load_recipe
+from qkd_qiskit.recipe.schema import recipe_schema
 
-_GROUPS: dict[str, tuple[str, dict[str, list[str]]]] = {
-    "recipes": ("the built-in recipes", {"list": [], "show": ["recipe"]}),
-    "circuits": (
-        "the zoo of reference circuits",
-        {"list": [], "show": ["circuit"], "export": ["directory"]},
-    ),
-    "targets": ("simulators and devices", {"list": [], "snapshot": ["device", "file"]}),
+RECIPES = {
+    "list": "list them",
+    "show": "show RECIPE",
+    "schema": "print the JSON Schema of recipes, for editors",
 }
-_ARGUMENT_HELP = {
-    "recipe": "name of a built-in recipe, or path of a YAML file",
-    "circuit": "name of a reference circuit",
-    "directory": "folder for the OpenQASM 3 files, drawings and table",
-    "device": "a device of your account, such as ibm_torino",
-    "file": "JSON file for its calibration; as a target, its name is that file",
+CIRCUITS = {"list": "list them", "show": "show CIRCUIT", "export": "export DIRECTORY"}
+TARGETS = {
+    "list": "list them",
+    "snapshot": "snapshot DEVICE FILE",
+    "rehearse": "serve a device here, to submit to unpaid",
+}
+_ARGUMENTS = {
+    "recipes show": {"recipe": "name of a built-in recipe, or path of a YAML file"},
+    "circuits show": {"circuit": "name of a reference circuit"},
+    "circuits export": {"directory": "folder for the OpenQASM 3 files, drawings and table"},
+    "targets snapshot": {
+        "device": "a device of your account, such as ibm_torino",
+        "file": "JSON file for its calibration; as a target, its name is that file",
+    },
 }
 
 
-def add_listings(commands: Any) -> None:
-    """Add the groups and their actions to the commands."""
-    for name, (text, actions) in _GROUPS.items():
-        group = ArgumentParser(description=text, exit_on_error=False)
-        listed = [*actions, *(["rehearse"] if name == "targets" else [])]
-        commands.add_subcommand(name, group, help=f"{text}: {', '.join(listed)}")
-        nested = group.add_subcommands(dest="action", metavar="ACTION", required=False)
-        for action, arguments in actions.items():
-            leaf = ArgumentParser(exit_on_error=False)
-            for argument in arguments:
-                leaf.add_argument(argument, type=str, help=_ARGUMENT_HELP[argument])
-            nested.add_subcommand(action, leaf, help=f"{action} {' '.join(arguments).upper()}")
-        if name == "targets":
-            nested.add_subcommand(
-                "rehearse", rehearse_parser(), help="serve a device here, to submit to unpaid"
-            )
+def listing_parser(words: Sequence[str], name: str) -> CommandParser:
+    """Return the parser of an action of `qkd recipes`, `qkd circuits` or `qkd targets`."""
+    if name == "targets rehearse":
+        return rehearse_parser(name)
+    group, _, action = name.partition(" ")
+    texts = {"recipes": RECIPES, "circuits": CIRCUITS, "targets": TARGETS}[group]
+    parser = CommandParser(name, description=texts[action or "list"])
+    for argument, text in _ARGUMENTS.get(name, {}).items():
+        parser.add_argument(argument, help=text)
+    return parser
 
 
 def run_recipes(options: Namespace, words: Sequence[str]) -> int:
-    """List the built-in recipes, or show one; returns the exit status."""
+    """List the built-in recipes, show one or their schema; returns the exit status."""
     if options.action == "show":
-        print(dump_recipe(load_recipe(options.show.recipe)), end="")
+        print(dump_recipe(load_recipe(options.recipe)), end="")
+    elif options.action == "schema":
+        print(json.dumps(recipe_schema(), indent=2))
     else:
         print_columns(list_recipes())
     return 0
@@ -64,9 +66,9 @@ def run_circuits(options: Namespace, words: Sequence[str]) -> int:
     )
 
     if options.action == "show":
-        print(reference_circuit(options.show.circuit).circuit.draw("text", fold=100))
+        print(reference_circuit(options.circuit).circuit.draw("text", fold=100))
     elif options.action == "export":
-        for path in export_reference_circuits(options.export.directory):
+        for path in export_reference_circuits(options.directory):
             print(path)
     else:
         print_columns(
@@ -80,9 +82,9 @@ def run_targets(options: Namespace, words: Sequence[str]) -> int:
     from qkd_qiskit.targets import list_targets
 
     if options.action == "snapshot":
-        return _snapshot(options.snapshot.device, options.snapshot.file)
+        return _snapshot(options.device, options.file)
     if options.action == "rehearse":
-        return run_rehearse(options.rehearse)
+        return run_rehearse(options)
 
     rows = {"exact": "ideal probabilities, no shots", "aer": "ideal, sampled"}
     for target in list_targets():

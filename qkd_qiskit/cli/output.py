@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
+from argparse import Namespace
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from jsonargparse import ArgumentParser, Namespace
+from qkd_qiskit.cli.command_parser import CommandParser
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from qkd_qiskit.experiments.run_folder import RunFolder
 
 
-def add_output_options(parser: ArgumentParser) -> None:
+def add_output_options(parser: CommandParser) -> None:
     """Add `--quiet` and `--json`."""
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
     parser.add_argument("--json", action="store_true", help="print the result as JSON only")

@@ -2,67 +2,106 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, get_args
+from argparse import SUPPRESS, Namespace
+from collections.abc import Mapping, Sequence
+from dataclasses import is_dataclass
+from typing import Any
 
-from jsonargparse import ArgumentParser, Namespace
-
+from qkd_qiskit.cli.command_parser import CommandParser
 from qkd_qiskit.recipe import Recipe
-from qkd_qiskit.recipe.parsing import flat_recipe, load_recipe, recipe_from, recipe_keys
+from qkd_qiskit.recipe.parsing import (
+    flat_recipe,
+    load_recipe,
+    recipe_keys,
+    sections,
+    stated_keys,
+    unknown_key,
+)
+from qkd_qiskit.recipe.schema import field_descriptions, summary
+from qkd_qiskit.recipe.validation import accepted, is_null, is_optional, names, type_hints
 
-COMMANDS = ("distill", "study")
-"""The commands that take a recipe and its keys."""
 DEFAULT_RECIPE = "digits"
 _LONGEST_CHOICES = 60
 
 
-def add_keys(parser: ArgumentParser, *, recipe: str | None) -> None:
-    """Add the recipe and all its keys, with the values of the recipe where it is known."""
+def add_keys(
+    parser: CommandParser, words: Sequence[str], *, defaults: Mapping[str, Any] | None = None
+) -> None:
+    """Add the recipe and all its keys.
+
+    Args:
+        parser: The parser of the command.
+        words: What was typed after the command; help shows the values of the recipe named first.
+        defaults: Values by key that the command has in place of the recipe's.
+    """
+    parser.unknown_flag = _unknown_flag
     parser.add_argument(
         "recipe",
         nargs="?",
         help="a built-in recipe (`qkd recipes` lists them), or path of a YAML file; "
         f"without one: {DEFAULT_RECIPE}",
     )
-    parser.add_class_arguments(Recipe)
-    for action in parser._actions:
-        choices = ",".join(map(str, get_args(recipe_keys().get(action.dest))))
-        if len(choices) > _LONGEST_CHOICES:  # they do not wrap, and the text has them too
-            action.metavar = action.dest.rpartition(".")[2].upper()
-    if recipe is not None:
-        parser.set_defaults(flat_recipe(load_recipe(recipe)))
+    values: dict[str, Any] = {}
+    if {"-h", "--help"} & set(words):
+        named = words[0] if words and not words[0].startswith("-") else DEFAULT_RECIPE
+        values = flat_recipe(load_recipe(named)) | _unless_stated(named, defaults or {})
+    own = parser.add_argument_group(summary(Recipe))
+    for field, kind in type_hints(Recipe).items():
+        if is_dataclass(kind) and isinstance(kind, type):
+            group = parser.add_argument_group(field_descriptions(Recipe)[field].removesuffix("."))
+            for name in type_hints(kind):
+                _add_key(group, f"{field}.{name}", field_descriptions(kind)[name], values)
+        else:
+            _add_key(own, field, field_descriptions(Recipe)[field], values)
 
 
-def given_recipe(options: Namespace) -> Recipe:
-    """The recipe with the keys that were given.
+def _add_key(group: Any, key: str, text: str, values: Mapping[str, Any]) -> None:
+    kind = recipe_keys()[key]
+    choices = "{" + ",".join(names(kind)) + "}"
+    short = len(choices) in range(3, _LONGEST_CHOICES)  # longer ones do not wrap
+    wanted = "" if short else f"{accepted(kind)}; "
+    group.add_argument(
+        f"--{key}",
+        default=SUPPRESS,
+        metavar=choices if short else key.rpartition(".")[2].upper(),
+        help=f"{text} ({wanted}default: {_written(values.get(key))})".replace("%", "%%"),
+    )
+
+
+def _written(value: object) -> str:
+    """Return a value as a recipe gives it, in words that wrap."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(str, value))}]"
+    return (
+        "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    )
+
+
+def given_recipe(options: Namespace, *, defaults: Mapping[str, Any] | None = None) -> Recipe:
+    """Return the recipe with the keys that were given.
+
+    Args:
+        options: What was parsed.
+        defaults: Values by key that the command has in place of the recipe's, where no file of the
+            user states them.
 
     Raises:
         RecipeError: A value or a combination of values is not accepted.
     """
-    values: dict[str, Any] = options.as_dict()
-    return recipe_from({key: values[key] for key in sections()})
+    source = options.recipe or DEFAULT_RECIPE
+    given = {key: value for key, value in vars(options).items() if key in recipe_keys()}
+    for key, value in given.items():
+        if is_optional(recipe_keys()[key]) and is_null(value):
+            given[key] = None
+    return load_recipe(source, _unless_stated(source, defaults or {}) | given)
 
 
-def sections() -> list[str]:
-    """The first parts of the recipe's keys."""
-    return list(dict.fromkeys(key.partition(".")[0] for key in recipe_keys()))
+def _unless_stated(source: str, defaults: Mapping[str, Any]) -> dict[str, Any]:
+    stated = stated_keys(source) if defaults else set()
+    return {key: value for key, value in defaults.items() if key not in stated}
 
 
-def bracket_lists(words: Sequence[str]) -> list[str]:
-    """Let a list be written `a,b` or, where only a list is accepted, `a`."""
-    result: list[str] = []
-    for word in words:
-        flag, equals, value = word.partition("=")
-        if not equals and result and result[-1].startswith("--"):
-            flag, value = result[-1], word
-        kind = str(recipe_keys().get(flag.removeprefix("--"), ""))
-        only_list = kind.startswith("tuple") and not value.startswith("-") and value != "null"
-        if value and "tuple" in kind and value[0] != "[" and ("," in value or only_list):
-            value = f"[{value}]"
-            if equals:
-                result.append(f"{flag}={value}")
-            else:
-                result.append(value)
-        else:
-            result.append(word)
-    return result
+def _unknown_flag(flag: str) -> str:
+    if flag in sections():
+        return f"--{flag} is a group of keys; give its keys one by one, see `qkd distill --help`"
+    return unknown_key(flag)

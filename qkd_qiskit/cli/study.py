@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
+from argparse import Namespace
 from collections.abc import Sequence
 
-from jsonargparse import ArgumentParser, Namespace
-
+from qkd_qiskit.cli.command_parser import CommandParser
 from qkd_qiskit.cli.distill import run_folder
 from qkd_qiskit.cli.output import add_output_options
 from qkd_qiskit.cli.recipe_options import add_keys
 from qkd_qiskit.errors import InputError
-from qkd_qiskit.recipe.parsing import stated_keys
 
 DEFAULTS = {
     "arms": [
@@ -29,9 +28,10 @@ DEFAULTS = {
 """What a study has in place of the recipe's own, where a file does not state it."""
 
 
-def study_parser(recipe: str | None) -> ArgumentParser:
-    """The options; the keys of the recipe have its values, but for `DEFAULTS`."""
-    parser = ArgumentParser(
+def study_parser(words: Sequence[str], name: str) -> CommandParser:
+    """Return the parser of `qkd study`."""
+    parser = CommandParser(
+        name,
         usage="qkd study [RECIPE] [--seeds N] [--arms A,B,...] [--jobs N | --cluster ADDRESS]\n"
         "                 [--KEY VALUE ...] [--out DIR] [--quiet | --json]\n"
         "       qkd study --resume DIR [--jobs N | --cluster ADDRESS] [--quiet | --json]",
@@ -39,7 +39,6 @@ def study_parser(recipe: str | None) -> ArgumentParser:
         "student with settings of its own and controls that take away what the teacher knows; "
         "intervals, tests corrected for their number, effect sizes. Stopped at any moment, it goes "
         "on with --resume. Every KEY of the recipe can be given, as for qkd distill.",
-        exit_on_error=False,
     )
     parser.add_argument("--jobs", type=int, help="processes; default: the cores of this machine")
     parser.add_argument(
@@ -50,10 +49,7 @@ def study_parser(recipe: str | None) -> ArgumentParser:
     parser.add_argument("--out", type=str, help="new run folder; default: runs/RECIPE-study")
     parser.add_argument("--resume", type=str, help="run folder to continue, with its own recipe")
     add_output_options(parser)
-    add_keys(parser, recipe=recipe)
-    if recipe is not None:
-        stated = stated_keys(recipe)
-        parser.set_defaults({key: item for key, item in DEFAULTS.items() if key not in stated})
+    add_keys(parser, words, defaults=DEFAULTS)
     return parser
 
 
@@ -66,7 +62,7 @@ def run_study(options: Namespace, words: Sequence[str]) -> int:
     if options.jobs is not None and options.cluster is not None:
         raise InputError("--jobs and --cluster were both given; the cluster has its own workers")
     workers = Workers(jobs=options.jobs or _cores(), cluster=options.cluster)
-    return run_folder(options, words, workers=workers)
+    return run_folder(options, words, workers=workers, defaults=DEFAULTS)
 
 
 def _cores() -> int:

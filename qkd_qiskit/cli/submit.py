@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shlex
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from jsonargparse import ArgumentParser, Namespace
-
+from qkd_qiskit.cli.command_parser import CommandParser
 from qkd_qiskit.cli.error_messages import fail
 from qkd_qiskit.cli.output import add_output_options, console, show_result, terminal
 from qkd_qiskit.errors import InputError
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 STEPS = 50
 
 
-def submit_parser() -> ArgumentParser:
-    """The options of `qkd submit`."""
-    parser = ArgumentParser(
+def submit_parser(words: Sequence[str], name: str) -> CommandParser:
+    """Return the parser of `qkd submit`."""
+    parser = CommandParser(
+        name,
         description="Evaluate the students of a finished run on a device of IBM Quantum, and add "
         "the figures to its result.json and report. What was begun goes on; what is finished is "
         "not paid twice. With --dry-run nothing is sent: it says what would be.",
-        exit_on_error=False,
     )
     parser.add_argument("run", type=str, help="run folder")
     parser.add_argument(
@@ -69,12 +69,12 @@ def submit_parser() -> ArgumentParser:
     return parser
 
 
-def collect_parser() -> ArgumentParser:
-    """The options of `qkd collect`."""
-    parser = ArgumentParser(
+def collect_parser(words: Sequence[str], name: str) -> CommandParser:
+    """Return the parser of `qkd collect`."""
+    parser = CommandParser(
+        name,
         description="Finish what `qkd submit` began and did not end: read the jobs that were sent, "
         "send those that were not, write result.json and the report.",
-        exit_on_error=False,
     )
     parser.add_argument("run", type=str, help="run folder")
     add_output_options(parser)
@@ -174,7 +174,7 @@ def _training(options: Namespace) -> Training | None:
 
     words = ("steps", "batch_size", "lr", "shifted_weights", "from_scratch", "evaluate", "out")
     if options.train is None:
-        given = [word for word in words if options[word]]
+        given = [word for word in words if getattr(options, word)]
         if given:
             flag = given[0].replace("_", "-")
             raise InputError(

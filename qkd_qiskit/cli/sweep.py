@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
+from argparse import Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jsonargparse import ArgumentParser, Namespace
-
+from qkd_qiskit.cli.command_parser import CommandParser
 from qkd_qiskit.cli.error_messages import fail
-from qkd_qiskit.cli.output import console, terminal
+from qkd_qiskit.cli.output import add_output_options, console, terminal
 from qkd_qiskit.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from qkd_qiskit.experiments.callbacks import Callback
 
+SWEEPS = {"noise": "noise RUN", "shots": "shots RUN"}
+"""The actions of `qkd bench`."""
 _DESCRIPTIONS = {
     "noise": "Under devices' noise, scaled, without shots. Writes RUN/bench/noise.csv, noise.png "
     "and, for several devices, devices.png; goes on where it was stopped.",
@@ -48,40 +50,31 @@ class Outcome:
     summary: list[dict[str, Any]]
 
 
-def add_sweep(commands: Any) -> None:
-    """Add `bench noise` and `bench shots` to the commands."""
-    parser = ArgumentParser(
-        description="What noise or shots cost the students of a finished run: accuracy, "
-        "divergence from the teacher, calibration, agreement with the exact student.",
-        exit_on_error=False,
-    )
-    commands.add_subcommand(
-        "bench", parser, help="what noise and shots cost a trained run: noise, shots"
-    )
-    nested = parser.add_subcommands(dest="action", metavar="ACTION", required=False)
-    for action, options in _OPTIONS.items():
-        leaf = ArgumentParser(description=_DESCRIPTIONS[action], exit_on_error=False)
-        leaf.add_argument("run", type=str, help="run folder")
-        for name, (kind, text) in options.items():
-            leaf.add_argument(f"--{name}", type=kind, help=text)
-        leaf.add_argument("--quiet", action="store_true", help="print nothing but errors")
-        leaf.add_argument("--json", action="store_true", help="print means as JSON only")
-        nested.add_subcommand(action, leaf, help=f"{action} RUN")
+def sweep_parser(words: Sequence[str], name: str) -> CommandParser:
+    """Return the parser of `bench noise` or `bench shots`."""
+    action = name.rpartition(" ")[2]
+    parser = CommandParser(name, description=_DESCRIPTIONS.get(action, ""))
+    if action not in _OPTIONS:
+        return parser
+    parser.add_argument("run", type=str, help="run folder")
+    for option, (kind, text) in _OPTIONS[action].items():
+        parser.add_argument(f"--{option}", type=kind, help=text)
+    add_output_options(parser)
+    return parser
 
 
 def run_sweep(options: Namespace, words: Sequence[str]) -> int:
     """Run the benchmark and show what it found; returns the exit status."""
-    if options.action is None:
+    if not options.action:
         raise InputError("what to bench is missing; give noise or shots, as in qkd bench noise RUN")
-    given = options[options.action]
     try:
-        with terminal(given) as callback:
-            outcome = _measure(options.action, given, callback=callback)
+        with terminal(options) as callback:
+            outcome = _measure(options.action, options, callback=callback)
     except KeyboardInterrupt:
         return fail("interrupted; the same command goes on from here", status=130)
-    if given.json:
+    if options.json:
         print(json.dumps(outcome.summary, indent=2))
-    elif not given.quiet:
+    elif not options.quiet:
         screen = console()
         screen.print(outcome.table)
         for path in outcome.files:
@@ -131,7 +124,7 @@ def _items(
     given: Namespace, key: str, read: Callable[[str], Any], *, accepted: str = "names"
 ) -> list[Any]:
     """The items of `a,b` or `[a,b]`; none where it is not given."""
-    text = given[key]
+    text = getattr(given, key)
     try:
         return [] if text is None else [read(item.strip()) for item in text.strip("[]").split(",")]
     except ValueError:

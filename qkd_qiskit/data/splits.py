@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -62,6 +62,7 @@ class Data:
         pool: Training images without the validation images, in data-set order.
         validation: Images that choose epochs and settings.
         test: Images that are used once, at the end.
+        spec: What they were loaded with: how many of the pool a student trains on.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Data:
     pool: Split
     validation: Split
     test: Split
+    spec: DataSpec | None = None
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -218,7 +220,7 @@ def load_data(spec: DataSpec, *, seed: int = 0) -> Data:
             f"data.classes: {list(classes)} is not accepted; {spec.title} has the classes 0 to "
             f"{len(source.class_names) - 1}"
         )
-    return _split(
+    data = _split(
         _select(source.images, source.labels, classes),
         None if source.test is None else _select(*source.test, classes),
         name=spec.title,
@@ -227,6 +229,7 @@ def load_data(spec: DataSpec, *, seed: int = 0) -> Data:
         test_per_class=spec.test_per_class,
         seed=seed,
     )
+    return replace(data, spec=spec)
 
 
 def _read(spec: DataSpec, *, seed: int) -> Source:

@@ -1,5 +1,5 @@
 """How students learn from teachers: losses, feature maps, the training loop."""
 
-from qkd_qiskit.distillation.trainer import distill
+from qkd_qiskit.distillation.single_student import distill
 
 __all__ = ["distill"]

@@ -116,60 +116,6 @@ def train_population(
     return population.trained()
 
 
-def distill(
-    student: Student,
-    teacher: Teacher,
-    data: Data,
-    *,
-    spec: DistillSpec | None = None,
-    train_per_class: int | None = None,
-    seed: int = 0,
-    on_epoch: Callable[[list[EpochMetrics]], None] | None = None,
-) -> TrainingResult:
-    """Trains the student in place from the labels and the teacher; returns what happened.
-
-    Args:
-        student: What learns; it starts from its present parameters.
-        teacher: What teaches.
-        data: Images with a training pool and a validation split.
-        spec: Loss weights, optimizer and schedule; default: `DistillSpec()`.
-        train_per_class: Labelled images per class that are drawn from the pool; None = all.
-        seed: Seed of the draw and of the data order.
-        on_epoch: Called after every epoch with a list of one `EpochMetrics`.
-
-    Raises:
-        TrainingError: As `train_population`.
-        TeacherError: It is none, or does not fit the student.
-        DataError: A class has fewer images than asked for.
-    """
-    if not isinstance(teacher, Teacher):
-        raise TeacherError(
-            f"the teacher is a {type(teacher).__name__}; give what make_teacher returns or, for a "
-            "trained network of your own, Teacher.from_module(network, data)"
-        )
-    spec = spec or DistillSpec()
-    member = Member(
-        arm="distilled",
-        seed=seed,
-        ce_weight=spec.ce_weight,
-        kd_weight=spec.kd_weight,
-        feature_weight=spec.feature_weight,
-    )
-    draws = data.draw(train_per_class, draw="random", seed=seed)[None]
-    (trained,) = train_population(
-        student,
-        [member],
-        starts=[dict(student.named_parameters())],
-        examples=make_distillation_data(
-            student, [teacher], data, draws=draws, layer=layer_of(spec)
-        ),
-        spec=spec,
-        on_epoch=on_epoch,
-    )
-    student.load_parameters(trained.state)
-    return trained
-
-
 def layer_of(spec: DistillSpec) -> str | None:
     """The teacher's layer whose feature maps the examples need; None where none are compared."""
     return spec.teacher_layer if spec.feature_weight > 0 else None

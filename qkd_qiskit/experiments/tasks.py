@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from qkd_qiskit.data.splits import Data
+from qkd_qiskit.distillation import executors
 from qkd_qiskit.distillation.population import DistillationData, EpochMetrics, Member
 from qkd_qiskit.distillation.trainer import (
     layer_of,
@@ -43,7 +44,6 @@ from qkd_qiskit.students.class_bins import learn_bins
 from qkd_qiskit.students.factory import load_student, make_student
 from qkd_qiskit.students.quantum import QuantumStudent
 from qkd_qiskit.targets import Target
-from qkd_qiskit.targets.gradients import noisy_executor, parameter_shift, spsa
 
 SEEDS_PER_TASK = 10  # enough for a step to be cheap, few enough for tasks to be shared out
 
@@ -249,18 +249,11 @@ def evaluate_members(
 def training_executor(
     recipe: Recipe, student: Student, *, noisy: bool
 ) -> Callable[[Tensor, Tensor], Tensor] | None:
-    """Where a student's circuit runs while it trains; None = exactly, in its connector."""
-    spec = recipe.distill
-    gradient, name = ("noisy", recipe.noise_target) if noisy else (spec.gradient, spec.train_target)
-    if gradient == "exact" or name is None or not isinstance(student, QuantumStudent):
-        return None
-    target = Target.parse(name, shots=recipe.shots, seed=recipe.seed)
-    compiled = target.compile(student.circuit)
-    if gradient == "noisy":
-        return noisy_executor(compiled)
-    if gradient == "parameter_shift":
-        return parameter_shift(target, compiled, shifted=spec.shifted_weights)
-    return spsa(target, compiled)
+    """Return what runs a student's circuit while it trains; None = its connector, exactly."""
+    spec, name = recipe.distill, recipe.noise_target
+    if noisy and name is not None:
+        spec = replace(spec, gradient="noisy", train_target=name, shifted_weights=None)
+    return executors.training_executor(student, spec, shots=recipe.shots, seed=recipe.seed)
 
 
 def _task_spec(context: RunContext, task: TrainingTask) -> DistillSpec:

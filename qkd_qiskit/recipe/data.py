@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from qkd_qiskit.recipe.synthetic import Generator
-from qkd_qiskit.recipe.validation import at_least, require
+from qkd_qiskit.recipe.validation import Count, Share, check_fields, require, whole_number
 
 DatasetName = Literal[
     "digits", "mnist", "fashion_mnist", "cifar10", "generated", "extended_xor", "arrays"
 ]
 GENERATED: tuple[DatasetName, ...] = ("generated", "extended_xor")
+_MOST_VALUES = 50_000_000  # of generated data: 200 MB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,18 +48,19 @@ class DataSpec:
     file: str | None = None
     digest: str | None = None
     classes: tuple[int, ...] | None = None
-    train_per_class: int | None = None
-    train_points: int | None = None
+    train_per_class: Count | None = None
+    train_points: Count | None = None
     draw: Literal["first", "random"] = "random"
-    validation_fraction: float = 0.1
-    test_per_class: int | None = None
-    points: int = 3000
-    features: int = 64
+    validation_fraction: Share = 0.1
+    test_per_class: Count | None = None
+    points: Annotated[int, whole_number(least=30, most=10_000_000)] = 3000
+    features: Annotated[int, whole_number(most=100_000)] = 64
     informative: int = 4
     noise_features: int = 0
     difficulty: float = 0.25
 
     def __post_init__(self) -> None:
+        check_fields(self, "data")
         require(
             (self.file is not None) == (self.name == "arrays"),
             "data.file",
@@ -66,7 +68,6 @@ class DataSpec:
             "an .npz file exactly when data.name is `arrays`",
         )
         if self.classes is not None:
-            object.__setattr__(self, "classes", tuple(self.classes))
             distinct = len(set(self.classes)) == len(self.classes)
             last = 9 if self.file is None else max(self.classes, default=0)
             in_range = all(0 <= label <= last for label in self.classes)
@@ -76,25 +77,21 @@ class DataSpec:
                 list(self.classes),
                 "two or more distinct labels from 0 to 9, for example [0, 1, 2]",
             )
-        for key in ("train_per_class", "train_points", "test_per_class"):
-            value = getattr(self, key)
-            if value is not None:
-                at_least(f"data.{key}", value, 1)
         require(
             self.train_points is None or self.train_per_class is None,
             "data.train_points",
             self.train_points,
             "either train_points or train_per_class, and null for the other",
         )
-        require(
-            0 < self.validation_fraction < 1,
-            "data.validation_fraction",
-            self.validation_fraction,
-            "a share between 0 and 1",
-        )
-        at_least("data.points", self.points, 30)
         if self.name in GENERATED:
             _ = self.generator
+            most = _MOST_VALUES // self.features
+            require(
+                self.points <= most,
+                "data.points",
+                self.points,
+                f"at most {most} points of {self.features} features",
+            )
 
     @property
     def title(self) -> str:

@@ -1,11 +1,23 @@
-"""What teaches and what learns."""
+"""The teacher and the student."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from qkd_qiskit.recipe.validation import at_least, learning_rate, positive, require
+from qkd_qiskit.recipe.validation import (
+    BatchSize,
+    Count,
+    Epochs,
+    LearningRate,
+    Positive,
+    Range,
+    Weight,
+    Width,
+    check_fields,
+    require,
+    whole_number,
+)
 
 TeacherKind = Literal[
     "softmax",
@@ -54,26 +66,21 @@ class TeacherSpec:
     kind: TeacherKind = "softmax"
     module: str | None = None
     checkpoint: str | None = None
-    epochs: int = 60
-    batch_size: int = 128
-    lr: float = 0.01
-    weight_decay: float = 0.0
-    train_per_class: int | None = None
+    epochs: Epochs = 60
+    batch_size: BatchSize = 128
+    lr: LearningRate = 0.01
+    weight_decay: Weight = 0.0
+    train_per_class: Count | None = None
     same_draw: bool = False
 
     def __post_init__(self) -> None:
+        check_fields(self, "teacher")
         require(
             (self.module is not None) == (self.kind == "module"),
             "teacher.module",
             self.module,
             "an import path `package.file:factory` exactly when teacher.kind is `module`",
         )
-        at_least("teacher.epochs", self.epochs, 1)
-        at_least("teacher.batch_size", self.batch_size, 1)
-        learning_rate("teacher.lr", self.lr)
-        require(self.weight_decay >= 0, "teacher.weight_decay", self.weight_decay, "0 or more")
-        if self.train_per_class is not None:
-            at_least("teacher.train_per_class", self.train_per_class, 1)
         require(
             not self.same_draw or (self.checkpoint is None and self.train_per_class is None),
             "teacher.same_draw",
@@ -112,24 +119,20 @@ class StudentSpec:
     """
 
     kind: StudentKind = "hybrid"
-    qubits: int = 4
+    qubits: Annotated[int, Range(accepted="a whole number, 1 to 20", least=1, most=20)] = 4
     encoding: Encoding = "amplitude"
     ansatz: Ansatz = "real_amplitudes"
-    layers: int = 2
+    layers: Annotated[int, whole_number(most=1000)] = 2
     reduction: Reduction = "linear"
     readout: Readout = "probabilities"
     head: Head = "linear"
-    head_width: int = 8
-    full_width: int = 8
-    sharpness: float | Literal["learned"] = 8.0
+    head_width: Width = 8
+    full_width: Width = 8
+    sharpness: Positive | Literal["learned"] = 8.0
     circuit: str | None = None
 
     def __post_init__(self) -> None:
-        require(1 <= self.qubits <= 20, "student.qubits", self.qubits, "1 to 20")
-        for key in ("layers", "head_width", "full_width"):
-            at_least(f"student.{key}", getattr(self, key), 1)
-        if self.sharpness != "learned":
-            positive("student.sharpness", float(self.sharpness))
+        check_fields(self, "student")
         if self.kind == "quantum":
             require(
                 self.head == "none",

@@ -1,34 +1,30 @@
-"""Recipes by name and as YAML, and overrides by dotted key, all checked against the dataclasses."""
+"""Read recipes by name or from YAML, with overrides by dotted key, and write them as YAML."""
 
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar
 
 import yaml
-from jsonargparse import ArgumentError, ArgumentParser
 
 from qkd_qiskit.errors import RecipeError
-from qkd_qiskit.recipe import DataSpec, DistillSpec, Recipe, RuntimeSpec, StudentSpec, TeacherSpec
+from qkd_qiskit.recipe.recipe import Recipe
+from qkd_qiskit.recipe.validation import checked, shown, type_hints
+
+Spec = TypeVar("Spec")
 
 _RECIPES = Path(__file__).with_name("builtin")
 _SUFFIXES = (".yaml", ".yml")
-_GROUPS: dict[str, type] = {
-    "data": DataSpec,
-    "teacher": TeacherSpec,
-    "student": StudentSpec,
-    "distill": DistillSpec,
-    "runtime": RuntimeSpec,
-}
+_MOST_BYTES = 1_000_000
+_MOST_VALUES = 20_000  # with every alias written out
 
 
 def list_recipes() -> dict[str, str]:
-    """The built-in recipes: name -> the comment in the first line of its file."""
+    """Return the built-in recipes: name -> the comment in the first line of its file."""
     return {
         path.stem: path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
         for path in sorted(_RECIPES.glob("*.yaml"))
@@ -36,7 +32,7 @@ def list_recipes() -> dict[str, str]:
 
 
 def load_recipe(source: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
-    """A built-in recipe by name, or a YAML file by path.
+    """Return a built-in recipe by name, or that of a YAML file by path.
 
     Args:
         source: `digits`, or the path of a file that ends in .yaml or .yml.
@@ -49,141 +45,167 @@ def load_recipe(source: str | Path, overrides: Mapping[str, Any] | None = None) 
 
 
 def stated_keys(source: str | Path) -> set[str]:
-    """Dotted keys that a user's own YAML file states; none for a built-in recipe.
+    """Return the dotted keys that a user's own YAML file states; none for a built-in recipe.
 
     Raises:
         RecipeError: As `load_recipe`.
     """
-    tree = _read_tree(source)
-    return set() if Path(source).suffix not in _SUFFIXES else set(_flatten(tree))
+    return set(_flatten(_read_tree(source))) if Path(source).suffix in _SUFFIXES else set()
 
 
 def _read_tree(source: str | Path) -> dict[str, Any]:
     path = Path(source)
     if path.suffix not in _SUFFIXES:
         path = _RECIPES / f"{source}.yaml"
-        if not path.is_file():
-            names = ", ".join(list_recipes())
+        if "\0" in str(source) or not path.is_file():
+            known = ", ".join(list_recipes())
             raise RecipeError(
-                f"recipe {str(source)!r} is unknown; give one of {names}, or a path ending in .yaml"
+                f"recipe {shown(str(source))} is unknown; give one of {known}, or a path ending in "
+                ".yaml"
             )
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"recipe {path} cannot be read: {error}; give a YAML file") from error
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise RecipeError(f"recipe {path} is not YAML: {reason}") from error
+    tree = _parse_yaml(_read_text(path), source=f"recipe {path}")
     if not isinstance(tree, dict):
-        raise RecipeError(f"recipe {path} holds {tree!r}; a recipe is a tree of keys")
+        raise RecipeError(f"recipe {path} holds {shown(tree)}; a recipe is a tree of keys")
     return tree
 
 
+def _read_text(path: Path) -> str:
+    try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise RecipeError(f"recipe {path} cannot be read: it is no file; give a YAML file")
+        with path.open("rb") as file:
+            content = file.read(_MOST_BYTES + 1)
+        if len(content) > _MOST_BYTES:
+            raise RecipeError(f"recipe {path} is larger than {_MOST_BYTES} bytes; give a YAML file")
+        return content.decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"recipe {path} cannot be read: {error}; give a YAML file") from error
+
+
+def _parse_yaml(text: str, *, source: str) -> Any:
+    """Return what YAML text holds, if it can be written out in full."""
+    loader = yaml.SafeLoader(text)
+    try:
+        root = loader.get_single_node()
+        if root is None:
+            return None
+        if _count_values(root, {}) > _MOST_VALUES:
+            raise RecipeError(
+                f"{source} holds more than {_MOST_VALUES} values, its aliases written out; a "
+                "recipe is a tree of keys"
+            )
+        return loader.construct_document(root)
+    except RecursionError as error:
+        raise RecipeError(f"{source} is not a recipe: it is nested too deeply") from error
+    except (yaml.YAMLError, ValueError, OverflowError, TypeError) as error:
+        # The others are of values that YAML knows and Python cannot hold, as the date 2026-13-32.
+        if isinstance(error, RecipeError):
+            raise
+        raise RecipeError(f"{source} is not YAML: {' '.join(str(error).split())}") from error
+    finally:
+        loader.dispose()
+
+
+def _count_values(node: yaml.Node, counts: dict[int, int]) -> int:
+    """Return the number of values below a node; one that holds itself counts as too many."""
+    if id(node) not in counts:
+        counts[id(node)] = _MOST_VALUES + 1
+        children: list[yaml.Node] = []
+        if isinstance(node, yaml.SequenceNode):
+            children = node.value
+        elif isinstance(node, yaml.MappingNode):
+            children = [child for pair in node.value for child in pair]
+        counts[id(node)] = 1 + sum(_count_values(child, counts) for child in children)
+    return counts[id(node)]
+
+
 def parse_recipe(tree: Mapping[str, Any], *, overrides: Mapping[str, Any] | None = None) -> Recipe:
-    """A recipe from a nested mapping, as YAML holds it; what it leaves out has its default.
+    """Return a recipe from a nested mapping, as YAML holds it; what it leaves out has its default.
 
     Raises:
         RecipeError: As `load_recipe`.
     """
-    given = _flatten(tree) | dict(overrides or {})
-    for key in given:
-        if key not in recipe_keys():
-            raise RecipeError(unknown_key(key))
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(Recipe)
-    try:
-        return recipe_from(parser.parse_object(_nest(given)).as_dict())
-    except (ArgumentError, TypeError) as error:
-        raise RecipeError(type_message(error, given)) from error
+    return _build(Recipe, _nest(_flatten(tree) | dict(overrides or {})))
 
 
-def recipe_from(tree: Mapping[str, Any]) -> Recipe:
-    """A recipe from a complete tree of parsed values, one entry for each field."""
-    values = {
-        key: _GROUPS[key](**value) if isinstance(value, dict) else value
-        for key, value in tree.items()
-    }
-    return Recipe(**values)
+def parse_spec(kind: type[Spec], values: Mapping[str, Any], *, section: str) -> Spec:
+    """Return one part of a recipe from its values by field, as YAML or JSON holds them.
+
+    Args:
+        kind: `StudentSpec` or another dataclass of a recipe.
+        values: Values by field; what they leave out has its default.
+        section: Its key in a recipe, for example `student`.
+
+    Raises:
+        RecipeError: An unknown key, a wrong type or an impossible combination.
+    """
+    return _build(kind, values, section=section)
+
+
+def _build(kind: type[Spec], values: Mapping[str, Any], *, section: str = "") -> Spec:
+    if not isinstance(values, Mapping):
+        raise RecipeError(f"{section}: {shown(values)} is not accepted; give a tree of keys")
+    hints = type_hints(kind)
+    keys = {field: f"{section}.{field}" if section else str(field) for field in values}
+    read: dict[str, Any] = {}
+    for field in values:
+        if field not in hints:
+            raise RecipeError(unknown_key(keys[field]))
+    for field, value in values.items():
+        hint = hints[field]
+        read[field] = (
+            _build(hint, value, section=field)
+            if is_dataclass(hint) and isinstance(hint, type)
+            else checked(keys[field], hint, value, text=True)
+        )
+    return kind(**read)
 
 
 def dump_recipe(recipe: Recipe) -> str:
-    """The recipe as YAML with every key, which `load_recipe` reads back to an equal recipe."""
+    """Return the recipe as YAML with every key, which `load_recipe` reads back to an equal one."""
     return yaml.safe_dump(_nest(flat_recipe(recipe)), sort_keys=False, default_flow_style=None)
 
 
 def flat_recipe(recipe: Recipe) -> dict[str, Any]:
-    """Every value by its dotted key, tuples as lists."""
+    """Return every value by its dotted key, tuples as lists."""
     flat = _flatten(asdict(recipe))
     return {key: list(item) if isinstance(item, tuple) else item for key, item in flat.items()}
 
 
 @cache
 def recipe_keys() -> dict[str, Any]:
-    """Every key of a recipe by its dotted path, for example `student.qubits`, with its type."""
+    """Return every key of a recipe by its dotted path, such as `student.qubits`, with its type."""
     keys: dict[str, Any] = {}
-    for name, kind in get_type_hints(Recipe).items():
-        nested = get_type_hints(kind) if is_dataclass(kind) else {}
+    for name, kind in type_hints(Recipe).items():
+        nested = type_hints(kind) if name in sections() else {}
         keys |= {f"{name}.{key}": inner for key, inner in nested.items()} or {name: kind}
     return keys
 
 
+@cache
+def sections() -> dict[str, type]:
+    """Return the parts of a recipe that are trees of keys, with their dataclasses."""
+    return {
+        name: kind
+        for name, kind in type_hints(Recipe).items()
+        if isinstance(kind, type) and is_dataclass(kind)
+    }
+
+
 def unknown_key(key: str) -> str:
-    """The line that says that a recipe has no such key, with the nearest one or its siblings."""
-    near = difflib.get_close_matches(key, recipe_keys(), n=1, cutoff=0.6)
+    """Return the line for a key that no recipe has, with the nearest one or its siblings."""
+    near = difflib.get_close_matches(key[:100], recipe_keys(), n=1, cutoff=0.6)
     group = key.partition(".")[0] + "."
     siblings = [name for name in recipe_keys() if name.startswith(group)]
     keys = f"the keys are {', '.join(siblings)}" if siblings else "see `qkd distill --help`"
-    return f"{key}: no such key in a recipe; {f'did you mean {near[0]}?' if near else keys}"
+    hint = f"did you mean {near[0]}?" if near else keys
+    return f"{shown(key)[1:-1]}: no such key in a recipe; {hint}"
 
 
-def type_message(error: Exception, given: Mapping[str, Any]) -> str:
-    """The line for a value of the wrong type: the key's path, the value and what is accepted."""
-    text = " ".join(str(error).split())
-    named = re.search(r'Parser key "([^"]+)"', text)
-    key = named[1] if named else next((key for key, item in given.items() if item is None), None)
-    if key not in recipe_keys():
-        return text
-    kind, item = recipe_keys()[key], given.get(key)
-    return f"{key}: {item!r} is not accepted; {_meant(kind, item)}give {_accepted(kind)}"
-
-
-def _meant(kind: Any, item: Any) -> str:
-    """A question for the first name that is none of those accepted, but like one of them."""
-    accepted = [name for name in _names(kind) if isinstance(name, str)]
-    for word in re.findall(r"\w+", str(item)) if accepted else ():
-        near = difflib.get_close_matches(word, accepted, n=1)
-        if near and word not in accepted:
-            return f"did you mean {near[0]}? "
-    return ""
-
-
-def _names(kind: Any) -> list[Any]:
-    """Everything that a literal type, or a tuple of one, accepts."""
-    arguments = get_args(kind)
-    if get_origin(kind) is Literal:
-        return list(arguments)
-    return [name for argument in arguments for name in _names(argument)]
-
-
-def _accepted(kind: Any) -> str:
-    arguments = get_args(kind)
-    if get_origin(kind) is Literal:
-        return "one of " + ", ".join(arguments) if len(arguments) > 1 else str(arguments[0])
-    if get_origin(kind) is tuple:
-        return f"a list [a, b, ...], each {_accepted(arguments[0])}"
-    if arguments:
-        return " or ".join(_accepted(argument) for argument in arguments)
-    names = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
-    names[type(None)] = "null"
-    return names[kind]
-
-
-def _flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
+def _flatten(tree: Mapping[Any, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in tree.items():
-        if name in _GROUPS:
-            if not isinstance(value, Mapping):
-                raise RecipeError(f"{name}: {value!r} is not accepted; give a tree of keys")
+        if name in sections() and isinstance(value, Mapping):
             flat |= {f"{name}.{key}": item for key, item in value.items()}
         else:
             flat[str(name)] = value
@@ -193,6 +215,12 @@ def _flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
 def _nest(flat: Mapping[str, Any]) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     for dotted, value in flat.items():
-        group, _, key = dotted.rpartition(".")
-        (tree.setdefault(group, {}) if group else tree)[key] = value
+        group, _, key = dotted.partition(".")
+        if key and group in sections():
+            inner = tree.setdefault(group, {})
+            if not isinstance(inner, dict):
+                raise RecipeError(f"{group}: {shown(inner)} is not accepted; give a tree of keys")
+            inner[key] = value
+        else:
+            tree[dotted] = value
     return tree

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 from qkd_qiskit.recipe.data import DataSpec
-from qkd_qiskit.recipe.models import FILTER_STUDENTS, StudentSpec, TeacherSpec
+from qkd_qiskit.recipe.models import CLASSICAL_STUDENTS, FILTER_STUDENTS, StudentSpec, TeacherSpec
 from qkd_qiskit.recipe.runtime import RuntimeSpec
 from qkd_qiskit.recipe.training import IDEAL_TARGETS, DistillSpec
-from qkd_qiskit.recipe.validation import at_least, require
+from qkd_qiskit.recipe.validation import Count, Range, check_fields, require, whole_number
 
 Arm = Literal[
     "label_only",
@@ -29,6 +29,12 @@ Arm = Literal[
     "replicate",
     "label_only_before",
     "distilled_before",
+]
+
+SeedCount = Annotated[int, whole_number(most=10_000)]
+Seed = Annotated[int, Range(accepted="a whole number of at least 0", least=0)]
+SharedSeed = Annotated[
+    int, Range(accepted="a whole number from 0 to 2**32 - 1", least=0, most=2**32 - 1)
 ]
 
 
@@ -65,27 +71,24 @@ class Recipe:
     runtime: RuntimeSpec = field(default_factory=RuntimeSpec)
     arms: tuple[Arm, ...] = ("label_only", "distilled", "classical_twin")
     targets: tuple[str, ...] = ("exact", "fake_torino")
-    shots: int = 4096
-    test_limit: int = 500
-    seeds: int | tuple[int, ...] = 3
-    seed: int = 0
+    shots: Annotated[int, whole_number(most=10_000_000)] = 4096
+    test_limit: Count = 500
+    seeds: SeedCount | tuple[Seed, ...] = 3
+    seed: SharedSeed = 0
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for key in ("arms", "targets"):
-            object.__setattr__(self, key, tuple(getattr(self, key)))
             value = getattr(self, key)
             distinct = len(set(value)) == len(value) > 0
             require(distinct, key, list(value), "a list of one or more distinct names")
-        if not isinstance(self.seeds, int):
-            object.__setattr__(self, "seeds", tuple(self.seeds))
         seeds = self.member_seeds
         require(
-            len(seeds) > 0 and len(set(seeds)) == len(seeds) and min(seeds) >= 0,
+            len(set(seeds)) == len(seeds) > 0,
             "seeds",
             self.seeds,
             "a number of at least 1, or a list of distinct whole numbers of at least 0",
         )
-        require(0 <= self.seed < 2**32, "seed", self.seed, "a whole number from 0 to 2**32 - 1")
         require(
             not {"classical_twin", "classical_full"} & set(self.arms)
             or self.student.kind != "convolution",
@@ -95,11 +98,11 @@ class Recipe:
         )
         exactly = self.distill.gradient == "exact" and "distilled_noisy" not in self.arms
         require(
-            exactly or self.student.kind not in FILTER_STUDENTS,
+            exactly or self.student.kind not in (*FILTER_STUDENTS, *CLASSICAL_STUDENTS),
             "student.kind",
             self.student.kind,
             "another kind where distill.gradient is not exact or an arm trains through noise: "
-            "filters are trained exactly",
+            "filters are trained exactly, classical students have no circuit",
         )
         require(
             "distilled_noisy" not in self.arms or self.noise_target is not None,
@@ -107,8 +110,6 @@ class Recipe:
             list(self.targets),
             "a device such as fake_torino for the arm distilled_noisy",
         )
-        at_least("shots", self.shots, 1)
-        at_least("test_limit", self.test_limit, 1)
 
     @property
     def noise_target(self) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from qkd_qiskit.recipe.validation import at_least
+from qkd_qiskit.recipe.validation import Count, check_fields
 
 Mode = Literal["session", "batch", "job"]
 Decoupling = Literal["none", "XX", "XpXm", "XY4"]
@@ -33,15 +33,12 @@ class RuntimeSpec:
     twirl_gates: bool = False
     twirl_measure: bool = False
     dynamical_decoupling: Decoupling = "none"
-    max_execution_time: int | None = None
-    session_max_time: int | None = None
-    max_executions: int = 10_000_000
+    max_execution_time: Count | None = None
+    session_max_time: Count | None = None
+    max_executions: Count = 10_000_000
 
     def __post_init__(self) -> None:
-        for key in ("max_execution_time", "session_max_time", "max_executions"):
-            value = getattr(self, key)
-            if value is not None:
-                at_least(f"runtime.{key}", value, 1)
+        check_fields(self, "runtime")
 
     @property
     def twirled(self) -> bool:

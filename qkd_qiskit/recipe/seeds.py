@@ -10,13 +10,13 @@ import torch
 
 
 def derive_seed(seed: int, *purpose: str | int) -> int:
-    """A seed of 63 bits that depends on `seed` and on every word of the purpose."""
+    """Return a seed of 63 bits that depends on `seed` and on every word of the purpose."""
     text = "/".join([str(seed), *map(str, purpose)])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 def generator(seed: int, *purpose: str | int) -> torch.Generator:
-    """A torch generator on the CPU for one purpose, for example `generator(0, "order", epoch)`."""
+    """Return a torch generator on the CPU for a purpose, such as `generator(0, "order", epoch)`."""
     return torch.Generator().manual_seed(derive_seed(seed, *purpose))
 
 

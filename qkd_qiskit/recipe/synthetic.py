@@ -1,11 +1,11 @@
-"""The numbers that a generated data set is made from; `generated` draws its points."""
+"""The numbers that a generated data set is made from; `qkd_qiskit.data.synthetic` draws it."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
-from qkd_qiskit.errors import RecipeError
+from qkd_qiskit.recipe.validation import require
 
 CORNERS_PER_CLASS = 4
 MOST_INFORMATIVE = 12  # 4,096 corners
@@ -36,29 +36,33 @@ class Generator:
     difficulty: float = 0.25
 
     def __post_init__(self) -> None:
-        if not 0 <= self.difficulty <= 1:
-            raise RecipeError(
-                f"data.difficulty: {self.difficulty} is not accepted; give a number from 0 to 1"
-            )
+        require(
+            0 <= self.difficulty <= 1, "data.difficulty", self.difficulty, "a number from 0 to 1"
+        )
         least = max(2, self.num_classes - 1)
         if self.name == "generated":
             least = math.ceil(math.log2(CORNERS_PER_CLASS * self.num_classes))
-        if not least <= self.informative <= MOST_INFORMATIVE:
-            raise RecipeError(
-                f"data.informative: {self.informative} is not accepted; give {least} to "
-                f"{MOST_INFORMATIVE} for {self.num_classes} classes of {self.name}"
-            )
-        room = self.features - self.informative
-        if not 0 <= self.noise_features <= room:
-            raise RecipeError(
-                f"data.noise_features: {self.noise_features} is not accepted; give 0 to {room}, "
-                f"so that {self.informative} of the {self.features} features are left"
-                if room >= 0
-                else f"data.features: {self.features} is not accepted; give at least "
-                f"{self.informative}, the number of data.informative"
-            )
+        require(
+            least <= self.informative <= MOST_INFORMATIVE,
+            "data.informative",
+            self.informative,
+            f"{least} to {MOST_INFORMATIVE} for {self.num_classes} classes of {self.name}",
+        )
+        require(
+            self.features >= self.informative,
+            "data.features",
+            self.features,
+            f"at least {self.informative}, the number of data.informative",
+        )
+        spare = self.features - self.informative
+        require(
+            0 <= self.noise_features <= spare,
+            "data.noise_features",
+            self.noise_features,
+            f"0 to {spare}, so that {self.informative} of the {self.features} features are left",
+        )
 
     @property
     def noise(self) -> float:
-        """Standard deviation of the latent numbers around a corner."""
+        """Return the standard deviation of the latent numbers around a corner."""
         return _LEAST_NOISE + _NOISE_RANGE * self.difficulty

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
-from qkd_qiskit.recipe.validation import at_least, learning_rate, require
+from qkd_qiskit.recipe.validation import (
+    BatchSize,
+    Count,
+    Epochs,
+    LearningRate,
+    Temperature,
+    Weight,
+    check_fields,
+    require,
+)
 
 Gradient = Literal["exact", "noisy", "parameter_shift", "spsa"]
 IDEAL_TARGETS = ("exact", "aer")
@@ -40,39 +48,26 @@ class DistillSpec:
         selection: Which weights are kept: those of the best validation accuracy, or the last.
     """
 
-    epochs: int = 60
-    batch_size: int = 32
-    lr: float = 0.03
+    epochs: Epochs = 60
+    batch_size: BatchSize = 32
+    lr: LearningRate = 0.03
     schedule: Literal["cosine", "constant"] = "cosine"
-    weight_decay: float = 0.0
-    temperature: float = 4.0
-    student_temperature: float | None = None
-    ce_weight: float = 0.5
-    kd_weight: float = 0.5
-    feature_weight: float = 0.0
+    weight_decay: Weight = 0.0
+    temperature: Temperature = 4.0
+    student_temperature: Temperature | None = None
+    ce_weight: Weight = 0.5
+    kd_weight: Weight = 0.5
+    feature_weight: Weight = 0.0
     teacher_layer: str | None = None
     student_layer: str | None = None
     gradient: Gradient = "exact"
     train_target: str = "exact"
-    shifted_weights: int | None = None
-    steps: int | None = None
+    shifted_weights: Count | None = None
+    steps: Count | None = None
     selection: Literal["validation", "last"] = "last"
 
     def __post_init__(self) -> None:
-        at_least("distill.epochs", self.epochs, 1)
-        at_least("distill.batch_size", self.batch_size, 1)
-        learning_rate("distill.lr", self.lr)
-        for key in ("temperature", "student_temperature"):
-            value = getattr(self, key)
-            accepted = "a number above 0, at most 1000"
-            require(value is None or 0 < value <= 1000, f"distill.{key}", value, accepted)
-        for key in ("ce_weight", "kd_weight", "feature_weight", "weight_decay"):
-            value = getattr(self, key)
-            accepted = "a finite number, 0 or more"
-            require(math.isfinite(value) and value >= 0, f"distill.{key}", value, accepted)
-        for key in ("shifted_weights", "steps"):
-            if getattr(self, key) is not None:
-                at_least(f"distill.{key}", getattr(self, key), 1)
+        check_fields(self, "distill")
         require(
             self.shifted_weights is None or self.gradient == "parameter_shift",
             "distill.shifted_weights",

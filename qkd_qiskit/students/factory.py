@@ -13,7 +13,7 @@ from qkd_qiskit.circuits import adopt_circuit, build_circuit
 from qkd_qiskit.circuits.openqasm import load_circuit
 from qkd_qiskit.errors import CheckpointError, CircuitError
 from qkd_qiskit.recipe import CLASSICAL_STUDENTS, FILTER_STUDENTS, StudentSpec
-from qkd_qiskit.recipe.parsing import parse_recipe
+from qkd_qiskit.recipe.parsing import parse_spec
 from qkd_qiskit.recipe.seeds import derive_seed, seeded
 from qkd_qiskit.storage import load_tensors
 from qkd_qiskit.students.base import CARD_FILE, CIRCUIT_FILE, WEIGHTS_FILE, Student
@@ -30,7 +30,7 @@ def make_student(
     circuit: QuantumCircuit | None = None,
     seed: int = 0,
 ) -> Student:
-    """A student with fresh parameters.
+    """Return a student with fresh parameters.
 
     Args:
         spec: What to build.
@@ -77,7 +77,7 @@ def make_student(
 
 
 def load_student(folder: str | Path) -> Student:
-    """The student that `student.save` wrote.
+    """Return the student that `student.save` wrote.
 
     Raises:
         CheckpointError: A file is missing, damaged or does not fit the others.
@@ -85,10 +85,10 @@ def load_student(folder: str | Path) -> Student:
     folder = Path(folder)
     try:
         card = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
-        spec = parse_recipe({"student": card["student"], "arms": ["label_only"]}).student
+        spec = parse_spec(StudentSpec, card["student"], section="student")
         channels, height, width = (int(size) for size in card["image_shape"])
         num_classes, foreign = int(card["num_classes"]), bool(card["foreign_circuit"])
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise CheckpointError(
             f"{folder} holds no saved student ({reason}); give a folder written by student.save, "

@@ -177,6 +177,11 @@ def make_teacher(
         CheckpointError: The checkpoint is missing or damaged.
         DataError: A class has fewer images than `train_per_class`.
     """
+    if spec.same_draw:
+        raise TeacherError(
+            "teacher.same_draw: True is not accepted outside a run, where no student's draw is "
+            "known; give false and replace(data, pool=data.pool[rows]) with the rows of the draw"
+        )
     module = build_teacher(
         spec, image_shape=data.image_shape, num_classes=data.num_classes, seed=seed
     )

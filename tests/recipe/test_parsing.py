@@ -109,7 +109,7 @@ def test_a_recipe_file_needs_only_what_differs(tmp_path):
         ("student.qubits", None, "a whole number"),
         ("student.layers", 0, "at least 1"),
         ("student.sharpness", 0.0, "above 0"),
-        ("student.sharpness", "sharp", "a number or learned"),
+        ("student.sharpness", "sharp", "a number above 0 or learned"),
         ("distill.temperature", 0, "above 0"),
         ("distill.temperature", -4.0, "above 0"),
         ("distill.temperature", float("inf"), "above 0"),

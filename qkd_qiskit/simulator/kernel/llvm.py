@@ -10,7 +10,14 @@ from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
-from numba import types
+from numba import config, types
+
+from qkd_qiskit.errors import CircuitError
+
+if config.DISABLE_JIT:
+    raise CircuitError(
+        "NUMBA_DISABLE_JIT is set, and the simulator's kernels only run compiled; unset it"
+    )
 
 ROW_BYTES = 64
 

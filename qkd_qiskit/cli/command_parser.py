@@ -1,0 +1,104 @@
+"""Parse the words of one command: flags anywhere, and one line for what is wrong."""
+
+from __future__ import annotations
+
+import difflib
+from argparse import SUPPRESS, Action, ArgumentError, ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from qkd_qiskit.errors import InputError
+
+_READ: dict[type, tuple[Callable[[str], Any], str]] = {
+    int: (int, "a whole number"),
+    float: (float, "a number"),
+}
+
+
+class CommandParser(ArgumentParser):
+    """A parser that says what is wrong as an InputError of one line.
+
+    Attributes:
+        unknown_flag: What is said of a flag that the command does not have.
+    """
+
+    def __init__(self, name: str, *, description: str, usage: str | None = None) -> None:
+        super().__init__(
+            prog=f"qkd {name}".strip(),
+            usage=usage,
+            description=description,
+            allow_abbrev=False,
+            exit_on_error=False,
+        )
+        self.unknown_flag: Callable[[str], str] = "--{} is not an option".format
+        self._needed: list[Action] = []
+
+    def add_argument(self, *names: Any, **options: Any) -> Action:
+        """Add an option; one of type int or float has the text of other refused numbers."""
+        if options.get("type") in _READ:
+            options["type"] = _reader(options["type"])
+        action = super().add_argument(*names, **options)
+        if action.required:
+            # Checked after parsing, so that all that is missing is named at once.
+            self._needed.append(action)
+            action.required = False
+        return action
+
+    def read(self, words: Sequence[str]) -> Namespace:
+        """Return the options that the words give.
+
+        Raises:
+            InputError: A flag is unknown, a value is missing or not accepted, or a word too many.
+        """
+        try:
+            options, extras = self.parse_known_intermixed_args(list(words))
+        except ArgumentError as error:
+            raise InputError(f"{error.argument_name}: {error.message}") from None
+        flags = [word for word in extras if word.startswith("--")]
+        if flags:
+            raise InputError(self.unknown_flag(flags[0].partition("=")[0].removeprefix("--")))
+        if extras:
+            raise InputError(f"unrecognized arguments: {' '.join(extras)}")
+        missing = [action.dest for action in self._needed if getattr(options, action.dest) is None]
+        if missing:
+            raise InputError(f"{' and '.join(missing)} missing; see `{self.prog} --help`")
+        return options
+
+
+def _reader(kind: type) -> Callable[[str], Any]:
+    read, wanted = _READ[kind]
+
+    def number(text: str) -> Any:
+        try:
+            return read(text)
+        except ValueError:
+            raise ArgumentTypeError(f"{text!r} is not accepted; give {wanted}") from None
+
+    return number
+
+
+def help_of_commands(name: str, commands: Mapping[str, str], *, description: str) -> CommandParser:
+    """Return the parser that prints what the commands, or the actions of one, are.
+
+    Args:
+        name: The command, empty for `qkd` itself.
+        commands: What each of them does.
+        description: What they have in common.
+    """
+    parser = CommandParser(name, description=description)
+    word = "ACTION" if name else "COMMAND"
+    parser.usage = f"{parser.prog} [-h]{'' if name else ' [--version]'} {word} ..."
+    if not name:
+        parser.add_argument("--version", action="store_true", help="print the version")
+    group = parser.add_argument_group("actions" if name else "commands")
+    for command, text in commands.items():
+        group.add_argument(command, nargs="?", help=text.replace("%", "%%"), default=SUPPRESS)
+    return parser
+
+
+def unknown_command(word: str, known: Sequence[str]) -> InputError:
+    """Return the error for a word that is none of the commands."""
+    near = difflib.get_close_matches(word[:100], known, n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    choices = ", ".join(map(repr, known))
+    return InputError(f"{word[:100]!r} is no command; {hint}choose from {choices}")

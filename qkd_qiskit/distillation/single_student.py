@@ -1,0 +1,125 @@
+"""Distil one student in Python, without a run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from qkd_qiskit.circuits import readout_matrix
+from qkd_qiskit.data.splits import Data
+from qkd_qiskit.distillation.executors import training_executor
+from qkd_qiskit.distillation.population import EpochMetrics, Member, TrainingResult
+from qkd_qiskit.distillation.trainer import layer_of, make_distillation_data, train_population
+from qkd_qiskit.errors import InputError, TeacherError
+from qkd_qiskit.recipe import DistillSpec
+from qkd_qiskit.students.base import Student
+from qkd_qiskit.students.class_bins import learn_bins
+from qkd_qiskit.students.quantum import QuantumStudent
+from qkd_qiskit.teachers.teacher import Teacher
+
+
+def distill(
+    student: Student,
+    teacher: Teacher,
+    data: Data,
+    *,
+    spec: DistillSpec | None = None,
+    train_per_class: int | None = None,
+    shots: int = 4096,
+    seed: int = 0,
+    on_epoch: Callable[[list[EpochMetrics]], None] | None = None,
+) -> TrainingResult:
+    """Train the student in place from the labels and the teacher; return what happened.
+
+    Args:
+        student: What learns; it starts from its present parameters. Its circuit runs where
+            `spec.gradient` and `spec.train_target` say while it trains, and as before afterwards.
+            Bins of the read-out `learned` are chosen first, where they have not been.
+        teacher: What teaches.
+        data: Images with a training pool and a validation split.
+        spec: Loss weights, optimizer and schedule; default: `DistillSpec()`.
+        train_per_class: Labelled images per class that are drawn from the pool; None = as the
+            `DataSpec` says that the data were loaded with, else all.
+        shots: Shots per circuit where `spec.train_target` is sampled.
+        seed: Seed of the draw, of the data order and of the target.
+        on_epoch: Called after every epoch with a list of one `EpochMetrics`.
+
+    Raises:
+        TrainingError: As `train_population`.
+        TeacherError: It is none, or does not fit the student.
+        DataError: A class has fewer images than asked for.
+        InputError: `spec.gradient` is not exact, and the student has no circuit that could run
+            elsewhere, or runs elsewhere already.
+        TargetError: `spec.train_target` is unknown or cannot run the circuit.
+    """
+    if not isinstance(teacher, Teacher):
+        raise TeacherError(
+            f"the teacher is a {type(teacher).__name__}; give what make_teacher returns or, for a "
+            "trained network of your own, Teacher.from_module(network, data)"
+        )
+    spec = spec or DistillSpec()
+    member = Member(
+        arm="distilled",
+        seed=seed,
+        ce_weight=spec.ce_weight,
+        kd_weight=spec.kd_weight,
+        feature_weight=spec.feature_weight,
+    )
+    rows = _draw(data, train_per_class, seed=seed)
+    examples = make_distillation_data(
+        student, [teacher], data, draws=rows[None], layer=layer_of(spec)
+    )
+    if _has_first_bins(student):
+        learn_bins(student, data.pool[rows])
+    with _circuit_runs_on(student, spec, shots=shots, seed=seed):
+        (trained,) = train_population(
+            student,
+            [member],
+            starts=[dict(student.named_parameters())],
+            examples=examples,
+            spec=spec,
+            on_epoch=on_epoch,
+        )
+    student.load_parameters(trained.state)
+    return trained
+
+
+def _draw(data: Data, train_per_class: int | None, *, seed: int) -> Tensor:
+    """Return the rows of the pool that the student trains on."""
+    if train_per_class is None and data.spec is not None:
+        return data.draw_for(data.spec, seed=seed)
+    return data.draw(train_per_class, draw="random", seed=seed)
+
+
+def _has_first_bins(student: Student) -> bool:
+    if not isinstance(student, QuantumStudent) or student.spec.readout != "learned":
+        return False
+    first = readout_matrix("learned", qubits=student.qubits, num_classes=student.num_classes)
+    return torch.equal(student.readout_matrix, first.to(student.readout_matrix))
+
+
+@contextmanager
+def _circuit_runs_on(
+    student: Student, spec: DistillSpec, *, shots: int, seed: int
+) -> Iterator[None]:
+    """Run the student's circuit where the specification says."""
+    before, executor = student.executor, training_executor(student, spec, shots=shots, seed=seed)
+    if spec.gradient != "exact":
+        if executor is None:
+            raise InputError(
+                f"distill.gradient: {spec.gradient!r} is not accepted for a student of kind "
+                f"{student.spec.kind}, whose circuit cannot run on a target; give exact"
+            )
+        if before is not None:
+            raise InputError(
+                f"distill.gradient: {spec.gradient!r} is not accepted for a student that has an "
+                "executor of its own; give exact, or set student.executor to None"
+            )
+        student.executor = executor
+    try:
+        yield
+    finally:
+        student.executor = before
