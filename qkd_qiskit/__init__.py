@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from qkd_qiskit.experiments import Evaluation, evaluate, subset
     from qkd_qiskit.recipe import DataSpec, DistillSpec, Recipe, StudentSpec, TeacherSpec
     from qkd_qiskit.recipe.parsing import load_recipe
+    from qkd_qiskit.run import Run, run_experiment
     from qkd_qiskit.simulator import CompiledConnector
     from qkd_qiskit.students import Student, load_student, make_student
     from qkd_qiskit.targets import Target
@@ -28,6 +29,7 @@ _HOMES = {
     "QKDError": "errors",
     "Quanvolution": "circuits.quanvolution",
     "Recipe": "recipe",
+    "Run": "run",
     "Split": "data",
     "Student": "students",
     "StudentSpec": "recipe",
@@ -41,6 +43,7 @@ _HOMES = {
     "load_student": "students",
     "make_student": "students",
     "make_teacher": "teachers",
+    "run_experiment": "run",
     "subset": "experiments",
 }
 
@@ -53,6 +56,7 @@ __all__ = [
     "QKDError",
     "Quanvolution",
     "Recipe",
+    "Run",
     "Split",
     "Student",
     "StudentSpec",
@@ -66,6 +70,7 @@ __all__ = [
     "load_student",
     "make_student",
     "make_teacher",
+    "run_experiment",
     "subset",
 ]
 

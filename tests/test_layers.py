@@ -18,6 +18,7 @@ LAYERS = (
     {"distillation"},
     {"experiments"},
     {"report"},
+    {"run"},
     {"cli"},
 )
 HEIGHT = {folder: height for height, layer in enumerate(LAYERS) for folder in layer}

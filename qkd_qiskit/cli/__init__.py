@@ -57,7 +57,8 @@ COMMANDS = {
         "evaluate a trained run on a device of IBM Quantum", run_submit, submit_parser
     ),
     "collect": Command("finish what was submitted", run_collect, collect_parser),
-    "bench": Command("what noise and shots cost a trained run", run_sweep, sweep_parser, SWEEPS),
+    "sweep": Command("what noise and shots cost a trained run", run_sweep, sweep_parser, SWEEPS),
+    "bench": Command("the same as sweep", run_sweep, sweep_parser, SWEEPS),
     "recipes": Command("the built-in recipes", run_recipes, listing_parser, RECIPES),
     "circuits": Command("the zoo of reference circuits", run_circuits, listing_parser, CIRCUITS),
     "targets": Command("simulators and devices", run_targets, listing_parser, TARGETS),

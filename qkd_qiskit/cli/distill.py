@@ -5,6 +5,8 @@ from __future__ import annotations
 import shlex
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qkd_qiskit.cli.command_parser import CommandParser
@@ -15,7 +17,6 @@ from qkd_qiskit.errors import InputError, StorageError, WorkerError
 from qkd_qiskit.recipe.parsing import recipe_keys, sections
 
 if TYPE_CHECKING:
-    from qkd_qiskit.experiments.run_folder import RunFolder
     from qkd_qiskit.experiments.workers import Workers
 
 
@@ -56,50 +57,40 @@ def run_folder(
         workers: Where the tasks of the run go; default: this process.
         defaults: Values by key in place of those of the recipe, where no file states them.
     """
-    from qkd_qiskit.experiments.run_folder import RECIPE, RunFolder, new_folder
+    from qkd_qiskit.experiments.run_folder import RECIPE, new_folder
+    from qkd_qiskit.run import resume_experiment, run_experiment
 
     name = words[0]
     if options.resume is None:
         recipe = given_recipe(options, defaults=defaults)
         suffix = "" if name == "distill" else f"-{name}"
         path = options.out or new_folder(options.recipe or DEFAULT_RECIPE, suffix=suffix)
-        folder = RunFolder.create(path, recipe)
-        try:
-            return _run(folder, options, command=["qkd", *words], workers=workers)
-        except InputError:
-            folder.discard()
-            raise
-    keys = [f"--{key}" for key in (*recipe_keys(), *sections())]
-    own = [*filter(None, [options.recipe]), *_given(words, ["--out", *keys])]
-    if own:
-        raise InputError(
-            f"{own[0]} was given with --resume, which goes on with the recipe in "
-            f"{options.resume}; leave it out, or start a new run"
-        )
-    folder = RunFolder.open(options.resume)
-    # What repeats a run is its recipe: the command that started it is not known here.
-    command = ["qkd", name, str(folder.path / RECIPE)]
-    return _run(folder, options, command=command, workers=workers)
-
-
-def _run(
-    folder: RunFolder, options: Namespace, *, command: Sequence[str], workers: Workers | None
-) -> int:
-    from qkd_qiskit.experiments.experiment import run
-    from qkd_qiskit.report.report import write_report
-
-    resume = f"to continue: qkd {command[1]} --resume {shlex.quote(str(folder.path))}"
+        command = ["qkd", *words]
+        start = partial(run_experiment, recipe, out=path)
+    else:
+        keys = [f"--{key}" for key in (*recipe_keys(), *sections())]
+        own = [*filter(None, [options.recipe]), *_given(words, ["--out", *keys])]
+        if own:
+            raise InputError(
+                f"{own[0]} was given with --resume, which goes on with the recipe in "
+                f"{options.resume}; leave it out, or start a new run"
+            )
+        path = options.resume
+        # What repeats a run is its recipe: the command that started it is not known here.
+        command = ["qkd", name, str(Path(path) / RECIPE)]
+        start = partial(resume_experiment, path)
+    resume = f"to continue: qkd {name} --resume {shlex.quote(str(path))}"
     try:
         with terminal(options) as callback:
-            text = shlex.join(command)
-            result = run(folder, callback=callback, command=text, workers=workers)
+            run = start(callback=callback, command=shlex.join(command), workers=workers)
             callback.stage("report")
-            write_report(folder)
+            run.report()
     except KeyboardInterrupt:
         return fail(f"interrupted; {resume}", status=130)
     except (StorageError, WorkerError) as error:
-        return fail(f"{error}; {resume}", status=1)
-    return show_result(folder, result, options)
+        begun = (Path(path) / RECIPE).exists()
+        return fail(f"{error}; {resume}" if begun else str(error), status=1)
+    return show_result(run.folder, run.result, options)
 
 
 def _given(words: Sequence[str], flags: Sequence[str]) -> list[str]:

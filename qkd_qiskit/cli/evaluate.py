@@ -30,13 +30,11 @@ def evaluate_parser(words: Sequence[str], name: str) -> CommandParser:
 
 def run_evaluate(options: Namespace, words: Sequence[str]) -> int:
     """Add the figures on the target to the run; returns the exit status."""
-    from qkd_qiskit.experiments.experiment import evaluate_run
-    from qkd_qiskit.experiments.run_folder import RunFolder
-    from qkd_qiskit.report.report import write_report
+    from qkd_qiskit.run import Run
 
-    folder = RunFolder.open(options.run)
+    run = Run.open(options.run)
     with terminal(options) as callback:
-        result = evaluate_run(folder, options.target, shots=options.shots, callback=callback)
+        result = run.evaluate(options.target, shots=options.shots, callback=callback)
         callback.stage("report")
-        write_report(folder)
-    return show_result(folder, result, options)
+        run.report()
+    return show_result(run.folder, result, options)

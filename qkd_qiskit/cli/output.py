@@ -1,4 +1,4 @@
-"""What the command shows on standard output."""
+"""Tables, JSON and progress on standard output."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import sys
 from argparse import Namespace
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from qkd_qiskit.cli.command_parser import CommandParser
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from qkd_qiskit.cli.terminal import Terminal
+    from qkd_qiskit.experiments.results import Result
     from qkd_qiskit.experiments.run_folder import RunFolder
 
 
@@ -23,26 +24,31 @@ def add_output_options(parser: CommandParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the result as JSON only")
 
 
-def show_result(folder: RunFolder, result: dict[str, Any], options: Namespace) -> int:
-    """Show what a run found, as a table or as JSON; returns the exit status."""
-    from qkd_qiskit.cli.terminal import comparison_table, summary_table
+def show_result(folder: RunFolder, result: Result, options: Namespace) -> int:
+    """Show the figures of a run as a table or as JSON; returns the exit status."""
+    from qkd_qiskit.cli.terminal import answers, comparison_table, summary_table
     from qkd_qiskit.experiments.comparisons import TUNED
     from qkd_qiskit.experiments.run_folder import REPORT
 
     if options.json:
-        print(json.dumps(result, indent=2))
+        print(json.dumps(result.to_json(), indent=2))
     elif not options.quiet:
         screen = console()
         screen.print(summary_table(result))
-        if len(result["comparisons"]) > 3 * len(result["targets"]) or TUNED in result["arms"]:
+        if len(result.comparisons) > 3 * len(result.targets) or TUNED in result.arms:
             screen.print(comparison_table(result))
-        for arm, failed in result["failed"].items():
+        for text, decided in answers(result):
+            style = "bold" if decided else None
+            screen.print(text, markup=False, highlight=False, soft_wrap=True, style=style)
+        for arm, failed in result.failed.items():
             for seed, reason in failed.items():
                 text = f"failed, left out: {arm}, seed {seed}: {reason}"
                 screen.print(text, markup=False, highlight=False, soft_wrap=True)
-        for population, cost in result.get("training_cost", {}).items():
-            circuits, executions = cost["circuits"], cost["executions"]
-            text = f"training the {population}: {circuits:,} circuits, {executions:,} executions"
+        for population, cost in result.training_cost.items():
+            text = (
+                f"training the {population}: {cost.circuits:,} circuits, "
+                f"{cost.executions:,} executions"
+            )
             screen.print(text, markup=False, highlight=False, soft_wrap=True)
         path = folder.path / REPORT
         screen.print(f"report: {path}", markup=False, highlight=False, soft_wrap=True)
@@ -50,7 +56,7 @@ def show_result(folder: RunFolder, result: dict[str, Any], options: Namespace) -
 
 
 def terminal(options: Namespace) -> Terminal:
-    """The callback that shows progress, silent for `--quiet` and `--json`."""
+    """Return the callback that shows progress, silent for `--quiet` and `--json`."""
     from rich.console import Console
 
     from qkd_qiskit.cli.terminal import Terminal
@@ -59,7 +65,7 @@ def terminal(options: Namespace) -> Terminal:
 
 
 def console() -> Console:
-    """Where tables are printed."""
+    """Return where tables are printed."""
     from rich.console import Console
 
     # A pipe has no width: 80 columns would cut the table.

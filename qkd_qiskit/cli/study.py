@@ -66,7 +66,7 @@ def run_study(options: Namespace, words: Sequence[str]) -> int:
 
 
 def _cores() -> int:
-    """Cores that this process may use."""
+    """Return the cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

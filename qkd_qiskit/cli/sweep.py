@@ -1,4 +1,4 @@
-"""`qkd bench`: what noise and shots cost the students of a finished run."""
+"""`qkd sweep`: what noise and shots cost the students of a finished run."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ _OPTIONS: dict[str, dict[str, tuple[type, str]]] = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a benchmark found: a table, files, and means for scripts."""
+    """What a sweep gives: a table, files, and means for scripts."""
 
     table: Table
     files: list[Path]
-    summary: list[dict[str, Any]]
+    summary: list[dict[str, object]]
 
 
 def sweep_parser(words: Sequence[str], name: str) -> CommandParser:
@@ -64,9 +64,11 @@ def sweep_parser(words: Sequence[str], name: str) -> CommandParser:
 
 
 def run_sweep(options: Namespace, words: Sequence[str]) -> int:
-    """Run the benchmark and show what it found; returns the exit status."""
+    """Run the sweep and show its figures; returns the exit status."""
     if not options.action:
-        raise InputError("what to bench is missing; give noise or shots, as in qkd bench noise RUN")
+        raise InputError(
+            f"what to sweep is missing; give noise or shots, as in qkd {words[0]} noise RUN"
+        )
     try:
         with terminal(options) as callback:
             outcome = _measure(options.action, options, callback=callback)
@@ -83,47 +85,47 @@ def run_sweep(options: Namespace, words: Sequence[str]) -> int:
 
 
 def _measure(action: str, given: Namespace, *, callback: Callback) -> Outcome:
-    """Run `bench noise` or `bench shots` with the options given.
+    """Run `sweep noise` or `sweep shots` with the options given.
 
     Raises:
         InputError: An option, the run or a target is not accepted.
     """
-    from qkd_qiskit.experiments import sweeps as measure
-    from qkd_qiskit.experiments.run_folder import RunFolder
+    from qkd_qiskit.experiments import sweeps
     from qkd_qiskit.report import sweep_figures as figures
+    from qkd_qiskit.run import Run
 
-    folder = RunFolder.open(given.run)
-    setting: Callable[[measure.Cell], Any]
+    run = Run.open(given.run)
+    setting: Callable[[sweeps.Cell], Any]
     if action == "noise":
-        cells = measure.sweep_noise(
-            folder,
+        cells = sweeps.sweep_noise(
+            run,
             devices=_items(given, "devices", str),
-            scales=_items(given, "scales", float, accepted="numbers from 0") or measure.SCALES,
+            scales=_items(given, "scales", float, accepted="numbers from 0") or sweeps.SCALES,
             limit=given.limit,
             callback=callback,
         )
         setting, write = figures.scale_of, figures.write_noise_figures
     else:
         accepted = "whole numbers from 1, or exact"
-        cells = measure.sweep_shots(
-            folder,
+        cells = sweeps.sweep_shots(
+            run,
             target=given.target,
-            shots=_items(given, "shots", _count, accepted=accepted) or measure.SHOTS,
+            shots=_items(given, "shots", _count, accepted=accepted) or sweeps.SHOTS,
             limit=given.limit,
             callback=callback,
         )
         setting, write = figures.shots_of, figures.write_shots_figure
     return Outcome(
-        table=figures.sweep_table(folder, cells, setting=setting),
-        files=[folder.path / measure.FOLDER / f"{action}.csv", *write(folder, cells)],
-        summary=figures.summary(folder, cells, setting=setting),
+        table=figures.sweep_table(run, cells, setting=setting),
+        files=[run.path / sweeps.FOLDER / f"{action}.csv", *write(run, cells)],
+        summary=figures.summary(run, cells, setting=setting),
     )
 
 
 def _items(
     given: Namespace, key: str, read: Callable[[str], Any], *, accepted: str = "names"
 ) -> list[Any]:
-    """The items of `a,b` or `[a,b]`; none where it is not given."""
+    """Return the items of `a,b` or `[a,b]`; none where it is not given."""
     text = getattr(given, key)
     try:
         return [] if text is None else [read(item.strip()) for item in text.strip("[]").split(",")]

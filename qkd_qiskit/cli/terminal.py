@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.progress import (
@@ -19,10 +18,18 @@ from rich.table import Table
 
 from qkd_qiskit.distillation.population import EpochMetrics
 from qkd_qiskit.experiments.callbacks import Callback
-from qkd_qiskit.experiments.results import kept_rows, num_images
+from qkd_qiskit.experiments.results import COMPARISONS, Comparison, Result
+from qkd_qiskit.experiments.statistics import Gain
+from qkd_qiskit.report.conclusions import conclusions
 from qkd_qiskit.targets.ibm.job_records import Totals
 
 _PLAIN_EVERY_S = 5.0
+_GAIN_TITLES = (
+    "gain (points)",
+    "over the classical twin",
+    "over the full-size twin",
+    "training through noise",
+)
 
 
 class Terminal(Callback):
@@ -64,8 +71,8 @@ class Terminal(Callback):
 
     def epoch(self, figures: Sequence[EpochMetrics], *, epochs: int) -> None:
         """A population has finished an epoch: means over its members."""
-        loss = sum(one.loss for one in figures) / len(figures)
-        accuracy = sum(one.validation_accuracy for one in figures) / len(figures)
+        loss = sum(member.loss for member in figures) / len(figures)
+        accuracy = sum(member.validation_accuracy for member in figures) / len(figures)
         text = f"loss {loss:.3f}  validation {accuracy:.1%}"
         self._show(figures[0].epoch, epochs, text, unit="epoch")
 
@@ -110,73 +117,76 @@ class Terminal(Callback):
             self.console.print(f"  {unit} {done}/{total}  {figures}", highlight=False)
 
 
-def summary_table(result: Mapping[str, Any]) -> Table:
-    """The table that a run ends with: an arm a row, a target a column, means over the seeds."""
-    targets = list(result["targets"])
-    teacher = result["teacher"]
-    count = len(result["seeds"])
+def summary_table(result: Result) -> Table:
+    """Return the table that a run ends with: an arm a row, a target a column, means."""
+    targets, teacher, count = list(result.targets), result.teacher, len(result.seeds)
     table = Table(title=f"test accuracy, mean and range over {count} seed{'s' * (count > 1)}")
     table.add_column("", no_wrap=True)
     for name in targets:
         table.add_column(_target_heading(result, name), justify="right", overflow="fold")
-    table.add_row(f"teacher ({teacher['kind']})", f"{teacher['accuracy']:.1%}")
-    for arm, figures in result["arms"].items():
-        failed = result["failed"][arm]
-        tasks = []
-        for name in targets:
-            kept = kept_rows(result, arm, target=name)
-            tasks.append(_spread([figures[name]["accuracy"][row] for row in kept]))
+    table.add_row(f"teacher ({teacher.kind})", f"{teacher.accuracy:.1%}")
+    for arm in result.arms:
+        failed = result.failed.get(arm, {})
+        spreads = (
+            _spread(result.accuracies(arm, name, result.kept_rows(arm, target=name)))
+            for name in targets
+        )
         note = f" ({len(failed)} failed)" if failed else ""
-        table.add_row(arm.replace("_", " ") + note, *tasks)
-    titles = {
-        "gain": "gain (points)",
-        "gain_over_twin": "over the classical twin",
-        "gain_over_full": "over the full-size twin",
-        "gain_of_noise": "training through noise",
-    }
-    for key, title in titles.items():
-        if result.get(key):
+        table.add_row(arm.replace("_", " ") + note, *spreads)
+    for key, title in zip(COMPARISONS, _GAIN_TITLES, strict=True):
+        gains = result.gains(key)
+        if gains:
             table.add_section()
-            table.add_row(title, *(gain_text(result[key][name]) for name in targets))
+            table.add_row(title, *(gain_text(gains[name]) for name in targets))
     return table
 
 
-def comparison_table(result: Mapping[str, Any]) -> Table:
-    """What a study ends with: a comparison of two arms a row."""
+def comparison_table(result: Result) -> Table:
+    """Return what a study ends with: a comparison of two arms a row."""
     table = Table(title="paired gains in points, with their 95 % interval")
     table.add_column("", no_wrap=True)
     for name in ("gain", "p (Holm)", "effect d_z", "pairs", "seeds for 1 point"):
         table.add_column(name, justify="right")
-    for target in result["targets"]:
+    for target in result.targets:
         table.add_section()
-        for entry in result["comparisons"]:
-            if entry["target"] == target:
-                table.add_row(*_comparison(entry, several=len(result["targets"]) > 1))
+        for entry in result.comparisons:
+            if entry.target == target:
+                table.add_row(*_comparison(entry, several=len(result.targets) > 1))
     return table
 
 
-def _comparison(entry: Mapping[str, Any], *, several: bool) -> list[str]:
-    where = f" on {entry['target']}" if several else ""
-    arms = f"{entry['arm']} - {entry['baseline']}".replace("_", " ")
-    corrected, effect, needed = entry["p_holm"], entry["effect"], entry["seeds_needed"]["1"]
+def answers(result: Result) -> list[tuple[str, bool]]:
+    """Return whether distillation helped on each target, and whether that is decided."""
+    lines = []
+    for target in result.targets:
+        for answer in conclusions(result, target)[: target in result.gain]:
+            text = answer.sentence.replace("\u202f", " ").replace("−", "-")
+            lines.append((f"{target}: {text}", answer.verdict != "open"))
+    return lines
+
+
+def _comparison(entry: Comparison, *, several: bool) -> list[str]:
+    where = f" on {entry.target}" if several else ""
+    arms = f"{entry.arm} - {entry.baseline}".replace("_", " ")
+    corrected, effect, needed = entry.p_holm, entry.effect, entry.seeds_needed["1"]
     return [
         arms + where,
         gain_text(entry),
         "" if corrected is None else "< 0.001" if corrected < 0.001 else f"{corrected:.3f}",
         "" if effect is None else f"{effect:+.2f}",
-        str(entry["seeds"]),
+        str(entry.seeds),
         "" if needed is None else str(needed),
     ]
 
 
-def gain_text(gain: Mapping[str, Any]) -> str:
-    """A gain in points with its 95 % interval: `+1.2 [-0.3, +2.7]`."""
-    if gain["mean"] is None:
+def gain_text(gain: Gain | Comparison) -> str:
+    """Return a gain in points with its 95 % interval: `+1.2 [-0.3, +2.7]`."""
+    if gain.mean is None:
         return "no pair"
-    if gain["ci95"] is None:
-        return f"{gain['mean']:+.1f} (one seed)"
-    low, high = gain["ci95"]
-    return f"{gain['mean']:+.1f} [{low:+.1f}, {high:+.1f}]"
+    if gain.ci95 is None:
+        return f"{gain.mean:+.1f} (one seed)"
+    low, high = gain.ci95
+    return f"{gain.mean:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
 def _spread(values: Sequence[float]) -> str:
@@ -188,7 +198,7 @@ def _spread(values: Sequence[float]) -> str:
     return f"{mean:.1%} ({min(values):.1%} to {max(values):.1%})"
 
 
-def _target_heading(result: Mapping[str, Any], name: str) -> str:
-    shots = result["targets"][name]["shots"]
-    tested = f"{num_images(result, name)} {result.get('sample', 'image')}s"
+def _target_heading(result: Result, name: str) -> str:
+    shots = result.targets[name].shots
+    tested = f"{result.num_images(name)} {result.sample}s"
     return f"{name}\n{tested}" + (f", {shots} shots" if shots else "")

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
+from qkd_qiskit.experiments.json_codec import decode
+from qkd_qiskit.experiments.results import TriedSetting, Tuning
 from qkd_qiskit.experiments.run_folder import RunFolder, read_json, write_json
 from qkd_qiskit.recipe import DistillSpec, Recipe
 
@@ -95,18 +96,16 @@ def is_tried(folder: RunFolder, setting: Setting) -> bool:
     return tuning_file(folder, setting).exists()
 
 
-def tuned(folder: RunFolder) -> dict[str, Any]:
-    """What was tried and chosen, for result.json.
+def tuned(folder: RunFolder) -> Tuning:
+    """Return what was tried and chosen.
 
     Raises:
         CheckpointError: A setting has not been tried yet.
     """
     tried = _tried(folder, [*first_round(folder.recipe), *second_round(folder)])
-    return {
-        "seeds": list(tuning_seeds(folder.recipe)),
-        "chosen": max(tried, key=_score),
-        "tried": tried,
-    }
+    return Tuning(
+        seeds=tuning_seeds(folder.recipe), chosen=max(tried, key=_score), tried=tuple(tried)
+    )
 
 
 def chosen_setting(folder: RunFolder) -> Setting:
@@ -115,19 +114,20 @@ def chosen_setting(folder: RunFolder) -> Setting:
     Raises:
         CheckpointError: A setting has not been tried yet.
     """
-    return _setting(tuned(folder)["chosen"])
+    return _setting(tuned(folder).chosen)
 
 
-def _tried(folder: RunFolder, settings: Sequence[Setting]) -> list[dict[str, Any]]:
+def _tried(folder: RunFolder, settings: Sequence[Setting]) -> list[TriedSetting]:
     files = (tuning_file(folder, setting) for setting in dict.fromkeys(settings))
-    return [read_json(path) for path in files]
+    return [decode(TriedSetting, read_json(path), where=path) for path in files]
 
 
-def _setting(tried: Mapping[str, Any]) -> Setting:
-    return Setting(tried["lr"], tried["weight_decay"], tried["epochs"])
+def _setting(tried: TriedSetting) -> Setting:
+    return Setting(tried.lr, tried.weight_decay, tried.epochs)
 
 
-def _score(tried: Mapping[str, Any]) -> float:
+def _score(tried: TriedSetting) -> float:
     """Mean validation accuracy; worst of all where a seed has none, as its training failed."""
-    accuracies = tried["validation_accuracy"]
-    return -math.inf if None in accuracies else fmean(accuracies)
+    accuracies = [value for value in tried.validation_accuracy if value is not None]
+    failed = len(accuracies) < len(tried.validation_accuracy)
+    return -math.inf if failed else fmean(accuracies)

@@ -1,4 +1,4 @@
-"""What a run tells while it goes on."""
+"""Progress of a run: what is called while it goes on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from qkd_qiskit.targets.ibm.job_records import Totals
 
 
 class Callback:
-    """Hears of stages, epochs, images and tasks; the base class is silent."""
+    """Is called with stages, epochs, images and tasks; the base class is silent."""
 
     def stage(self, text: str) -> None:
         """A new stage has begun."""

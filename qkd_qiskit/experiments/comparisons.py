@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
 
 from qkd_qiskit.experiments.results import (
     BASELINE,
@@ -11,7 +11,8 @@ from qkd_qiskit.experiments.results import (
     NOISE_AWARE,
     TREATMENT,
     TWIN,
-    kept_rows,
+    Comparison,
+    Result,
 )
 from qkd_qiskit.experiments.statistics import compare, holm
 from qkd_qiskit.recipe import Arm
@@ -49,26 +50,26 @@ def compared_pairs(arms: Sequence[str]) -> list[tuple[str, str]]:
     return [(a, b) for a, b in dict.fromkeys(pairs) if a in arms and b in arms and b is not None]
 
 
-def compare_arms(result: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The comparisons of a result, on each of its targets.
+def compare_arms(result: Result) -> tuple[Comparison, ...]:
+    """Compare the arms of a result on each of its targets.
 
-    Each entry has arm, baseline, target, left_out (seeds at which one of the two failed to train),
-    what `statistics.compare` says, and p_holm: p corrected for the number of all entries that have
-    one.
+    p is corrected for the number of all comparisons that have one.
     """
-    found = []
-    for target in result["targets"]:
-        for arm, baseline in compared_pairs(list(result["arms"])):
-            kept = kept_rows(result, arm, baseline, target=target)
-            treated, compared = (
-                [result["arms"][name][target]["accuracy"][row] for row in kept]
-                for name in (arm, baseline)
+    comparisons = []
+    for target in result.targets:
+        for arm, baseline in compared_pairs(list(result.arms)):
+            kept = result.kept_rows(arm, baseline, target=target)
+            test = compare(*(result.accuracies(name, target, kept) for name in (arm, baseline)))
+            evaluated = result.kept_rows(target=target)
+            left_out = tuple(str(result.seeds[row]) for row in evaluated if row not in kept)
+            comparisons.append(
+                Comparison(
+                    arm=arm, baseline=baseline, target=target, left_out=left_out, **vars(test)
+                )
             )
-            evaluated = kept_rows(result, target=target)
-            left_out = [str(result["seeds"][row]) for row in evaluated if row not in kept]
-            names = {"arm": arm, "baseline": baseline, "target": target, "left_out": left_out}
-            found.append(names | compare(treated, compared) | {"p_holm": None})
-    tested = [entry for entry in found if entry["p"] is not None]
-    for entry, corrected in zip(tested, holm([entry["p"] for entry in tested]), strict=True):
-        entry["p_holm"] = corrected
-    return found
+    tested = [entry.p for entry in comparisons if entry.p is not None]
+    corrected = iter(holm(tested))
+    return tuple(
+        entry if entry.p is None else replace(entry, p_holm=next(corrected))
+        for entry in comparisons
+    )

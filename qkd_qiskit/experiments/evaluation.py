@@ -1,9 +1,9 @@
-"""A trained student on a target: accuracy, agreement with the teacher, confidence."""
+"""A trained student on a target: logits there, and the figures that follow from them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch.nn.functional import kl_div, log_softmax
 
 from qkd_qiskit.data.splits import Split
 from qkd_qiskit.errors import InputError
+from qkd_qiskit.experiments.json_codec import OMITTED
 from qkd_qiskit.experiments.quanvolution_evaluation import logits_on_target
 from qkd_qiskit.recipe.seeds import derive_seed, generator
 from qkd_qiskit.students.base import Student
@@ -38,6 +39,8 @@ class Evaluation:
         divergence: KL(teacher || student) at temperature 1, a mean in nats, or None.
         calibration_error: Expected calibration error, 15 bins of equal width (arXiv 1706.04599).
         confusion: Counts, row = label, column = choice.
+        exact_agreement: Share of images where the choice is that without noise and shots; None
+            where it was not asked for.
     """
 
     target: str
@@ -49,6 +52,7 @@ class Evaluation:
     divergence: float | None
     calibration_error: float
     confusion: list[list[int]]
+    exact_agreement: float | None = field(default=None, metadata=OMITTED)
 
 
 def evaluate(
@@ -61,7 +65,7 @@ def evaluate(
     seed: int = 0,
     on_batch: Callable[[int], None] | None = None,
 ) -> Evaluation:
-    """The figures of a student on every image of a split.
+    """Return the figures of a student on every image of a split.
 
     Args:
         student: A trained student. A classical one has no circuit: every target gives the exact
@@ -94,16 +98,10 @@ def evaluate(
             f"teacher_logits have shape {tuple(teacher_logits.shape)}; give {expected}, one row "
             f"for each image of the split"
         )
-    if not target.ideal and student.circuit is not None:
-        shots = (target.shots if shots is None else shots) if target.sampled else None
-        logits = target_logits(
-            student, split.images, target=target, shots=shots, seed=seed, on_batch=on_batch
-        )
-    else:
-        shots, logits = None, None
-        if on_batch is not None:
-            on_batch(len(split))
-    return judge(
+    logits, shots = logits_on(
+        student, split.images, target=target, shots=shots, seed=seed, on_batch=on_batch
+    )
+    return evaluate_logits(
         student,
         split,
         logits=logits,
@@ -113,7 +111,7 @@ def evaluate(
     )
 
 
-def judge(
+def evaluate_logits(
     student: Student,
     split: Split,
     *,
@@ -121,8 +119,9 @@ def judge(
     target: str,
     teacher_logits: Tensor | None = None,
     shots: int | None = None,
+    compare_exact: bool = False,
 ) -> Evaluation:
-    """The figures of a student whose logits are known.
+    """Return the figures of a student whose logits are known.
 
     Args:
         student: Whose they are.
@@ -131,33 +130,59 @@ def judge(
         target: Where they were measured.
         teacher_logits: As for `evaluate`.
         shots: Shots per image; None where nothing was sampled.
+        compare_exact: Whether choices are compared with those without noise and shots.
     """
     exact = exact_logits(student, split.images)
     logits = exact if logits is None else logits
-    choices = logits.argmax(dim=1)
+    choices, exact_choices = logits.argmax(dim=1), exact.argmax(dim=1)
     agreement, divergence = agreement_and_divergence(logits, teacher_logits)
     return Evaluation(
         target=target,
         images=len(split),
         shots=shots,
         accuracy=_share(choices == split.labels),
-        exact_accuracy=_share(exact.argmax(dim=1) == split.labels),
+        exact_accuracy=_share(exact_choices == split.labels),
         agreement=agreement,
         divergence=divergence,
         calibration_error=calibration_error(logits.softmax(dim=1), split.labels),
         confusion=confusion_counts(choices, split.labels, num_classes=student.num_classes),
+        exact_agreement=_share(choices == exact_choices) if compare_exact else None,
     )
 
 
+def logits_on(
+    student: Student,
+    images: Tensor,
+    *,
+    target: Target,
+    shots: int | None = None,
+    seed: int = 0,
+    on_batch: Callable[[int], None] | None = None,
+) -> tuple[Tensor | None, int | None]:
+    """Return a student's logits on a target `(images, num_classes)`, and the shots per image.
+
+    Both are None where the target changes nothing: it is ideal, or the student has no circuit.
+    """
+    if target.ideal or student.circuit is None:
+        if on_batch is not None:
+            on_batch(len(images))
+        return None, None
+    shots = (target.shots if shots is None else shots) if target.sampled else None
+    logits = target_logits(
+        student, images, target=target, shots=shots, seed=seed, on_batch=on_batch
+    )
+    return logits, shots
+
+
 def subset(split: Split, *, limit: int, seed: int = 0) -> tuple[Split, Tensor]:
-    """A random part of at most `limit` images, the same for the same seed, and its rows."""
+    """Return a random part of at most `limit` images, the same for the same seed, and its rows."""
     rows = torch.randperm(len(split), generator=generator(seed, "test subset"))[:limit]
     return split[rows], rows
 
 
 @torch.no_grad()
 def exact_logits(student: Student, images: Tensor) -> Tensor:
-    """Logits `(images, num_classes)` without noise and shots."""
+    """Return logits `(images, num_classes)` without noise and shots."""
     return torch.cat(
         [student(student.features(batch)) for batch in torch.split(images, _EXACT_BATCH)]
     )
@@ -173,7 +198,7 @@ def target_logits(
     seed: int = 0,
     on_batch: Callable[[int], None] | None = None,
 ) -> Tensor:
-    """Logits `(images, num_classes)` from outcome frequencies on a target.
+    """Return logits `(images, num_classes)` from outcome frequencies on a target.
 
     The images go in batches, each as one PUB with its own seed. Of a quanvolutional student every
     patch is a circuit with `shots` shots.
@@ -200,7 +225,7 @@ def target_logits(
 def parameter_values(
     student: QuantumStudent, images: Tensor, *, names: tuple[str, ...]
 ) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    """Circuit parameters `(images, parameters)` in radians, columns in the order of `names`."""
+    """Return circuit parameters `(images, parameters)` in radians, columns as `names`."""
     inputs = student.encode(student.features(images)).double()
     weights = student.weights.detach().double().expand(len(images), -1)
     columns = dict(zip(student.input_names, inputs.T, strict=True))
@@ -209,7 +234,7 @@ def parameter_values(
 
 
 def confusion_counts(choices: Tensor, labels: Tensor, *, num_classes: int) -> list[list[int]]:
-    """How often each class was chosen: row = label, column = choice.
+    """Count how often each class was chosen: row = label, column = choice.
 
     Args:
         choices: Chosen classes `(images,)`.
@@ -223,7 +248,7 @@ def confusion_counts(choices: Tensor, labels: Tensor, *, num_classes: int) -> li
 
 
 def calibration_error(probabilities: Tensor, labels: Tensor) -> float:
-    """Expected calibration error: mean |accuracy - confidence| over bins of confidence.
+    """Return the expected calibration error: mean |accuracy - confidence| over bins of confidence.
 
     Guo et al. (arXiv 1706.04599, equation 3), 15 bins of equal width, weighted by their images.
 
@@ -241,7 +266,7 @@ def calibration_error(probabilities: Tensor, labels: Tensor) -> float:
 def agreement_and_divergence(
     logits: Tensor, teacher_logits: Tensor | None
 ) -> tuple[float | None, float | None]:
-    """Share of equal choices, and KL(teacher || student) in nats; None without a teacher."""
+    """Return the share of equal choices and KL(teacher || student) in nats; None if no teacher."""
     if teacher_logits is None:
         return None, None
     divergence = kl_div(

@@ -7,25 +7,22 @@ order, the initialisation and the validation split; the test set is used once, a
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 from qkd_qiskit.circuits.openqasm import dump_circuit
 from qkd_qiskit.data.splits import Data, load_data
 from qkd_qiskit.errors import CheckpointError, RecipeError
 from qkd_qiskit.experiments.arms import ARMS, check_arms
-from qkd_qiskit.experiments.baseline_tuning import tuned
 from qkd_qiskit.experiments.callbacks import Callback
-from qkd_qiskit.experiments.comparisons import compare_arms
-from qkd_qiskit.experiments.results import add_target, collect_result, keep_other_targets
+from qkd_qiskit.experiments.collect import collect_result, student_arm
+from qkd_qiskit.experiments.evaluation_set import evaluate_members
+from qkd_qiskit.experiments.results import Result
 from qkd_qiskit.experiments.run_folder import CIRCUIT, DEVICES, RunFolder
 from qkd_qiskit.experiments.tasks import (
     RunContext,
     TrainingTask,
-    evaluate_members,
     is_trained,
     new_student,
     recipe_targets,
@@ -37,10 +34,8 @@ from qkd_qiskit.experiments.tasks import (
 from qkd_qiskit.experiments.teachers import TeachersBySeed, load_teachers
 from qkd_qiskit.experiments.workers import Workers, run_tasks
 from qkd_qiskit.recipe import Recipe
-from qkd_qiskit.storage import load_tensors, write_text
+from qkd_qiskit.storage import write_text
 from qkd_qiskit.students.base import Student
-from qkd_qiskit.students.class_bins import has_class_bins, summarize_class_bins
-from qkd_qiskit.students.factory import load_student
 from qkd_qiskit.targets import Target
 
 
@@ -62,8 +57,8 @@ def run(
     callback: Callback | None = None,
     command: str = "",
     workers: Workers | None = None,
-) -> dict[str, Any]:
-    """Everything that the recipe in the folder asks for and that is not there yet.
+) -> Result:
+    """Do everything that the recipe in the folder asks for and that is not there yet.
 
     Returns what is written to result.json. Stopped at any moment and called again, it ends with the
     same weights and figures, whoever the workers are.
@@ -92,12 +87,12 @@ def run(
     with timing("data"):
         callback.stage("data")
         data = load_data(recipe.data, seed=recipe.seed)
-        student = new_student(recipe, data, arm=_student_arm(recipe))
+        student = new_student(recipe, data, arm=student_arm(recipe))
         if not trained:
             _check_before_training(recipe, data, student=student, targets=targets)
     with timing("teacher"):
         callback.stage("teacher")
-        teachers_by_seed = _load_teachers(folder, data, callback)
+        teachers_by_seed = _train_teachers(folder, data, callback)
     if student.circuit is not None:
         write_text(folder.path / CIRCUIT, dump_circuit(student.circuit))
     context = RunContext(
@@ -111,11 +106,17 @@ def run(
         for task in tasks:
             with timing(task.population):
                 _train_here(context, task, callback=callback)
-    members = [(arm, seed) for seed in recipe.member_seeds for arm in recipe.arms]
     for target in targets:
         with timing(target.name):
             callback.stage(target.name)
-            evaluate_members(context, target, members, callback=callback)
+            evaluate_members(
+                folder,
+                target,
+                folder.members,
+                data=data,
+                teachers_by_seed=teachers_by_seed,
+                callback=callback,
+            )
     result = collect_result(
         folder,
         student=student,
@@ -125,54 +126,8 @@ def run(
         timing=timing.seconds,
         command=command,
     )
-    result["training_cost"] = _training_cost(folder)
-    if any(ARMS[arm].tuned for arm in recipe.arms):
-        result["tuning"] = tuned(folder)
-    if has_class_bins(student):
-        result["outcomes"] = _outcomes(folder, data)
-    if folder.result is not None:
-        keep_other_targets(result, folder.result)
-    result["comparisons"] = compare_arms(result)
     folder.end(result)
     return result
-
-
-def evaluate_run(
-    folder: RunFolder,
-    target_name: str,
-    *,
-    shots: int | None = None,
-    callback: Callback | None = None,
-) -> dict[str, Any]:
-    """The result of a finished run with the figures on one more target added.
-
-    Raises:
-        CheckpointError: The run has not ended.
-        TargetError: The target is unknown or cannot run the circuit.
-    """
-    callback = callback or Callback()
-    recipe, result = folder.recipe, folder.ended()
-    shots = recipe.shots if shots is None else shots
-    target = Target.parse(target_name, shots=shots, seed=recipe.seed)
-    callback.stage("data")
-    data = load_data(recipe.data, seed=recipe.seed)
-    teachers_by_seed = _load_teachers(folder, data, callback)
-    callback.stage(target.name)
-    context = RunContext(
-        folder=folder, data=data, teachers_by_seed=teachers_by_seed, targets=[target]
-    )
-    members = [(arm, seed) for seed in recipe.member_seeds for arm in recipe.arms]
-    evaluate_members(context, target, members, callback=callback)
-    student = load_student(folder.member(_student_arm(recipe), recipe.member_seeds[0]))
-    add_target(result, folder, target=target, student=student)
-    result["comparisons"] = compare_arms(result)
-    folder.end(result)
-    return result
-
-
-def _student_arm(recipe: Recipe) -> str:
-    """The first arm with the recipe's own student, which stands for the run's circuit."""
-    return next((arm for arm in recipe.arms if ARMS[arm].kind is None), recipe.arms[0])
 
 
 def _check_place(folder: RunFolder) -> None:
@@ -204,7 +159,7 @@ def _check_before_training(
         training_executor(recipe, student, noisy=noisy)
 
 
-def _load_teachers(folder: RunFolder, data: Data, callback: Callback) -> TeachersBySeed:
+def _train_teachers(folder: RunFolder, data: Data, callback: Callback) -> TeachersBySeed:
     def on_epoch(epoch: int, epochs: int, loss: float, accuracy: float) -> None:
         callback.teacher_epoch(epoch, epochs=epochs, loss=loss, accuracy=accuracy)
 
@@ -217,25 +172,3 @@ def _train_here(context: RunContext, task: TrainingTask, *, callback: Callback) 
         tuning = task.setting is not None
         callback.stage(f"tuning: {task.setting}" if tuning else " and ".join(task.arms))
         train_task(context, task, callback=callback)
-
-
-def _outcomes(folder: RunFolder, data: Data) -> dict[str, Any]:
-    """What the outcomes of the first seed's circuits say of the test points of each class."""
-    recipe, seed = folder.recipe, folder.recipe.member_seeds[0]
-    arms = [arm for arm in recipe.arms if ARMS[arm].kind is None]
-    before = new_student(recipe, data, arm=arms[0], seed=seed)
-    trained: dict[str, Student] = {arm: load_student(folder.member(arm, seed)) for arm in arms}
-    return {"seed": seed, **summarize_class_bins(before, trained, data.test)}
-
-
-def _training_cost(folder: RunFolder) -> dict[str, Any]:
-    """What training from shots has cost each population: calls, steps, circuits, executions."""
-    costs: dict[str, Any] = {}
-    for task in training_tasks(folder.recipe):
-        checkpoint = folder.checkpoint(task.name)
-        cost = load_tensors(checkpoint)[1].get("cost") if checkpoint.exists() else None
-        if cost is not None:
-            total = costs.setdefault(task.population, {})
-            for name, number in json.loads(cost).items():
-                total[name] = total.get(name, 0) + number
-    return costs

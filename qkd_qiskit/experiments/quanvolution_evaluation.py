@@ -36,14 +36,14 @@ class PatchCost:
 
     @property
     def executions(self) -> int | None:
-        """Circuit runs times shots; None where nothing is sampled."""
+        """Return circuit runs times shots; None where nothing is sampled."""
         return None if self.shots is None else self.circuits * self.shots
 
 
 def patch_cost(
     layer: Quanvolution, images: Tensor, *, target: Target, shots: int | None = None
 ) -> PatchCost:
-    """What `maps_on_target` will cost, which runs nothing.
+    """Return what `maps_on_target` will cost; nothing is run.
 
     Args:
         layer: The filters.
@@ -73,7 +73,7 @@ def maps_on_target(
     seed: int = 0,
     on_batch: Callable[[int], None] | None = None,
 ) -> Tensor:
-    """Feature maps `(N, channels, rows, columns)` from outcome frequencies on a target.
+    """Return feature maps `(N, channels, rows, columns)` from outcome frequencies on a target.
 
     A chunk of images goes as one PUB for each filter, with all their patches.
 
@@ -96,7 +96,7 @@ def maps_on_target(
     for number, batch in enumerate(torch.split(images, max(1, _CHUNK // (rows * columns)))):
         angles = dict(zip(names, layer.angles(batch).double(), strict=True))
         channels = []
-        for place, weight in enumerate(layer.weight.double()):
+        for index, weight in enumerate(layer.weight.double()):
             shared = {
                 name: value.expand(len(batch) * rows * columns)
                 for name, value in zip(weight_names, weight, strict=True)
@@ -107,10 +107,10 @@ def maps_on_target(
                 compiled,
                 values.numpy(),
                 shots=shots,
-                seed=derive_seed(seed, "patches", target.name, number, place),
+                seed=derive_seed(seed, "patches", target.name, number, index),
             )
-            found = layer.from_probabilities(torch.as_tensor(np.asarray(probabilities)))
-            channels.append(found.reshape(len(batch), rows, columns, -1).movedim(-1, 1))
+            outputs = layer.from_probabilities(torch.as_tensor(np.asarray(probabilities)))
+            channels.append(outputs.reshape(len(batch), rows, columns, -1).movedim(-1, 1))
         maps.append(torch.cat(channels, dim=1))
         if on_batch is not None:
             on_batch(len(batch))
@@ -127,7 +127,7 @@ def logits_on_target(
     seed: int = 0,
     on_batch: Callable[[int], None] | None = None,
 ) -> Tensor:
-    """Logits `(N, num_classes)` of a network whose quanvolution runs on a target.
+    """Return logits `(N, num_classes)` of a network whose quanvolution runs on a target.
 
     Args:
         student: A quanvolutional student, or a teacher as `as_student` gives it.

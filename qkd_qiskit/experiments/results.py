@@ -1,25 +1,22 @@
-"""result.json: what a run found, and whether distillation helped."""
+"""What result.json holds: who was trained, what it reached on each target, whether it helped.
+
+Accuracies are fractions, gains points. Tuples with an entry for each seed follow `Result.seeds`;
+their entry is None where a seed was not evaluated on a target. The order of the fields is that of
+the keys in the file.
+"""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
+from dataclasses import dataclass, field, fields
+from importlib import import_module
 from typing import Any
 
-import torch
-
-from qkd_qiskit.data.splits import Data
-from qkd_qiskit.errors import CheckpointError
-from qkd_qiskit.experiments.evaluation import confusion_counts
-from qkd_qiskit.experiments.run_folder import RunFolder
-from qkd_qiskit.experiments.statistics import paired_gain
-from qkd_qiskit.experiments.teachers import TeachersBySeed
-from qkd_qiskit.recipe import GENERATED, Recipe
-from qkd_qiskit.students.base import Student
-from qkd_qiskit.students.quantum import QuantumStudent
-from qkd_qiskit.students.quanvolutional import QuanvolutionalStudent
-from qkd_qiskit.targets import CompiledCircuit, Target
+from qkd_qiskit.errors import InputError
+from qkd_qiskit.experiments.json_codec import OMITTED, decode, encode
+from qkd_qiskit.experiments.result_tables import csv_text, html_table, latex_table, mean_text
+from qkd_qiskit.experiments.statistics import Gain
+from qkd_qiskit.experiments.target_summary import DeviceJobs, TargetSummary, TrainingCost
 
 BASELINE, TREATMENT = "label_only", "distilled"
 TWIN, FULL_TWIN, NOISE_AWARE = "classical_twin", "classical_full", "distilled_noisy"
@@ -29,233 +26,322 @@ COMPARISONS = {
     "gain_over_full": (TREATMENT, FULL_TWIN),
     "gain_of_noise": (NOISE_AWARE, TREATMENT),
 }
-# A student that on validation comes no further than this from chance (0) to perfect (1) has not
-# been trained: for ten classes an accuracy of 0.15, for two of 0.53.
-FAILED_SHARE = 1 / 18
-FIGURES = (
-    "accuracy",
-    "exact_accuracy",
-    "agreement",
-    "divergence",
-    "calibration_error",
-    "images",
-    "shots",
-    "confusion",
-)
-PACKAGES = (
-    "qkd-qiskit",
-    "qiskit",
-    "qiskit-machine-learning",
-    "qiskit-aer",
-    "qiskit-ibm-runtime",
-    "torch",
-    "numpy",
-)
+Row = dict[str, str | int | float | None]
+"""An arm and a seed on a target, and its figures."""
 
 
-def collect_result(
-    folder: RunFolder,
-    *,
-    student: Student,
-    teachers_by_seed: TeachersBySeed,
-    data: Data,
-    targets: Sequence[Target],
-    timing: Mapping[str, float],
-    command: str,
-) -> dict[str, Any]:
-    """The content of result.json, from what the run folder holds.
+@dataclass(frozen=True, kw_only=True)
+class TeacherSummary:
+    """The teacher, or the teachers of the seeds.
 
-    Accuracies are fractions, gains points; lists have one entry for each seed, in the order of
-    `seeds`. A pair of which one student failed to train is left out of the gain and counted.
+    Attributes:
+        kind: Its architecture, or `module` for one of your own.
+        accuracy: On all test images; a mean where each seed has a teacher.
+        accuracies: Of the teacher of each seed; None where one teaches all.
+        parameters: Number of its trained parameters.
+        confusion: Counts on all test images, row = label, column = choice; a sum over teachers.
     """
-    recipe = folder.recipe
-    generated = recipe.data.name in GENERATED
-    result: dict[str, Any] = {
-        "classes": list(data.class_names),
-        "sample": "point" if generated or data.image_shape[:2] == (1, 1) else "image",
-        "teacher": describe_teachers(teachers_by_seed, data),
-        "student": describe_student(student),
-        "seeds": list(recipe.member_seeds),
-        "arms": {arm: {} for arm in recipe.arms},
-        "failed": {arm: failures(folder, arm, num_classes=data.num_classes) for arm in recipe.arms},
-        **{name: {} for name in COMPARISONS},
-        "targets": {},
-    }
-    for target in targets:
-        add_target(result, folder, target=target, student=student)
-    result["timing"] = dict(timing)
-    result["versions"] = {package: version(package) for package in PACKAGES}
-    result["command"] = command
-    return result
+
+    kind: str
+    accuracy: float
+    accuracies: tuple[float, ...] | None = field(default=None, metadata=OMITTED)
+    parameters: int | None = field(default=None, metadata=OMITTED)
+    confusion: list[list[int]] | None = field(default=None, metadata=OMITTED)
 
 
-def add_target(
-    result: dict[str, Any], folder: RunFolder, *, target: Target, student: Student
-) -> None:
-    """Put the figures of one target into a result: arms, gains and what the target is."""
-    described = _describe_target(target, student)
-    add_figures(result, folder, key=evaluation_key(folder.recipe, target), described=described)
+@dataclass(frozen=True, kw_only=True)
+class StudentSummary:
+    """Size of the student; what a student of its kind does not have is None.
 
-
-def add_figures(
-    result: dict[str, Any], folder: RunFolder, *, key: str, described: Mapping[str, Any]
-) -> None:
-    """Put the figures that the folder has under a key into a result, and what the target is.
-
-    Where the target's description lists `seeds`, only those were evaluated; the others are None.
+    Attributes:
+        qubits: Of its circuit.
+        weights: Trained angles of its circuit.
+        parameters: All trained parameters.
+        filter_parameters: Trained parameters of its quanvolutional filters.
+        two_qubit_gates: Of its circuit before transpiling.
+        depth: Of its circuit before transpiling.
     """
-    result["targets"][key] = dict(described)
-    seeds = described.get("seeds", result["seeds"])
-    for arm, figures in result["arms"].items():
-        members = [
-            folder.evaluations(arm, seed)[key] if seed in seeds else dict.fromkeys(FIGURES)
-            for seed in result["seeds"]
+
+    qubits: int | None = field(default=None, metadata=OMITTED)
+    weights: int | None = field(default=None, metadata=OMITTED)
+    parameters: int
+    filter_parameters: int | None = field(default=None, metadata=OMITTED)
+    two_qubit_gates: int | None = field(default=None, metadata=OMITTED)
+    depth: int | None = field(default=None, metadata=OMITTED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metrics:
+    """One arm on one target, an entry for each seed.
+
+    Attributes:
+        accuracy: Share of test images whose class was chosen.
+        exact_accuracy: The same without noise and shots.
+        agreement: Share of images with the choice of the teacher; None without its logits.
+        divergence: KL(teacher || student) at temperature 1, a mean in nats; None as above.
+        calibration_error: Expected calibration error, 15 bins of equal width.
+        images: Number of test images.
+        shots: Shots per image; None where nothing was sampled.
+        confusion: Counts, row = label, column = choice.
+    """
+
+    accuracy: tuple[float | None, ...]
+    exact_accuracy: tuple[float | None, ...]
+    agreement: tuple[float | None, ...]
+    divergence: tuple[float | None, ...]
+    calibration_error: tuple[float | None, ...]
+    images: tuple[int | None, ...]
+    shots: tuple[int | None, ...]
+    confusion: tuple[list[list[int]] | None, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TriedSetting:
+    """A setting of the label-only arm that was tried.
+
+    Attributes:
+        lr: Learning rate at the start.
+        weight_decay: Decoupled weight decay.
+        epochs: Passes over the images.
+        validation_accuracy: Of each tuning seed; None where its training failed.
+    """
+
+    lr: float
+    weight_decay: float
+    epochs: int
+    validation_accuracy: tuple[float | None, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuning:
+    """How the tuned label-only arm got its setting.
+
+    Attributes:
+        seeds: Seeds on which settings were compared.
+        chosen: The setting of the best mean validation accuracy.
+        tried: All settings.
+    """
+
+    seeds: tuple[int, ...]
+    chosen: TriedSetting
+    tried: tuple[TriedSetting, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassBins:
+    """What the outcomes of class-bin circuits stand for, of the first seed.
+
+    Attributes:
+        seed: The seed.
+        bins: Class of each outcome.
+        distributions: Mean probability of each outcome, class by class, at `start` and of each arm.
+    """
+
+    seed: int
+    bins: tuple[int, ...]
+    distributions: Mapping[str, tuple[tuple[float, ...], ...]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Two arms on one target; the figures are those of `PairedTest`.
+
+    Attributes:
+        arm: The arm that gains.
+        baseline: The arm over which.
+        target: Where both were evaluated.
+        left_out: Seeds at which one of the two failed to train.
+        mean: Mean difference in points.
+        ci95: Its 95 % t interval in points.
+        seeds: Number of pairs.
+        bootstrap95: Its 95 % bootstrap interval in points.
+        p: Of the paired t test.
+        effect: Cohen's d_z.
+        detectable: Gain in points that these pairs tell from zero with a power of 0.8.
+        seeds_needed: Number of seeds by planned gain in points.
+        p_holm: p corrected for the number of comparisons of the result that have one.
+    """
+
+    arm: str
+    baseline: str
+    target: str
+    left_out: tuple[str, ...]
+    mean: float | None
+    ci95: tuple[float, float] | None
+    seeds: int
+    bootstrap95: tuple[float, float] | None
+    p: float | None
+    effect: float | None
+    detectable: float | None
+    seeds_needed: Mapping[str, int | None]
+    p_holm: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """All figures of a run; `collect.with_target` gives one with another target added.
+
+    Attributes:
+        classes: Names of the classes; empty in files of the first versions.
+        sample: What one example is called, `image` or `point`.
+        teacher: Who teaches.
+        student: Who is taught.
+        seeds: Seeds of the students.
+        arms: Metrics by arm and target.
+        failed: Why students were not trained, by arm and seed.
+        gain: Distilled over label only, by target; as are the next three.
+        gain_over_twin: Distilled over the classical twin.
+        gain_over_full: Distilled over the classical twin of full size.
+        gain_of_noise: Trained through noise over distilled.
+        targets: Where students were evaluated, by the key of their figures.
+        timing: Seconds by stage, those of the last process alone.
+        versions: Of the packages.
+        command: What was typed; may be empty.
+        training_cost: Of populations that were trained from shots.
+        tuning: Of the tuned arm; None without it.
+        outcomes: Of class-bin circuits; None for others.
+        comparisons: Of all pairs of arms that are compared, target by target.
+        trained_on: The device of a training by jobs; None for others.
+    """
+
+    classes: tuple[str, ...] = ()
+    sample: str = "image"
+    teacher: TeacherSummary
+    student: StudentSummary
+    seeds: tuple[int, ...]
+    arms: Mapping[str, Mapping[str, Metrics]]
+    failed: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    gain: Mapping[str, Gain] = field(default_factory=dict)
+    gain_over_twin: Mapping[str, Gain] = field(default_factory=dict)
+    gain_over_full: Mapping[str, Gain] = field(default_factory=dict)
+    gain_of_noise: Mapping[str, Gain] = field(default_factory=dict)
+    targets: Mapping[str, TargetSummary]
+    timing: Mapping[str, float] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    command: str = ""
+    training_cost: Mapping[str, TrainingCost] = field(default_factory=dict)
+    tuning: Tuning | None = field(default=None, metadata=OMITTED)
+    outcomes: ClassBins | None = field(default=None, metadata=OMITTED)
+    comparisons: tuple[Comparison, ...] = ()
+    trained_on: DeviceJobs | None = field(default=None, metadata=OMITTED)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of result.json."""
+        content: dict[str, Any] = encode(self)
+        return content
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any], *, where: object = "result.json") -> Result:
+        """Return what a file holds, whatever version wrote it.
+
+        Raises:
+            CheckpointError: A value is missing or of another type.
+        """
+        return decode(cls, content, where=where)
+
+    def kept_rows(self, *arms: str, target: str | None = None) -> list[int]:
+        """Return the positions in `seeds` at which none of the arms failed.
+
+        Args:
+            arms: Which arms.
+            target: Only seeds that were evaluated there; default: all.
+        """
+        failed = {seed for arm in arms for seed in self.failed.get(arm, {})}
+        own = None if target is None else self.targets[target].seeds
+        return [
+            row
+            for row, seed in enumerate(self.seeds)
+            if str(seed) not in failed and (own is None or seed in own)
         ]
-        figures[key] = {name: [member[name] for member in members] for name in FIGURES}
-    for name, (treatment, baseline) in COMPARISONS.items():
-        if {treatment, baseline} <= set(result["arms"]):
-            result[name][key] = _gain(result, key, treatment=treatment, baseline=baseline)
 
+    def accuracies(self, arm: str, target: str, rows: Sequence[int]) -> list[float]:
+        """Return the accuracies of an arm on a target, at positions where it was evaluated."""
+        values = self.arms[arm][target].accuracy
+        return [value for row in rows if (value := values[row]) is not None]
 
-def keep_other_targets(result: dict[str, Any], earlier: Mapping[str, Any]) -> None:
-    """Put the figures of targets that were added later, by an evaluation, into a new result."""
-    if "trained_on" in earlier:
-        result["trained_on"] = earlier["trained_on"]
-    for key in [key for key in earlier["targets"] if key not in result["targets"]]:
-        for name in ("targets", *COMPARISONS):
-            if key in earlier.get(name, {}):
-                result[name][key] = earlier[name][key]
-        for arm, figures in earlier["arms"].items():
-            result["arms"][arm][key] = figures[key]
+    def num_images(self, target: str) -> int:
+        """Return the number of test images of a target."""
+        metrics = next(iter(self.arms.values()))[target]
+        return next(images for images in metrics.images if images is not None)
 
+    def gains(self, name: str) -> Mapping[str, Gain]:
+        """Return the gains of one of `COMPARISONS`, by target."""
+        gains: Mapping[str, Gain] = getattr(self, name)
+        return gains
 
-def evaluation_key(recipe: Recipe, target: Target) -> str:
-    """What a target's figures are filed under: its name, and its shots where not the recipe's."""
-    own = not target.sampled or target.shots == recipe.shots
-    return target.name if own else f"{target.name}@{target.shots}"
+    def comparison(self, arm: str, baseline: str, target: str) -> Comparison | None:
+        """Return the comparison of two arms on a target; None where the run has none."""
+        wanted = (arm, baseline, target)
+        entries = (it for it in self.comparisons if (it.arm, it.baseline, it.target) == wanted)
+        return next(entries, None)
 
+    def rows(self) -> list[Row]:
+        """Return a row for each arm, target and seed that was evaluated, for tables of your own."""
+        names = [item.name for item in fields(Metrics) if item.name != "confusion"]
+        return [
+            {
+                "arm": arm,
+                "target": target,
+                "seed": seed,
+                "failed": self.failed.get(arm, {}).get(str(seed)),
+                **{name: getattr(metrics, name)[row] for name in names},
+            }
+            for arm, by_target in self.arms.items()
+            for target, metrics in by_target.items()
+            for row, seed in enumerate(self.seeds)
+            if metrics.accuracy[row] is not None
+        ]
 
-def describe_teachers(teachers_by_seed: TeachersBySeed, data: Data) -> dict[str, Any]:
-    """What the teacher is, and its accuracy and confusion (row = label) on all test images.
+    def to_frame(self) -> Any:
+        """Return `rows` as a `pandas.DataFrame`.
 
-    Where each seed has its own: the mean accuracy, the accuracies, and all confusions summed.
-    """
-    teachers = teachers_by_seed.teachers
-    choices = torch.cat([one.logits(data.test.images).argmax(dim=1) for one in teachers])
-    labels = data.test.labels.repeat(len(teachers))
-    accuracies = [one.accuracy for one in teachers]
-    each = {"accuracies": accuracies} if len(teachers) > 1 else {}
-    return {
-        "kind": teachers[0].kind,
-        "accuracy": math.fsum(accuracies) / len(accuracies),
-        **each,
-        "parameters": teachers[0].parameters,
-        "confusion": confusion_counts(choices, labels, num_classes=data.num_classes),
-    }
+        Raises:
+            InputError: pandas is not installed.
+        """
+        try:
+            pandas = import_module("pandas")
+        except ImportError as error:
+            raise InputError(
+                "to_frame needs pandas, which is not installed; pip install pandas, or take rows()"
+            ) from error
+        return pandas.DataFrame(self.rows())
 
+    def to_csv(self) -> str:
+        """Return `rows` as CSV."""
+        return csv_text(self.rows())
 
-def describe_student(student: Student) -> dict[str, Any]:
-    """Size of a student: parameters, and for a circuit qubits, weights, gates and depth."""
-    if isinstance(student, QuanvolutionalStudent):
-        of_filters = sum(parameter.numel() for parameter in student.filters.parameters())
-        return {"parameters": student.num_parameters, "filter_parameters": of_filters}
-    if not isinstance(student, QuantumStudent):
-        return {"parameters": student.num_parameters}
-    circuit = student.circuit
-    return {
-        "qubits": student.qubits,
-        "weights": len(student.weights),
-        "parameters": student.num_parameters,
-        "two_qubit_gates": circuit.num_nonlocal_gates(),
-        "depth": circuit.depth(),
-    }
+    def to_latex(self) -> str:
+        """Return mean accuracies as a LaTeX table, for the package booktabs."""
+        return latex_table(*self._summary(r"$\pm$"), caption=self._caption())
 
+    def _repr_html_(self) -> str:
+        return html_table(*self._summary("±"), caption=self._caption())
 
-def failures(folder: RunFolder, arm: str, *, num_classes: int) -> dict[str, str]:
-    """Seeds of an arm whose students were not trained, each with the reason.
+    def _summary(self, sign: str) -> tuple[list[str], list[list[str]]]:
+        """Return heads and rows of the table of mean accuracies, an arm a row."""
+        rows = [
+            [arm.replace("_", " ")]
+            + [
+                mean_text(
+                    self.accuracies(arm, target, self.kept_rows(arm, target=target)), sign=sign
+                )
+                for target in self.targets
+            ]
+            for arm in self.arms
+        ]
+        return ["arm", *self.targets], rows
 
-    Raises:
-        CheckpointError: A student's metrics are not there.
-    """
-    reasons: dict[str, str] = {}
-    chance = 1 / num_classes
-    threshold = chance + FAILED_SHARE * (1 - chance)
-    for seed in folder.recipe.member_seeds:
-        history = folder.metrics(arm, seed)
-        if not history:
-            member = folder.member(arm, seed)
-            raise CheckpointError(
-                f"{member} has lost its metrics.jsonl; delete this folder and continue the run "
-                f"with --resume to write it again"
+    def _caption(self) -> str:
+        conditions = []
+        for name, target in self.targets.items():
+            shots = "no shots" if target.shots is None else f"{target.shots} shots"
+            date = f", calibrated {target.calibration_date}" if target.calibration_date else ""
+            model = ", a noise model: a best case" if target.noisy else ""
+            conditions.append(
+                f"{name}: {self.num_images(name)} {self.sample}s, {shots}{date}{model}"
             )
-        accuracies = [epoch.validation_accuracy for epoch in history]
-        last = folder.recipe.distill.selection == "last"
-        chosen = accuracies[-1] if last else max(accuracies)
-        if not math.isfinite(history[-1].loss):
-            reasons[str(seed)] = "the loss is not finite"
-        elif chosen <= threshold:
-            reasons[str(seed)] = (
-                f"validation accuracy {chosen:.3f} is not above {threshold:.3f} "
-                f"(chance is {chance:.3f})"
-            )
-    return reasons
-
-
-def kept_rows(result: Mapping[str, Any], *arms: str, target: str | None = None) -> list[int]:
-    """Positions in the result's lists of the seeds at which none of the arms failed.
-
-    Args:
-        result: What result.json holds.
-        arms: Which arms.
-        target: Only seeds that were evaluated there; default: all.
-    """
-    failed = {seed for arm in arms for seed in result["failed"].get(arm, {})}
-    described = {} if target is None else result["targets"][target]
-    evaluated = described.get("seeds", result["seeds"])
-    return [
-        row
-        for row, seed in enumerate(result["seeds"])
-        if str(seed) not in failed and seed in evaluated
-    ]
-
-
-def num_images(result: Mapping[str, Any], target: str) -> int:
-    """Test images of a target."""
-    figures = next(iter(result["arms"].values()))[target]
-    return next(int(images) for images in figures["images"] if images is not None)
-
-
-def _gain(
-    result: Mapping[str, Any], target: str, *, treatment: str, baseline: str
-) -> dict[str, Any]:
-    kept = kept_rows(result, treatment, baseline, target=target)
-    treated, compared = (
-        [result["arms"][arm][target]["accuracy"][index] for index in kept]
-        for arm in (treatment, baseline)
-    )
-    left_out = [
-        str(result["seeds"][row]) for row in kept_rows(result, target=target) if row not in kept
-    ]
-    return paired_gain(treated, compared) | {"left_out": left_out}
-
-
-def _describe_target(target: Target, student: Student) -> dict[str, Any]:
-    described: dict[str, Any] = {"shots": target.shots if target.sampled else None}
-    if target.calibration_date is not None:
-        described["calibration_date"] = target.calibration_date
-    if target.options:
-        described["options"] = target.options
-    if not target.ideal and student.circuit is not None:
-        described["circuit"] = describe_circuit(target.compile(student.circuit))
-    return described
-
-
-def describe_circuit(compiled: CompiledCircuit) -> dict[str, Any]:
-    """What a circuit costs where it was compiled for."""
-    return {
-        "two_qubit_gates": compiled.two_qubit_gates,
-        "depth": compiled.depth,
-        "duration_s": compiled.duration_s,
-        "fidelity": compiled.fidelity,
-        "layout": list(compiled.layout),
-    }
+        count = len(self.seeds)
+        return (
+            f"Test accuracy in %, mean of {count} seed{'s' * (count != 1)} and half of its 95 % t "
+            f"interval. {'; '.join(conditions)}."
+        )

@@ -9,7 +9,7 @@
       bench/  noise.csv  shots.csv  figures
       devices/NAME/  submission.json  journal.jsonl  jobs/
 
-Every file is written whole or not at all. A finished piece is found again and not done twice.
+Every file is written whole or not at all. A finished piece is read again and not done twice.
 """
 
 from __future__ import annotations
@@ -19,19 +19,22 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from qkd_qiskit.data.arrays import file_digest
 from qkd_qiskit.distillation.population import EpochMetrics
 from qkd_qiskit.errors import CheckpointError, StorageError
+from qkd_qiskit.experiments.evaluation import Evaluation
+from qkd_qiskit.experiments.json_codec import decode, encode
+from qkd_qiskit.experiments.results import Result
 from qkd_qiskit.recipe import Recipe
 from qkd_qiskit.recipe.parsing import dump_recipe, load_recipe
 from qkd_qiskit.storage import remove_unfinished, write_text
 
 RECIPE, RESULT, REPORT = "recipe.yaml", "result.json", "report.html"
-DEVICES = "devices"
+DEVICES, EVALUATIONS = "devices", "evaluations.json"
 TEACHER, CIRCUIT = "teacher.safetensors", "circuit.qasm"
 
 
@@ -48,7 +51,7 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: str | Path, recipe: Recipe) -> RunFolder:
-        """A new folder that holds the recipe, its paths made absolute.
+        """Make a new folder that holds the recipe, its paths made absolute.
 
         Raises:
             CheckpointError: The folder holds something already.
@@ -57,16 +60,16 @@ class RunFolder:
         """
         path = Path(path)
         try:
-            found = [path] if path.is_file() else list(path.iterdir()) if path.exists() else []
+            entries = [path] if path.is_file() else list(path.iterdir()) if path.exists() else []
         except OSError as error:
             raise StorageError(f"output folder {path}: {error.strerror or error}") from error
-        if path / RECIPE in found:
+        if path / RECIPE in entries:
             raise CheckpointError(
                 f"output folder {path} holds another run; give another --out, or continue that "
                 f"run with --resume {path}"
             )
-        if found:
-            what = "is a file" if path.is_file() else f"holds other files ({found[0].name})"
+        if entries:
+            what = "is a file" if path.is_file() else f"holds other files ({entries[0].name})"
             raise CheckpointError(f"output folder {path} {what}; give a new or empty folder")
         recipe = _settled(recipe)
         write_text(path / RECIPE, dump_recipe(recipe))
@@ -81,7 +84,7 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: str | Path) -> RunFolder:
-        """A folder that `create` made.
+        """Open a folder that `create` made.
 
         Raises:
             CheckpointError: There is no run in the folder.
@@ -96,15 +99,16 @@ class RunFolder:
         return cls(path, load_recipe(path / RECIPE))
 
     @property
-    def result(self) -> dict[str, Any] | None:
+    def result(self) -> Result | None:
         """What result.json holds, or None before the run has ended."""
-        return read_json(self.path / RESULT) if (self.path / RESULT).exists() else None
+        path = self.path / RESULT
+        return Result.from_json(read_json(path), where=path) if path.exists() else None
 
-    def ended(self) -> dict[str, Any]:
-        """What result.json holds.
+    def ended(self) -> Result:
+        """Return what result.json holds.
 
         Raises:
-            CheckpointError: The run has not ended.
+            CheckpointError: The run has not ended, or the file is damaged.
         """
         result = self.result
         if result is None:
@@ -114,25 +118,30 @@ class RunFolder:
             )
         return result
 
-    def end(self, result: Mapping[str, Any]) -> None:
+    def end(self, result: Result) -> None:
         """Write result.json, and clear away what processes that were killed on the way left.
 
         Raises:
             StorageError: The file could not be written.
         """
-        write_json(self.path / RESULT, result)
+        write_json(self.path / RESULT, result.to_json())
         remove_unfinished(self.path)
 
     def member(self, arm: str, seed: int) -> Path:
-        """Folder of one trained student."""
+        """Return the folder of one trained student."""
         return self.path / arm / f"seed_{seed}"
 
+    @property
+    def members(self) -> list[tuple[str, int]]:
+        """Arm and seed of every student, seed by seed."""
+        return [(arm, seed) for seed in self.recipe.member_seeds for arm in self.recipe.arms]
+
     def checkpoint(self, population: str) -> Path:
-        """File of a population that is being trained."""
+        """Return the file of a population that is being trained."""
         return self.path / "checkpoints" / f"{population}.safetensors"
 
     def metrics(self, arm: str, seed: int) -> list[EpochMetrics]:
-        """The figures of one student, epoch by epoch."""
+        """Return the figures of one student, epoch by epoch."""
         path = self.member(arm, seed) / "metrics.jsonl"
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         figures = (_parse_epoch(line) for line in lines)
@@ -153,19 +162,20 @@ class RunFolder:
         path = self.member(arm, seed) / "metrics.jsonl"
         write_text(path, "".join(_epoch_line(epoch) for epoch in history))
 
-    def evaluations(self, arm: str, seed: int) -> dict[str, Any]:
-        """What has been evaluated of one student: target -> figures."""
-        path = self.member(arm, seed) / "evaluations.json"
-        return read_json(path) if path.exists() else {}
+    def evaluations(self, arm: str, seed: int) -> dict[str, Evaluation]:
+        """Return the evaluations of one student by the key of their target."""
+        path = self.member(arm, seed) / EVALUATIONS
+        content = read_json(path) if path.exists() else {}
+        return {key: decode(Evaluation, item, where=path) for key, item in content.items()}
 
-    def add_evaluation(self, arm: str, seed: int, *, key: str, figures: Mapping[str, Any]) -> None:
+    def add_evaluation(self, arm: str, seed: int, *, key: str, evaluation: Evaluation) -> None:
         """Keep the figures of one student on one target."""
-        evaluations = self.evaluations(arm, seed) | {key: dict(figures)}
-        write_json(self.member(arm, seed) / "evaluations.json", evaluations)
+        evaluations = self.evaluations(arm, seed) | {key: evaluation}
+        write_json(self.member(arm, seed) / EVALUATIONS, encode(evaluations))
 
 
 def _settled(recipe: Recipe) -> Recipe:
-    """The recipe as it is understood from any working directory, with the digest of its data."""
+    """Return the recipe as it is understood from any folder, with the digest of its data."""
 
     def absolute(path: str | None) -> str | None:
         return None if path is None else str(Path(path).absolute())
@@ -181,13 +191,13 @@ def _settled(recipe: Recipe) -> Recipe:
 
 
 def new_folder(recipe_name: str, *, suffix: str = "", parent: Path = Path("runs")) -> Path:
-    """A path for a new run that nothing is at: runs/digits, then runs/digits-2, ..."""
+    """Return a path for a new run that nothing is at: runs/digits, then runs/digits-2, ..."""
     stem = re.sub(r"[^\w.-]", "_", Path(recipe_name).stem) or "run"
     return next(path for path in numbered_paths(parent / f"{stem}{suffix}") if not path.exists())
 
 
 def numbered_paths(path: Path) -> Iterator[Path]:
-    """The path, then with -2, -3, ... behind it."""
+    """Yield the path, then with -2, -3, ... behind it."""
     yield path
     number = 2
     while True:
@@ -196,26 +206,17 @@ def numbered_paths(path: Path) -> Iterator[Path]:
 
 
 def _epoch_line(epoch: EpochMetrics) -> str:
-    return json.dumps(_finite(asdict(epoch)), allow_nan=False) + "\n"
+    return json.dumps(encode(epoch), allow_nan=False) + "\n"
 
 
 def _parse_epoch(line: str) -> EpochMetrics | None:
-    """The figures in a line, or None for one that was cut short."""
+    """Return the figures in a line, or None for one that was cut short."""
     try:
         figures = json.loads(line)
         known = {key: math.nan if item is None else item for key, item in figures.items()}
         return EpochMetrics(int(known.pop("epoch")), **known)
     except (ValueError, TypeError, AttributeError, KeyError):
         return None
-
-
-def _finite(content: Any) -> Any:
-    """The same with null for every number that JSON does not have: NaN and the infinities."""
-    if isinstance(content, Mapping):
-        return {name: _finite(item) for name, item in content.items()}
-    if isinstance(content, list | tuple):
-        return [_finite(item) for item in content]
-    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def append_line(path: Path, line: str) -> None:
@@ -233,7 +234,7 @@ def append_line(path: Path, line: str) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file.
+    """Return the object in a JSON file.
 
     Raises:
         CheckpointError: The file is missing or damaged.
@@ -255,4 +256,4 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     Raises:
         StorageError: The file could not be written.
     """
-    write_text(path, json.dumps(_finite(content), indent=2, allow_nan=False) + "\n")
+    write_text(path, json.dumps(encode(content), indent=2, allow_nan=False) + "\n")

@@ -6,9 +6,9 @@ Values are one per seed; accuracies are fractions, gains are points (100 x a dif
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,8 +26,50 @@ _ROUNDING = 1e-9
 _NODES = 400
 
 
+@dataclass(frozen=True, kw_only=True)
+class Gain:
+    """What one arm gains over another, from pairs of students with the same seed.
+
+    Attributes:
+        mean: Mean difference of accuracy in points; None without pairs.
+        ci95: Ends of its 95 % t interval in points; None below two pairs.
+        seeds: Number of pairs.
+        left_out: Seeds at which a student of the pair failed to train.
+    """
+
+    mean: float | None
+    ci95: tuple[float, float] | None
+    seeds: int
+    left_out: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairedTest:
+    """What paired accuracies show; each is None where there are too few pairs or no spread for it.
+
+    Attributes:
+        mean: Mean difference in points.
+        ci95: Ends of its 95 % t interval in points.
+        seeds: Number of pairs.
+        bootstrap95: Ends of its bias-corrected and accelerated bootstrap interval in points.
+        p: Of the paired t test, two-sided.
+        effect: Cohen's d_z.
+        detectable: Gain in points that these pairs tell from zero with a power of 0.8.
+        seeds_needed: Number of seeds by planned gain in points.
+    """
+
+    mean: float | None
+    ci95: tuple[float, float] | None
+    seeds: int
+    bootstrap95: tuple[float, float] | None
+    p: float | None
+    effect: float | None
+    detectable: float | None
+    seeds_needed: Mapping[str, int | None]
+
+
 def mean_interval(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean of the seeds' values, and half of its 95 % t interval (None below two values)."""
+    """Return the mean of the seeds' values, and half of its 95 % t interval (None below two)."""
     count = len(values)
     mean = math.fsum(values) / count
     if count < 2:
@@ -36,46 +78,43 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float | None]:
     return mean, quantile * _spread(values) / math.sqrt(count)
 
 
-def paired_gain(treated: Sequence[float], baseline: Sequence[float]) -> dict[str, Any]:
-    """Mean difference of paired accuracies, in points, with a 95 % t interval.
+def paired_gain(
+    treated: Sequence[float], baseline: Sequence[float], *, left_out: Sequence[str] = ()
+) -> Gain:
+    """Return the mean difference of paired accuracies, in points, with a 95 % t interval.
 
     Args:
         treated: Accuracies as fractions, one for each seed.
         baseline: Accuracies of the same seeds.
-
-    Returns:
-        mean (points; None without pairs), ci95 ([low, high] in points; None below two pairs) and
-        seeds (number of pairs).
+        left_out: Seeds that have no pair.
     """
     points = differences(treated, baseline)
     if not points:
-        return {"mean": None, "ci95": None, "seeds": 0}
+        return Gain(mean=None, ci95=None, seeds=0, left_out=tuple(left_out))
     mean, half = mean_interval(points)
-    interval = None if half is None else [mean - half, mean + half]
-    return {"mean": mean, "ci95": interval, "seeds": len(points)}
+    interval = None if half is None else (mean - half, mean + half)
+    return Gain(mean=mean, ci95=interval, seeds=len(points), left_out=tuple(left_out))
 
 
-def compare(treated: Sequence[float], baseline: Sequence[float]) -> dict[str, Any]:
-    """All that is said about paired accuracies: `paired_gain` and what follows here.
-
-    Returns:
-        Beside the keys of `paired_gain`: bootstrap95 ([low, high] in points), p (of the paired t
-        test, two-sided), effect (Cohen's d_z), detectable (the gain in points that these seeds
-        would have told from zero with a power of 0.8) and seeds_needed (planned gain in points ->
-        number of seeds). Each is None where there are too few pairs or no spread to say it.
-    """
-    points = differences(treated, baseline)
-    return paired_gain(treated, baseline) | {
-        "bootstrap95": bootstrap_interval(points),
-        "p": paired_p(points),
-        "effect": effect_size(points),
-        "detectable": detectable_gain(points),
-        "seeds_needed": {f"{gain:g}": seeds_needed(points, gain=gain) for gain in PLANNED_GAINS},
-    }
+def compare(treated: Sequence[float], baseline: Sequence[float]) -> PairedTest:
+    """Return the gain of paired accuracies with its tests; arguments as for `paired_gain`."""
+    points, gain = differences(treated, baseline), paired_gain(treated, baseline)
+    return PairedTest(
+        mean=gain.mean,
+        ci95=gain.ci95,
+        seeds=gain.seeds,
+        bootstrap95=bootstrap_interval(points),
+        p=paired_p(points),
+        effect=effect_size(points),
+        detectable=detectable_gain(points),
+        seeds_needed={
+            f"{planned:g}": seeds_needed(points, gain=planned) for planned in PLANNED_GAINS
+        },
+    )
 
 
 def differences(treated: Sequence[float], baseline: Sequence[float]) -> list[float]:
-    """Differences of paired accuracies in points.
+    """Return the differences of paired accuracies in points.
 
     Raises:
         ValueError: They are not as many.
@@ -83,16 +122,16 @@ def differences(treated: Sequence[float], baseline: Sequence[float]) -> list[flo
     return [100 * (a - b) for a, b in zip(treated, baseline, strict=True)]
 
 
-def bootstrap_interval(points: Sequence[float]) -> list[float] | None:
-    """95 % bootstrap interval of the mean (bias-corrected and accelerated), reproducible.
+def bootstrap_interval(points: Sequence[float]) -> tuple[float, float] | None:
+    """Return the 95 % bootstrap interval of the mean (bias-corrected, accelerated), reproducible.
 
     Efron, "Better bootstrap confidence intervals", JASA 82 (1987) 171. None below three values.
     """
     if len(points) < _LEAST_FOR_BOOTSTRAP:
         return None
     if _spread(points) == 0:
-        return [points[0], points[0]]
-    found = stats.bootstrap(
+        return points[0], points[0]
+    resampled = stats.bootstrap(
         (np.asarray(points),),
         np.mean,
         confidence_level=CONFIDENCE,
@@ -100,11 +139,12 @@ def bootstrap_interval(points: Sequence[float]) -> list[float] | None:
         method="BCa",
         rng=np.random.default_rng(derive_seed(0, "bootstrap")),
     )
-    return [float(found.confidence_interval.low), float(found.confidence_interval.high)]
+    interval = resampled.confidence_interval
+    return float(interval.low), float(interval.high)
 
 
 def paired_p(points: Sequence[float]) -> float | None:
-    """Two-sided p value of the paired t test; 1 where all differences are 0.
+    """Return the two-sided p value of the paired t test; 1 where all differences are 0.
 
     None below two pairs, and where all differences are the same but not 0: there is no spread to
     hold them against.
@@ -117,7 +157,7 @@ def paired_p(points: Sequence[float]) -> float | None:
 
 
 def effect_size(points: Sequence[float]) -> float | None:
-    """Cohen's d_z: the mean difference over the standard deviation of the differences.
+    """Return Cohen's d_z: the mean difference over the standard deviation of the differences.
 
     Cohen, "Statistical power analysis for the behavioral sciences" (1988), section 2.3.5.
     """
@@ -127,27 +167,32 @@ def effect_size(points: Sequence[float]) -> float | None:
 
 
 def seeds_needed(points: Sequence[float], *, gain: float) -> int | None:
-    """Paired seeds that would tell a gain (points) from zero, with the spread of these pairs.
+    """Return how many paired seeds tell a gain (points) from zero, with the spread of these pairs.
 
     For a two-sided paired t test at 5 % with a power of 0.8; None without a spread, and above
     100,000.
     """
     if len(points) < 2 or _spread(points) == 0:
         return None
-    effect = abs(gain) / _spread(points)
+    return seeds_for_effect(gain / _spread(points))
+
+
+def seeds_for_effect(effect: float) -> int | None:
+    """Return how many paired seeds tell an effect (Cohen's d_z) from zero, as `seeds_needed`."""
     low, high = 1, 2
-    while _power(effect, high) < POWER:
+    while _power(abs(effect), high) < POWER:
         low, high = high, 2 * high
         if high > _MOST_SEEDS:
             return None
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if _power(effect, middle) >= POWER else (middle, high)
+        enough = _power(abs(effect), middle) >= POWER
+        low, high = (low, middle) if enough else (middle, high)
     return high
 
 
 def detectable_gain(points: Sequence[float]) -> float | None:
-    """The gain (points) that as many pairs of this spread tell from zero with a power of 0.8."""
+    """Return the gain (points) that as many pairs of this spread tell from zero at power 0.8."""
     if len(points) < 2 or _spread(points) == 0:
         return None
     low, high = 0.0, 1.0
@@ -160,7 +205,7 @@ def detectable_gain(points: Sequence[float]) -> float | None:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P values corrected for their number by Holm's step-down method.
+    """Return p values corrected for their number by Holm's step-down method.
 
     Holm, "A simple sequentially rejective multiple test procedure", Scand. J. Statist. 6 (1979) 65.
     """
@@ -173,7 +218,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def _power(effect: float, seeds: int) -> float:
-    """Power of the two-sided paired t test at 5 %, to 1e-6.
+    """Return the power of the two-sided paired t test at 5 %, to 1e-6.
 
     Summed over what the spread may come out as. The same from scipy's noncentral t distribution is
     NaN at many places, among them 2 pairs at an effect of 6.
@@ -185,14 +230,17 @@ def _power(effect: float, seeds: int) -> float:
 
 @cache
 def _critical_effects(seeds: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Mean over its true standard error from which p is below 5 %, at `_NODES` spreads; weights."""
+    """Return the mean over its true standard error from which p is below 5 %, and weights.
+
+    Both at `_NODES` spreads.
+    """
     nodes, weights = np.polynomial.legendre.leggauss(_NODES)
     spreads = np.sqrt(stats.chi2.ppf((nodes + 1) / 2, seeds - 1) / (seeds - 1))
     return float(stats.t.ppf(0.5 + CONFIDENCE / 2, seeds - 1)) * spreads, weights / 2
 
 
 def _spread(values: Sequence[float]) -> float:
-    """Standard deviation with n - 1; exactly 0 where values differ by rounding alone."""
+    """Return the standard deviation with n - 1; exactly 0 where values differ by rounding alone."""
     mean = math.fsum(values) / len(values)
     spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
     return 0.0 if spread < _ROUNDING else spread

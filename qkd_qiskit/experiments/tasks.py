@@ -8,7 +8,7 @@ and whatever was finished before it was stopped.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -33,15 +33,13 @@ from qkd_qiskit.experiments.baseline_tuning import (
     tuning_seeds,
 )
 from qkd_qiskit.experiments.callbacks import Callback
-from qkd_qiskit.experiments.evaluation import evaluate, subset
-from qkd_qiskit.experiments.results import evaluation_key
+from qkd_qiskit.experiments.evaluation_set import evaluation_key
 from qkd_qiskit.experiments.run_folder import RunFolder
 from qkd_qiskit.experiments.teachers import TeachersBySeed
 from qkd_qiskit.recipe import DistillSpec, Recipe
-from qkd_qiskit.recipe.seeds import derive_seed
 from qkd_qiskit.students.base import WEIGHTS_FILE, Student
 from qkd_qiskit.students.class_bins import learn_bins
-from qkd_qiskit.students.factory import load_student, make_student
+from qkd_qiskit.students.factory import make_student
 from qkd_qiskit.students.quantum import QuantumStudent
 from qkd_qiskit.targets import Target
 
@@ -215,35 +213,6 @@ def train_task(context: RunContext, task: TrainingTask, *, callback: Callback) -
         folder.write_metrics(one.member.arm, one.member.seed, one.history)
         shape.load_parameters(one.state)
         shape.save(folder.member(one.member.arm, one.member.seed))
-
-
-def evaluate_members(
-    context: RunContext, target: Target, members: Sequence[tuple[str, int]], *, callback: Callback
-) -> None:
-    """Evaluate trained students on one target; what is there already is kept."""
-    folder, recipe, data = context.folder, context.folder.recipe, context.data
-    key = evaluation_key(recipe, target)
-    missing = [member for member in members if key not in folder.evaluations(*member)]
-    if not missing:
-        return
-    split, rows = data.test, torch.arange(len(data.test))
-    if target.sampled:
-        split, rows = subset(data.test, limit=recipe.test_limit, seed=recipe.seed)
-    said = [teacher.logits(data.test.images)[rows] for teacher in context.teachers_by_seed.teachers]
-
-    def on_batch(images: int) -> None:
-        callback.evaluated(images, total=len(missing) * len(split))
-
-    for arm, seed in missing:
-        figures = evaluate(
-            load_student(folder.member(arm, seed)),
-            split,
-            target=target,
-            teacher_logits=said[context.teachers_by_seed.index_of(seed)],
-            seed=derive_seed(recipe.seed, "evaluate", seed),
-            on_batch=on_batch,
-        )
-        folder.add_evaluation(arm, seed, key=key, figures=asdict(figures))
 
 
 def training_executor(

@@ -1,4 +1,4 @@
-"""Who teaches in a run: one teacher for all seeds, or one for each seed.
+"""The teachers of a run: one teacher for all seeds, or one for each seed.
 
 With `teacher.same_draw` the teacher of a seed is trained on the images that the students of that
 seed train on, and no others: the teacher then knows nothing that its students could not.
@@ -22,7 +22,7 @@ class TeachersBySeed:
     """The teachers of a run.
 
     Attributes:
-        by_seed: Who teaches the students of each seed.
+        by_seed: The teacher of the students of each seed.
     """
 
     by_seed: Mapping[int, Teacher]
@@ -30,15 +30,15 @@ class TeachersBySeed:
     @property
     def teachers(self) -> list[Teacher]:
         """Each teacher once, in the order of the seeds."""
-        return list({id(one): one for one in self.by_seed.values()}.values())
+        return list({id(teacher): teacher for teacher in self.by_seed.values()}.values())
 
     def index_of(self, seed: int) -> int:
-        """Which of `teachers` teaches the students of a seed."""
-        return next(i for i, one in enumerate(self.teachers) if one is self.by_seed[seed])
+        """Return which of `teachers` teaches the students of a seed."""
+        return next(i for i, it in enumerate(self.teachers) if it is self.by_seed[seed])
 
 
 def teacher_files(recipe: Recipe) -> dict[int, str]:
-    """Where in the run folder the teacher of each seed lies."""
+    """Return where in the run folder the teacher of each seed lies."""
     if not recipe.teacher.same_draw:
         return dict.fromkeys(recipe.member_seeds, TEACHER)
     return {seed: f"teachers/seed_{seed}.safetensors" for seed in recipe.member_seeds}
@@ -47,7 +47,7 @@ def teacher_files(recipe: Recipe) -> dict[int, str]:
 def load_teachers(
     folder: RunFolder, data: Data, *, train: bool = False, on_epoch: OnEpoch | None = None
 ) -> TeachersBySeed:
-    """The teachers of a run, from its folder.
+    """Return the teachers of a run, from its folder.
 
     Args:
         folder: The run.

@@ -24,11 +24,11 @@ from qkd_qiskit.data.splits import load_data
 from qkd_qiskit.distillation.population import EpochMetrics
 from qkd_qiskit.errors import InputError, WorkerError, first_line
 from qkd_qiskit.experiments.callbacks import Callback
+from qkd_qiskit.experiments.evaluation_set import evaluate_members
 from qkd_qiskit.experiments.run_folder import RunFolder
 from qkd_qiskit.experiments.tasks import (
     RunContext,
     TrainingTask,
-    evaluate_members,
     is_finished,
     recipe_targets,
     train_task,
@@ -112,7 +112,7 @@ def run_tasks(
 def _pool(
     workers: Workers,
 ) -> Iterator[Callable[[RunFolder, Sequence[TrainingTask]], Iterator[None]]]:
-    """A function that runs tasks and yields as each ends."""
+    """Yield a function that runs tasks and yields as each ends."""
     if workers.cluster is None:
         yield partial(_in_processes, workers.jobs)
     else:
@@ -153,7 +153,7 @@ def _on_cluster(client: Any, folder: RunFolder, tasks: Sequence[TrainingTask]) -
 
 @contextmanager
 def connected(address: str) -> Iterator[Any]:
-    """A client of the Dask scheduler at an address.
+    """Yield a client of the Dask scheduler at an address.
 
     Raises:
         InputError: Dask is not installed, or nothing answers there.
@@ -164,9 +164,9 @@ def connected(address: str) -> Iterator[Any]:
         raise InputError(
             "--cluster needs Dask, which is not installed; pip install 'qkd-qiskit[cluster]'"
         ) from error
-    wanted = "give the address that `dask scheduler` prints, such as tcp://10.0.0.1:8786"
+    accepted = "give the address that `dask scheduler` prints, such as tcp://10.0.0.1:8786"
     if not re.fullmatch(r"\w+://\S+:\d+", address):
-        raise InputError(f"--cluster: {address!r} is no address; {wanted}")
+        raise InputError(f"--cluster: {address!r} is no address; {accepted}")
     for name in list(logging.root.manager.loggerDict):
         if name.partition(".")[0] in ("distributed", "tornado", "asyncio"):
             # What goes wrong is raised, in one line.
@@ -175,7 +175,7 @@ def connected(address: str) -> Iterator[Any]:
         client = Client(address, timeout=CONNECT_S, set_as_default=False)
     except (OSError, ValueError) as error:
         raise InputError(
-            f"--cluster: no Dask scheduler answers at {address!r} ({first_line(error)}); {wanted}"
+            f"--cluster: no Dask scheduler answers at {address!r} ({first_line(error)}); {accepted}"
         ) from error
     try:
         yield client
@@ -185,7 +185,7 @@ def connected(address: str) -> Iterator[Any]:
 
 
 def _run(path: Path, task: TrainingTask, *, owner: int | None) -> None:
-    """One task, in a worker process.
+    """Train and evaluate one task, in a worker process.
 
     Args:
         path: The run folder.
@@ -199,12 +199,19 @@ def _run(path: Path, task: TrainingTask, *, owner: int | None) -> None:
         train_task(context, task, callback=callback)
         if task.setting is None:
             for target in context.targets:
-                evaluate_members(context, target, task.members, callback=callback)
+                evaluate_members(
+                    context.folder,
+                    target,
+                    task.members,
+                    data=context.data,
+                    teachers_by_seed=context.teachers_by_seed,
+                    callback=callback,
+                )
 
 
 @lru_cache(maxsize=1)
 def _context(path: Path) -> RunContext:
-    """Data and teacher of a run, read once for all tasks that a worker is given."""
+    """Return data and teacher of a run, read once for all tasks that a worker is given."""
     folder = RunFolder.open(path)
     recipe = folder.recipe
     data = load_data(recipe.data, seed=recipe.seed)

@@ -161,7 +161,7 @@ def _svg(circuit: QuantumCircuit) -> str:
     return inline_svg(text.getvalue(), name="circuit", title=title)
 
 
-def _style() -> dict[str, Any]:
+def _style() -> dict[str, object]:
     faces = {_INPUT: INPUT_COLOUR, _TRAINED: TRAINED_COLOUR}
     colours = {
         f"{part}_{name}": (face, PAPER) for part, face in faces.items() for name in _ROTATIONS

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from qkd_qiskit.circuits.openqasm import load_circuit
 from qkd_qiskit.errors import CircuitError
+from qkd_qiskit.experiments.results import Result
 from qkd_qiskit.experiments.run_folder import CIRCUIT, RunFolder
 from qkd_qiskit.report.circuit_drawing import draw_student
 from qkd_qiskit.report.html import Markup, element, halves, section
@@ -15,25 +14,25 @@ from qkd_qiskit.report.tables import cost_table
 from qkd_qiskit.report.text import count
 
 
-def circuit_section(folder: RunFolder, result: Mapping[str, Any]) -> Markup:
-    """What the circuit is, and what it costs on each device."""
-    size, spec = result["student"], folder.recipe.student
+def circuit_section(folder: RunFolder, result: Result) -> Markup:
+    """Return what the circuit is, and what it costs on each device."""
+    size, spec = result.student, folder.recipe.student
     if spec.kind == "quanvolution":
         text = "Every filter runs this circuit on every patch of an image, with its own weights."
         return section("Circuit", element("p", text), _drawing(folder), cost_table(result))
-    if "qubits" not in size:
+    if size.qubits is None:
         return section("Circuit", element("p", "The student is classical and has no circuit."))
     made = {"encoding": spec.encoding, "ansatz": f"{spec.ansatz}, {count(spec.layers, 'layer')}"}
     if spec.circuit is not None:
         made = {"circuit": f"your own, {Path(spec.circuit).name}"}
     facts = {
-        "qubits": count(size["qubits"]),
+        "qubits": count(size.qubits),
         **made,
         "read-out": f"{spec.readout}, head: {spec.head}",
-        "circuit weights": count(size["weights"]),
-        "trained parameters in all": count(size["parameters"]),
-        "two-qubit gates": f"{count(size['two_qubit_gates'])} before transpiling",
-        "depth": f"{count(size['depth'])} before transpiling",
+        "circuit weights": count(size.weights or 0),
+        "trained parameters in all": count(size.parameters),
+        "two-qubit gates": f"{count(size.two_qubit_gates or 0)} before transpiling",
+        "depth": f"{count(size.depth or 0)} before transpiling",
     }
     return section("Circuit", halves(facts), _drawing(folder), cost_table(result))
 

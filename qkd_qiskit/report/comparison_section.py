@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from qkd_qiskit.experiments.comparisons import CONTROLS, REPLICATE, TRANSFER, TUNED, baseline_of
-from qkd_qiskit.experiments.results import TREATMENT
+from qkd_qiskit.experiments.results import TREATMENT, Comparison, Result
+from qkd_qiskit.report.conclusions import LEVEL, interval
 from qkd_qiskit.report.figures import gain_figure
 from qkd_qiskit.report.gain_section import gain_limits, gain_row
 from qkd_qiskit.report.html import Markup, element, join, panel, panels, section, table
-from qkd_qiskit.report.text import NONE, arm_name, count, interval, points
+from qkd_qiskit.report.text import NONE, arm_name, count, points
 
 _HEADER = ["", "gain, points", "bootstrap", "p", "p (Holm)", "effect", "pairs", "for 1 point"]
-_LEVEL = 0.05
 _WIDTH = 8.2  # inches
 
 
-def comparison_section(result: Mapping[str, Any]) -> Markup:
-    """Every comparison of the run; nothing where it has no two seeds to compare."""
-    found = [entry for entry in result.get("comparisons", []) if entry["ci95"] is not None]
-    if not found:
+def comparison_section(result: Result) -> Markup:
+    """Return every comparison of the run; nothing where it has no two seeds to compare."""
+    entries = [entry for entry in result.comparisons if entry.ci95 is not None]
+    if not entries:
         return Markup()
-    targets = list(dict.fromkeys(entry["target"] for entry in found))
-    figures = [
-        panel(target, _forest(result, [entry for entry in found if entry["target"] == target]))
-        for target in targets
-    ]
-    tests = sum(entry["p_holm"] is not None for entry in found)
+    targets = list(dict.fromkeys(entry.target for entry in entries))
+    figures = [panel(target, _forest(result, _of(entries, target))) for target in targets]
+    tests = sum(entry.p_holm is not None for entry in entries)
     return section(
         "Is it real?",
         *(element("p", text) for text in _texts(result)),
@@ -35,11 +31,11 @@ def comparison_section(result: Mapping[str, Any]) -> Markup:
             *figures,
             caption="Each dot is the difference of one pair of students with the same seed; the "
             "diamond is their mean, the bar its 95\u202f% interval (paired t). Grey: Holm's p is "
-            f"{_LEVEL:g} or more.",
+            f"{LEVEL:g} or more.",
         ),
         table(
             _HEADER,
-            [[[target], *map(_row, _of(found, target))] for target in targets],
+            [[[target], *map(_row, _of(entries, target))] for target in targets],
             caption="Gain: mean of the paired differences and its 95\u202f% t interval. Bootstrap: "
             "bias-corrected and accelerated 95\u202f% interval of the same mean. p: paired t test, "
             f"two-sided; p (Holm): corrected for the {count(tests, 'test')} of this table. Effect: "
@@ -50,87 +46,89 @@ def comparison_section(result: Mapping[str, Any]) -> Markup:
     )
 
 
-def _of(found: Sequence[Mapping[str, Any]], target: str) -> list[Mapping[str, Any]]:
-    return [entry for entry in found if entry["target"] == target]
+def _of(entries: Sequence[Comparison], target: str) -> list[Comparison]:
+    return [entry for entry in entries if entry.target == target]
 
 
-def _texts(result: Mapping[str, Any]) -> list[str]:
-    """What has to be known to read the comparisons."""
-    arms, said = list(result["arms"]), []
-    tuning = result.get("tuning")
+def _texts(result: Result) -> list[str]:
+    """Return what has to be known to read the comparisons."""
+    arms, sentences = list(result.arms), []
+    tuning = result.tuning
     if tuning is not None:
-        chosen = tuning["chosen"]
-        said.append(
+        chosen = tuning.chosen
+        sentences.append(
             f"The baseline is the label-only student with settings of its own: learning rate "
-            f"{chosen['lr']:g}, weight decay {chosen['weight_decay']:g}, "
-            f"{count(chosen['epochs'], 'epoch')}, the best of {count(len(tuning['tried']))} on "
-            f"validation images over {count(len(tuning['seeds']), 'seed')}."
+            f"{chosen.lr:g}, weight decay {chosen.weight_decay:g}, "
+            f"{count(chosen.epochs, 'epoch')}, the best of {count(len(tuning.tried))} on "
+            f"validation images over {count(len(tuning.seeds), 'seed')}."
         )
     elif baseline_of(arms) is not None:
-        said.append(
+        sentences.append(
             "The label-only student has the settings of the distilled one, which may not be its "
             f"best: the arm {TUNED} has its own."
         )
     controls = [arm_name(arm) for arm in CONTROLS[1:] if arm in arms]
     if controls:
-        said.append(
+        sentences.append(
             f"Controls ({', '.join(controls)}) keep the loss and take away what the teacher knows "
             "of the single image: what they gain as well is not the teacher's doing."
         )
-    noise = [entry for entry in result["comparisons"] if entry["arm"] == REPLICATE]
-    if noise and noise[0]["ci95"] is not None:
-        said.append(
+    noise = [entry for entry in result.comparisons if entry.arm == REPLICATE]
+    if noise and noise[0].mean is not None and noise[0].ci95 is not None:
+        sentences.append(
             "The replicate differs from label only by the order of the images alone, by "
-            f"{points(noise[0]['mean'])} points ({interval(noise[0])}): the floor of the noise."
+            f"{points(noise[0].mean)} points ({interval(noise[0])}): the floor of the noise."
         )
     if TRANSFER in arms:
-        said.append(
+        sentences.append(
             "The arm transfer sees images that the others do not, labelled by the teacher: its "
             "gain is not that of distillation on equal images."
         )
-    return said
+    return sentences
 
 
-def _forest(result: Mapping[str, Any], found: Sequence[Mapping[str, Any]]) -> str:
-    target = found[0]["target"]
+def _forest(result: Result, entries: Sequence[Comparison]) -> str:
+    target = entries[0].target
     rows = [
         gain_row(
             result,
             entry,
-            arms=(entry["arm"], entry["baseline"]),
+            arms=(entry.arm, entry.baseline),
             target=target,
             label=_pair_name(entry),
-            clear=entry["p_holm"] is not None and entry["p_holm"] < _LEVEL,
+            clear=entry.p_holm is not None and entry.p_holm < LEVEL,
         )
-        for entry in found
+        for entry in entries
     ]
     return gain_figure(
         rows,
-        name=f"forest-{list(result['targets']).index(target)}",
+        name=f"forest-{list(result.targets).index(target)}",
         label="points of test accuracy",
         limits=gain_limits(rows),
         width=_WIDTH,
     )
 
 
-def _pair_name(entry: Mapping[str, Any]) -> str:
-    return f"{arm_name(entry['arm'])} − {arm_name(entry['baseline'])}"
+def _pair_name(entry: Comparison) -> str:
+    return f"{arm_name(entry.arm)} − {arm_name(entry.baseline)}"
 
 
-def _row(entry: Mapping[str, Any]) -> list[object]:
+def _row(entry: Comparison) -> list[object]:
     name = _pair_name(entry)
-    needed = entry["seeds_needed"]["1"]
-    left_out = len(entry["left_out"])
+    needed = entry.seeds_needed["1"]
+    left_out = len(entry.left_out)
     note = [element("span", f"{left_out} failed", class_="small")] if left_out else []
-    effect = NONE if entry["effect"] is None else f"{entry['effect']:+.2f}".replace("-", "−")
+    effect = NONE if entry.effect is None else f"{entry.effect:+.2f}".replace("-", "−")
     return [
-        element("strong", name) if entry["arm"] == TREATMENT else name,
-        join([points(entry["mean"]), _span(entry["ci95"])]),
-        NONE if entry["bootstrap95"] is None else _span(entry["bootstrap95"]),
-        _p(entry["p"]),
-        _p(entry["p_holm"]),
+        element("strong", name) if entry.arm == TREATMENT else name,
+        NONE
+        if entry.mean is None or entry.ci95 is None
+        else join([points(entry.mean), _span(entry.ci95)]),
+        NONE if entry.bootstrap95 is None else _span(entry.bootstrap95),
+        _p(entry.p),
+        _p(entry.p_holm),
         effect,
-        join([str(entry["seeds"]), *note]),
+        join([str(entry.seeds), *note]),
         NONE if needed is None else count(needed),
     ]
 

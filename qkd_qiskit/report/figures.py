@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +39,7 @@ LINES = {"label_only": (0, (4, 1.5)), "distilled": "-", "classical_twin": (0, (1
 MARKERS = {"label_only": "s", "distilled": "o", "classical_twin": "^"}
 MOST_POINTS = 120  # of one line: what a panel of 300 pixels can show
 
-_SETTINGS: dict[str, Any] = {
+_SETTINGS: dict[str, object] = {
     "font.size": 9,
     "text.color": INK,
     "text.parse_math": False,  # a class may be called $x$
@@ -160,16 +161,20 @@ def curves_figure(
     with _canvas(3.25, 2.45) as (figure, axes):
         shown: list[float] = []
         for arm in arms:
-            style: dict[str, Any] = {"color": arm_colour(arm.arm)}
+            draw = partial(axes.plot, color=arm_colour(arm.arm))
             for line in arm.lines:
-                axes.plot(*_thinned(line), linewidth=0.8, alpha=0.5, **style)
+                draw(*_thinned(line), linewidth=0.8, alpha=0.5)
             kept = [line for line, keep in zip(arm.lines, arm.kept, strict=True) if keep and line]
             shown += [value for line in kept for value in line if np.isfinite(value)]
             if kept:
                 epochs = min(map(len, kept))
                 mean = np.mean([line[:epochs] for line in kept], axis=0)
-                style |= {"linestyle": LINES.get(arm.arm, "-"), "linewidth": 2}
-                axes.plot(*_thinned(mean), marker="o" if epochs == 1 else "", **style)
+                draw(
+                    *_thinned(mean),
+                    marker="o" if epochs == 1 else "",
+                    linestyle=LINES.get(arm.arm, "-"),
+                    linewidth=2,
+                )
         if shown:
             low, high = min(shown), max(shown)
             margin = 0.05 * (high - low) or 0.05
@@ -225,7 +230,7 @@ def confusion_figure(
                 )
         size = len(classes)
         axes.set(xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5), aspect="equal")
-        names = [_shortened(one) for one in classes]
+        names = [_shortened(name) for name in classes]
         axes.set_xticks(range(size), names, rotation=90 if long else 0)
         axes.set_yticks(range(size), names)
         axes.tick_params(length=0, labelsize=8)
@@ -302,11 +307,11 @@ def paired_figure(
         for number, (arm, (exact, sampled)) in enumerate(arms.items()):
             ends = [2.0 * number, 2.0 * number + 1]
             ticks += ends
-            style: dict[str, Any] = {"color": arm_colour(arm), "marker": MARKERS.get(arm, "D")}
+            draw = partial(axes.plot, color=arm_colour(arm), marker=MARKERS.get(arm, "D"))
             for pair in zip(exact, sampled, strict=True):
-                axes.plot(ends, pair, linewidth=0.9, markersize=3.5, alpha=0.45, **style)
+                draw(ends, pair, linewidth=0.9, markersize=3.5, alpha=0.45)
             means = [float(np.mean(exact)), float(np.mean(sampled))]
-            axes.plot(ends, means, linewidth=2.4, markersize=6, **style)
+            draw(ends, means, linewidth=2.4, markersize=6)
         axes.set_xlim(-0.45, ticks[-1] + 0.45)
         axes.set_xticks(ticks, ["exact", "sampled"] * len(arms))
         axes.margins(y=0.08)

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from qkd_qiskit.experiments.results import COMPARISONS, kept_rows
-from qkd_qiskit.experiments.statistics import differences
+from qkd_qiskit.experiments.results import COMPARISONS, Comparison, Result
+from qkd_qiskit.experiments.statistics import Gain, differences
 from qkd_qiskit.report.figures import GainRow, gain_figure
 from qkd_qiskit.report.html import Markup, element, panel, panels, section
 from qkd_qiskit.report.text import arm_name, best_case, conditions, seeds_text
 
 
-def gain_section(result: Mapping[str, Any]) -> Markup:
-    """The gains of a run, a figure for each pair of arms."""
+def gain_section(result: Result) -> Markup:
+    """Return the gains of a run, a figure for each pair of arms."""
     shown = {
         title: [
             gain_row(result, gain, arms=arms, target=name, label=name)
-            for name, gain in result[key].items()
+            for name, gain in result.gains(key).items()
         ]
         for key, arms in COMPARISONS.items()
-        if result.get(key)
+        if result.gains(key)
         for title in [" − ".join(arm_name(arm) for arm in arms).capitalize()]
     }
     if not shown:
@@ -33,7 +32,7 @@ def gain_section(result: Mapping[str, Any]) -> Markup:
         )
         for number, (title, rows) in enumerate(shown.items())
     ]
-    where = "; ".join(f"{name}: {conditions(result, name)}" for name in result["targets"])
+    where = "; ".join(f"{name}: {conditions(result, name)}" for name in result.targets)
     return section(
         "Gain",
         panels(
@@ -46,39 +45,37 @@ def gain_section(result: Mapping[str, Any]) -> Markup:
 
 
 def gain_row(
-    result: Mapping[str, Any],
-    gain: Mapping[str, Any],
+    result: Result,
+    gain: Gain | Comparison,
     *,
     arms: tuple[str, str],
     target: str,
     label: str,
     clear: bool = True,
 ) -> GainRow:
-    """One line of a gain figure.
+    """Return one line of a gain figure.
 
     Args:
-        result: What result.json holds.
+        result: Of the run.
         gain: Mean and interval of the gain.
         arms: What gains, and over what.
         target: Where both were evaluated.
         label: What the line is called.
         clear: Whether the gain is told from zero; else it is grey.
     """
-    kept = kept_rows(result, *arms, target=target)
-    treated, compared = (
-        [result["arms"][arm][target]["accuracy"][row] for row in kept] for arm in arms
-    )
+    kept = result.kept_rows(*arms, target=target)
+    treated, compared = (result.accuracies(arm, target, kept) for arm in arms)
     return GainRow(
         label=label,
         differences=differences(treated, compared),
-        mean=gain["mean"],
-        interval=None if gain["ci95"] is None else tuple(gain["ci95"]),
+        mean=gain.mean,
+        interval=gain.ci95,
         clear=clear,
     )
 
 
 def gain_limits(rows: Sequence[GainRow]) -> tuple[float, float]:
-    """A range in points that holds every dot, interval and zero."""
+    """Return a range in points that holds every dot, interval and zero."""
     values = [value for row in rows for value in (*row.differences, *(row.interval or ()), 0.0)]
     low, high = min(values), max(values)
     margin = 0.06 * (high - low) or 1.0

@@ -1,15 +1,12 @@
-"""report.html: what a run found, on one page that loads nothing from elsewhere."""
+"""report.html: the figures of a run on one page that loads nothing from elsewhere."""
 
 from __future__ import annotations
 
 import itertools
 import shlex
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from qkd_qiskit.experiments.comparisons import TUNED
-from qkd_qiskit.experiments.results import FULL_TWIN, TREATMENT, TWIN, kept_rows
+from qkd_qiskit.experiments.results import FULL_TWIN, TWIN, Result
 from qkd_qiskit.experiments.run_folder import (
     CIRCUIT,
     DEVICES,
@@ -23,6 +20,7 @@ from qkd_qiskit.recipe.parsing import dump_recipe
 from qkd_qiskit.report.circuit_section import circuit_section
 from qkd_qiskit.report.class_bin_section import class_bin_section
 from qkd_qiskit.report.comparison_section import comparison_section
+from qkd_qiskit.report.conclusions import conclusions, missing_answer, reminders
 from qkd_qiskit.report.figures import paired_figure
 from qkd_qiskit.report.gain_section import gain_section
 from qkd_qiskit.report.html import (
@@ -45,19 +43,13 @@ from qkd_qiskit.report.tables import (
     teacher_table,
 )
 from qkd_qiskit.report.text import (
-    UNDECIDED,
     arm_name,
     best_case,
     conditions,
     count,
-    distillation_answer,
     measured,
-    missing_answer,
-    reminders,
     seeds_text,
     subject,
-    twin_answer,
-    verdict,
 )
 from qkd_qiskit.report.training_section import confusion_section, training_section
 from qkd_qiskit.storage import write_text
@@ -70,7 +62,7 @@ _CONTENTS = {
     CIRCUIT: "the student's circuit as OpenQASM 3, without measurements",
     TEACHER: "weights of the teacher",
     "teachers": "weights of the teacher of each seed",
-    "bench": "what noise and shots cost, by qkd bench: tables and figures",
+    "bench": "what noise and shots cost, by qkd sweep: tables and figures",
     DEVICES: "jobs on devices: what was asked, a journal of every job, circuits and counts",
     "checkpoints": "state of the training, for --resume",
     "tuning": "validation accuracies of each setting of the tuned arm",
@@ -104,7 +96,7 @@ def write_report(folder: RunFolder) -> Path:
     return path
 
 
-def _headline(folder: RunFolder, result: Mapping[str, Any], *, title: str, what: str) -> Markup:
+def _headline(folder: RunFolder, result: Result, *, title: str, what: str) -> Markup:
     return element(
         "header",
         element("p", f"Quantum knowledge distillation · {folder.path.name}", class_="kicker"),
@@ -128,40 +120,24 @@ def _headline(folder: RunFolder, result: Mapping[str, Any], *, title: str, what:
     )
 
 
-def _answers(result: Mapping[str, Any]) -> list[Markup]:
-    """The answer on each target in a box; without the arms for one, why there is none."""
+def _answers(result: Result) -> list[Markup]:
+    """Return the answer on each target; without the arms for one, why there is none."""
     boxes = []
-    if not result["gain"]:
-        text = missing_answer(list(result["arms"]))
+    if not result.gain:
+        text = missing_answer(list(result.arms))
         boxes.append(element("div", element("p", text), class_="answer"))
-    for target in result["targets"]:
-        gain, twin = result["gain"].get(target), result["gain_over_twin"].get(target)
-        tuned = _gain_over_tuned(result, target)
-        sentences = [] if gain is None else [distillation_answer(gain)]
-        if tuned is not None:
-            sentences, gain = [distillation_answer(tuned, tuned=True)], tuned
-        sentences += [] if twin is None else [twin_answer(twin)]
-        full = result.get("gain_over_full", {}).get(target)
-        sentences += [] if full is None else [twin_answer(full, twin="full-size twin")]
-        if sentences:
+    for target in result.targets:
+        answers = conclusions(result, target)
+        if answers:
             where = element("p", f"{target}: {conditions(result, target)}", class_="small")
-            first, *more = (element("p", sentence) for sentence in sentences)
-            kind = UNDECIDED if gain is None else verdict(gain)
+            first, *more = (element("p", answer.sentence) for answer in answers)
+            kind = answers[0].verdict if target in result.gain else "open"
             boxes.append(element("div", first, where, *more, class_=f"answer {kind}"))
     return boxes
 
 
-def _gain_over_tuned(result: Mapping[str, Any], target: str) -> Mapping[str, Any] | None:
-    """The gain over the baseline that counts, where the run has that arm."""
-    wanted = (TREATMENT, TUNED, target)
-    for entry in result.get("comparisons", []):
-        if (entry["arm"], entry["baseline"], entry["target"]) == wanted:
-            return dict(entry)
-    return None
-
-
-def _failures(result: Mapping[str, Any]) -> Markup:
-    failed = {arm: reasons for arm, reasons in result["failed"].items() if reasons}
+def _failures(result: Result) -> Markup:
+    failed = {arm: reasons for arm, reasons in result.failed.items() if reasons}
     if not failed:
         return Markup()
     total = sum(map(len, failed.values()))
@@ -182,7 +158,7 @@ def _failures(result: Mapping[str, Any]) -> Markup:
     return element("div", element("p", text), element("ul", *lines), class_="failed")
 
 
-def _noise_section(result: Mapping[str, Any]) -> Markup:
+def _noise_section(result: Result) -> Markup:
     title, pairs = "What shots and noise cost", _exact_and_sampled(result)
     if not pairs:
         return section(title, element("p", "No circuit was evaluated on a sampled target."))
@@ -202,43 +178,44 @@ def _noise_section(result: Mapping[str, Any]) -> Markup:
     )
 
 
-def _device_section(result: Mapping[str, Any]) -> list[Markup]:
-    """What ran where and what it cost, where anything was submitted."""
-    devices = [target for target in result["targets"].values() if "device" in target]
-    if not devices and "trained_on" not in result:
+def _device_section(result: Result) -> list[Markup]:
+    """Return what ran where and what it cost, where anything was submitted."""
+    devices = [target for target in result.targets.values() if target.device is not None]
+    if not devices and result.trained_on is None:
         return []
     return [section("Jobs", device_table(result))]
 
 
-def _exact_and_sampled(result: Mapping[str, Any]) -> Pairs:
-    """Accuracies of the students whose circuit was sampled, by target and arm."""
+def _exact_and_sampled(result: Result) -> Pairs:
+    """Return accuracies of the students whose circuit was sampled, by target and arm."""
     pairs: Pairs = {}
-    for target, arm in itertools.product(result["targets"], result["arms"]):
-        figures, rows = result["arms"][arm][target], kept_rows(result, arm, target=target)
-        has_circuit = arm not in (TWIN, FULL_TWIN) and "circuit" in result["targets"][target]
+    for target, arm in itertools.product(result.targets, result.arms):
+        metrics, rows = result.arms[arm][target], result.kept_rows(arm, target=target)
+        has_circuit = arm not in (TWIN, FULL_TWIN) and result.targets[target].circuit is not None
         if rows and has_circuit:
             exact, sampled = (
-                [figures[key][row] for row in rows] for key in ("exact_accuracy", "accuracy")
+                [value for row in rows if (value := column[row]) is not None]
+                for column in (metrics.exact_accuracy, metrics.accuracy)
             )
             pairs.setdefault(target, {})[arm] = exact, sampled
     return pairs
 
 
-def _repeat_section(folder: RunFolder, result: Mapping[str, Any]) -> Markup:
-    commands = [result["command"]] if result["command"] else []
-    name = "study" if result["command"].startswith("qkd study ") else "distill"
+def _repeat_section(folder: RunFolder, result: Result) -> Markup:
+    commands = [result.command] if result.command else []
+    name = "study" if result.command.startswith("qkd study ") else "distill"
     here = shlex.join(["qkd", name, RECIPE])
     # A training on a device begins with another run, which the recipe alone does not hold.
-    by_recipe = "trained_on" not in result
+    by_recipe = result.trained_on is None
     seconds = {
         key.removesuffix("_s").replace("_", " "): f"{value:.1f} s"
-        for key, value in result["timing"].items()
+        for key, value in result.timing.items()
     }
     files = {entry.name for entry in folder.path.iterdir()} | {REPORT}
     contents = {name: text for name, text in _CONTENTS.items() if name in files}
     if not by_recipe:
         contents[RECIPE] = "everything the training is, but the run that it began with"
-    for arm in result["arms"]:
+    for arm in result.arms:
         contents[f"{arm}/seed_N/"] = "weights, figures of each epoch and of each target"
     return section(
         "To repeat it",
@@ -248,7 +225,7 @@ def _repeat_section(folder: RunFolder, result: Mapping[str, Any]) -> Markup:
         element("h3", "Recipe"),
         element("pre", dump_recipe(folder.recipe)),
         columns(
-            join([element("h3", "Versions"), definitions(result["versions"])]),
+            join([element("h3", "Versions"), definitions(result.versions)]),
             join([element("h3", "Time"), definitions(seconds)]),
         ),
         element("h3", "Files"),

@@ -1,4 +1,4 @@
-"""The table and the figures of a benchmark: an arm a line, means over its seeds with intervals."""
+"""The table and the figures of a sweep: an arm a line, means over its seeds with intervals."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from qkd_qiskit.experiments.run_folder import RunFolder
 from qkd_qiskit.experiments.statistics import mean_interval
 from qkd_qiskit.experiments.sweeps import FOLDER, Cell, trained_cells
+from qkd_qiskit.experiments.trained_run import TrainedRun
 from qkd_qiskit.report.figures import INK, LINES, MARKERS, RULE, SOFT, arm_colour
 from qkd_qiskit.storage import write_atomic
 
@@ -35,17 +35,17 @@ Value = Callable[[Cell], Any]
 
 
 def scale_of(cell: Cell) -> float:
-    """The setting of a noise benchmark."""
+    """Return the setting of a noise sweep."""
     return cell.scale
 
 
 def shots_of(cell: Cell) -> int | None:
-    """The setting of a benchmark over shots."""
+    """Return the setting of a sweep over shots."""
     return cell.shots
 
 
-def sweep_table(folder: RunFolder, cells: Sequence[Cell], *, setting: Value) -> Table:
-    """Mean accuracy with its 95 % half-width: an arm a row, a setting a column."""
+def sweep_table(run: TrainedRun, cells: Sequence[Cell], *, setting: Value) -> Table:
+    """Return mean accuracy with its 95 % half-width: an arm a row, a setting a column."""
     settings = _distinct(cells, setting)
     seeds = len(_distinct(cells, lambda cell: cell.seed))
     table = Table(
@@ -53,29 +53,29 @@ def sweep_table(folder: RunFolder, cells: Sequence[Cell], *, setting: Value) -> 
         f"seed{'s' * (seeds > 1)} ± half of the 95 % interval"
     )
     table.add_column("", no_wrap=True)
-    for one in settings:
-        table.add_column(_heading(one, setting), justify="right")
+    for value in settings:
+        table.add_column(_heading(value, setting), justify="right")
     for target in _distinct(cells, lambda cell: cell.target):
         of_target = [cell for cell in cells if cell.target == target]
         table.add_section()
         table.add_row(target, *[""] * len(settings), style="bold")
-        for arm in folder.recipe.arms:
-            groups = _groups(folder, of_target, arm=arm, settings=settings, setting=setting)
+        for arm in run.recipe.arms:
+            groups = _groups(run, of_target, arm=arm, settings=settings, setting=setting)
             texts = [_spread([cell.accuracy for cell in group]) for group in groups]
-            table.add_row(f"  {arm_label(folder, arm)}", *texts)
+            table.add_row(f"  {arm_label(run, arm)}", *texts)
     return table
 
 
-def summary(folder: RunFolder, cells: Sequence[Cell], *, setting: Value) -> list[dict[str, Any]]:
-    """Means and 95 % half-widths of all figures, for scripts."""
-    lines: list[dict[str, Any]] = []
+def summary(run: TrainedRun, cells: Sequence[Cell], *, setting: Value) -> list[dict[str, object]]:
+    """Return means and 95 % half-widths of all figures, for scripts."""
+    lines: list[dict[str, object]] = []
     settings = _distinct(cells, setting)
     for target in _distinct(cells, lambda cell: cell.target):
         of_target = [cell for cell in cells if cell.target == target]
-        for arm in folder.recipe.arms:
-            groups = _groups(folder, of_target, arm=arm, settings=settings, setting=setting)
+        for arm in run.recipe.arms:
+            groups = _groups(run, of_target, arm=arm, settings=settings, setting=setting)
             for group in filter(None, groups):
-                line: dict[str, Any] = {"target": target, "arm": arm, "scale": group[0].scale}
+                line: dict[str, object] = {"target": target, "arm": arm, "scale": group[0].scale}
                 line |= {"shots": group[0].shots, "images": group[0].images, "seeds": len(group)}
                 for name in TITLES:
                     mean, half = mean_interval([getattr(cell, name) for cell in group])
@@ -84,61 +84,61 @@ def summary(folder: RunFolder, cells: Sequence[Cell], *, setting: Value) -> list
     return lines
 
 
-def write_noise_figures(folder: RunFolder, cells: Sequence[Cell]) -> list[Path]:
+def write_noise_figures(run: TrainedRun, cells: Sequence[Cell]) -> list[Path]:
     """Draw figures against the noise scale, and against devices where there are several.
 
     Returns:
         The files: RUN/bench/noise.png, and devices.png.
     """
-    parent = folder.path / FOLDER
+    parent = run.path / FOLDER
     targets = _distinct(cells, lambda cell: cell.target)
     label = "noise, times the device's own"
-    files = [_lines_figure(folder, cells, setting=scale_of, label=label, path=parent / "noise.png")]
+    files = [_lines_figure(run, cells, setting=scale_of, label=label, path=parent / "noise.png")]
     own = [cell for cell in cells if cell.scale == 1]
     if len(targets) > 1 and own:
-        files.append(_devices_figure(folder, own, path=parent / "devices.png"))
+        files.append(_devices_figure(run, own, path=parent / "devices.png"))
     return files
 
 
-def write_shots_figure(folder: RunFolder, cells: Sequence[Cell]) -> list[Path]:
+def write_shots_figure(run: TrainedRun, cells: Sequence[Cell]) -> list[Path]:
     """Draw figures against shots: RUN/bench/shots.png."""
-    path = folder.path / FOLDER / "shots.png"
-    return [_lines_figure(folder, cells, setting=shots_of, label="shots per image", path=path)]
+    path = run.path / FOLDER / "shots.png"
+    return [_lines_figure(run, cells, setting=shots_of, label="shots per image", path=path)]
 
 
-def arm_label(folder: RunFolder, arm: str) -> str:
-    """What an arm is called; one that was trained through noise names the device."""
+def arm_label(run: TrainedRun, arm: str) -> str:
+    """Return what an arm is called; one that was trained through noise names the device."""
     if arm == "distilled_noisy":
-        return f"distilled through {folder.recipe.noise_target}"
+        return f"distilled through {run.recipe.noise_target}"
     return arm.replace("_", " ")
 
 
 def _lines_figure(
-    folder: RunFolder, cells: Sequence[Cell], *, setting: Value, label: str, path: Path
+    run: TrainedRun, cells: Sequence[Cell], *, setting: Value, label: str, path: Path
 ) -> Path:
-    """A row of panels for each target, a panel for each figure."""
+    """Draw a row of panels for each target, a panel for each figure."""
     targets, settings = _distinct(cells, lambda cell: cell.target), _distinct(cells, setting)
     with _canvas(12.6, 0.6 + 2.75 * len(targets)) as figure:
         grid = figure.subplots(len(targets), len(TITLES), squeeze=False, sharex=True)
         for row, target in zip(grid, targets, strict=True):
             of_target = [cell for cell in cells if cell.target == target]
             for axes, name in zip(row, TITLES, strict=True):
-                for number, arm in enumerate(folder.recipe.arms):
-                    groups = _groups(folder, of_target, arm=arm, settings=settings, setting=setting)
+                for number, arm in enumerate(run.recipe.arms):
+                    groups = _groups(run, of_target, arm=arm, settings=settings, setting=setting)
                     values = [[getattr(cell, name) for cell in group] for group in groups]
-                    _draw_line(axes, values, name=name, arm=arm, shift=_shift(folder, number))
+                    _draw_line(axes, values, name=name, arm=arm, shift=_shift(run, number))
                 axes.set_title(f"{target}: {TITLES[name]}", loc="left", fontsize=9, color=INK)
-                axes.set_xticks(range(len(settings)), [_heading(one, setting) for one in settings])
+                axes.set_xticks(range(len(settings)), [_heading(it, setting) for it in settings])
                 axes.margins(x=0.08)
                 _finish(axes, share=name in SHARES, vertical=True)
         for axes in grid[-1]:
             axes.set_xlabel(label)
-        _legend(figure, folder, grid[0, 0])
+        _legend(figure, run, grid[0, 0])
         return _save(figure, path)
 
 
-def _devices_figure(folder: RunFolder, cells: Sequence[Cell], *, path: Path) -> Path:
-    """A row for each device, the most faithful above, a panel for each figure."""
+def _devices_figure(run: TrainedRun, cells: Sequence[Cell], *, path: Path) -> Path:
+    """Draw a row for each device, the most faithful above, a panel for each figure."""
     fidelity = {
         target: min(cell.fidelity for cell in cells if cell.target == target)
         for target in _distinct(cells, lambda cell: cell.target)
@@ -147,16 +147,18 @@ def _devices_figure(folder: RunFolder, cells: Sequence[Cell], *, path: Path) -> 
     with _canvas(12.6, 1.3 + 0.6 * len(targets)) as figure:
         panels = figure.subplots(1, len(TITLES), sharey=True)
         for axes, name in zip(panels, TITLES, strict=True):
-            for number, arm in enumerate(folder.recipe.arms):
+            for number, arm in enumerate(run.recipe.arms):
                 groups = _groups(
-                    folder, cells, arm=arm, settings=targets, setting=lambda cell: cell.target
+                    run, cells, arm=arm, settings=targets, setting=lambda cell: cell.target
                 )
                 for height, group in enumerate(groups):
                     if group:
-                        mean, below, above = _interval([getattr(one, name) for one in group], name)
+                        mean, below, above = _interval(
+                            [getattr(cell, name) for cell in group], name
+                        )
                         axes.errorbar(
                             mean,
-                            height - 2 * _shift(folder, number),
+                            height - 2 * _shift(run, number),
                             xerr=[[below], [above]],
                             color=arm_colour(arm),
                             marker=MARKERS.get(arm, "D"),
@@ -164,21 +166,21 @@ def _devices_figure(folder: RunFolder, cells: Sequence[Cell], *, path: Path) -> 
                             elinewidth=1.2,
                         )
             axes.set_title(TITLES[name], loc="left", fontsize=9, color=INK)
-            names = [f"{one}\nfidelity {fidelity[one]:.2f}" for one in targets]
+            names = [f"{target}\nfidelity {fidelity[target]:.2f}" for target in targets]
             axes.set_yticks(range(len(targets)), names)
             axes.set_ylim(-0.5, len(targets) - 0.5)
             _finish(axes, share=name in SHARES, vertical=False)
-        _legend(figure, folder, panels[0])
+        _legend(figure, run, panels[0])
         return _save(figure, path)
 
 
 def _draw_line(
     axes: Axes, values: Sequence[Sequence[float]], *, name: str, arm: str, shift: float
 ) -> None:
-    places = [place for place, group in enumerate(values) if group]
-    spreads = [_interval(values[place], name) for place in places]
+    positions = [position for position, group in enumerate(values) if group]
+    spreads = [_interval(values[position], name) for position in positions]
     axes.errorbar(
-        [place + shift for place in places],
+        [position + shift for position in positions],
         [mean for mean, _, _ in spreads],
         yerr=[[below for _, below, _ in spreads], [above for _, _, above in spreads]],
         color=arm_colour(arm),
@@ -191,7 +193,7 @@ def _draw_line(
 
 
 def _interval(values: Sequence[float], name: str) -> tuple[float, float, float]:
-    """Mean, and how far its interval goes below and above it, within what is possible."""
+    """Return the mean, and how far its interval goes below and above it, as far as possible."""
     mean, half = mean_interval(values)
     most = math.inf if name == "divergence" else 1.0
     return mean, min(half or 0.0, mean), min(half or 0.0, most - mean)
@@ -205,7 +207,7 @@ def _finish(axes: Axes, *, share: bool, vertical: bool) -> None:
         axis.set_major_formatter(lambda value, _: f"{100 * value:.4g} %")
 
 
-def _legend(figure: Figure, folder: RunFolder, axes: Axes) -> None:
+def _legend(figure: Figure, run: TrainedRun, axes: Axes) -> None:
     handles = [
         axes.plot(
             [],
@@ -213,9 +215,9 @@ def _legend(figure: Figure, folder: RunFolder, axes: Axes) -> None:
             color=arm_colour(arm),
             marker=MARKERS.get(arm, "D"),
             linestyle=LINES.get(arm, _OTHER_LINE),
-            label=arm_label(folder, arm),
+            label=arm_label(run, arm),
         )[0]
-        for arm in folder.recipe.arms
+        for arm in run.recipe.arms
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
 
@@ -247,29 +249,29 @@ def _save(figure: Figure, path: Path) -> Path:
 
 
 def _groups(
-    folder: RunFolder, cells: Sequence[Cell], *, arm: str, settings: Sequence[Any], setting: Value
+    run: TrainedRun, cells: Sequence[Cell], *, arm: str, settings: Sequence[Any], setting: Value
 ) -> list[list[Cell]]:
-    """The trained seeds' cells of an arm at each setting."""
-    of_arm = trained_cells(folder, [cell for cell in cells if cell.arm == arm])
-    return [[cell for cell in of_arm if setting(cell) == one] for one in settings]
+    """Return the trained seeds' cells of an arm at each setting."""
+    of_arm = trained_cells(run, [cell for cell in cells if cell.arm == arm])
+    return [[cell for cell in of_arm if setting(cell) == value] for value in settings]
 
 
-def _shift(folder: RunFolder, number: int) -> float:
-    return _DODGE * (number - (len(folder.recipe.arms) - 1) / 2)
+def _shift(run: TrainedRun, number: int) -> float:
+    return _DODGE * (number - (len(run.recipe.arms) - 1) / 2)
 
 
 def _distinct(cells: Sequence[Cell], value: Value) -> list[Any]:
-    """Different values in ascending order, exact probabilities last; names as they come."""
-    found = list(dict.fromkeys(value(cell) for cell in cells))
-    if any(isinstance(one, str) for one in found):
-        return found
-    return sorted(found, key=lambda one: (one is None, one or 0))
+    """Return different values in ascending order, exact probabilities last; names as they come."""
+    values = list(dict.fromkeys(value(cell) for cell in cells))
+    if any(isinstance(item, str) for item in values):
+        return values
+    return sorted(values, key=lambda item: (item is None, item or 0))
 
 
-def _heading(one: Any, setting: Value) -> str:
-    if one is None:
+def _heading(value: Any, setting: Value) -> str:
+    if value is None:
         return "exact"
-    return f"{one:g}" if setting is scale_of else str(one)
+    return f"{value:g}" if setting is scale_of else str(value)
 
 
 def _spread(values: Sequence[float]) -> str:

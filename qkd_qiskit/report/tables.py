@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from statistics import fmean
-from typing import Any
 
-from qkd_qiskit.experiments.results import kept_rows
+from qkd_qiskit.experiments.results import COMPARISONS, Result
+from qkd_qiskit.experiments.statistics import Gain
 from qkd_qiskit.report.html import Markup, element, join, table
 from qkd_qiskit.report.text import (
     NONE,
@@ -21,50 +22,51 @@ from qkd_qiskit.report.text import (
     seeds_text,
 )
 
+_GAIN_HEADINGS = (
+    "gain of distillation, points",
+    "distilled − classical twin, points",
+    "distilled − full-size twin, points",
+    "distilled noisy − distilled, points",
+)
 Pairs = dict[str, dict[str, tuple[list[float], list[float]]]]
 """Exact and sampled accuracies, one for each seed: target -> arm -> both."""
 
 
-def accuracy_table(result: Mapping[str, Any]) -> Markup:
-    """Test accuracy and gains: an arm a row, a target a column."""
-    targets = list(result["targets"])
+def accuracy_table(result: Result) -> Markup:
+    """Return test accuracy and gains: an arm a row, a target a column."""
+    targets = list(result.targets)
     heads = [_target_heading(result, name) for name in targets]
     teacher = [
-        percent(result["teacher"]["accuracy"]) if result["targets"][name]["shots"] is None else NONE
+        percent(result.teacher.accuracy) if result.targets[name].shots is None else NONE
         for name in targets
     ]
     arms = [
         [_arm_heading(result, arm), *(_spread(result, arm, name, "accuracy") for name in targets)]
-        for arm in result["arms"]
+        for arm in result.arms
     ]
     gains = [
-        [heading, *(_gain_cell(result[key][name]) for name in targets)]
-        for key, heading in (
-            ("gain", "gain of distillation, points"),
-            ("gain_over_twin", "distilled − classical twin, points"),
-            ("gain_over_full", "distilled − full-size twin, points"),
-            ("gain_of_noise", "distilled noisy − distilled, points"),
-        )
-        if result.get(key)
+        [heading, *(_gain_cell(gains[name]) for name in targets)]
+        for key, heading in zip(COMPARISONS, _GAIN_HEADINGS, strict=True)
+        if (gains := result.gains(key))
     ]
     return table(
         ["", *heads],
-        [[[f"teacher ({result['teacher']['kind']})", *teacher]], arms, gains],
+        [[[f"teacher ({result.teacher.kind})", *teacher]], arms, gains],
         caption=f"Mean and, below it, lowest to highest of {seeds_text(result)}. Gains: mean "
         "of the paired differences in points and its 95\u202f% interval (paired t). "
         f"The teacher is measured on the whole test set. {best_case(result)}",
     )
 
 
-def teacher_table(result: Mapping[str, Any]) -> Markup:
-    """How near the students are to the teacher, and their calibration: a target a group."""
+def teacher_table(result: Result) -> Markup:
+    """Return how near the students are to the teacher, and their calibration: a target a group."""
     columns: dict[str, tuple[str, Callable[[float], str]]] = {
         "agreement": ("agreement with teacher", percent),
         "divergence": ("KL to teacher, nats", "{:.3f}".format),
         "calibration_error": ("calibration error", "{:.3f}".format),
     }
     groups = []
-    for name in result["targets"]:
+    for name in result.targets:
         heading = _target_heading(result, name)
         group: list[list[object]] = [[heading]]
         group += [
@@ -72,7 +74,7 @@ def teacher_table(result: Mapping[str, Any]) -> Markup:
                 _arm_heading(result, arm),
                 *(_spread(result, arm, name, key, form) for key, (_, form) in columns.items()),
             ]
-            for arm in result["arms"]
+            for arm in result.arms
         ]
         groups.append(group)
     return table(
@@ -85,23 +87,23 @@ def teacher_table(result: Mapping[str, Any]) -> Markup:
     )
 
 
-def cost_table(result: Mapping[str, Any]) -> Markup:
-    """What the circuit costs on each target; nothing where none compiled it."""
+def cost_table(result: Result) -> Markup:
+    """Return what the circuit costs on each target; nothing where none compiled it."""
     costs = {
-        name: described["circuit"]
-        for name, described in result["targets"].items()
-        if "circuit" in described
+        name: target.circuit
+        for name, target in result.targets.items()
+        if target.circuit is not None
     }
     if not costs:
         return Markup()
     rows = [
         [
             _target_heading(result, name),
-            count(cost["two_qubit_gates"]),
-            count(cost["depth"]),
-            NONE if cost["duration_s"] is None else f"{1e6 * cost['duration_s']:.2f}",
-            f"{cost['fidelity']:.3f}",
-            ", ".join(map(str, cost["layout"])),
+            count(cost.two_qubit_gates),
+            count(cost.depth),
+            NONE if cost.duration_s is None else f"{1e6 * cost.duration_s:.2f}",
+            f"{cost.fidelity:.3f}",
+            ", ".join(map(str, cost.layout)),
         ]
         for name, cost in costs.items()
     ]
@@ -115,38 +117,36 @@ def cost_table(result: Mapping[str, Any]) -> Markup:
     )
 
 
-def device_table(result: Mapping[str, Any]) -> Markup:
-    """What was submitted: where, when, how much, and what it cost; a target a row."""
+def device_table(result: Result) -> Markup:
+    """Return what was submitted: where, when, how much, and what it cost; a target a row."""
     sent = {
-        name: described["device"] | {"calibration_date": described["calibration_date"]}
-        for name, described in result["targets"].items()
-        if "device" in described
+        name: replace(target.device, calibration_date=target.calibration_date)
+        for name, target in result.targets.items()
+        if target.device is not None
     }
-    if "trained_on" in result:
-        sent = {"training": result["trained_on"], **sent}
+    if result.trained_on is not None:
+        sent = {"training": result.trained_on, **sent}
     rows: list[list[object]] = []
     for name, device in sent.items():
-        where = PLACES[device["place"]].format(device["backend"])
-        seconds = device["qpu_seconds"]
-        told = (
-            f"about {device['expected_qpu_seconds']:.1f}" if seconds is None else f"{seconds:.1f}"
-        )
+        where = PLACES[device.place].format(device.backend)
+        seconds, expected = device.qpu_seconds, device.expected_qpu_seconds
+        charged = f"about {expected:.1f}" if seconds is None else f"{seconds:.1f}"
         rows.append(
             [
-                join([name, _small(f"{where}, {' to '.join(device['submitted'])}")]),
-                device["calibration_date"],
-                device["mode"],
-                count(len(device["jobs"])),
-                count(device["circuits"]),
-                count(device["executions"]),
-                told,
-                f"{device['wait_seconds']:.1f}" if device["mode"] == "session" else NONE,
+                join([name, _small(f"{where}, {' to '.join(device.submitted)}")]),
+                device.calibration_date or "",
+                device.mode,
+                count(len(device.jobs)),
+                count(device.circuits),
+                count(device.executions),
+                charged,
+                f"{device.wait_seconds:.1f}" if device.mode == "session" else NONE,
             ]
         )
     real = [
-        f"Jobs of {name}: {', '.join(device['jobs'])}."
+        f"Jobs of {name}: {', '.join(device.jobs)}."
         for name, device in sent.items()
-        if device["place"] == "device"
+        if device.place == "device"
     ]
     header = ["", "calibrated", "mode", "jobs", "circuits", "executions", "QPU s", "waits, s"]
     explained = (
@@ -156,8 +156,8 @@ def device_table(result: Mapping[str, Any]) -> Markup:
     return table(header, [rows], caption=" ".join([explained, *real, *measured(result)]))
 
 
-def noise_table(result: Mapping[str, Any], pairs: Pairs) -> Markup:
-    """Accuracy without and with noise on the same images: a target a group."""
+def noise_table(result: Result, pairs: Pairs) -> Markup:
+    """Return accuracy without and with noise on the same images: a target a group."""
     groups = []
     for target, arms in pairs.items():
         rows: list[list[object]] = [[_target_heading(result, target)]]
@@ -175,7 +175,7 @@ def noise_table(result: Mapping[str, Any], pairs: Pairs) -> Markup:
 
 
 def legend(arms: Sequence[str]) -> Markup:
-    """The colours of arms."""
+    """Return the colours of arms."""
     entries = [
         element(
             "span",
@@ -187,29 +187,30 @@ def legend(arms: Sequence[str]) -> Markup:
     return element("p", *entries, class_="legend")
 
 
-def _target_heading(result: Mapping[str, Any], target: str) -> Markup:
+def _target_heading(result: Result, target: str) -> Markup:
     return join([target, _small(conditions(result, target))])
 
 
-def _arm_heading(result: Mapping[str, Any], arm: str) -> Markup:
-    failed = len(result["failed"].get(arm, {}))
+def _arm_heading(result: Result, arm: str) -> Markup:
+    failed = len(result.failed.get(arm, {}))
     return join(
-        [arm_name(arm), *([_small(f"{failed} of {len(result['seeds'])} failed")] if failed else [])]
+        [arm_name(arm), *([_small(f"{failed} of {len(result.seeds)} failed")] if failed else [])]
     )
 
 
 def _spread(
-    result: Mapping[str, Any],
+    result: Result,
     arm: str,
     target: str,
     key: str,
     form: Callable[[float], str] = percent,
 ) -> object:
-    rows = kept_rows(result, arm, target=target)
-    values = [result["arms"][arm][target][key][row] for row in rows]
-    if not values:
+    rows = result.kept_rows(arm, target=target)
+    column: Sequence[float | None] = getattr(result.arms[arm][target], key)
+    values = [value for row in rows if (value := column[row]) is not None]
+    if not rows:
         return "all failed"
-    return NONE if None in values else _with_range(values, form)
+    return NONE if len(values) < len(rows) else _with_range(values, form)
 
 
 def _with_range(values: Sequence[float], form: Callable[[float], str]) -> Markup:
@@ -217,13 +218,13 @@ def _with_range(values: Sequence[float], form: Callable[[float], str]) -> Markup
     return join([form(fmean(values)), *([spread] if len(values) > 1 else [])])
 
 
-def _gain_cell(gain: Mapping[str, Any]) -> object:
-    if gain["mean"] is None:
+def _gain_cell(gain: Gain) -> object:
+    if gain.mean is None:
         return "no pair"
-    if gain["ci95"] is None:
-        return join([points(gain["mean"]), _small("one pair, no interval")])
-    low, high = gain["ci95"]
-    return join([points(gain["mean"]), _small(f"{points(low)} to {points(high)}")])
+    if gain.ci95 is None:
+        return join([points(gain.mean), _small("one pair, no interval")])
+    low, high = gain.ci95
+    return join([points(gain.mean), _small(f"{points(low)} to {points(high)}")])
 
 
 def _small(text: str) -> Markup:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from qkd_qiskit.distillation.trainer import WATCHED
 from qkd_qiskit.experiments.comparisons import BEFORE
@@ -13,7 +12,7 @@ from qkd_qiskit.experiments.results import (
     NOISE_AWARE,
     TREATMENT,
     TWIN,
-    kept_rows,
+    Result,
 )
 from qkd_qiskit.experiments.run_folder import RunFolder
 from qkd_qiskit.report.figures import Curves, confusion_figure, curves_figure
@@ -24,11 +23,11 @@ from qkd_qiskit.report.text import arm_name, conditions, count, seeds_text, trai
 _DRAWN, _MOST_DRAWN = (BASELINE, TREATMENT, NOISE_AWARE, TWIN, FULL_TWIN), 5
 
 
-def training_section(folder: RunFolder, result: Mapping[str, Any]) -> Markup:
-    """Curves of accuracy and loss terms over the epochs."""
-    trained = [arm for arm in result["arms"] if arm not in BEFORE.values()]
+def training_section(folder: RunFolder, result: Result) -> Markup:
+    """Return curves of accuracy and loss terms over the epochs."""
+    trained = [arm for arm in result.arms if arm not in BEFORE.values()]
     arms = [arm for arm in trained if arm in _DRAWN or len(trained) <= _MOST_DRAWN]
-    histories = {arm: [folder.metrics(arm, seed) for seed in result["seeds"]] for arm in arms}
+    histories = {arm: [folder.metrics(arm, seed) for seed in result.seeds] for arm in arms}
     histories = {arm: lines for arm, lines in histories.items() if any(lines)}
     if not histories:
         return section("Training", element("p", "The folder has no metrics of the training."))
@@ -38,7 +37,7 @@ def training_section(folder: RunFolder, result: Mapping[str, Any]) -> Markup:
             Curves(
                 arm=arm,
                 lines=[[getattr(epoch, key) for epoch in line] for line in lines],
-                kept=[row in kept_rows(result, arm) for row in range(len(lines))],
+                kept=[row in result.kept_rows(arm) for row in range(len(lines))],
             )
             for arm, lines in histories.items()
         ]
@@ -87,19 +86,20 @@ def training_section(folder: RunFolder, result: Mapping[str, Any]) -> Markup:
     )
 
 
-def confusion_section(result: Mapping[str, Any]) -> Markup:
-    """Which classes the teacher and the students take for which."""
-    target = next(iter(result["targets"]))
+def confusion_section(result: Result) -> Markup:
+    """Return which classes the teacher and the students take for which."""
+    target = next(iter(result.targets))
     shown: list[Markup] = []
-    teacher = result["teacher"].get("confusion")
+    teacher = result.teacher.confusion
     if teacher is not None:
         shown.append(_confusion_panel(result, teacher, arm="teacher"))
     for arm in (BASELINE, TREATMENT):
-        rows = kept_rows(result, arm, target=target) if arm in result["arms"] else []
+        rows = result.kept_rows(arm, target=target) if arm in result.arms else []
         if rows:
-            matrices = [result["arms"][arm][target]["confusion"][row] for row in rows]
+            confusions = result.arms[arm][target].confusion
+            matrices = [matrix for row in rows if (matrix := confusions[row]) is not None]
             total = [
-                [sum(tasks) for tasks in zip(*lines, strict=True)]
+                [sum(cells) for cells in zip(*lines, strict=True)]
                 for lines in zip(*matrices, strict=True)
             ]
             shown.append(_confusion_panel(result, total, arm=arm))
@@ -115,10 +115,8 @@ def confusion_section(result: Mapping[str, Any]) -> Markup:
     )
 
 
-def _confusion_panel(
-    result: Mapping[str, Any], counts: Sequence[Sequence[int]], *, arm: str
-) -> Markup:
-    classes = result.get("classes") or [str(label) for label in range(len(counts))]
+def _confusion_panel(result: Result, counts: Sequence[Sequence[int]], *, arm: str) -> Markup:
+    classes = result.classes or [str(label) for label in range(len(counts))]
     title = f"Confusion of {arm_name(arm)}, row = label, column = choice"
     svg = confusion_figure(counts, classes, name=f"confusion-{arm}", arm=arm, title=title)
     return panel(arm_name(arm).capitalize(), svg)

@@ -10,7 +10,6 @@ were learned on one target serve on any other.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -131,8 +130,8 @@ def has_class_bins(student: Student) -> bool:
 
 def summarize_class_bins(
     before: Student, trained: Mapping[str, Student], split: Split
-) -> dict[str, Any]:
-    """The outcome distribution per class before and after training, as result.json keeps it.
+) -> tuple[tuple[int, ...], dict[str, tuple[tuple[float, ...], ...]]]:
+    """Return what outcomes stand for, and how probable they are before and after training.
 
     Args:
         before: The student before it was trained.
@@ -140,14 +139,14 @@ def summarize_class_bins(
         split: Images and labels.
 
     Returns:
-        bins (class of each outcome), and for `start` and every arm the mean probability of each
+        The class of each outcome, and for `start` and every arm the mean probability of each
         outcome, class by class.
     """
-    students = {"start": before, **trained}
-    told: dict[str, Any] = {"bins": [], "distributions": {}}
-    for name, student in students.items():
+    bins: tuple[int, ...] = ()
+    distributions = {}
+    for name, student in {"start": before, **trained}.items():
         assert isinstance(student, QuantumStudent)
-        told["bins"] = bins_of(student)
+        bins = tuple(bins_of(student))
         means = class_distributions(student, split)
-        told["distributions"][name] = [[round(p, 5) for p in row] for row in means.tolist()]
-    return told
+        distributions[name] = tuple(tuple(round(p, 5) for p in row) for row in means.tolist())
+    return bins, distributions

@@ -13,6 +13,7 @@ import torch
 
 from qkd_qiskit.cli import main
 from qkd_qiskit.experiments import experiment as study
+from qkd_qiskit.experiments.results import Result
 from qkd_qiskit.experiments.run_folder import RunFolder
 from qkd_qiskit.recipe.parsing import flat_recipe, load_recipe, recipe_keys
 
@@ -322,12 +323,12 @@ def test_a_run_from_a_file_to_its_table(tiny, capsys, tmp_path):
     assert "\x1b" not in output.out
     assert (tmp_path / "deep/run/report.html").read_text().lower().startswith("<!doctype html")
     result = RunFolder.open("deep/run").result
-    assert result["command"] == f"qkd distill {tiny} --out deep/run"
+    assert result.command == f"qkd distill {tiny} --out deep/run"
     # Nothing is left to do, and the result says the same.
     assert main(["distill", "--resume", "deep/run", "--json"]) == 0
     again = json.loads(capsys.readouterr().out)
-    assert again["arms"] == result["arms"]
-    assert again["gain"] == result["gain"]
+    assert Result.from_json(again).arms == result.arms
+    assert Result.from_json(again).gain == result.gain
 
 
 def test_json_and_quiet(tiny, capsys):
@@ -364,7 +365,8 @@ def test_evaluate_adds_a_target(finished, capsys, tmp_path):
     assert main([*words, "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["arms"]["distilled"]["fake_manila@16"]["shots"] == [16, 16]
-    assert result["arms"]["distilled"]["exact"] == finished.result["arms"]["distilled"]["exact"]
+    added = Result.from_json(result).arms["distilled"]["exact"]
+    assert added == finished.result.arms["distilled"]["exact"]
 
 
 def test_lists(capsys, tmp_path):

@@ -1,11 +1,14 @@
 """What a run looks like on a terminal and in a pipe."""
 
 import io
+from dataclasses import replace
 
+from result_builder import make_result
 from rich.console import Console
 
-from qkd_qiskit.cli.terminal import Terminal, gain_text, summary_table
+from qkd_qiskit.cli.terminal import Terminal, answers, gain_text, summary_table
 from qkd_qiskit.distillation.population import EpochMetrics
+from qkd_qiskit.experiments.statistics import Gain
 
 
 def shown(renderable, *, width=120):
@@ -55,10 +58,27 @@ def test_quiet_says_nothing():
 
 
 def test_gains_are_written_with_sign_and_interval():
-    full = {"mean": 1.25, "ci95": [-0.5, 3.0], "seeds": 3}
-    assert gain_text(full) == "+1.2 [-0.5, +3.0]"
-    assert gain_text({"mean": -1.0, "ci95": None, "seeds": 1}) == "-1.0 (one seed)"
-    assert gain_text({"mean": None, "ci95": None, "seeds": 0}) == "no pair"
+    assert gain_text(Gain(mean=1.25, ci95=(-0.5, 3.0), seeds=3)) == "+1.2 [-0.5, +3.0]"
+    assert gain_text(Gain(mean=-1.0, ci95=None, seeds=1)) == "-1.0 (one seed)"
+    assert gain_text(Gain(mean=None, ci95=None, seeds=0)) == "no pair"
+
+
+def test_the_answer_is_decided_only_by_evidence():
+    gains = [0.05, 0.06, 0.04, 0.05, 0.055]
+    accuracies = {
+        "label_only": {"exact": [0.7] * 5},
+        "distilled": {"exact": [0.7 + gain for gain in gains]},
+    }
+    ((text, decided),) = answers(make_result(accuracies))
+    assert decided
+    assert text.startswith("exact: Distillation gained +5.1 points")
+    assert text.endswith("5 paired seeds): it helped.")
+    assert text.isascii()
+    few = {arm: {"exact": values["exact"][:4]} for arm, values in accuracies.items()}
+    ((text, decided),) = answers(make_result(few))
+    assert not decided
+    assert text.endswith("open, as 4 pairs are fewer than the 5 that a conclusion takes.")
+    assert answers(make_result({"label_only": {"exact": [0.7] * 5}})) == []
 
 
 def test_the_table_has_every_arm_target_and_gain(finished):
@@ -78,21 +98,15 @@ def test_the_table_has_every_arm_target_and_gain(finished):
         assert part in text
 
 
-def test_the_table_of_a_run_without_a_pair(finished):
-    result = finished.result | {"gain": {}, "gain_over_twin": {}}
-    result["arms"] = {"label_only": result["arms"]["label_only"]}
-    text = shown(summary_table(result))
+def test_the_table_of_a_run_without_a_pair():
+    text = shown(summary_table(make_result({"label_only": {"exact": [0.7, 0.8]}})))
     assert "gain" not in text
     assert "twin" not in text
 
 
 def test_the_table_counts_failed_students(finished):
-    result = finished.result
-    result["failed"] = {arm: {} for arm in result["arms"]} | {
-        "label_only": {"0": "no", "1": "no"},
-        "distilled": {"1": "no"},
-    }
-    text = shown(summary_table(result))
+    failed = {"label_only": {"0": "no", "1": "no"}, "distilled": {"1": "no"}}
+    text = shown(summary_table(replace(finished.result, failed=failed)))
     assert "label only (2 failed)" in text
     assert "all failed" in text
     assert "distilled (1 failed)" in text

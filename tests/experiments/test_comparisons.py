@@ -1,11 +1,11 @@
 """Which arms are compared, and how the tests are corrected together."""
 
 import pytest
+from result_builder import make_result
 
 from qkd_qiskit.experiments.comparisons import baseline_of, compare_arms, compared_pairs
 from qkd_qiskit.experiments.statistics import holm, paired_gain
 
-SEEDS = [0, 1, 2, 3]
 ACCURACIES = {
     "label_only": [0.80, 0.81, 0.79, 0.82],
     "label_only_tuned": [0.82, 0.81, 0.83, 0.82],
@@ -17,13 +17,8 @@ ACCURACIES = {
 
 @pytest.fixture
 def result():
-    arms = {arm: {"exact": {"accuracy": values}} for arm, values in ACCURACIES.items()}
-    return {
-        "seeds": SEEDS,
-        "targets": {"exact": {}},
-        "arms": arms,
-        "failed": {arm: {} for arm in arms} | {"distilled": {"2": "chance"}},
-    }
+    accuracies = {arm: {"exact": values} for arm, values in ACCURACIES.items()}
+    return make_result(accuracies, failed={"distilled": {"2": "chance"}}, compared=False)
 
 
 def test_the_baseline_that_counts_is_the_tuned_one():
@@ -46,30 +41,29 @@ def test_pairs():
 
 
 def test_a_failed_student_leaves_its_pairs_and_no_others(result):
-    found = {(entry["arm"], entry["baseline"]): entry for entry in compare_arms(result)}
+    found = {(entry.arm, entry.baseline): entry for entry in compare_arms(result)}
     gain = found["distilled", "label_only_tuned"]
     kept = [
         [ACCURACIES[arm][row] for row in (0, 1, 3)] for arm in ("distilled", "label_only_tuned")
     ]
-    assert gain["mean"] == pytest.approx(paired_gain(*kept)["mean"])
-    assert (gain["seeds"], gain["left_out"]) == (3, ["2"])
-    assert found["replicate", "label_only"]["seeds"] == 4
+    assert gain.mean == pytest.approx(paired_gain(*kept).mean)
+    assert (gain.seeds, gain.left_out) == (3, ("2",))
+    assert found["replicate", "label_only"].seeds == 4
 
 
-def test_all_tests_of_a_run_are_corrected_together(result):
-    result["targets"] = {"exact": {}, "aer": {}}
-    for arm, figures in result["arms"].items():
-        figures["aer"] = {
-            "accuracy": [value - 0.01 * row for row, value in enumerate(ACCURACIES[arm])]
-        }
-    found = compare_arms(result)
+def test_all_tests_of_a_run_are_corrected_together():
+    accuracies = {
+        arm: {"exact": values, "aer": [value - 0.01 * row for row, value in enumerate(values)]}
+        for arm, values in ACCURACIES.items()
+    }
+    failed = {"distilled": {"2": "chance"}}
+    found = compare_arms(make_result(accuracies, failed=failed, compared=False))
     assert len(found) == 12
-    assert [entry["p_holm"] for entry in found] == pytest.approx(holm([e["p"] for e in found]))
+    assert [entry.p_holm for entry in found] == pytest.approx(holm([entry.p for entry in found]))
 
 
-def test_one_seed_has_no_test(result):
-    result["seeds"] = [0]
-    result["failed"] = {}
-    found = compare_arms(result)
-    assert {entry["p_holm"] for entry in found} == {None}
-    assert found[0]["mean"] == pytest.approx(-2)
+def test_one_seed_has_no_test():
+    accuracies = {arm: {"exact": values[:1]} for arm, values in ACCURACIES.items()}
+    found = make_result(accuracies).comparisons
+    assert {entry.p_holm for entry in found} == {None}
+    assert found[0].mean == pytest.approx(-2)

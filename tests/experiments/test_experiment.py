@@ -1,18 +1,20 @@
 """Whole runs: arms in pairs, resumption, the test set, and what is checked before training."""
 
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
 
 from qkd_qiskit.errors import CheckpointError, CircuitError, DataError, TargetError, TeacherError
+from qkd_qiskit.experiments import evaluation_set
 from qkd_qiskit.experiments import experiment as study
 from qkd_qiskit.experiments import tasks as tasks
 from qkd_qiskit.experiments.arms import ARMS
 from qkd_qiskit.experiments.callbacks import Callback
-from qkd_qiskit.experiments.experiment import evaluate_run, run
+from qkd_qiskit.experiments.experiment import run
 from qkd_qiskit.experiments.run_folder import RunFolder
+from qkd_qiskit.experiments.trained_run import TrainedRun
 from qkd_qiskit.recipe.parsing import load_recipe
 from qkd_qiskit.storage import load_tensors
 from qkd_qiskit.students.factory import load_student
@@ -39,7 +41,7 @@ def weights(folder):
 
 
 def figures(result):
-    return {key: result[key] for key in result if key not in ("timing", "command")}
+    return asdict(replace(result, timing={}, command=""))
 
 
 def no_training(*_, **__):
@@ -152,9 +154,9 @@ def test_the_same_recipe_gives_the_same_run_and_another_seed_another(finished, t
         theirs, _ = load_tensors(finished.member(arm, 1) / "weights.safetensors")
         for name, value in mine.items():
             torch.testing.assert_close(value, theirs[name], atol=1e-4, rtol=1e-3)
-        accuracy = finished.result["arms"][arm]["exact"]["accuracy"][1]
-        assert result["arms"][arm]["exact"]["accuracy"] == [pytest.approx(accuracy, abs=0.03)]
-    assert result["gain"]["exact"]["ci95"] is None
+        accuracy = finished.result.arms[arm]["exact"].accuracy[1]
+        assert result.arms[arm]["exact"].accuracy == (pytest.approx(accuracy, abs=0.03),)
+    assert result.gain["exact"].ci95 is None
 
 
 def test_the_test_images_do_not_reach_training(finished, tmp_path, monkeypatch):
@@ -169,15 +171,15 @@ def test_the_test_images_do_not_reach_training(finished, tmp_path, monkeypatch):
     folder = RunFolder.create(tmp_path / "run", finished.recipe)
     result = run(folder)
     assert weights(folder) == weights(finished)
-    assert figures(result)["arms"] != figures(finished.result)["arms"]
+    assert result.arms != finished.result.arms
 
 
 @pytest.mark.parametrize("arms", [["label_only"], ["distilled", "classical_twin"]])
 def test_any_choice_of_arms(arms, tiny, tmp_path):
     result = run(create(tmp_path, tiny, arms=arms, targets=["exact"], seeds=1))
-    assert list(result["arms"]) == arms
-    assert result["gain"] == {}
-    assert set(result["gain_over_twin"]) == ({"exact"} if len(arms) == 2 else set())
+    assert list(result.arms) == arms
+    assert result.gain == {}
+    assert set(result.gain_over_twin) == ({"exact"} if len(arms) == 2 else set())
 
 
 @pytest.mark.parametrize(
@@ -200,9 +202,9 @@ def test_any_choice_of_arms(arms, tiny, tmp_path):
 def test_any_kind_of_student(changes, tiny, tmp_path):
     small = {"targets": ["exact", "aer"], "seeds": [5, 7], "distill.epochs": 2, "shots": 20}
     result = run(create(tmp_path, tiny, **small, **changes))
-    assert result["seeds"] == [5, 7]
-    for arm in result["arms"].values():
-        assert len(arm["aer"]["accuracy"]) == 2
+    assert result.seeds == (5, 7)
+    for by_target in result.arms.values():
+        assert len(by_target["aer"].accuracy) == 2
 
 
 def test_your_own_circuit(tiny, tmp_path):
@@ -214,30 +216,30 @@ def test_your_own_circuit(tiny, tmp_path):
     changes = {"student.circuit": str(path), "targets": ["exact", "fake_manila"], "seeds": 1}
     folder = create(tmp_path, tiny, **changes)
     result = run(folder)
-    assert result["student"]["weights"] == 1
+    assert result.student.weights == 1
     path.unlink()  # the run has its own copy
-    assert evaluate_run(folder, "aer", shots=10)["arms"]["distilled"]["aer@10"]
+    assert TrainedRun(folder).evaluate("aer", shots=10).arms["distilled"]["aer@10"]
 
 
 def test_an_evaluation_is_added_once_and_kept_on_resume(finished, tmp_path, monkeypatch):
     folder = copied(finished, tmp_path)
-    first = evaluate_run(folder, "fake_manila", shots=64)
-    assert list(first["targets"]) == ["exact", "fake_manila", "fake_manila@64"]
-    assert first["targets"]["fake_manila@64"]["shots"] == 64
-    assert first["arms"]["distilled"]["fake_manila@64"]["shots"] == [64, 64]
-    assert set(first["gain"]) == {"exact", "fake_manila", "fake_manila@64"}
+    first = TrainedRun(folder).evaluate("fake_manila", shots=64)
+    assert list(first.targets) == ["exact", "fake_manila", "fake_manila@64"]
+    assert first.targets["fake_manila@64"].shots == 64
+    assert first.arms["distilled"]["fake_manila@64"].shots == (64, 64)
+    assert set(first.gain) == {"exact", "fake_manila", "fake_manila@64"}
 
     monkeypatch.setattr(tasks, "train_population", no_training)
-    monkeypatch.setattr(tasks, "evaluate", no_training)
-    assert evaluate_run(folder, "fake_manila", shots=64) == first
+    monkeypatch.setattr(evaluation_set, "logits_on", no_training)
+    assert TrainedRun(folder).evaluate("fake_manila", shots=64) == first
     resumed = run(RunFolder.open(folder.path))
     assert figures(resumed) == figures(first)
-    assert figures(evaluate_run(folder, "exact")) == figures(first)
+    assert figures(TrainedRun(folder).evaluate("exact")) == figures(first)
 
 
 def test_an_unfinished_run_is_not_evaluated(tiny, tmp_path):
     with pytest.raises(CheckpointError, match="has not ended"):
-        evaluate_run(create(tmp_path, tiny), "aer")
+        TrainedRun(create(tmp_path, tiny)).evaluate("aer")
 
 
 @pytest.mark.usefixtures("untrained")
@@ -301,12 +303,11 @@ def test_the_noisy_arm_trains_through_the_first_device(tiny, tmp_path):
         for arm in ("distilled", "distilled_noisy")
     )
     assert any(not torch.equal(blind[name], noisy[name]) for name in blind)
-    assert set(result["arms"]["distilled_noisy"]) == {"exact", "fake_manila"}
+    assert set(result.arms["distilled_noisy"]) == {"exact", "fake_manila"}
     accuracies = [
-        result["arms"][arm]["fake_manila"]["accuracy"][0]
-        for arm in ("distilled_noisy", "distilled")
+        result.arms[arm]["fake_manila"].accuracy[0] for arm in ("distilled_noisy", "distilled")
     ]
-    gain = result["gain_of_noise"]["fake_manila"]["mean"]
+    gain = result.gain_of_noise["fake_manila"].mean
     assert gain == pytest.approx(100 * (accuracies[0] - accuracies[1]))
 
 
@@ -322,10 +323,10 @@ def test_training_from_shots_goes_on_to_the_same_bits(gradient, tiny, tmp_path, 
     }
     recipe = load_recipe(tiny, overrides)
     whole, stopped = (RunFolder.create(tmp_path / name, recipe) for name in ("whole", "stopped"))
-    cost = run(whole)["training_cost"]["students"]
-    assert cost["executions"] == 50 * cost["circuits"] > 0
-    assert cost["steps"] == 2 * 3  # of 24 images, 8 at a time; none to check the terms
-    assert cost["calls"] == cost["steps"] * {"parameter_shift": 2, "spsa": 1}[gradient]
+    cost = run(whole).training_cost["students"]
+    assert cost.executions == 50 * cost.circuits > 0
+    assert cost.steps == 2 * 3  # of 24 images, 8 at a time; none to check the terms
+    assert cost.calls == cost.steps * {"parameter_shift": 2, "spsa": 1}[gradient]
 
     def stop(figures, *, epochs):
         raise KeyboardInterrupt
@@ -334,6 +335,6 @@ def test_training_from_shots_goes_on_to_the_same_bits(gradient, tiny, tmp_path, 
     monkeypatch.setattr(callback, "epoch", stop)
     with pytest.raises(KeyboardInterrupt):
         run(stopped, callback=callback)
-    assert run(stopped)["training_cost"]["students"] == cost
+    assert run(stopped).training_cost["students"] == cost
     ends = [(folder.member("distilled", 0) / "weights.safetensors") for folder in (whole, stopped)]
     assert ends[0].read_bytes() == ends[1].read_bytes()

@@ -1,83 +1,28 @@
-"""Gains and their intervals, failed students, and the shape of result.json."""
+"""The shape of result.json, and results as tables."""
 
+import csv
+import io
 import json
-import math
-import shutil
+import sys
+from dataclasses import fields, is_dataclass, replace
+from typing import get_type_hints
 
-import numpy as np
 import pytest
-from scipy.stats import ttest_1samp
+from result_builder import make_result
 
-from qkd_qiskit.distillation.population import EpochMetrics
-from qkd_qiskit.errors import CheckpointError
-from qkd_qiskit.experiments.results import failures
-from qkd_qiskit.experiments.run_folder import RunFolder
-from qkd_qiskit.experiments.statistics import paired_gain
-from qkd_qiskit.recipe import DistillSpec, Recipe
+from qkd_qiskit.errors import CheckpointError, InputError
+from qkd_qiskit.experiments.results import Result, TeacherSummary
+from qkd_qiskit.experiments.target_summary import DeviceJobs, TrainingCost
 
-
-@pytest.mark.parametrize("count", [2, 3, 10])
-def test_the_interval_is_that_of_a_paired_t_test(count):
-    treated, baseline = np.random.default_rng(count).uniform(size=(2, count))
-    gain = paired_gain(treated.tolist(), baseline.tolist())
-    expected = ttest_1samp(100 * (treated - baseline), 0).confidence_interval(0.95)
-    assert gain["ci95"] == pytest.approx([expected.low, expected.high])
-    assert gain["mean"] == pytest.approx(100 * (treated - baseline).mean())
-    assert gain["seeds"] == count
-
-
-def test_few_pairs_have_no_interval():
-    assert paired_gain([], []) == {"mean": None, "ci95": None, "seeds": 0}
-    assert paired_gain([0.5], [0.25]) == {"mean": 25.0, "ci95": None, "seeds": 1}
-    assert paired_gain([0.5, 0.6], [0.4, 0.5])["ci95"] == pytest.approx([10, 10])
-    with pytest.raises(ValueError, match="zip"):
-        paired_gain([0.5], [])
-
-
-def recipe(selection, *, seeds):
-    return Recipe(distill=DistillSpec(selection=selection), seeds=seeds)
-
-
-def history(*accuracies, loss=0.1):
-    return [
-        EpochMetrics(number, loss=loss, ce=loss, kd=loss, validation_accuracy=accuracy, lr=0.01)
-        for number, accuracy in enumerate(accuracies, start=1)
-    ]
-
-
-def test_students_that_were_not_trained_are_named(tmp_path):
-    folder = RunFolder.create(tmp_path / "run", recipe("validation", seeds=(3, 5, 7, 9)))
-    for seed, figures in {
-        3: history(0.1, 0.9, 0.1),
-        5: history(0.10, 0.14),
-        7: history(0.5, 0.8, loss=math.nan),
-        9: history(0.2),
-    }.items():
-        folder.write_metrics("distilled", seed, figures)
-    found = failures(folder, "distilled", num_classes=10)
-    assert set(found) == {"5", "7"}
-    assert "0.140 is not above 0.150" in found["5"]
-    assert "not finite" in found["7"]
-    assert set(failures(folder, "distilled", num_classes=2)) == {"5", "7", "9"}
-    with pytest.raises(CheckpointError, match=r"metrics\.jsonl"):
-        failures(folder, "label_only", num_classes=10)
-
-
-def test_a_weak_student_of_two_classes_has_not_failed(tmp_path):
-    folder = RunFolder.create(tmp_path / "run", recipe("validation", seeds=1))
-    folder.write_metrics("distilled", 0, history(0.6))
-    assert failures(folder, "distilled", num_classes=2) == {}
-
-
-def test_with_the_last_weights_the_last_accuracy_counts(tmp_path):
-    folder = RunFolder.create(tmp_path / "run", recipe("last", seeds=1))
-    folder.write_metrics("distilled", 0, history(0.9, 0.1))
-    assert set(failures(folder, "distilled", num_classes=10)) == {"0"}
+ACCURACIES = {
+    "label_only": {"exact": [0.5, 0.6], "fake_torino": [0.4, None]},
+    "distilled": {"exact": [0.7, 0.8], "fake_torino": [0.6, None]},
+}
 
 
 def test_result_json_has_what_readers_rely_on(finished):
     result = json.loads((finished.path / "result.json").read_text(), parse_constant=pytest.fail)
-    assert result == finished.result
+    assert result == finished.result.to_json()
     assert result["classes"] == ["3", "5"]
     assert 0.5 < result["teacher"]["accuracy"] <= 1
     student = result["student"]
@@ -107,29 +52,108 @@ def test_result_json_has_what_readers_rely_on(finished):
     assert result["command"] == "qkd distill tiny.yaml"
 
 
-def test_gains_are_those_of_the_listed_accuracies(finished):
-    result = finished.result
-    for target in ("exact", "fake_manila"):
-        for key, baseline in (("gain", "label_only"), ("gain_over_twin", "classical_twin")):
-            arms = {arm: result["arms"][arm][target]["accuracy"] for arm in result["arms"]}
-            out = set(result["failed"]["distilled"]) | set(result["failed"][baseline])
-            kept = [i for i, seed in enumerate(result["seeds"]) if str(seed) not in out]
-            expected = paired_gain(
-                [arms["distilled"][i] for i in kept], [arms[baseline][i] for i in kept]
-            )
-            assert result[key][target] == expected | {"left_out": sorted(out, key=int)}
+JOBS = DeviceJobs(
+    place="device",
+    backend="ibm_torino",
+    mode="batch",
+    submitted=("2026-01-01", "2026-01-02"),
+    jobs=("a", "b"),
+    pubs=2,
+    circuits=20,
+    executions=2000,
+    qpu_seconds=None,
+    expected_qpu_seconds=3.5,
+    wait_seconds=0.0,
+)
 
 
-def test_a_failed_pair_is_left_out_of_the_gain_and_counted(finished, tmp_path):
-    from qkd_qiskit.experiments.experiment import run
+def test_what_is_written_is_read_back():
+    result = make_result(
+        ACCURACIES,
+        trained_on=replace(JOBS, calibration_date="2026-01-01"),
+        training_cost={"students": TrainingCost(calls=1, steps=2, circuits=3, executions=4)},
+    )
+    target = replace(result.targets["fake_torino"], device=JOBS, seeds=(0,))
+    result = replace(result, targets={**result.targets, "fake_torino": target})
+    content = json.loads(json.dumps(result.to_json(), allow_nan=False))
+    assert Result.from_json(content) == result
+    assert "tuning" not in content
+    assert "calibration_date" not in content["targets"]["fake_torino"]["device"]
+    assert list(content)[-2:] == ["comparisons", "trained_on"]
 
-    copy = tmp_path / "copy"
-    shutil.copytree(finished.path, copy)
-    folder = RunFolder.open(copy)
-    folder.write_metrics("label_only", 1, history(0.5, 0.5, 0.5))
-    result = run(folder)
-    assert set(result["failed"]["label_only"]) >= {"1"}
-    for target in ("exact", "fake_manila"):
-        assert "1" in result["gain"][target]["left_out"]
-        assert result["gain"][target]["seeds"] < 2
-        assert len(result["arms"]["label_only"][target]["accuracy"]) == 2
+
+def test_a_file_of_the_first_version_loads():
+    content = make_result(ACCURACIES).to_json()
+    for name in ("classes", "sample", "gain_of_noise", "comparisons", "training_cost", "failed"):
+        del content[name]
+    del content["teacher"]["confusion"]
+    result = Result.from_json(content)
+    assert (result.classes, result.sample, result.comparisons) == ((), "image", ())
+    assert result.teacher == TeacherSummary(kind="mlp", accuracy=0.9)
+    assert result.gain == make_result(ACCURACIES).gain
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda content: content.pop("teacher"), "teacher is missing"),
+        (lambda content: content["teacher"].pop("kind"), "teacher.kind is missing"),
+        (lambda content: content.update(seeds=3), "seeds is int, not a list"),
+        (lambda content: content["teacher"].update(accuracy="high"), "'high', not a number"),
+        (lambda content: content["gain"]["exact"].update(ci95=[1.0]), "1 entries, not 2"),
+        (lambda content: content["student"].update(parameters=True), "True, not a whole number"),
+    ],
+)
+def test_a_damaged_file_is_refused_in_one_line(change, message):
+    content = make_result(ACCURACIES).to_json()
+    change(content)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        Result.from_json(content, where="runs/a/result.json")
+    assert str(caught.value).startswith("runs/a/result.json cannot be read: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_every_field_has_a_line_of_its_own():
+    kinds = [Result, *(kind for kind in vars(sys.modules[Result.__module__]).values())]
+    for kind in filter(is_dataclass, kinds):
+        get_type_hints(kind)
+        for item in fields(kind):
+            assert f"    {item.name}: " in kind.__doc__, (kind, item.name)
+
+
+def test_rows_leave_out_what_was_not_evaluated():
+    result = make_result(ACCURACIES, failed={"distilled": {"1": "no"}})
+    rows = result.rows()
+    assert len(rows) == 6
+    assert rows[0]["accuracy"] == 0.5
+    assert [row["failed"] for row in rows if row["arm"] == "distilled"] == [None, "no", None]
+    read = list(csv.DictReader(io.StringIO(result.to_csv())))
+    assert [float(row["accuracy"]) for row in read] == [row["accuracy"] for row in rows]
+    assert read[0].keys() == rows[0].keys()
+
+
+def test_a_frame_has_the_rows(monkeypatch):
+    pandas = pytest.importorskip("pandas")
+    result = make_result(ACCURACIES)
+    assert result.to_frame().equals(pandas.DataFrame(result.rows()))
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(InputError, match="pip install pandas") as caught:
+        result.to_frame()
+    assert "\n" not in str(caught.value)
+
+
+def test_tables_say_means_intervals_and_conditions():
+    result = make_result(ACCURACIES)
+    latex, html = result.to_latex(), result._repr_html_()
+    # 0.55 and half of the t interval of two values: 12.706 x 0.0707 / sqrt(2).
+    assert r"label only & 55.0 $\pm$ 63.5 & 40.0 \\" in latex
+    assert r"distilled & 75.0 $\pm$ 63.5 & 60.0 \\" in latex
+    assert r"fake\_torino" in latex
+    assert "<td>75.0 ± 63.5</td>" in html
+    for text in (latex, html):
+        assert "mean of 2 seeds" in text
+        assert "4096 shots, calibrated 2025-02-26, a noise model: a best case" in text
+
+
+def test_html_is_escaped():
+    assert "<b>" not in make_result({"<b>": {"exact": [0.5]}})._repr_html_()

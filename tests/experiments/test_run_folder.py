@@ -2,11 +2,14 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
+from result_builder import make_result
 
 from qkd_qiskit.distillation.population import EpochMetrics
 from qkd_qiskit.errors import CheckpointError, RecipeError, StorageError
+from qkd_qiskit.experiments.evaluation import Evaluation
 from qkd_qiskit.experiments.run_folder import (
     RunFolder,
     append_line,
@@ -109,32 +112,48 @@ def test_a_loss_that_is_not_finite_is_valid_json(folder):
 
 
 def test_a_result_that_is_not_finite_is_valid_json(folder):
-    folder.end({"arms": {"gain": [0.5, math.nan]}, "bounds": (-math.inf, 1.0)})
+    folder.end(make_result({"distilled": {"exact": [0.5]}}, timing={"a_s": math.inf, "b_s": 1.0}))
     text = (folder.path / "result.json").read_text()
-    found = json.loads(text, parse_constant=pytest.fail)
-    assert found == {"arms": {"gain": [0.5, None]}, "bounds": [None, 1.0]}
+    assert json.loads(text, parse_constant=pytest.fail)["timing"] == {"a_s": None, "b_s": 1.0}
 
 
 def test_a_run_that_ends_leaves_nothing_of_killed_processes(folder):
     left = folder.member("distilled", 0) / ".student.json.4711.0a1b2c3d.tmp"
     left.parent.mkdir(parents=True)
     left.write_text("{")
-    folder.end({"accuracy": 0.5})
-    assert folder.result == {"accuracy": 0.5}
+    result = make_result({"distilled": {"exact": [0.5]}})
+    folder.end(result)
+    assert folder.result == result
     assert {path.name for path in folder.path.rglob("*") if path.is_file()} == {
         "recipe.yaml",
         "result.json",
     }
 
 
+def evaluation(target):
+    return Evaluation(
+        target=target,
+        images=2,
+        shots=None,
+        accuracy=0.5,
+        exact_accuracy=0.5,
+        agreement=None,
+        divergence=None,
+        calibration_error=0.1,
+        confusion=[[1, 0], [1, 0]],
+    )
+
+
 def test_evaluations_are_kept_side_by_side(folder):
-    folder.add_evaluation("distilled", 0, key="exact", figures={"accuracy": 0.5})
-    folder.add_evaluation("distilled", 0, key="aer", figures={"accuracy": 0.4})
-    folder.add_evaluation("distilled", 0, key="aer", figures={"accuracy": 0.3})
-    assert folder.evaluations("distilled", 0) == {
-        "exact": {"accuracy": 0.5},
-        "aer": {"accuracy": 0.3},
-    }
+    exact, aer, again = (evaluation(target) for target in ("exact", "aer", "aer"))
+    again = replace(again, accuracy=0.3, exact_agreement=0.9)
+    folder.add_evaluation("distilled", 0, key="exact", evaluation=exact)
+    folder.add_evaluation("distilled", 0, key="aer", evaluation=aer)
+    folder.add_evaluation("distilled", 0, key="aer", evaluation=again)
+    assert folder.evaluations("distilled", 0) == {"exact": exact, "aer": again}
+    kept = json.loads((folder.member("distilled", 0) / "evaluations.json").read_text())
+    assert list(kept["exact"])[:4] == ["target", "images", "shots", "accuracy"]
+    assert "exact_agreement" not in kept["exact"]
     assert folder.evaluations("distilled", 1) == {}
 
 

@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from qkd_qiskit.experiments.statistics import (
+    Gain,
     _power,
     bootstrap_interval,
     compare,
@@ -33,19 +34,19 @@ def test_interval_and_p_are_those_of_the_paired_t_test(pairs):
     expected = stats.ttest_rel(treated, baseline)
     low, high = expected.confidence_interval(0.95)
     gain = paired_gain(treated.tolist(), baseline.tolist())
-    assert gain["ci95"] == pytest.approx([100 * low, 100 * high])
-    assert gain["mean"] == pytest.approx(100 * np.mean(treated - baseline))
+    assert gain.ci95 == pytest.approx([100 * low, 100 * high])
+    assert gain.mean == pytest.approx(100 * np.mean(treated - baseline))
     found = paired_p(differences(treated.tolist(), baseline.tolist()))
     assert found == pytest.approx(expected.pvalue)
 
 
 def test_swapping_the_arms_changes_the_sign_alone(pairs):
     one, other = (compare(*arms) for arms in ([*pairs], [*pairs][::-1]))
-    assert other["mean"] == pytest.approx(-one["mean"])
-    assert other["ci95"] == pytest.approx([-end for end in one["ci95"][::-1]])
-    assert other["effect"] == pytest.approx(-one["effect"])
+    assert other.mean == pytest.approx(-one.mean)
+    assert other.ci95 == pytest.approx([-end for end in one.ci95[::-1]])
+    assert other.effect == pytest.approx(-one.effect)
     for key in ("p", "detectable", "seeds_needed"):
-        assert other[key] == pytest.approx(one[key])
+        assert getattr(other, key) == pytest.approx(getattr(one, key))
 
 
 def test_holm_by_hand():
@@ -98,20 +99,28 @@ def test_the_bootstrap_agrees_with_t_on_normal_values_and_repeats(pairs):
     low, high = bootstrap_interval(points)
     mean, half = mean_interval(points)
     assert [low, high] == pytest.approx([mean - half, mean + half], abs=0.25 * half)
-    assert bootstrap_interval(points) == [low, high]
+    assert bootstrap_interval(points) == (low, high)
 
 
 def test_what_cannot_be_said_is_none():
     assert compare([], [])["mean"] is None
     alone = compare([0.5], [0.25])
     for key in ("ci95", "bootstrap95", "p", "effect", "detectable"):
-        assert alone[key] is None
+        assert getattr(alone, key) is None
     equal = compare([0.5, 0.25, 0.75], [0.5, 0.25, 0.75])
-    assert (equal["mean"], equal["p"], equal["effect"]) == (0, 1.0, None)
-    assert equal["bootstrap95"] == [0, 0]
+    assert (equal.mean, equal.p, equal.effect) == (0, 1.0, None)
+    assert equal.bootstrap95 == (0, 0)
     # All gain the same: no spread to hold it against, whatever rounding leaves.
     same = compare([0.5, 0.6, 0.7], [0.4, 0.5, 0.6])
-    assert (same["p"], same["effect"]) == (None, None)
+    assert (same.p, same.effect) == (None, None)
     assert seeds_needed([-1.0, 1.0], gain=1e-6) is None
     with pytest.raises(ValueError, match="shorter"):
         differences([0.5], [])
+
+
+def test_few_pairs_have_no_interval():
+    assert paired_gain([], []) == Gain(mean=None, ci95=None, seeds=0)
+    assert paired_gain([0.5], [0.25]) == Gain(mean=25.0, ci95=None, seeds=1)
+    assert paired_gain([0.5, 0.6], [0.4, 0.5]).ci95 == pytest.approx((10, 10))
+    with pytest.raises(ValueError, match="zip"):
+        paired_gain([0.5], [])

@@ -72,10 +72,10 @@ def test_arms_of_one_shape_and_setting_are_one_population():
 
 def test_every_arm_has_its_figures(every_arm):
     result = every_arm.result
-    assert list(result["arms"]) == [arm for arm in HERE if not ARMS[arm].noisy]
-    for figures in result["arms"].values():
-        assert len(figures["exact"]["accuracy"]) == 2
-    compared = {(entry["arm"], entry["baseline"]) for entry in result["comparisons"]}
+    assert list(result.arms) == [arm for arm in HERE if not ARMS[arm].noisy]
+    for by_target in result.arms.values():
+        assert len(by_target["exact"].accuracy) == 2
+    compared = {(entry.arm, entry.baseline) for entry in result.comparisons}
     assert ("distilled", "label_only_tuned") in compared
     assert ("distilled", "shuffled_teacher") in compared
     assert ("replicate", "label_only") in compared
@@ -105,11 +105,11 @@ def test_other_arms_beside_it_change_nothing(every_arm, tiny, tmp_path):
 
 
 def test_the_setting_of_the_tuned_arm_is_the_best_on_validation(every_arm):
-    tuning = every_arm.result["tuning"]
+    tuning = every_arm.result.tuning
     recipe = every_arm.recipe
-    means = [sum(one["validation_accuracy"]) for one in tuning["tried"]]
-    assert sum(tuning["chosen"]["validation_accuracy"]) == max(means)
-    assert tuning["seeds"] == [0, 1]
+    means = [sum(setting.validation_accuracy) for setting in tuning.tried]
+    assert sum(tuning.chosen.validation_accuracy) == max(means)
+    assert tuning.seeds == (0, 1)
     own = Setting(recipe.distill.lr, recipe.distill.weight_decay, recipe.distill.epochs)
     assert first_round(recipe)[0] == own
     chosen = chosen_setting(every_arm)

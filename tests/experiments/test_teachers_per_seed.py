@@ -11,6 +11,7 @@ from qkd_qiskit.errors import CheckpointError, RecipeError
 from qkd_qiskit.experiments import arms, tasks
 from qkd_qiskit.experiments import teachers as teachers_by_seed
 from qkd_qiskit.experiments.experiment import run
+from qkd_qiskit.experiments.results import StudentSummary
 from qkd_qiskit.experiments.run_folder import RunFolder
 from qkd_qiskit.experiments.teachers import load_teachers, teacher_files
 from qkd_qiskit.recipe.parsing import load_recipe, parse_recipe
@@ -90,11 +91,11 @@ def test_a_finished_run_trains_no_teacher_again(pair, monkeypatch):
 
 def test_result_and_report_tell_of_the_teachers_the_sizes_and_the_term(pair):
     result = pair.result
-    first, second = result["teacher"]["accuracies"]
-    assert result["teacher"]["accuracy"] == pytest.approx((first + second) / 2)
-    assert result["teacher"]["parameters"] == 33 + 3 * 4 * 4 * 2 + 2
-    assert result["student"] == {"parameters": 15 + 98, "filter_parameters": 15}
-    assert set(result["arms"]) == set(PAIR["arms"])
+    first, second = result.teacher.accuracies
+    assert result.teacher.accuracy == pytest.approx((first + second) / 2)
+    assert result.teacher.parameters == 33 + 3 * 4 * 4 * 2 + 2
+    assert result.student == StudentSummary(parameters=15 + 98, filter_parameters=15)
+    assert set(result.arms) == set(PAIR["arms"])
     page = write_report(pair).read_text(encoding="utf-8")
     for text in (
         "A quanvolutional network distilled into a convolutional network",
@@ -156,9 +157,8 @@ def test_a_quanvolutional_student_is_run_on_a_noisy_target(tmp_path):
     }
     folder = RunFolder.create(tmp_path / "run", parse_recipe(PAIR, overrides=changes))
     result = run(folder)
-    noisy = result["targets"]["fake_manila:exact"]
-    assert noisy["circuit"]["two_qubit_gates"] >= 7
+    assert result.targets["fake_manila:exact"].circuit.two_qubit_gates >= 7
     assert (folder.path / "circuit.qasm").read_text().count("ry(w_") == 11
-    assert result["student"] == {"parameters": 33 + 98, "filter_parameters": 33}
+    assert result.student == StudentSummary(parameters=33 + 98, filter_parameters=33)
     page = write_report(folder).read_text(encoding="utf-8")
     assert "distilled into a quanvolutional network" in page

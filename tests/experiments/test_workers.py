@@ -36,7 +36,8 @@ def contents(folder):
         for path in folder.path.rglob("*")
         if path.name in FILES or path.parent.name == "tuning"
     }
-    figures = {key: folder.result[key] for key in ("arms", "comparisons", "tuning", "failed")}
+    result = folder.result
+    figures = result.arms, result.comparisons, result.tuning, result.failed
     return found, figures
 
 

@@ -1,6 +1,7 @@
 """A run on generated data with learned bins, end to end: its result, its figure, its words."""
 
 import pytest
+from result_builder import make_result
 
 from qkd_qiskit.experiments.experiment import run
 from qkd_qiskit.experiments.run_folder import RunFolder
@@ -32,14 +33,14 @@ def folder(tmp_path_factory):
 
 
 def test_the_result_tells_the_distribution_before_and_after(folder):
-    told = folder.result["outcomes"]
-    assert told["seed"] == 0
-    assert set(told["distributions"]) == {"start", "label_only", "distilled"}
-    assert sorted(map(told["bins"].count, (0, 1, 2))) == [5, 5, 6]
-    for rows in told["distributions"].values():
+    outcomes = folder.result.outcomes
+    assert outcomes.seed == 0
+    assert set(outcomes.distributions) == {"start", "label_only", "distilled"}
+    assert sorted(map(outcomes.bins.count, (0, 1, 2))) == [5, 5, 6]
+    for rows in outcomes.distributions.values():
         assert [len(row) for row in rows] == [16] * 3
         assert all(sum(row) == pytest.approx(1, abs=1e-3) for row in rows)
-    start, after = (told["distributions"][name] for name in ("start", "distilled"))
+    start, after = (outcomes.distributions[name] for name in ("start", "distilled"))
     assert start != after
 
 
@@ -49,13 +50,13 @@ def test_both_arms_of_a_seed_have_its_bins_and_seeds_their_own(folder):
         for arm in ("label_only", "distilled")
         for seed in (0, 1)
     }
-    assert bins["label_only", 0] == bins["distilled", 0] == folder.result["outcomes"]["bins"]
+    assert bins["label_only", 0] == bins["distilled", 0] == list(folder.result.outcomes.bins)
     assert bins["label_only", 1] == bins["distilled", 1]
     assert bins["label_only", 0] != bins["label_only", 1]
 
 
 def test_the_full_size_twin_is_compared(folder):
-    assert folder.result["gain_over_full"]["exact"]["seeds"] <= 2
+    assert folder.result.gain_over_full["exact"].seeds <= 2
     student = load_student(folder.member("classical_full", 0))
     assert student.num_parameters == 16 * 3 + 3 + 3 * 3 + 3
 
@@ -71,4 +72,4 @@ def test_the_report_shows_them_and_speaks_of_points(folder):
 
 
 def test_without_class_bins_there_is_no_such_part():
-    assert class_bin_section({}) == ""
+    assert class_bin_section(make_result({"label_only": {"exact": [0.5]}})) == ""

@@ -1,33 +1,23 @@
 import json
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 
 import pytest
+from result_builder import make_result
 
 from qkd_qiskit.circuits import build_circuit
 from qkd_qiskit.circuits.filters import filter_circuit
 from qkd_qiskit.circuits.openqasm import dump_circuit
 from qkd_qiskit.distillation.population import EpochMetrics
 from qkd_qiskit.errors import CheckpointError
-from qkd_qiskit.experiments.comparisons import compare_arms
-from qkd_qiskit.experiments.results import kept_rows
-from qkd_qiskit.experiments.run_folder import RunFolder, append_line, write_json
-from qkd_qiskit.experiments.statistics import paired_gain
+from qkd_qiskit.experiments.results import StudentSummary, TriedSetting, Tuning
+from qkd_qiskit.experiments.run_folder import RunFolder, append_line
+from qkd_qiskit.experiments.target_summary import TargetSummary
 from qkd_qiskit.recipe.parsing import parse_recipe
+from qkd_qiskit.report.conclusions import conclusions
 from qkd_qiskit.report.report import write_report
-from qkd_qiskit.report.text import (
-    HARMED,
-    HELPED,
-    UNDECIDED,
-    arm_name,
-    count,
-    distillation_answer,
-    percent,
-    points,
-    twin_answer,
-    verdict,
-)
+from qkd_qiskit.report.text import arm_name, conditions, count, percent, points
 
 ALL_ARMS = ("label_only", "distilled", "classical_twin")
 SECTIONS = [
@@ -76,18 +66,6 @@ class Page(HTMLParser):
         return re.sub(r"[ \n]+", " ", "".join(self.text))
 
 
-def target_of(name):
-    if name == "exact":
-        return {"shots": None}
-    described = {"shots": int(name.partition("@")[2] or 4096)}
-    cost = {"two_qubit_gates": 17, "depth": 63, "fidelity": 1.0, "duration_s": None}
-    if name.startswith("fake"):
-        described["calibration_date"] = "2025-02-26"
-        described["options"] = {"scale": 1.0, "readout_mitigation": False}
-        cost |= {"fidelity": 0.89, "duration_s": 3.756e-06}
-    return described | {"circuit": cost | {"layout": [62, 61, 54, 60]}}
-
-
 def make_run(
     path,
     *,
@@ -99,59 +77,55 @@ def make_run(
     student=None,
     epochs=4,
     step=0.02,
+    compared=False,
 ):
     """A finished run without a training: arms differ by `step`, seeds a little."""
     student = {"encoding": "angle", "qubits": 2, "layers": 1} | (student or {})
     recipe = parse_recipe({"arms": list(arms), "seeds": seeds, "student": student})
     folder = RunFolder.create(path, recipe)
-    failed = {arm: (failed or {}).get(arm, {}) for arm in arms}
-    result = {
-        "classes": list(classes),
-        "teacher": {"kind": "mlp", "accuracy": 0.9, "confusion": counts(classes)},
-        "student": {"parameters": 446},
-        "seeds": list(range(seeds)),
-        "arms": {arm: {} for arm in arms},
-        "failed": failed,
-        "gain": {},
-        "gain_over_twin": {},
-        "targets": {name: target_of(name) for name in targets},
-        "timing": {"data_s": 0.2, "fake_torino_s": 12.0},
-        "versions": {"qiskit": "2.1"},
-        "command": "qkd distill --out somewhere",
-    }
     classical = recipe.student.kind == "classical"
+    exact = {
+        arm: [0.5 + step * position + 0.01 * (seed % 4) for seed in range(seeds)]
+        for position, arm in enumerate(arms)
+    }
+
+    def has_circuit(arm, name):
+        return not classical and arm != "classical_twin" and name != "exact"
+
+    accuracies = {
+        arm: {
+            name: [value - 0.03 * has_circuit(arm, name) for value in exact[arm]]
+            for name in targets
+        }
+        for arm in arms
+    }
+    result = make_result(
+        accuracies,
+        classes=classes,
+        failed={arm: (failed or {}).get(arm, {}) for arm in arms},
+        timing={"data_s": 0.2, "fake_torino_s": 12.0},
+        compared=compared,
+    )
+    arms_of_result = {
+        arm: {
+            name: replace(
+                metrics,
+                exact_accuracy=tuple(exact[arm]),
+                shots=(result.targets[name].shots if has_circuit(arm, name) else None,) * seeds,
+            )
+            for name, metrics in by_target.items()
+        }
+        for arm, by_target in result.arms.items()
+    }
+    result = replace(result, arms=arms_of_result)
     if classical:
-        for described in result["targets"].values():
-            described.pop("circuit", None)
-    else:
-        result["student"] |= {"qubits": 4, "weights": 16, "two_qubit_gates": 8, "depth": 13}
-    for name in targets:
-        for position, arm in enumerate(arms):
-            circuit = not classical and arm != "classical_twin" and name != "exact"
-            exact = [0.5 + step * position + 0.01 * (seed % 4) for seed in range(seeds)]
-            result["arms"][arm][name] = {
-                "accuracy": [value - 0.03 * circuit for value in exact],
-                "exact_accuracy": exact,
-                "agreement": [0.6] * seeds,
-                "divergence": [0.25] * seeds,
-                "calibration_error": [0.1] * seeds,
-                "images": [500] * seeds,
-                "shots": [result["targets"][name]["shots"] if circuit else None] * seeds,
-                "confusion": [counts(classes)] * seeds,
-            }
-        for key, baseline in (("gain", "label_only"), ("gain_over_twin", "classical_twin")):
-            if {"distilled", baseline} <= set(arms):
-                rows = kept_rows(result, "distilled", baseline)
-                accuracies = [
-                    [result["arms"][arm][name]["accuracy"][row] for row in rows]
-                    for arm in ("distilled", baseline)
-                ]
-                result[key][name] = paired_gain(*accuracies)
+        summaries = {name: replace(item, circuit=None) for name, item in result.targets.items()}
+        result = replace(result, student=StudentSummary(parameters=446), targets=summaries)
     for arm in arms:
         for seed in range(seeds):
             lines = [json.dumps(asdict(figures(epoch, seed))) for epoch in range(1, epochs + 1)]
             append_line(folder.member(arm, seed) / "metrics.jsonl", "\n".join(lines) + "\n")
-    write_json(folder.path / "result.json", result)
+    folder.end(result)
     return folder
 
 
@@ -162,22 +136,11 @@ def figures(epoch, seed):
     )
 
 
-def counts(classes):
-    size = len(classes)
-    return [[8 if row == column else 1 for column in range(size)] for row in range(size)]
-
-
 def report_of(folder):
     text = write_report(folder).read_text(encoding="utf-8")
     page = Page(text)
     assert page.headings == SECTIONS
     return text, page
-
-
-def change_result(folder, change):
-    result = folder.result
-    change(result)
-    write_json(folder.path / "result.json", result)
 
 
 @pytest.fixture(scope="module")
@@ -213,7 +176,8 @@ def test_headline_answers_from_the_interval(usual):
     _, page = usual
     assert "A multilayer perceptron distilled into a 4-qubit circuit" in page.words
     assert "Distillation gained +2.0 points of test accuracy" in page.words
-    assert "3 paired seeds): it helped." in page.words
+    assert "3 paired seeds): open, as 3 pairs are fewer than the 5" in page.words
+    assert "it helped" not in page.words
     assert "3 seeds are few" in page.words
     assert "Against its classical twin, the distilled student: −2.0 points" in page.words
 
@@ -285,10 +249,8 @@ def test_a_quanvolutional_student_shows_the_circuit_of_a_filter(tmp_path):
     arms = ("label_only", "distilled")
     folder = make_run(tmp_path / "run", arms=arms, student={"kind": "quanvolution"})
     (folder.path / "circuit.qasm").write_text(dump_circuit(filter_circuit(4).circuit))
-    change_result(
-        folder,
-        lambda result: result.update(student={"parameters": 5923, "filter_parameters": 33}),
-    )
+    filters = StudentSummary(parameters=5923, filter_parameters=33)
+    folder.end(replace(folder.result, student=filters))
     text, page = report_of(folder)
     assert "distilled into a quanvolutional network" in page.words
     assert "Every filter runs this circuit on every patch" in page.words
@@ -342,24 +304,24 @@ def test_metrics_that_are_gone_are_said(tmp_path):
 
 def test_result_of_an_earlier_version_has_no_confusion_of_the_teacher(tmp_path):
     folder = make_run(tmp_path / "run")
-
-    def forget(result):
-        del result["classes"], result["teacher"]["confusion"]
-
-    change_result(folder, forget)
+    teacher = replace(folder.result.teacher, confusion=None)
+    folder.end(replace(folder.result, classes=(), teacher=teacher))
     _, page = report_of(folder)
     assert page.tags.count("svg") == 9
 
 
 def test_teacher_that_gives_no_logits_leaves_dashes(tmp_path):
     folder = make_run(tmp_path / "run")
-
-    def forget(result):
-        for arm in result["arms"].values():
-            arm["exact"] |= {"agreement": [None] * 3, "divergence": [None] * 3}
-
     _, before = report_of(folder)
-    change_result(folder, forget)
+    none, result = (None,) * 3, folder.result
+    arms = {
+        arm: {
+            **by_target,
+            "exact": replace(by_target["exact"], agreement=none, divergence=none),
+        }
+        for arm, by_target in result.arms.items()
+    }
+    folder.end(replace(result, arms=arms))
     _, page = report_of(folder)
     assert page.words.count("–") == before.words.count("–") + 2 * len(ALL_ARMS)
 
@@ -371,12 +333,8 @@ def test_everything_from_files_is_escaped(tmp_path):
         classes=("<b>a</b>", "$x$ & y_{2}", '"quoted"'),
         failed={"distilled": {"1": evil}},
     )
-
-    def spoil(result):
-        result["command"] = result["teacher"]["kind"] = evil
-        result["versions"][evil] = evil
-
-    change_result(folder, spoil)
+    teacher = replace(folder.result.teacher, kind=evil)
+    folder.end(replace(folder.result, command=evil, teacher=teacher, versions={evil: evil}))
     text, page = report_of(folder)
     assert "<script" not in text
     assert "b" not in page.tags
@@ -413,32 +371,6 @@ def test_report_is_the_same_each_time(tmp_path):
     assert write_report(folder).read_bytes() == first
 
 
-@pytest.mark.parametrize(
-    ("interval", "kind", "answer"),
-    [
-        ([1.0, 3.0], HELPED, "it helped."),
-        ([-1.0, 5.0], UNDECIDED, "not distinguishable from zero."),
-        ([0.0, 4.0], UNDECIDED, "not distinguishable from zero."),
-    ],
-)
-def test_answer_follows_the_interval(interval, kind, answer):
-    gain = {"mean": 2.0, "ci95": interval, "seeds": 3}
-    assert verdict(gain) == kind
-    text = distillation_answer(gain)
-    assert text.startswith("Distillation gained +2.0 points of test accuracy (95\u202f% interval ")
-    assert text.endswith(answer)
-
-
-def test_answer_of_a_loss():
-    gain = {"mean": -2.0, "ci95": [-3.0, -1.0], "seeds": 12}
-    assert verdict(gain) == HARMED
-    assert distillation_answer(gain) == (
-        "Distillation changed test accuracy by −2.0 points "
-        "(95\u202f% interval −3.0 to −1.0, 12 paired seeds): it harmed."
-    )
-    assert twin_answer(gain).endswith("the twin is ahead.")
-
-
 def test_numbers_are_written_with_their_sign():
     assert [points(value) for value in (8.94, -1.9, 0.0, -0.04)] == [
         "+8.9",
@@ -450,17 +382,15 @@ def test_numbers_are_written_with_their_sign():
     assert [count(1297, "image"), count(1, "image")] == ["1\u202f297 images", "1 image"]
 
 
-def test_exact_noisy_targets_say_so(tmp_path):
-    from qkd_qiskit.report.text import conditions, is_noisy
-
+def test_exact_noisy_targets_say_so():
+    name = "fake_torino:exact"
     options = {"scale": 2.0, "readout_mitigation": "calibrated"}
-    result = {
-        "targets": {"fake_torino:exact": {"shots": None, "options": options}},
-        "arms": {"distilled": {"fake_torino:exact": {"images": [500]}}},
-    }
-    assert is_noisy(result, "fake_torino:exact")
-    said = conditions(result, "fake_torino:exact")
-    assert said == "500 images, exact probabilities, synthetic noise, readout errors mitigated"
+    target = TargetSummary(shots=None, options=options)
+    result = make_result({"distilled": {name: [0.5]}}, targets={name: target})
+    assert target.noisy
+    assert conditions(result, name) == (
+        "500 images, exact probabilities, synthetic noise, readout errors mitigated"
+    )
 
 
 STUDY_ARMS = (
@@ -483,31 +413,33 @@ def study(tmp_path_factory):
         seeds=8,
         failed={"distilled": {"3": "no better than chance"}},
     )
-
-    def add(result):
-        for arm, figures in result["arms"].items():
-            noise = [0.003 * ((7 * seed + len(arm)) % 5) for seed in range(8)]
-            pairs = zip(figures["exact"]["accuracy"], noise, strict=True)
-            figures["exact"]["accuracy"] = [one + more for one, more in pairs]
-        result["comparisons"] = compare_arms(result)
-        tried = {"lr": 0.03, "weight_decay": 0.0, "epochs": 20, "validation_accuracy": [0.5]}
-        result["tuning"] = {"seeds": [0], "chosen": tried, "tried": [tried] * 11}
-        result["command"] = "qkd study digits"
-
-    change_result(folder, add)
+    result = folder.result
+    accuracies = {
+        arm: {
+            "exact": [
+                value + 0.003 * ((7 * seed + len(arm)) % 5)
+                for seed, value in enumerate(by_target["exact"].accuracy)
+            ]
+        }
+        for arm, by_target in result.arms.items()
+    }
+    tried = TriedSetting(lr=0.03, weight_decay=0.0, epochs=20, validation_accuracy=(0.5,))
+    result = make_result(
+        accuracies,
+        failed=result.failed,
+        tuning=Tuning(seeds=(0,), chosen=tried, tried=(tried,) * 11),
+        command="qkd study digits",
+    )
+    folder.end(result)
     text = write_report(folder).read_text(encoding="utf-8")
-    return Page(text), folder.result
+    return Page(text), result
 
 
 def test_a_study_answers_over_the_baseline_that_counts(study):
     page, result = study
     said = " ".join(page.text)
-    (gain,) = (
-        entry
-        for entry in result["comparisons"]
-        if (entry["arm"], entry["baseline"]) == ("distilled", "label_only_tuned")
-    )
-    assert distillation_answer(gain, tuned=True) in said
+    (answer,) = conclusions(result, "exact")
+    assert answer.sentence in said
     assert "over label-only students with settings of their own" in said
     assert "learning rate 0.03, weight decay 0, 20 epochs, the best of 11" in said
     assert "the floor of the noise" in said
@@ -518,9 +450,9 @@ def test_a_study_shows_every_comparison(study):
     page, result = study
     assert "Is it real?" in page.headings
     said = " ".join(page.text)
-    for entry in result["comparisons"]:
-        assert f"{arm_name(entry['arm'])} − {arm_name(entry['baseline'])}" in said
-    tested = [entry for entry in result["comparisons"] if entry["p_holm"] is not None]
+    for entry in result.comparisons:
+        assert f"{arm_name(entry.arm)} − {arm_name(entry.baseline)}" in said
+    tested = [entry for entry in result.comparisons if entry.p_holm is not None]
     assert len(tested) >= 5
     assert f"corrected for the {len(tested)} tests" in said
     assert "1 failed" in said

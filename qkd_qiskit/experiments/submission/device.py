@@ -15,7 +15,8 @@ from qkd_qiskit.errors import InputError
 from qkd_qiskit.experiments.run_folder import DEVICES, RunFolder
 from qkd_qiskit.experiments.submission.session_waits import SessionWaits
 from qkd_qiskit.experiments.submission.submission import Place, Submission
-from qkd_qiskit.recipe import RuntimeSpec
+from qkd_qiskit.experiments.target_summary import DeviceJobs
+from qkd_qiskit.recipe import Mode, RuntimeSpec
 from qkd_qiskit.targets.ibm.account import is_emulator
 from qkd_qiskit.targets.ibm.connection import RuntimeConnection, connect
 from qkd_qiskit.targets.ibm.job_records import JOURNAL, Totals, read_journal
@@ -137,14 +138,16 @@ def running_jobs(run: Path) -> list[str]:
     ]
 
 
-def describe_jobs(folder: Path, prefix: str) -> dict[str, Any]:
-    """What the finished jobs of keys with a prefix come to, for result.json.
+def describe_jobs(run: RunFolder, submission: Submission, prefix: str, *, mode: Mode) -> DeviceJobs:
+    """Return what the finished jobs of a submission come to.
 
-    Returns:
-        submitted (first and last ISO date), jobs (their ids), pubs, circuits, executions,
-        qpu_seconds (None where the service has not told all), expected_qpu_seconds, wait_seconds
-        (what sessions waited for this computer between the jobs, which is billed too).
+    Args:
+        run: The run.
+        submission: Whose jobs.
+        prefix: Only jobs whose keys begin with it.
+        mode: How they were submitted.
     """
+    folder = submission.folder(run)
     dates: list[str] = []
     waits, keys = SessionWaits(), dict[str, str]()
     for entry in _entries(folder):
@@ -158,17 +161,20 @@ def describe_jobs(folder: Path, prefix: str) -> dict[str, Any]:
         for record in read_journal(folder).records.values()
         if record.key.startswith(prefix) and record.state == "finished"
     ]
-    told = [record.usage_s for record in jobs if record.usage_s is not None]
-    return {
-        "submitted": sorted({min(dates), max(dates)}) if dates else [],
-        "jobs": [record.job for record in jobs],
-        "pubs": sum(record.pubs for record in jobs),
-        "circuits": sum(record.circuits for record in jobs),
-        "executions": sum(record.executions for record in jobs),
-        "qpu_seconds": sum(told) if len(told) == len(jobs) else None,
-        "expected_qpu_seconds": sum(record.estimate_s for record in jobs),
-        "wait_seconds": sum(s for key, s in waits.of_keys.items() if key.startswith(prefix)),
-    }
+    charged = [record.usage_s for record in jobs if record.usage_s is not None]
+    return DeviceJobs(
+        place=submission.place,
+        backend=submission.backend,
+        mode=mode,
+        submitted=tuple(sorted({min(dates), max(dates)})) if dates else (),
+        jobs=tuple(str(record.job) for record in jobs),
+        pubs=sum(record.pubs for record in jobs),
+        circuits=sum(record.circuits for record in jobs),
+        executions=sum(record.executions for record in jobs),
+        qpu_seconds=sum(charged) if len(charged) == len(jobs) else None,
+        expected_qpu_seconds=sum(record.estimate_s for record in jobs),
+        wait_seconds=sum(s for key, s in waits.of_keys.items() if key.startswith(prefix)),
+    )
 
 
 def _entries(folder: Path) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ from qkd_qiskit.experiments.submission.batching import (
 )
 from qkd_qiskit.experiments.submission.device import has_sessions, open_device
 from qkd_qiskit.experiments.submission.request import Request, Training, trained_arms, training_spec
-from qkd_qiskit.experiments.submission.students import check_seeds, make_evaluation_set
+from qkd_qiskit.experiments.submission.students import check_seeds, load_submitted
 from qkd_qiskit.experiments.submission.training import executor_on
 from qkd_qiskit.recipe import DistillSpec, Recipe, RuntimeSpec
 from qkd_qiskit.students.quantum import QuantumStudent
@@ -111,9 +111,7 @@ def plan_budget(
     options = replace(recipe.runtime, mode=request.mode or usual)
     shots = request.shots or recipe.shots
     callback.stage("data")
-    evaluation_set = make_evaluation_set(
-        folder, seeds=seeds, limit=request.limit or recipe.test_limit
-    )
+    evaluation_set = load_submitted(folder, seeds=seeds, limit=request.limit or recipe.test_limit)
     student, images = evaluation_set.quantum[0][1], _images(recipe)
     can_be_trained = training is not None or {BASELINE, TREATMENT} & set(recipe.arms)
     arms = trained_arms(recipe) if can_be_trained else ()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
 
 from qkd_qiskit.errors import InputError, SubmissionError
+from qkd_qiskit.experiments.results import Result
 from qkd_qiskit.experiments.run_folder import RunFolder
 from qkd_qiskit.experiments.submission.batching import EVALUATE
 from qkd_qiskit.experiments.submission.device import describe_jobs, open_runner
@@ -20,8 +21,8 @@ logger = logging.getLogger(__name__)
 
 def settled(
     run: RunFolder, submission: Submission, connect: Callable[[], RuntimeConnection]
-) -> dict[str, Any]:
-    """What result.json holds, with the QPU seconds that were not known when it was written.
+) -> Result:
+    """Return what result.json holds, with the QPU seconds that were not known when it was written.
 
     Args:
         run: The run.
@@ -38,9 +39,15 @@ def settled(
     except (SubmissionError, InputError) as error:
         logger.warning("%s: what it used stays unknown: %s", submission.name, error)
         return result
-    if submission.evaluate:
-        result["targets"][submission.name]["device"].update(describe_jobs(folder, EVALUATE))
-    if submission.train:
-        result["trained_on"].update(describe_jobs(folder, TRAIN))
+    target, training = result.targets.get(submission.name), result.trained_on
+    if target is not None and target.device is not None:
+        jobs = describe_jobs(run, submission, EVALUATE, mode=target.device.mode)
+        changed = replace(target, device=jobs)
+        result = replace(result, targets={**result.targets, submission.name: changed})
+    if submission.train and training is not None:
+        jobs = describe_jobs(run, submission, TRAIN, mode=training.mode)
+        result = replace(
+            result, trained_on=replace(jobs, calibration_date=training.calibration_date)
+        )
     run.end(result)
     return result

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from torch import Tensor
 
-from qkd_qiskit.data.splits import Split, load_data
+from qkd_qiskit.data.splits import load_data
 from qkd_qiskit.errors import InputError
-from qkd_qiskit.experiments.evaluation import judge, subset
+from qkd_qiskit.experiments.evaluation_set import EvaluationSet, make_evaluation_set
 from qkd_qiskit.experiments.run_folder import RunFolder
 from qkd_qiskit.experiments.submission.batching import Member
 from qkd_qiskit.experiments.teachers import load_teachers
@@ -19,17 +19,13 @@ from qkd_qiskit.students.quantum import QuantumStudent
 
 
 @dataclass(frozen=True, eq=False)
-class EvaluationSet:
-    """Students and test images.
+class SubmittedStudents(EvaluationSet):
+    """Students and the test images that they are measured on.
 
     Attributes:
-        split: The images, and their labels.
-        teacher_logits: What the teacher of each seed says about them `(images, num_classes)`.
         students: Every student by arm and seed, those of a seed side by side.
     """
 
-    split: Split
-    teacher_logits: dict[int, Tensor]
     students: Mapping[Member, Student]
 
     @property
@@ -41,37 +37,22 @@ class EvaluationSet:
             if isinstance(student, QuantumStudent)
         ]
 
-    def grade(
-        self,
-        folder: RunFolder,
-        logits: Mapping[Member, Tensor],
-        *,
-        key: str,
-        shots: int,
-    ) -> None:
+    def keep_all(self, logits: Mapping[Member, Tensor], *, key: str, shots: int) -> None:
         """Write each student's figures into the run.
 
         Args:
-            folder: The run.
             logits: What was measured; a student without a circuit has its exact figures.
             key: What the figures are filed under.
             shots: Shots per image.
         """
         for member, student in self.students.items():
             measured = logits.get(member)
-            figures = judge(
-                student,
-                self.split,
-                logits=measured,
-                target=key,
-                teacher_logits=self.teacher_logits[member[1]],
-                shots=None if measured is None else shots,
-            )
-            folder.add_evaluation(*member, key=key, figures=asdict(figures))
+            taken = None if measured is None else shots
+            self.keep(member, student, logits=measured, key=key, target=key, shots=taken)
 
 
-def make_evaluation_set(folder: RunFolder, *, seeds: Sequence[int], limit: int) -> EvaluationSet:
-    """The students of a finished run, and its test images.
+def load_submitted(folder: RunFolder, *, seeds: Sequence[int], limit: int) -> SubmittedStudents:
+    """Return the students of a finished run, and its test images.
 
     Raises:
         CheckpointError: A student or the teacher cannot be read.
@@ -87,13 +68,11 @@ def make_evaluation_set(folder: RunFolder, *, seeds: Sequence[int], limit: int) 
             "circuit to run on a device"
         )
     data = load_data(recipe.data, seed=recipe.seed)
-    teachers_by_seed = load_teachers(folder, data)
-    split, rows = subset(data.test, limit=limit, seed=recipe.seed)
-    return EvaluationSet(
-        split=split,
-        teacher_logits={
-            seed: teachers_by_seed.by_seed[seed].logits(data.test.images)[rows] for seed in seeds
-        },
+    examples = make_evaluation_set(folder, data, load_teachers(folder, data), limit=limit)
+    return SubmittedStudents(
+        folder=folder,
+        split=examples.split,
+        teacher_logits=examples.teacher_logits,
         students=students,
     )
 

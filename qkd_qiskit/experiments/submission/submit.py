@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from qkd_qiskit.errors import BudgetError, CheckpointError
 from qkd_qiskit.experiments.callbacks import Callback
-from qkd_qiskit.experiments.comparisons import compare_arms
+from qkd_qiskit.experiments.collect import with_target
 from qkd_qiskit.experiments.experiment import run
-from qkd_qiskit.experiments.results import add_figures, describe_circuit
+from qkd_qiskit.experiments.results import Result
 from qkd_qiskit.experiments.run_folder import RunFolder
 from qkd_qiskit.experiments.submission.batching import (
     EVALUATE,
@@ -33,7 +32,7 @@ from qkd_qiskit.experiments.submission.device import (
 )
 from qkd_qiskit.experiments.submission.late_usage import settled
 from qkd_qiskit.experiments.submission.request import Request, Training
-from qkd_qiskit.experiments.submission.students import check_seeds, make_evaluation_set
+from qkd_qiskit.experiments.submission.students import check_seeds, load_submitted
 from qkd_qiskit.experiments.submission.submission import (
     Submission,
     begin_or_go_on,
@@ -46,7 +45,7 @@ from qkd_qiskit.experiments.submission.training import (
     derived_recipe,
     train_members,
 )
-from qkd_qiskit.recipe import Mode
+from qkd_qiskit.experiments.target_summary import TargetSummary, describe_circuit
 from qkd_qiskit.recipe.seeds import derive_seed
 from qkd_qiskit.targets.compiled_circuit import CompiledCircuit
 from qkd_qiskit.targets.ibm.connection import RuntimeConnection
@@ -69,7 +68,7 @@ class Outcome:
     """
 
     folder: RunFolder
-    result: dict[str, Any]
+    result: Result
     submission: Submission
     already: bool = False
 
@@ -228,7 +227,7 @@ def _finish(
     """Run what is not run yet, and write figures, result and record."""
     if not read_journal(submission.folder(folder)).totals().pending:
         check_takes_jobs(connection)  # else there are jobs to read, whatever the device does now
-    described: dict[str, Any] | None = None
+    described: TargetSummary | None = None
     with open_runner(folder, submission, connection, watch=callback.jobs) as runner:
         target = RuntimeTarget(
             connection.backend,
@@ -241,12 +240,12 @@ def _finish(
             train_members(folder, target, callback=callback)
         if submission.evaluate:
             compiled = _evaluate(folder, submission, runner, target, callback=callback)
-            described = {
-                "shots": executed_shots(submission.shots, twirled=runner.options.twirled),
-                "calibration_date": target.calibration_date,
-                "seeds": list(submission.seeds),
-                "circuit": describe_circuit(compiled),
-            }
+            described = TargetSummary(
+                shots=executed_shots(submission.shots, twirled=runner.options.twirled),
+                calibration_date=target.calibration_date,
+                seeds=submission.seeds,
+                circuit=describe_circuit(compiled),
+            )
         runner.settle()
         mode, calibrated = runner.mode, target.calibration_date
     # After the session is closed: a device is not kept waiting for simulators.
@@ -254,24 +253,15 @@ def _finish(
         run(folder, callback=callback, command=submission.command)
     result = folder.ended()
     if described is not None:
-        described["device"] = _device(folder, submission, EVALUATE, mode=mode)
-        add_figures(result, folder, key=submission.name, described=described)
-        result["comparisons"] = compare_arms(result)
+        jobs = describe_jobs(folder, submission, EVALUATE, mode=mode)
+        described = replace(described, device=jobs)
+        result = with_target(result, folder, key=submission.name, target=described)
     if submission.train:
-        result["trained_on"] = _device(folder, submission, TRAIN, mode=mode) | {
-            "calibration_date": calibrated
-        }
+        jobs = describe_jobs(folder, submission, TRAIN, mode=mode)
+        result = replace(result, trained_on=replace(jobs, calibration_date=calibrated))
     folder.end(result)
     done = replace(submission, finished=True).save(folder)
     return Outcome(folder, result, done)
-
-
-def _device(
-    folder: RunFolder, submission: Submission, prefix: str, *, mode: Mode
-) -> dict[str, Any]:
-    """What result.json says of the jobs whose keys begin with a prefix."""
-    place = {"place": submission.place, "backend": submission.backend, "mode": mode}
-    return place | describe_jobs(submission.folder(folder), prefix)
 
 
 def _allowed(submission: Submission, request: Request) -> Submission:
@@ -290,7 +280,7 @@ def _evaluate(
 ) -> CompiledCircuit:
     """Measure all students, write their figures into the run, and return the first circuit."""
     callback.stage("data")
-    evaluation_set = make_evaluation_set(folder, seeds=submission.seeds, limit=submission.limit)
+    evaluation_set = load_submitted(folder, seeds=submission.seeds, limit=submission.limit)
     callback.stage(f"compiling for {submission.backend}")
     groups = group_students(evaluation_set.quantum, target)
     options = runner.options
@@ -316,7 +306,7 @@ def _evaluate(
         callback=callback,
     )
     shots = executed_shots(submission.shots, twirled=options.twirled)
-    evaluation_set.grade(folder, logits, key=submission.name, shots=shots)
+    evaluation_set.keep_all(logits, key=submission.name, shots=shots)
     return groups[0].compiled
 
 

@@ -86,7 +86,7 @@ def test_figures_come_as_table_json_and_report(run_copy, capsys):
     assert "fake_manila:submitted" in capsys.readouterr().out
     assert main([*words, "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
-    assert result == RunFolder.open(run_copy.path).result
+    assert result == RunFolder.open(run_copy.path).result.to_json()
     assert main(words) == 0
     assert "is finished: nothing was sent" in capsys.readouterr().out
     assert "fake_manila:submitted is a simulation" in (run_copy.path / "report.html").read_text()

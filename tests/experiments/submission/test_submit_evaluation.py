@@ -19,7 +19,7 @@ from qkd_qiskit.experiments.submission.batching import (
     group_students,
     images_per_job,
 )
-from qkd_qiskit.experiments.submission.students import make_evaluation_set
+from qkd_qiskit.experiments.submission.students import load_submitted
 from qkd_qiskit.experiments.submission.submission import find_submissions
 from qkd_qiskit.recipe.parsing import dump_recipe, load_recipe
 from qkd_qiskit.recipe.seeds import derive_seed
@@ -61,12 +61,12 @@ def with_runtime(run, **changes):
 
 
 def measured(result, name=NAME):
-    return {arm: figures[name]["accuracy"] for arm, figures in result["arms"].items()}
+    return {arm: by_target[name].accuracy for arm, by_target in result.arms.items()}
 
 
 class TestWhatIsSent:
     def test_students_of_one_image_lie_side_by_side(self, run_copy):
-        evaluation_set = make_evaluation_set(run_copy, seeds=(0, 1), limit=10)
+        evaluation_set = load_submitted(run_copy, seeds=(0, 1), limit=10)
         target = Target.parse("exact")
         (group,) = group_students(evaluation_set.quantum, target)
         assert group.members == tuple(
@@ -81,7 +81,7 @@ class TestWhatIsSent:
             assert np.array_equal(own, np.tile(expected, (3, 1)))
 
     def test_counts_become_the_logits_of_their_students(self, run_copy):
-        evaluation_set = make_evaluation_set(run_copy, seeds=(0, 1), limit=10)
+        evaluation_set = load_submitted(run_copy, seeds=(0, 1), limit=10)
         target = Target.parse("exact")
         (group,) = group_students(evaluation_set.quantum, target)
         images = evaluation_set.split.images
@@ -92,7 +92,7 @@ class TestWhatIsSent:
             torch.testing.assert_close(found[member], expected, rtol=0, atol=1e-5)
 
     def test_a_job_holds_whole_images_within_its_limits(self, run_copy):
-        evaluation_set = make_evaluation_set(run_copy, seeds=(0, 1), limit=10)
+        evaluation_set = load_submitted(run_copy, seeds=(0, 1), limit=10)
         groups = group_students(evaluation_set.quantum, Target.parse("fake_manila"))
         executions = 4 * 50
         for most, expected in ((executions * 3 + 199, 3), (executions, 1)):
@@ -124,10 +124,10 @@ def test_what_is_sent_and_charged_is_what_was_said(mode, run_copy, rehearsal):
     assert said.seconds - said.wait_seconds == pytest.approx(totals["quantum_seconds"], rel=0.01)
     modes = {"session": ["dedicated"], "batch": ["batch"], "job": []}[mode]
     assert [session.mode for session in server.ledger.sessions.values()] == modes
-    device = outcome.result["targets"][NAME]["device"]
-    assert device["qpu_seconds"] == pytest.approx(totals["quantum_seconds"])
-    assert device["jobs"] == list(server.ledger.jobs)
-    assert (device["place"], device["mode"]) == ("rehearsal", mode)
+    device = outcome.result.targets[NAME].device
+    assert device.qpu_seconds == pytest.approx(totals["quantum_seconds"])
+    assert list(device.jobs) == list(server.ledger.jobs)
+    assert (device.place, device.mode) == ("rehearsal", mode)
 
 
 def test_figures_are_those_of_the_local_simulator(run_copy, rehearsal):
@@ -135,7 +135,7 @@ def test_figures_are_those_of_the_local_simulator(run_copy, rehearsal):
     rehearsal()
     outcome = submit_run(run_copy, Request(backend="ibm_manila", shots=400, mode="job"))
     name = f"{NAME}@400"
-    evaluation_set = make_evaluation_set(run_copy, seeds=(0, 1), limit=10)
+    evaluation_set = load_submitted(run_copy, seeds=(0, 1), limit=10)
     target = Target.parse("fake_manila", shots=400, seed=run_copy.recipe.seed)
     (group,) = group_students(evaluation_set.quantum, target)
     pub = group.pub(evaluation_set.split.images, shots=400)
@@ -151,11 +151,11 @@ def test_figures_are_those_of_the_local_simulator(run_copy, rehearsal):
     logits = group.logits(np.round(rows * 400).astype(np.int64))
     for (arm, seed), found in logits.items():
         hits = found.argmax(dim=1) == evaluation_set.split.labels
-        place = outcome.result["seeds"].index(seed)
-        assert outcome.result["arms"][arm][name]["accuracy"][place] == pytest.approx(
+        place = outcome.result.seeds.index(seed)
+        assert outcome.result.arms[arm][name].accuracy[place] == pytest.approx(
             float(hits.double().mean())
         )
-    assert outcome.result["targets"][name]["shots"] == 400
+    assert outcome.result.targets[name].shots == 400
 
 
 def test_a_finished_one_is_not_paid_twice(run_copy, rehearsal):
@@ -170,7 +170,7 @@ def test_a_finished_one_is_not_paid_twice(run_copy, rehearsal):
     again = submit_run(run_copy, replace(request, again=True))
     assert again.submission.name == f"{NAME}#2"
     assert len(server.ledger.jobs) == 2
-    assert set(again.result["targets"]) == {"exact", "fake_manila", NAME, f"{NAME}#2"}
+    assert set(again.result.targets) == {"exact", "fake_manila", NAME, f"{NAME}#2"}
 
 
 @pytest.mark.parametrize("go_on", ["collect", "submit"])
@@ -215,14 +215,14 @@ def test_what_is_billed_after_the_end_is_asked_for_later(go_on, run_copy, rehear
     server, request = rehearsal(), Request(backend="ibm_manila", mode="job")
     server.faults.add(Fault.parse("metrics:pending:times=9"))
     outcome = submit_run(run_copy, request)
-    assert outcome.result["targets"][NAME]["device"]["qpu_seconds"] is None
+    assert outcome.result.targets[NAME].device.qpu_seconds is None
     run = RunFolder.open(run_copy.path)
     for told in (None, server.ledger.totals()["quantum_seconds"]):
         if told is not None:
             server.faults.clear()
         again = collect_run(run)[0] if go_on == "collect" else submit_run(run, request)
         assert again.already
-        assert again.result["targets"][NAME]["device"]["qpu_seconds"] == told
+        assert again.result.targets[NAME].device.qpu_seconds == told
         assert RunFolder.open(run.path).result == again.result
     assert len(server.ledger.jobs) == 1
 
@@ -241,10 +241,10 @@ def test_the_bill_of_a_service_that_is_gone_stays_unknown(run_copy, rehearsal, m
 def test_some_seeds_alone(run_copy, rehearsal):
     rehearsal()
     outcome = submit_run(run_copy, Request(backend="ibm_manila", seeds=(1,)))
-    for figures in outcome.result["arms"].values():
-        assert figures[NAME]["accuracy"][0] is None
-        assert figures[NAME]["accuracy"][1] is not None
-    assert outcome.result["gain"][NAME]["seeds"] <= 1
+    for by_target in outcome.result.arms.values():
+        assert by_target[NAME].accuracy[0] is None
+        assert by_target[NAME].accuracy[1] is not None
+    assert outcome.result.gain[NAME].seeds <= 1
     assert "rehearsal" in write_report(run_copy).read_text()
     with pytest.raises(InputError, match="has the seeds 0, 1"):
         submit_run(run_copy, Request(backend="ibm_manila", seeds=(1, 7)))
@@ -271,9 +271,9 @@ def test_a_rehearsal_is_not_gone_on_with_elsewhere(run_copy, rehearsal, monkeypa
 
 def test_local_testing_mode_is_a_simulation(run_copy):
     outcome = submit_run(run_copy, Request(backend="fake_manila"))
-    described = outcome.result["targets"]["fake_manila:submitted"]
-    assert described["device"]["place"] == "simulation"
-    assert described["device"]["qpu_seconds"] == 0
+    device = outcome.result.targets["fake_manila:submitted"].device
+    assert device.place == "simulation"
+    assert device.qpu_seconds == 0
     text = write_report(run_copy).read_text()
     assert "fake_manila:submitted is a simulation" in text
     assert "measured on fake_manila" not in text
@@ -324,7 +324,7 @@ class TestBadInput:
     def test_an_open_plan_has_no_sessions(self, run_copy, rehearsal, caplog):
         server = rehearsal(plan="open")
         outcome = submit_run(run_copy, Request(backend="ibm_manila", mode="session"))
-        assert outcome.result["targets"][NAME]["device"]["mode"] == "batch"
+        assert outcome.result.targets[NAME].device.mode == "batch"
         assert [one.mode for one in server.ledger.sessions.values()] == ["batch"]
         assert "no sessions" in caplog.text
 

@@ -74,13 +74,13 @@ def test_what_is_sent_is_what_was_said(training, mode, run_copy, rehearsal):
         assert getattr(said, name) == totals[name]
     assert said.seconds - said.wait_seconds == pytest.approx(totals["quantum_seconds"], rel=0.01)
     before = [] if training.fresh else ["label_only_before", "distilled_before"]
-    assert list(outcome.result["arms"]) == ["label_only", "distilled", *before]
-    assert set(outcome.result["targets"]) == {"exact", "fake_manila", NAME}
-    trained_on = outcome.result["trained_on"]
-    assert (trained_on["place"], trained_on["mode"]) == ("rehearsal", mode)
-    evaluated = outcome.result["targets"][NAME]["device"]
-    assert len(trained_on["jobs"]) + len(evaluated["jobs"]) == totals["jobs"]
-    assert trained_on["qpu_seconds"] + evaluated["qpu_seconds"] == pytest.approx(
+    assert list(outcome.result.arms) == ["label_only", "distilled", *before]
+    assert set(outcome.result.targets) == {"exact", "fake_manila", NAME}
+    trained_on = outcome.result.trained_on
+    assert (trained_on.place, trained_on.mode) == ("rehearsal", mode)
+    evaluated = outcome.result.targets[NAME].device
+    assert len(trained_on.jobs) + len(evaluated.jobs) == totals["jobs"]
+    assert trained_on.qpu_seconds + evaluated.qpu_seconds == pytest.approx(
         totals["quantum_seconds"]
     )
     assert weights(run_copy).keys() == weights(outcome.folder).keys()
@@ -135,7 +135,7 @@ def test_a_training_that_was_stopped_ends_alike(run_copy, rehearsal, tmp_path):
     (outcome,) = collect_run(RunFolder.open(folder.path))
     assert len(server.ledger.jobs) == 2 * sent == 10
     assert weights(outcome.folder) == weights(whole.folder)
-    assert outcome.result["trained_on"]["circuits"] == whole.result["trained_on"]["circuits"]
+    assert outcome.result.trained_on.circuits == whole.result.trained_on.circuits
     (again,) = collect_run(RunFolder.open(folder.path))
     assert again.already
     assert len(server.ledger.jobs) == 10

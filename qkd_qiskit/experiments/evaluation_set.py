@@ -1,0 +1,176 @@
+"""Trained students on targets: the one way from a run's students to evaluations.json.
+
+Simulated targets, sweeps and jobs on devices differ in where the logits come from and in the test
+images; what follows from them, and under which key it is kept, is decided here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from qkd_qiskit.data.splits import Data, Split
+from qkd_qiskit.errors import InputError
+from qkd_qiskit.experiments.callbacks import Callback
+from qkd_qiskit.experiments.evaluation import evaluate_logits, logits_on, subset
+from qkd_qiskit.experiments.run_folder import RunFolder
+from qkd_qiskit.experiments.teachers import TeachersBySeed
+from qkd_qiskit.recipe import Recipe
+from qkd_qiskit.recipe.seeds import derive_seed
+from qkd_qiskit.students.base import Student
+from qkd_qiskit.students.factory import load_student
+from qkd_qiskit.targets import Target
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluationSet:
+    """Test images, and where the figures on them are kept.
+
+    Attributes:
+        folder: The run.
+        split: The images, and their labels.
+        teacher_logits: Of the teacher of each seed `(images, num_classes)`.
+    """
+
+    folder: RunFolder
+    split: Split
+    teacher_logits: Mapping[int, Tensor]
+
+    def keep(
+        self,
+        member: tuple[str, int],
+        student: Student,
+        *,
+        logits: Tensor | None,
+        key: str,
+        target: str,
+        shots: int | None,
+        compare_exact: bool = False,
+    ) -> None:
+        """Write the figures of one student into the run.
+
+        Args:
+            member: Its arm and seed.
+            student: The student.
+            logits: What was measured `(images, num_classes)`; None = its exact ones.
+            key: What the figures are filed under.
+            target: Name of the target.
+            shots: Shots per image; None where nothing was sampled.
+            compare_exact: As for `evaluate_logits`.
+        """
+        evaluation = evaluate_logits(
+            student,
+            self.split,
+            logits=logits,
+            target=target,
+            teacher_logits=self.teacher_logits[member[1]],
+            shots=shots,
+            compare_exact=compare_exact,
+        )
+        self.folder.add_evaluation(*member, key=key, evaluation=evaluation)
+
+
+def make_evaluation_set(
+    folder: RunFolder, data: Data, teachers_by_seed: TeachersBySeed, *, limit: int | None
+) -> EvaluationSet:
+    """Return the test images of a run, or a random part of at most `limit` of them."""
+    split, rows = data.test, torch.arange(len(data.test))
+    if limit is not None:
+        split, rows = subset(data.test, limit=limit, seed=folder.recipe.seed)
+    logits = [teacher.logits(data.test.images)[rows] for teacher in teachers_by_seed.teachers]
+    return EvaluationSet(
+        folder=folder,
+        split=split,
+        teacher_logits={
+            seed: logits[teachers_by_seed.index_of(seed)] for seed in teachers_by_seed.by_seed
+        },
+    )
+
+
+def evaluate_members(
+    folder: RunFolder,
+    target: Target,
+    members: Sequence[tuple[str, int]],
+    *,
+    data: Data,
+    teachers_by_seed: TeachersBySeed,
+    shots: int | None = None,
+    limit: int | None = None,
+    compare_exact: bool = False,
+    callback: Callback,
+) -> str:
+    """Evaluate trained students on one target, and return the key of their figures.
+
+    What is there already is kept.
+
+    Args:
+        folder: The run.
+        target: Where circuits run.
+        members: Arm and seed of each student.
+        data: Its test images.
+        teachers_by_seed: Whose logits students are compared with.
+        shots: Shots per image; default: the target's.
+        limit: Test images; default: the recipe's `test_limit` from shots, else all.
+        compare_exact: As for `evaluate_logits`.
+        callback: Hears of the images that are evaluated.
+
+    Raises:
+        InputError: `limit` is below 1.
+        TargetError: The target cannot run the circuit.
+    """
+    if limit is not None and limit < 1:
+        raise InputError(f"limit is {limit}; give a number of test images of at least 1")
+    recipe, usual = folder.recipe, None
+    if target.sampled:
+        usual = recipe.test_limit
+    key = evaluation_key(recipe, target, shots=shots)
+    count, usual_count = (
+        len(data.test) if most is None else min(most, len(data.test)) for most in (limit, usual)
+    )
+    if limit is not None and count != usual_count:
+        key = f"{key}, {count} images"
+    missing = [member for member in members if not _is_kept(folder, member, key, compare_exact)]
+    if not missing:
+        return key
+    examples = make_evaluation_set(
+        folder, data, teachers_by_seed, limit=usual if limit is None else limit
+    )
+
+    def on_batch(images: int) -> None:
+        callback.evaluated(images, total=len(missing) * len(examples.split))
+
+    for arm, seed in missing:
+        student = load_student(folder.member(arm, seed))
+        logits, taken = logits_on(
+            student,
+            examples.split.images,
+            target=target,
+            shots=shots,
+            seed=derive_seed(recipe.seed, "evaluate", seed),
+            on_batch=on_batch,
+        )
+        examples.keep(
+            (arm, seed),
+            student,
+            logits=logits,
+            key=key,
+            target=target.name,
+            shots=taken,
+            compare_exact=compare_exact,
+        )
+    return key
+
+
+def evaluation_key(recipe: Recipe, target: Target, *, shots: int | None = None) -> str:
+    """Return what figures are filed under: the target's name, and shots that are not usual."""
+    shots = target.shots if shots is None else shots
+    own = not target.sampled or shots == recipe.shots
+    return target.name if own else f"{target.name}@{shots}"
+
+
+def _is_kept(folder: RunFolder, member: tuple[str, int], key: str, compare_exact: bool) -> bool:
+    evaluation = folder.evaluations(*member).get(key)
+    return evaluation is not None and not (compare_exact and evaluation.exact_agreement is None)

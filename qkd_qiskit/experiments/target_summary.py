@@ -1,0 +1,133 @@
+"""What result.json says of where circuits ran: targets, compiled circuits, jobs and their cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from qkd_qiskit.experiments.json_codec import OMITTED
+from qkd_qiskit.recipe import Mode
+from qkd_qiskit.students.base import Student
+from qkd_qiskit.targets import CompiledCircuit, Target
+
+Place = Literal["device", "simulation", "rehearsal"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CircuitCost:
+    """What a circuit costs where it was compiled for, measurement included.
+
+    Attributes:
+        two_qubit_gates: Their number.
+        depth: Of the circuit.
+        duration_s: Of one execution in seconds; None where the target has no durations.
+        fidelity: Product of 1 - error over gates and measurements, an estimate.
+        layout: Physical qubit of each logical qubit.
+    """
+
+    two_qubit_gates: int
+    depth: int
+    duration_s: float | None
+    fidelity: float
+    layout: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceJobs:
+    """Jobs on a device, and what they cost.
+
+    Attributes:
+        place: A real device, the Runtime client's local testing mode, or a server on this computer.
+        backend: Name of the device.
+        mode: How jobs were submitted.
+        submitted: First and last ISO date.
+        jobs: Their ids.
+        pubs: Number of PUBs.
+        circuits: Circuits with their values bound.
+        executions: Circuits times shots.
+        qpu_seconds: What the service charged; None where it has not said so for all jobs.
+        expected_qpu_seconds: What was expected.
+        wait_seconds: What sessions waited for this computer between jobs, which is charged too.
+        calibration_date: ISO date, of a training.
+    """
+
+    place: Place
+    backend: str
+    mode: Mode
+    submitted: tuple[str, ...]
+    jobs: tuple[str, ...]
+    pubs: int
+    circuits: int
+    executions: int
+    qpu_seconds: float | None
+    expected_qpu_seconds: float
+    wait_seconds: float
+    calibration_date: str | None = field(default=None, metadata=OMITTED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetSummary:
+    """Where students were evaluated.
+
+    Attributes:
+        shots: Shots per image; None = exact probabilities.
+        calibration_date: ISO date of the calibration that the noise is from.
+        seeds: Seeds that were evaluated there; None = all.
+        options: What was changed about a noisy target; None without a noise model.
+        circuit: What the students' circuit costs there; None where none was compiled.
+        device: Jobs, where the target is a device.
+    """
+
+    shots: int | None
+    calibration_date: str | None = field(default=None, metadata=OMITTED)
+    seeds: tuple[int, ...] | None = field(default=None, metadata=OMITTED)
+    options: Mapping[str, object] | None = field(default=None, metadata=OMITTED)
+    circuit: CircuitCost | None = field(default=None, metadata=OMITTED)
+    device: DeviceJobs | None = field(default=None, metadata=OMITTED)
+
+    @property
+    def noisy(self) -> bool:
+        """Whether it has a noise model."""
+        return self.options is not None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingCost:
+    """What training a population from shots has cost.
+
+    Attributes:
+        calls: Calls of the target, one PUB each.
+        steps: Gradients taken.
+        circuits: Circuits with their values bound.
+        executions: Circuits times shots.
+    """
+
+    calls: int = 0
+    steps: int = 0
+    circuits: int = 0
+    executions: int = 0
+
+
+def describe_target(target: Target, student: Student) -> TargetSummary:
+    """Return what a target is, and what a student's circuit costs there."""
+    circuit = None
+    if not target.ideal and student.circuit is not None:
+        circuit = describe_circuit(target.compile(student.circuit))
+    return TargetSummary(
+        shots=target.shots if target.sampled else None,
+        calibration_date=target.calibration_date,
+        options=target.options or None,
+        circuit=circuit,
+    )
+
+
+def describe_circuit(compiled: CompiledCircuit) -> CircuitCost:
+    """Return what a circuit costs where it was compiled for."""
+    return CircuitCost(
+        two_qubit_gates=compiled.two_qubit_gates,
+        depth=compiled.depth,
+        duration_s=compiled.duration_s,
+        fidelity=compiled.fidelity,
+        layout=tuple(compiled.layout),
+    )

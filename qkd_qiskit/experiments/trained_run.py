@@ -1,0 +1,177 @@
+"""One run on disk with what it was made from: data, teachers, students, figures.
+
+Evaluations and sweeps are written on it; `qkd_qiskit.run.Run` adds the report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TypeVar
+
+from torch import Tensor
+
+from qkd_qiskit.data.splits import Data, load_data
+from qkd_qiskit.errors import InputError
+from qkd_qiskit.experiments.callbacks import Callback
+from qkd_qiskit.experiments.collect import student_arm, with_target
+from qkd_qiskit.experiments.evaluation_set import evaluate_members
+from qkd_qiskit.experiments.results import Result
+from qkd_qiskit.experiments.run_folder import RunFolder
+from qkd_qiskit.experiments.target_summary import describe_target
+from qkd_qiskit.experiments.teachers import TeachersBySeed, load_teachers
+from qkd_qiskit.recipe import Recipe
+from qkd_qiskit.students.base import Student
+from qkd_qiskit.students.factory import load_student
+from qkd_qiskit.targets import Target
+
+R = TypeVar("R", bound="TrainedRun")
+
+
+class TrainedRun:
+    """A run, read when something of it is asked for.
+
+    Attributes:
+        folder: Its files.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+
+    @classmethod
+    def open(cls: type[R], path: str | Path) -> R:
+        """Open the folder of a run.
+
+        Raises:
+            CheckpointError: There is no run in the folder.
+            RecipeError: Its recipe cannot be read.
+        """
+        return cls(RunFolder.open(path))
+
+    @property
+    def path(self) -> Path:
+        """The folder."""
+        return self.folder.path
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe that it was started with."""
+        return self.folder.recipe
+
+    @property
+    def result(self) -> Result:
+        """What result.json holds.
+
+        Raises:
+            CheckpointError: The run has not ended.
+        """
+        return self.folder.ended()
+
+    @cached_property
+    def data(self) -> Data:
+        """Its images: pool, validation and test split.
+
+        Raises:
+            DataError: The files are not where the recipe says.
+        """
+        return load_data(self.recipe.data, seed=self.recipe.seed)
+
+    @cached_property
+    def teachers(self) -> TeachersBySeed:
+        """Its teachers.
+
+        Raises:
+            CheckpointError: A teacher is not there.
+        """
+        return load_teachers(self.folder, self.data)
+
+    def student(self, arm: str = "distilled", *, seed: int | None = None) -> Student:
+        """Return a trained student.
+
+        Args:
+            arm: An arm of the run.
+            seed: A seed of the run; default: the first.
+
+        Raises:
+            InputError: The run has no such arm or seed.
+            CheckpointError: The student is not there.
+        """
+        if arm not in self.recipe.arms:
+            raise InputError(
+                f"{self.path} has no arm {arm!r}; give one of {', '.join(self.recipe.arms)}"
+            )
+        return load_student(self.folder.member(arm, self._seed(seed)))
+
+    def teacher_logits(self, *, seed: int | None = None) -> Tensor:
+        """Return the teacher's logits of all test images `(images, num_classes)`.
+
+        Args:
+            seed: Whose teacher, where each seed has its own; default: the first.
+
+        Raises:
+            InputError: The run has no such seed.
+        """
+        return self.teachers.by_seed[self._seed(seed)].logits(self.data.test.images)
+
+    def evaluate(
+        self, target: str, *, shots: int | None = None, callback: Callback | None = None
+    ) -> Result:
+        """Evaluate all students on one more target, and return the result with it.
+
+        The figures go into the run's result.json; those that are there already are kept.
+
+        Args:
+            target: Name of the target, as `Target.parse` takes it.
+            shots: Shots per image; default: the recipe's.
+            callback: Hears of the progress.
+
+        Raises:
+            CheckpointError: The run has not ended.
+            TargetError: The target is unknown or cannot run the circuit.
+        """
+        callback, recipe, result = callback or Callback(), self.recipe, self.result
+        shots = recipe.shots if shots is None else shots
+        place = Target.parse(target, shots=shots, seed=recipe.seed)
+        callback.stage("data")
+        key = self.evaluate_members(place, self.folder.members, callback=callback)
+        summary = describe_target(place, self.student(student_arm(recipe)))
+        result = with_target(result, self.folder, key=key, target=summary)
+        self.folder.end(result)
+        return result
+
+    def evaluate_members(
+        self,
+        target: Target,
+        members: Sequence[tuple[str, int]],
+        *,
+        shots: int | None = None,
+        limit: int | None = None,
+        compare_exact: bool = False,
+        callback: Callback,
+    ) -> str:
+        """Evaluate students of the run, and return the key of their figures.
+
+        Arguments and errors are those of `evaluation_set.evaluate_members`.
+        """
+        data, teachers = self.data, self.teachers
+        callback.stage(target.name)
+        return evaluate_members(
+            self.folder,
+            target,
+            members,
+            data=data,
+            teachers_by_seed=teachers,
+            shots=shots,
+            limit=limit,
+            compare_exact=compare_exact,
+            callback=callback,
+        )
+
+    def _seed(self, seed: int | None) -> int:
+        seeds = self.recipe.member_seeds
+        if seed is not None and seed not in seeds:
+            raise InputError(
+                f"{self.path} has no seed {seed}; give one of {', '.join(map(str, seeds))}"
+            )
+        return seeds[0] if seed is None else seed
