@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from functools import cache
@@ -13,13 +12,14 @@ import yaml
 
 from qkd_qiskit.errors import RecipeError
 from qkd_qiskit.recipe.recipe import Recipe
-from qkd_qiskit.recipe.validation import checked, shown, type_hints
+from qkd_qiskit.recipe.validation import checked, no_such_key, shown, type_hints
 
 Spec = TypeVar("Spec")
 
 _RECIPES = Path(__file__).with_name("builtin")
 _SUFFIXES = (".yaml", ".yml")
 _MOST_BYTES = 1_000_000
+_LEFT_OUT = ("own_arms",)  # so that recipes without it are written as ever
 _MOST_VALUES = 20_000  # with every alias written out
 
 
@@ -162,14 +162,26 @@ def _build(kind: type[Spec], values: Mapping[str, Any], *, section: str = "") ->
 
 
 def dump_recipe(recipe: Recipe) -> str:
-    """Return the recipe as YAML with every key, which `load_recipe` reads back to an equal one."""
-    return yaml.safe_dump(_nest(flat_recipe(recipe)), sort_keys=False, default_flow_style=None)
+    """Return the recipe as YAML, which `load_recipe` reads back to an equal one.
+
+    Every key is in it, but for those of `_LEFT_OUT` that are empty.
+    """
+    flat = flat_recipe(recipe)
+    flat = {key: value for key, value in flat.items() if value or key not in _LEFT_OUT}
+    return yaml.safe_dump(_nest(flat), sort_keys=False, default_flow_style=None)
 
 
 def flat_recipe(recipe: Recipe) -> dict[str, Any]:
     """Return every value by its dotted key, tuples as lists."""
     flat = _flatten(asdict(recipe))
-    return {key: list(item) if isinstance(item, tuple) else item for key, item in flat.items()}
+    return {key: _listed(item) for key, item in flat.items()}
+
+
+def _listed(value: Any) -> Any:
+    """Return a value with lists for the tuples in it."""
+    if isinstance(value, dict):
+        return {key: _listed(item) for key, item in value.items()}
+    return [_listed(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 @cache
@@ -194,12 +206,7 @@ def sections() -> dict[str, type]:
 
 def unknown_key(key: str) -> str:
     """Return the line for a key that no recipe has, with the nearest one or its siblings."""
-    near = difflib.get_close_matches(key[:100], recipe_keys(), n=1, cutoff=0.6)
-    group = key.partition(".")[0] + "."
-    siblings = [name for name in recipe_keys() if name.startswith(group)]
-    keys = f"the keys are {', '.join(siblings)}" if siblings else "see `qkd distill --help`"
-    hint = f"did you mean {near[0]}?" if near else keys
-    return f"{shown(key)[1:-1]}: no such key in a recipe; {hint}"
+    return no_such_key(key, recipe_keys())
 
 
 def _flatten(tree: Mapping[Any, Any]) -> dict[str, Any]:

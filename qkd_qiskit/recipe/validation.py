@@ -11,12 +11,14 @@ import math
 import re
 import reprlib
 import types
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from numbers import Integral, Real
 from os import PathLike, fspath
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import yaml
 
 from qkd_qiskit.errors import RecipeError
 
@@ -86,6 +88,16 @@ class _RefusedError(Exception):
     def __init__(self, value: object) -> None:
         super().__init__()
         self.value = value
+
+
+def no_such_key(key: str, known: Collection[str]) -> str:
+    """Return the line for a key that no recipe has, with the nearest known one or its siblings."""
+    near = difflib.get_close_matches(key[:_LONGEST_WORD], known, n=1, cutoff=0.6)
+    group = key.partition(".")[0] + "."
+    siblings = [name for name in known if name.startswith(group)]
+    keys = f"the keys are {', '.join(siblings)}" if siblings else "see `qkd distill --help`"
+    hint = f"did you mean {near[0]}?" if near else keys
+    return f"{shown(key)[1:-1]}: no such key in a recipe; {hint}"
 
 
 def require(condition: bool, key: str, given: object, accepted: str) -> None:
@@ -178,6 +190,8 @@ def accepted(kind: Any) -> str:
         return "one of " + ", ".join(arguments) if len(arguments) > 1 else str(arguments[0])
     if origin is tuple:
         return f"a list [a, b, ...], each {accepted(arguments[0])}"
+    if origin is dict:
+        return "a tree of keys"
     if arguments:
         return " or ".join(accepted(argument) for argument in arguments)
     return _WORDS.get(kind) or f"a {kind.__name__}"
@@ -212,11 +226,28 @@ def _conform(kind: Any, value: Any, *, text: bool) -> Any:
     elif origin is Literal:
         if isinstance(value, str) and value in arguments:
             return value
+    elif origin is dict:
+        value = _read_yaml(value) if text and isinstance(value, str) else value
+        if isinstance(value, Mapping):
+            key_kind, item_kind = arguments
+            return {
+                _conform(key_kind, key, text=False): _conform(item_kind, item, text=False)
+                for key, item in value.items()
+            }
+    elif kind is Any:
+        return value
     elif kind in _SCALARS:
         return _SCALARS[kind](value, text)
     elif is_dataclass(kind) and isinstance(kind, type) and isinstance(value, kind):
         return value
     raise _RefusedError(value)
+
+
+def _read_yaml(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        raise _RefusedError(text) from None
 
 
 def _conform_to_any(kinds: Sequence[Any], value: Any, *, text: bool) -> Any:
