@@ -1,10 +1,13 @@
 """Arms of one's own in a run: trained, evaluated, compared, shown, with workers and resumed."""
 
 import json
+from argparse import Namespace
 
 import pytest
 
 from qkd_qiskit.cli import main
+from qkd_qiskit.cli.recipe_options import given_recipe
+from qkd_qiskit.cli.study import DEFAULTS
 from qkd_qiskit.experiments.comparisons import compared_pairs
 from qkd_qiskit.experiments.experiment import run
 from qkd_qiskit.experiments.run_folder import RunFolder
@@ -104,3 +107,10 @@ def test_a_study_trains_own_arms_and_resumes(tiny, tmp_path, capsys):
     assert main(["study", "--resume", str(out), "--jobs", "1", "--json"]) == 0
     again = json.loads(capsys.readouterr().out)
     assert again["arms"] == result["arms"]
+
+
+def test_a_study_of_a_file_without_arms_trains_its_own_too(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("own_arms: {warm: {distill.temperature: 9.0}}\n")
+    recipe = given_recipe(Namespace(recipe=str(path)), defaults=DEFAULTS)
+    assert recipe.arms == (*DEFAULTS["arms"], "warm")

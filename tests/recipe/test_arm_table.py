@@ -20,7 +20,8 @@ def test_arms_of_the_table_name_only_arms_of_the_table():
     for name, arm in ARMS.items():
         assert set(arm.compared_with) <= {*ARMS, COUNTING_BASELINE}, name
         assert arm.before is None or ARMS[arm.before].began
-        assert arm.label and arm.description
+        assert arm.label
+        assert arm.description
     assert ARMS["distilled_noisy"].train_target == FIRST_NOISY
 
 
