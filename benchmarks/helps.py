@@ -2,14 +2,14 @@
 
     python benchmarks/helps.py [--data-root ROOT] [--runs runs/helps] [--seeds 20] [--jobs N]
 
-Eight tasks: the hybrid student of `mnist` and `fashion_mnist` at 50 and 150 labels per class, the
+Eight studies: the hybrid student of `mnist` and `fashion_mnist` at 50 and 150 labels per class, the
 fully quantum one of `mnist_quantum` and `fashion_mnist_quantum` at 10, and both on digits. Each is
 what `qkd study RECIPE --seeds 20` does: validation images of other seeds chose the recipe, the
 label-only baseline has a learning rate, weight decay and number of epochs of its own, and the
 figures are of the whole test set.
 
-Every task is a run folder under --runs and goes on where it was stopped. Writes helps.csv (a row
-for each comparison of each task, p values corrected by Holm over all of them), helps_accuracy.csv
+Every cell is a run folder under --runs and goes on where it was stopped. Writes helps.csv (a row
+for each comparison of each cell, p values corrected by Holm over all of them), helps_accuracy.csv
 (a row for each student) and helps.png under benchmarks/results/.
 """
 
@@ -42,13 +42,13 @@ from qkd_qiskit.storage import write_text
 RESULTS = Path(__file__).parent / "results"
 PAIR = ["label_only", "label_only_tuned", "distilled", "classical_twin"]
 CONTROLS = ["class_mean_labels", "shuffled_teacher", "replicate"]
-COLUMNS = ("task", "arm", "baseline", "seeds", "failed", "mean", "low", "high")
+COLUMNS = ("cell", "arm", "baseline", "seeds", "failed", "mean", "low", "high")
 COLUMNS += ("bootstrap_low", "bootstrap_high", "effect", "p", "p_holm")
 TITLES = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST", "digits": "digits"}
 
 
 @dataclass(frozen=True)
-class TrainingTask:
+class Study:
     """One study.
 
     Attributes:
@@ -76,36 +76,36 @@ class TrainingTask:
 
 
 CELLS = [
-    TrainingTask("mnist", 50, PAIR + CONTROLS),
-    TrainingTask("mnist", 150, PAIR),
-    TrainingTask("fashion_mnist", 50, PAIR + CONTROLS),
-    TrainingTask("fashion_mnist", 150, PAIR),
-    TrainingTask("mnist_quantum", 10, PAIR + CONTROLS),
-    TrainingTask("fashion_mnist_quantum", 10, PAIR + CONTROLS),
-    TrainingTask("digits", 10, PAIR + CONTROLS),
-    TrainingTask("digits_quantum", 10, PAIR + CONTROLS),
+    Study("mnist", 50, PAIR + CONTROLS),
+    Study("mnist", 150, PAIR),
+    Study("fashion_mnist", 50, PAIR + CONTROLS),
+    Study("fashion_mnist", 150, PAIR),
+    Study("mnist_quantum", 10, PAIR + CONTROLS),
+    Study("fashion_mnist_quantum", 10, PAIR + CONTROLS),
+    Study("digits", 10, PAIR + CONTROLS),
+    Study("digits_quantum", 10, PAIR + CONTROLS),
 ]
 
 
-def run_cell(
-    task: TrainingTask, *, parent: Path, root: str | None, seeds: int, workers: Workers
+def run_study(
+    cell: Study, *, parent: Path, root: str | None, seeds: int, workers: Workers
 ) -> Result:
-    """Return the result of a task, running what of it is not there yet."""
-    path = parent / task.name
-    changes = {"data.train_per_class": task.labels, "data.root": root, "seeds": seeds}
-    changes |= {"arms": task.arms, "targets": ["exact"]}
-    wanted = load_recipe(task.recipe, changes)
+    """Return the result of a study, running what of it is not there yet."""
+    path = parent / cell.name
+    changes = {"data.train_per_class": cell.labels, "data.root": root, "seeds": seeds}
+    changes |= {"arms": cell.arms, "targets": ["exact"]}
+    wanted = load_recipe(cell.recipe, changes)
     if (path / RECIPE).exists():
         folder = RunFolder.open(path)
         if replace(folder.recipe, data=wanted.data) != wanted:  # the root may have moved
             sys.exit(
-                f"{path} holds another study than {task.name} with {seeds} seeds; move it away"
+                f"{path} holds another study than {cell.name} with {seeds} seeds; move it away"
             )
     else:
         folder = RunFolder.create(path, wanted)
     if folder.result is None:
-        command = f"qkd study {task.recipe} --seeds {seeds} --arms {','.join(task.arms)} "
-        command += f"--data.train_per_class {task.labels}"
+        command = f"qkd study {cell.recipe} --seeds {seeds} --arms {','.join(cell.arms)} "
+        command += f"--data.train_per_class {cell.labels}"
         run(folder, workers=workers, command=command)
         write_report(folder)
     return folder.ended()
@@ -118,7 +118,7 @@ def comparison_rows(results: Mapping[str, Result]) -> list[dict[str, Any]]:
         for entry in result.comparisons:
             low, high = entry.ci95 or ("", "")
             bootstrap = entry.bootstrap95 or ("", "")
-            row = {"task": name, "failed": len(entry.left_out), "low": low, "high": high}
+            row = {"cell": name, "failed": len(entry.left_out), "low": low, "high": high}
             row |= {"bootstrap_low": bootstrap[0], "bootstrap_high": bootstrap[1]}
             names = ("arm", "baseline", "seeds", "mean", "effect", "p")
             rows.append(row | {key: getattr(entry, key) for key in names})
@@ -132,7 +132,7 @@ def comparison_rows(results: Mapping[str, Result]) -> list[dict[str, Any]]:
 def accuracy_rows(results: Mapping[str, Result]) -> list[dict[str, Any]]:
     """Return a row for each student."""
     return [
-        {"task": name, "arm": arm, "seed": seed, "accuracy": accuracy}
+        {"cell": name, "arm": arm, "seed": seed, "accuracy": accuracy}
         for name, result in results.items()
         for arm, by_target in result.arms.items()
         for seed, accuracy in zip(result.seeds, by_target["exact"].accuracy, strict=True)
@@ -157,7 +157,7 @@ def draw(rows: Sequence[Mapping[str, Any]], results: Mapping[str, Result], path:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    tasks = [task for task in CELLS if task.name in results]
+    tasks = [cell for cell in CELLS if cell.name in results]
     styles = {
         ("distilled", "label_only_tuned"): ("#0072b2", "D", "distilled − label only, tuned"),
         ("distilled", "label_only"): ("#d55e00", "s", "distilled − label only, same settings"),
@@ -168,9 +168,9 @@ def draw(rows: Sequence[Mapping[str, Any]], results: Mapping[str, Result], path:
         axes = figure.subplots()
         axes.axvline(0, color="#1d1f21", linewidth=0.9)
         for number, (pair, (colour, marker, label)) in enumerate(styles.items()):
-            for height, task in enumerate(reversed(tasks)):
+            for height, cell in enumerate(reversed(tasks)):
                 for row in rows:
-                    found = (row["task"], row["arm"], row["baseline"]) == (task.name, *pair)
+                    found = (row["cell"], row["arm"], row["baseline"]) == (cell.name, *pair)
                     if found and row["p_holm"] is not None:
                         place = height + 0.22 - 0.22 * number
                         axes.plot([row["low"], row["high"]], [place] * 2, color=colour, linewidth=2)
@@ -184,7 +184,7 @@ def draw(rows: Sequence[Mapping[str, Any]], results: Mapping[str, Result], path:
                             markersize=6,
                         )
             axes.plot([], [], color=colour, marker=marker, label=label)
-        axes.set_yticks(range(len(tasks)), [task.title for task in reversed(tasks)])
+        axes.set_yticks(range(len(tasks)), [cell.title for cell in reversed(tasks)])
         axes.set_xlabel("paired gain in points of test accuracy, 95 % interval")
         axes.grid(axis="x", color="#dddfe1", linewidth=0.7)
         axes.set_axisbelow(True)
@@ -196,24 +196,24 @@ def draw(rows: Sequence[Mapping[str, Any]], results: Mapping[str, Result], path:
 
 
 def markdown(rows: Sequence[Mapping[str, Any]], results: Mapping[str, Result]) -> str:
-    """Return accuracies and what distillation gains, a task a line; bold: below 0.05 after Holm."""
-    gains = {(row["task"], row["arm"], row["baseline"]): row for row in rows}
+    """Return accuracies and what distillation gains, a cell a line; bold: below 0.05 after Holm."""
+    gains = {(row["cell"], row["arm"], row["baseline"]): row for row in rows}
     columns = "recipe", "labels per class", "teacher", "label only", "tuned", "distilled"
     columns += "gain over tuned", "over the distilled twin"
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
-    for task in CELLS:
-        if task.name in results:
-            result = results[task.name]
+    for cell in CELLS:
+        if cell.name in results:
+            result = results[cell.name]
             tasks = [
-                f"`{task.recipe}`",
-                str(task.labels),
+                f"`{cell.recipe}`",
+                str(cell.labels),
                 f"{100 * result.teacher.accuracy:.1f}",
             ]
             for arm in PAIR[:3]:
                 values = result.arms[arm]["exact"].accuracy
                 tasks.append(f"{100 * statistics.fmean(values):.1f}")
             for baseline in ("label_only_tuned", "classical_twin"):
-                tasks.append(_gain(gains[task.name, "distilled", baseline]))
+                tasks.append(_gain(gains[cell.name, "distilled", baseline]))
             lines.append(f"| {' | '.join(tasks)} |")
     return "\n".join(lines)
 
@@ -229,7 +229,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data-root", help="folder of MNIST and FashionMNIST; default: $QKD_DATA")
     parser.add_argument("--runs", type=Path, default=Path("runs/helps"))
-    parser.add_argument("--tasks", default=",".join(task.name for task in CELLS))
+    parser.add_argument("--cells", default=",".join(cell.name for cell in CELLS))
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--cluster", help="tcp://HOST:PORT of a Dask scheduler")
@@ -237,11 +237,11 @@ def main() -> None:
     options = parser.parse_args()
     workers = Workers(jobs=options.jobs, cluster=options.cluster)
     results = {}
-    for task in CELLS:
-        if task.name in options.tasks.split(","):
-            print(task.name, flush=True)
-            results[task.name] = run_cell(
-                task,
+    for cell in CELLS:
+        if cell.name in options.cells.split(","):
+            print(cell.name, flush=True)
+            results[cell.name] = run_study(
+                cell,
                 parent=options.runs,
                 root=options.data_root,
                 seeds=options.seeds,
@@ -249,7 +249,7 @@ def main() -> None:
             )
     rows = comparison_rows(results)
     write_csv(options.out / "helps.csv", COLUMNS, rows)
-    columns = ("task", "arm", "seed", "accuracy")
+    columns = ("cell", "arm", "seed", "accuracy")
     write_csv(options.out / "helps_accuracy.csv", columns, accuracy_rows(results))
     draw(rows, results, options.out / "helps.png")
     print(markdown(rows, results))

@@ -5,7 +5,7 @@
 
 The grid {trained clean, trained noisy} x {tested clean, tested noisy} for each device and data set,
 with the settings of the built-in recipes but for the loss (0.5 cross-entropy + 0.5 divergence, both
-softened by 4). TrainingResult noisy: with exact gradients through the device's
+softened by 4). Trained noisy: with exact gradients through the device's
 noise model. Tested noisy: the exact probabilities under it, no shots. Seeds are paired: draw of
 images, their order and initialisation are those of the student that was trained clean. The weights
 are the last ones, so that validation images choose nothing; figures are of test images alone: all
@@ -346,10 +346,10 @@ class Line:
         device: Device.
         seeds: Number of pairs.
         fidelity: Product of 1 - error over the gates and measurements of the compiled circuit.
-        clean_clean: TrainingResult clean, tested clean.
-        clean_noisy: TrainingResult clean, tested under the device's noise.
-        noisy_clean: TrainingResult through the noise, tested clean.
-        noisy_noisy: TrainingResult through the noise, tested under it.
+        clean_clean: Trained clean, tested clean.
+        clean_noisy: Trained clean, tested under the device's noise.
+        noisy_clean: Trained through the noise, tested clean.
+        noisy_noisy: Trained through the noise, tested under it.
         gain: noisy_noisy - clean_noisy in points, the mean over pairs.
         low: Lower end of its 95 % t interval.
         high: Upper end.

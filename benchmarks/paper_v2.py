@@ -68,7 +68,7 @@ ANGLES, ANGLE_LR = ("angle", "qubit"), 1e-3
 
 
 @dataclass(frozen=True)
-class TrainingTask:
+class Study:
     """A student on a data set.
 
     Attributes:
@@ -118,7 +118,7 @@ class Row:
         arm: label_only, distilled or classical_twin.
         seed: Seed of initialisation and order.
         epochs: Passes over the training images.
-        parameters: TrainingResult numbers, circuit weights included.
+        parameters: Trained numbers, circuit weights included.
         accuracy: On all test images, epoch chosen on validation.
         teacher: Accuracy of the teacher on them.
     """
@@ -135,10 +135,10 @@ class Row:
     teacher: float
 
 
-def all_cells(data_sets: Sequence[str]) -> list[TrainingTask]:
+def all_cells(data_sets: Sequence[str]) -> list[Study]:
     """Every task, the main ones first."""
     tasks = [
-        TrainingTask(data, qubits, inputs, circuit)
+        Study(data, qubits, inputs, circuit)
         for inputs in INPUTS
         for circuit in CIRCUITS
         for qubits in QUBITS
@@ -148,7 +148,7 @@ def all_cells(data_sets: Sequence[str]) -> list[TrainingTask]:
 
 
 def run(
-    tasks: Sequence[TrainingTask],
+    tasks: Sequence[Study],
     *,
     folder: Path,
     root: str | None,
@@ -175,9 +175,7 @@ def run(
     return rows
 
 
-def _rows(
-    task: TrainingTask, recipe: Recipe, *, folder: Path, tell: Callable[[str], None]
-) -> list[Row]:
+def _rows(task: Study, recipe: Recipe, *, folder: Path, tell: Callable[[str], None]) -> list[Row]:
     if task.is_main:
         return _main_rows(task, recipe, folder=folder, tell=tell)
     path = folder / RESULT
@@ -188,7 +186,7 @@ def _rows(
 
 
 def _main_rows(
-    task: TrainingTask, recipe: Recipe, *, folder: Path, tell: Callable[[str], None]
+    task: Study, recipe: Recipe, *, folder: Path, tell: Callable[[str], None]
 ) -> list[Row]:
     if not (folder / RESULT).exists():
         tell(f"v2 {task.name}: a whole run")
@@ -214,7 +212,7 @@ def _main_rows(
     ]
 
 
-def _short_run(task: TrainingTask, recipe: Recipe, *, tell: Callable[[str], None]) -> list[Row]:
+def _short_run(task: Study, recipe: Recipe, *, tell: Callable[[str], None]) -> list[Row]:
     data = _data(recipe.data.name, recipe.data.root)
     teacher = _teacher(recipe.data.name, recipe.data.root)
     spec, seeds = recipe.distill, recipe.member_seeds

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from qkd_qiskit.cli.terminal import Terminal
     from qkd_qiskit.experiments.results import Result
     from qkd_qiskit.experiments.run_folder import RunFolder
+    from qkd_qiskit.recipe.arms import TUNED
 
 
 def add_output_options(parser: CommandParser) -> None:
@@ -27,7 +28,6 @@ def add_output_options(parser: CommandParser) -> None:
 def show_result(folder: RunFolder, result: Result, options: Namespace) -> int:
     """Show the figures of a run as a table or as JSON; returns the exit status."""
     from qkd_qiskit.cli.terminal import answers, comparison_table, summary_table
-    from qkd_qiskit.experiments.comparisons import TUNED
     from qkd_qiskit.experiments.run_folder import REPORT
 
     if options.json:

@@ -98,7 +98,10 @@ def given_recipe(options: Namespace, *, defaults: Mapping[str, Any] | None = Non
 
 def _unless_stated(source: str, defaults: Mapping[str, Any]) -> dict[str, Any]:
     stated = stated_keys(source) if defaults else set()
-    return {key: value for key, value in defaults.items() if key not in stated}
+    unstated = {key: value for key, value in defaults.items() if key not in stated}
+    if "arms" in unstated and "own_arms" in stated:
+        unstated["arms"] = [*unstated["arms"], *load_recipe(source).own_arms]
+    return unstated
 
 
 def _unknown_flag(flag: str) -> str:

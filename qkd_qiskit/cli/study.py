@@ -11,6 +11,7 @@ from qkd_qiskit.cli.distill import run_folder
 from qkd_qiskit.cli.output import add_output_options
 from qkd_qiskit.cli.recipe_options import add_keys
 from qkd_qiskit.errors import InputError
+from qkd_qiskit.recipe.arms import ARMS_HELP
 
 DEFAULTS = {
     "arms": [
@@ -50,6 +51,7 @@ def study_parser(words: Sequence[str], name: str) -> CommandParser:
     parser.add_argument("--resume", type=str, help="run folder to continue, with its own recipe")
     add_output_options(parser)
     add_keys(parser, words, defaults=DEFAULTS)
+    parser.epilog = ARMS_HELP
     return parser
 
 

@@ -64,7 +64,7 @@ def sweep_parser(words: Sequence[str], name: str) -> CommandParser:
 
 
 def run_sweep(options: Namespace, words: Sequence[str]) -> int:
-    """Run the benchmark and show what it found; returns the exit status."""
+    """Run the sweep and show its figures; returns the exit status."""
     if not options.action:
         raise InputError(
             f"what to sweep is missing; give noise or shots, as in qkd {words[0]} noise RUN"
@@ -125,7 +125,7 @@ def _measure(action: str, given: Namespace, *, callback: Callback) -> Outcome:
 def _items(
     given: Namespace, key: str, read: Callable[[str], Any], *, accepted: str = "names"
 ) -> list[Any]:
-    """The items of `a,b` or `[a,b]`; none where it is not given."""
+    """Return the items of `a,b` or `[a,b]`; none where it is not given."""
     text = getattr(given, key)
     try:
         return [] if text is None else [read(item.strip()) for item in text.strip("[]").split(",")]

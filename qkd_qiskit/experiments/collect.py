@@ -13,7 +13,6 @@ import torch
 
 from qkd_qiskit.data.splits import Data
 from qkd_qiskit.errors import CheckpointError
-from qkd_qiskit.experiments.arms import ARMS
 from qkd_qiskit.experiments.baseline_tuning import tuned
 from qkd_qiskit.experiments.comparisons import compare_arms
 from qkd_qiskit.experiments.evaluation import confusion_counts
@@ -32,6 +31,7 @@ from qkd_qiskit.experiments.target_summary import TargetSummary, TrainingCost, d
 from qkd_qiskit.experiments.tasks import new_student, training_tasks
 from qkd_qiskit.experiments.teachers import TeachersBySeed
 from qkd_qiskit.recipe import GENERATED, Recipe
+from qkd_qiskit.recipe.arms import TUNED
 from qkd_qiskit.storage import load_tensors
 from qkd_qiskit.students.base import Student
 from qkd_qiskit.students.class_bins import has_class_bins, summarize_class_bins
@@ -84,7 +84,7 @@ def collect_result(
         versions={package: version(package) for package in PACKAGES},
         command=command,
         training_cost=_training_cost(folder),
-        tuning=tuned(folder) if any(ARMS[arm].tuned for arm in recipe.arms) else None,
+        tuning=tuned(folder) if TUNED in recipe.arms else None,
         outcomes=_class_bins(folder, data) if has_class_bins(student) else None,
     )
     for target in targets:
@@ -92,7 +92,7 @@ def collect_result(
         result = _with_metrics(result, folder, key=key, target=summary)
     if folder.result is not None:
         result = _with_targets_of(result, folder.result)
-    return replace(result, comparisons=compare_arms(result))
+    return replace(result, comparisons=compare_arms(result, recipe.arm_table))
 
 
 def with_target(result: Result, folder: RunFolder, *, key: str, target: TargetSummary) -> Result:
@@ -105,12 +105,16 @@ def with_target(result: Result, folder: RunFolder, *, key: str, target: TargetSu
         target: What the target is; where it lists seeds, only those were evaluated.
     """
     result = _with_metrics(result, folder, key=key, target=target)
-    return replace(result, comparisons=compare_arms(result))
+    return replace(result, comparisons=compare_arms(result, folder.recipe.arm_table))
 
 
 def student_arm(recipe: Recipe) -> str:
     """Return the first arm with the recipe's own student, which stands for the run's circuit."""
-    return next((arm for arm in recipe.arms if ARMS[arm].kind is None), recipe.arms[0])
+    return next(iter(_with_own_student(recipe)), recipe.arms[0])
+
+
+def _with_own_student(recipe: Recipe) -> list[str]:
+    return [arm for arm in recipe.arms if recipe.student_of(arm) == recipe.student]
 
 
 def describe_teachers(teachers_by_seed: TeachersBySeed, data: Data) -> TeacherSummary:
@@ -166,7 +170,7 @@ def failures(folder: RunFolder, arm: str, *, num_classes: int) -> dict[str, str]
                 f"with --resume to write it again"
             )
         accuracies = [epoch.validation_accuracy for epoch in history]
-        last = folder.recipe.distill.selection == "last"
+        last = folder.recipe.distill_of(arm).selection == "last"
         chosen = accuracies[-1] if last else max(accuracies)
         if not math.isfinite(history[-1].loss):
             reasons[str(seed)] = "the loss is not finite"
@@ -258,7 +262,7 @@ def _with_targets_of(result: Result, earlier: Result) -> Result:
 def _class_bins(folder: RunFolder, data: Data) -> ClassBins:
     """Return what the outcomes of the first seed's circuits stand for, on the test points."""
     recipe, seed = folder.recipe, folder.recipe.member_seeds[0]
-    arms = [arm for arm in recipe.arms if ARMS[arm].kind is None]
+    arms = _with_own_student(recipe)
     before = new_student(recipe, data, arm=arms[0], seed=seed)
     trained: dict[str, Student] = {arm: load_student(folder.member(arm, seed)) for arm in arms}
     bins, distributions = summarize_class_bins(before, trained, data.test)

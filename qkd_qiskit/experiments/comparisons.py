@@ -2,62 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
-from qkd_qiskit.experiments.results import (
-    BASELINE,
-    FULL_TWIN,
-    NOISE_AWARE,
-    TREATMENT,
-    TWIN,
-    Comparison,
-    Result,
-)
+from qkd_qiskit.experiments.results import Comparison, Result
 from qkd_qiskit.experiments.statistics import compare, holm
-from qkd_qiskit.recipe import Arm
-
-BEFORE: dict[str, Arm] = {TREATMENT: "distilled_before", BASELINE: "label_only_before"}
-TUNED, REPLICATE, TRANSFER = "label_only_tuned", "replicate", "transfer"
-CONTROLS = (
-    BASELINE,
-    "scaled_ce",
-    "label_smoothing",
-    "class_mean_labels",
-    "shuffled_teacher",
-    "untrained_teacher",
-)
+from qkd_qiskit.recipe.arms import ARMS, BASELINE, COUNTING_BASELINE, TUNED, Arm
 
 
-def baseline_of(arms: Sequence[str]) -> str | None:
-    """The arm that a gain has to beat: label-only with its own settings, else label-only."""
+def baseline_of(arms: Collection[str]) -> str | None:
+    """Return the arm that a gain has to beat: label-only with its own settings, else label-only."""
     return next((arm for arm in (TUNED, BASELINE) if arm in arms), None)
 
 
-def compared_pairs(arms: Sequence[str]) -> list[tuple[str, str]]:
-    """Arms that are compared: all with the baseline, the distilled one with every control.
+def compared_pairs(arms: Sequence[str], table: Mapping[str, Arm] = ARMS) -> list[tuple[str, str]]:
+    """Return the pairs of arms that are compared: first all with the baseline, then the others.
 
     The replicate is compared with label-only alone, from which it differs by the order of the
     images and nothing else: their difference is noise. What was trained on a device is compared
     with what it was before.
     """
     baseline = baseline_of(arms)
-    alone = (baseline, REPLICATE, *BEFORE.values())
-    pairs = [(arm, baseline) for arm in arms if arm not in alone]
-    pairs += [(BEFORE[TREATMENT], BEFORE[BASELINE]), *BEFORE.items()]
-    pairs += [(TREATMENT, arm) for arm in (*CONTROLS, TWIN, FULL_TWIN)]
-    pairs += [(NOISE_AWARE, TREATMENT), (REPLICATE, BASELINE)]
-    return [(a, b) for a, b in dict.fromkeys(pairs) if a in arms and b in arms and b is not None]
+    pairs = [(arm, baseline) for arm in arms if COUNTING_BASELINE in table[arm].compared_with]
+    pairs += [(name, other) for name, arm in table.items() for other in arm.compared_with]
+    kept = dict.fromkeys((a, b) for a, b in pairs if a != b and a in arms and b in arms)
+    return [(a, b) for a, b in kept if b is not None]
 
 
-def compare_arms(result: Result) -> tuple[Comparison, ...]:
+def compare_arms(result: Result, table: Mapping[str, Arm] = ARMS) -> tuple[Comparison, ...]:
     """Compare the arms of a result on each of its targets.
 
     p is corrected for the number of all comparisons that have one.
+
+    Args:
+        result: What is compared in it.
+        table: The arms that the recipe of the run can name.
     """
     comparisons = []
     for target in result.targets:
-        for arm, baseline in compared_pairs(list(result.arms)):
+        for arm, baseline in compared_pairs(list(result.arms), table):
             kept = result.kept_rows(arm, baseline, target=target)
             test = compare(*(result.accuracies(name, target, kept) for name in (arm, baseline)))
             evaluated = result.kept_rows(target=target)

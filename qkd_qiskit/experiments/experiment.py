@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from qkd_qiskit.circuits.openqasm import dump_circuit
 from qkd_qiskit.data.splits import Data, load_data
 from qkd_qiskit.errors import CheckpointError, RecipeError
-from qkd_qiskit.experiments.arms import ARMS, check_arms
+from qkd_qiskit.experiments.arms import check_arms
 from qkd_qiskit.experiments.callbacks import Callback
 from qkd_qiskit.experiments.collect import collect_result, student_arm
 from qkd_qiskit.experiments.evaluation_set import evaluate_members
@@ -132,15 +132,17 @@ def run(
 
 def _check_place(folder: RunFolder) -> None:
     """Raise where students are trained on a real device, which is not done here."""
-    recipe, spec = folder.recipe, folder.recipe.distill
+    recipe = folder.recipe
     if (folder.path / DEVICES).exists():
         raise CheckpointError(
-            f"{folder.path} is trained on {spec.train_target} by jobs; to go on: "
+            f"{folder.path} is trained on {recipe.distill.train_target} by jobs; to go on: "
             f"qkd collect {folder.path}"
         )
-    before = [arm for arm in recipe.arms if ARMS[arm].before]
-    if before or spec.train_target.startswith("ibm_"):
-        what = f"arm {before[0]!r}" if before else f"distill.train_target {spec.train_target!r}"
+    before = [arm for arm in recipe.arms if recipe.arm_table[arm].began]
+    places = [recipe.distill_of(arm).train_target for arm in recipe.arms]
+    devices = [place for place in places if place.startswith("ibm_")]
+    if before or devices:
+        what = f"arm {before[0]!r}" if before else f"distill.train_target {devices[0]!r}"
         raise RecipeError(
             f"{what} is for training on a real device: train with distill.train_target exact and "
             f"distill.gradient exact first, then: qkd submit RUN --backend ibm_<name> --train spsa"
@@ -152,11 +154,13 @@ def _check_before_training(
 ) -> None:
     """Raise now what would otherwise be raised after the teacher or the students are trained."""
     data.draw_for(recipe.data, seed=recipe.member_seeds[0])
-    for target in targets:
-        if not target.ideal and student.circuit is not None:
-            target.compile(student.circuit)
-    for noisy in sorted({ARMS[arm].noisy for arm in recipe.arms}):
-        training_executor(recipe, student, noisy=noisy)
+    for arm in dict.fromkeys(task.arms[0] for task in training_tasks(recipe)):
+        own = recipe.student_of(arm) == recipe.student
+        trained = student if own else new_student(recipe, data, arm=arm)
+        for target in targets:
+            if not target.ideal and trained.circuit is not None:
+                target.compile(trained.circuit)
+        training_executor(recipe, trained, arm=arm)
 
 
 def _train_teachers(folder: RunFolder, data: Data, callback: Callback) -> TeachersBySeed:

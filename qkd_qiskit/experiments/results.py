@@ -17,9 +17,8 @@ from qkd_qiskit.experiments.json_codec import OMITTED, decode, encode
 from qkd_qiskit.experiments.result_tables import csv_text, html_table, latex_table, mean_text
 from qkd_qiskit.experiments.statistics import Gain
 from qkd_qiskit.experiments.target_summary import DeviceJobs, TargetSummary, TrainingCost
+from qkd_qiskit.recipe.arms import BASELINE, FULL_TWIN, NOISE_AWARE, TREATMENT, TWIN
 
-BASELINE, TREATMENT = "label_only", "distilled"
-TWIN, FULL_TWIN, NOISE_AWARE = "classical_twin", "classical_full", "distilled_noisy"
 COMPARISONS = {
     "gain": (TREATMENT, BASELINE),
     "gain_over_twin": (TREATMENT, TWIN),

@@ -23,8 +23,8 @@ from qkd_qiskit.distillation.trainer import (
     train_population,
 )
 from qkd_qiskit.experiments.arms import (
-    ARMS,
     draw_images,
+    executed_spec,
     loss_weights,
     other_weights,
     soft_targets,
@@ -44,6 +44,7 @@ from qkd_qiskit.experiments.evaluation_set import evaluation_key
 from qkd_qiskit.experiments.run_folder import RunFolder
 from qkd_qiskit.experiments.teachers import TeachersBySeed
 from qkd_qiskit.recipe import DistillSpec, Recipe
+from qkd_qiskit.recipe.arms import TUNED
 from qkd_qiskit.students.base import WEIGHTS_FILE, Student
 from qkd_qiskit.students.class_bins import learn_bins
 from qkd_qiskit.students.factory import make_student
@@ -112,7 +113,7 @@ def recipe_targets(recipe: Recipe) -> list[Target]:
 def rounds(folder: RunFolder) -> Iterator[list[TrainingTask]]:
     """The tasks of a run in rounds: which there are in one can depend on the rounds before it."""
     recipe = folder.recipe
-    if any(ARMS[arm].tuned for arm in recipe.arms):
+    if TUNED in recipe.arms:
         first = first_round(recipe)
         yield _tuning_tasks(recipe, first)
         yield _tuning_tasks(recipe, second_round(folder), start=len(first))
@@ -124,7 +125,7 @@ def _tuning_tasks(
 ) -> list[TrainingTask]:
     seeds = tuning_seeds(recipe)
     return [
-        TrainingTask("tuning", ("label_only_tuned",), seeds, part, setting)
+        TrainingTask("tuning", (TUNED,), seeds, part, setting)
         for part, setting in enumerate(dict.fromkeys(settings), start=start)
     ]
 
@@ -132,8 +133,9 @@ def _tuning_tasks(
 def training_tasks(recipe: Recipe) -> list[TrainingTask]:
     """The tasks with the students of the run."""
     seeds, tasks = recipe.member_seeds, []
-    for population in dict.fromkeys(ARMS[arm].population for arm in recipe.arms):
-        arms = tuple(arm for arm in recipe.arms if ARMS[arm].population == population)
+    populations = {arm: recipe.arm_table[arm].population for arm in recipe.arms}
+    for population in dict.fromkeys(populations.values()):
+        arms = tuple(arm for arm, its in populations.items() if its == population)
         for part, start in enumerate(range(0, len(seeds), SEEDS_PER_TASK)):
             tasks.append(
                 TrainingTask(population, arms, seeds[start : start + SEEDS_PER_TASK], part)
@@ -158,14 +160,15 @@ def is_finished(folder: RunFolder, task: TrainingTask, targets: Sequence[Target]
 
 def new_student(recipe: Recipe, data: Data, *, arm: str, seed: int = 0) -> Student:
     """The student of an arm as it is before training."""
+    spec = recipe.student_of(arm)
     student = make_student(
-        replace(recipe.student, kind=ARMS[arm].kind or recipe.student.kind),
+        spec,
         image_shape=data.image_shape,
         num_classes=data.num_classes,
         seed=seed,
     )
     student.fit(data.pool.images)
-    if recipe.student.readout == "learned":
+    if spec.readout == "learned":
         learn_bins(student, data.pool[data.draw_for(recipe.data, seed=seed)])
     return student
 
@@ -187,7 +190,7 @@ def train_task(context: RunContext, task: TrainingTask, *, callback: Callback) -
     if context.executor is not None and isinstance(shape, QuantumStudent):
         shape.executor = context.executor(shape)
     else:
-        shape.executor = training_executor(recipe, shape, noisy=ARMS[task.arms[0]].noisy)
+        shape.executor = training_executor(recipe, shape, arm=task.arms[0])
     starts = {seed: dict(student.named_parameters()) for seed, student in students.items()}
     examples = _task_examples(context, task, shape)
     steps = sum(map(len, step_sizes(spec, examples.draws.shape[1])))
@@ -223,11 +226,9 @@ def train_task(context: RunContext, task: TrainingTask, *, callback: Callback) -
         shape.save(folder.member(one.member.arm, one.member.seed))
 
 
-def training_executor(recipe: Recipe, student: Student, *, noisy: bool) -> CircuitExecutor | None:
-    """Return what runs a student's circuit while it trains; None = its connector, exactly."""
-    spec, name = recipe.distill, recipe.noise_target
-    if noisy and name is not None:
-        spec = replace(spec, gradient="noisy", train_target=name, shifted_weights=None)
+def training_executor(recipe: Recipe, student: Student, *, arm: str) -> CircuitExecutor | None:
+    """Return what runs the circuit of an arm's student while it trains; None = its connector."""
+    spec = executed_spec(arm, recipe)
     return executors.training_executor(student, spec, shots=recipe.shots, seed=recipe.seed)
 
 
@@ -235,7 +236,7 @@ def _task_spec(context: RunContext, task: TrainingTask) -> DistillSpec:
     spec = training_spec(task.arms[0], context.folder.recipe, context.data)
     if task.setting is not None:
         return task.setting.apply(spec)
-    return chosen_setting(context.folder).apply(spec) if ARMS[task.arms[0]].tuned else spec
+    return chosen_setting(context.folder).apply(spec) if task.arms[0] == TUNED else spec
 
 
 def _task_examples(context: RunContext, task: TrainingTask, shape: Student) -> DistillationData:
@@ -245,7 +246,7 @@ def _task_examples(context: RunContext, task: TrainingTask, shape: Student) -> D
     """
     recipe = context.folder.recipe
     draws = [draw_images(arm, recipe, context.data, seed=seed) for arm, seed in task.members]
-    featured = any(loss_weights(arm, recipe.distill)[2] > 0 for arm in task.arms)
+    featured = any(loss_weights(arm, recipe)[2] > 0 for arm in task.arms)
     places = [context.teachers_by_seed.index_of(seed) for seed in task.seeds]
     teachers = context.teachers_by_seed.teachers[min(places) : max(places) + 1]
     examples = make_distillation_data(
@@ -253,18 +254,19 @@ def _task_examples(context: RunContext, task: TrainingTask, shape: Student) -> D
         teachers,
         context.data,
         draws=torch.stack(draws),
-        layer=layer_of(recipe.distill) if featured else None,
+        layer=layer_of(recipe.distill_of(task.arms[0])) if featured else None,
     )
-    kinds = list(dict.fromkeys(ARMS[arm].targets for arm in task.arms))
+    kind_of = {arm: recipe.arm_table[arm].targets for arm in task.arms}
+    kinds = list(dict.fromkeys(kind_of.values()))
     logits = {
-        ARMS[arm].targets: [
+        kind_of[arm]: [
             soft_targets(arm, recipe, context.data, teacher_logits=said)
             for said in examples.teacher_logits
         ]
         for arm in task.arms
     }
     taught_by = [
-        kinds.index(ARMS[arm].targets) * len(teachers)
+        kinds.index(kind_of[arm]) * len(teachers)
         + context.teachers_by_seed.index_of(seed)
         - min(places)
         for arm, seed in task.members
@@ -282,13 +284,13 @@ def _task_examples(context: RunContext, task: TrainingTask, shape: Student) -> D
 
 
 def _member(recipe: Recipe, arm: str, seed: int) -> Member:
-    ce_weight, kd_weight, feature_weight = loss_weights(arm, recipe.distill)
+    ce_weight, kd_weight, feature_weight = loss_weights(arm, recipe)
     return Member(
         arm=arm,
         seed=seed,
         ce_weight=ce_weight,
         kd_weight=kd_weight,
         feature_weight=feature_weight,
-        order=ARMS[arm].order,
-        other_weights=other_weights(arm, recipe.distill),
+        order=recipe.arm_table[arm].order,
+        other_weights=other_weights(arm, recipe),
     )

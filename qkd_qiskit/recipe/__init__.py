@@ -3,6 +3,7 @@
 They check themselves when they are made, so a value that exists is a valid one.
 """
 
+from qkd_qiskit.recipe.arms import ARMS, Arm
 from qkd_qiskit.recipe.data import GENERATED, DatasetName, DataSpec
 from qkd_qiskit.recipe.models import (
     CLASS_BINS,
@@ -19,7 +20,7 @@ from qkd_qiskit.recipe.models import (
     TeacherOutputs,
     TeacherSpec,
 )
-from qkd_qiskit.recipe.recipe import Arm, Recipe
+from qkd_qiskit.recipe.recipe import Recipe
 from qkd_qiskit.recipe.runtime import Decoupling, Mode, RuntimeSpec
 from qkd_qiskit.recipe.training import (
     IDEAL_TARGETS,
@@ -31,6 +32,7 @@ from qkd_qiskit.recipe.training import (
 )
 
 __all__ = [
+    "ARMS",
     "CLASSICAL_STUDENTS",
     "CLASS_BINS",
     "FILTER_STUDENTS",

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from functools import cache
 from pathlib import Path
@@ -14,7 +13,7 @@ import yaml
 
 from qkd_qiskit.errors import RecipeError
 from qkd_qiskit.recipe.recipe import Recipe
-from qkd_qiskit.recipe.validation import checked, shown, type_hints
+from qkd_qiskit.recipe.validation import checked, no_such_key, shown, type_hints
 
 Spec = TypeVar("Spec")
 
@@ -24,7 +23,12 @@ _MOST_BYTES = 100_000
 _MOST_VALUES = 10_000  # with every alias written out
 _DEEPEST = 50  # brackets in brackets
 # So that recipes without them are written as ever.
-_LEFT_OUT = {"data.scale": "none", "teacher.outputs": None, "distill.terms": None}
+_LEFT_OUT: dict[str, object] = {
+    "data.scale": "none",
+    "teacher.outputs": None,
+    "distill.terms": None,
+    "own_arms": {},
+}
 
 
 def list_recipes() -> dict[str, str]:
@@ -200,17 +204,22 @@ def dump_recipe(recipe: Recipe) -> str:
 def flat_recipe(recipe: Recipe) -> dict[str, Any]:
     """Return every value by its dotted key, tuples as lists."""
     flat = _flatten(asdict(recipe))
-    return {key: _listed(item) if isinstance(item, tuple) else item for key, item in flat.items()}
+    return {key: _listed(item) for key, item in flat.items()}
 
 
-def _listed(values: Sequence[Any]) -> list[Any]:
-    """Return the values as a list; of those with fields the fields that are given."""
-    return [
-        {key: item for key, item in value.items() if item is not None}
-        if isinstance(value, dict)
-        else value
-        for value in values
-    ]
+def _listed(value: Any) -> Any:
+    """Return a value with lists for the tuples in it, and loss terms without what is not given."""
+    if isinstance(value, dict):
+        return {key: _listed(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_listed(_given(item)) for item in value]
+    return value
+
+
+def _given(item: Any) -> Any:
+    if not isinstance(item, dict):
+        return item
+    return {key: value for key, value in item.items() if value is not None}
 
 
 @cache
@@ -235,12 +244,7 @@ def sections() -> dict[str, type]:
 
 def unknown_key(key: str) -> str:
     """Return the line for a key that no recipe has, with the nearest one or its siblings."""
-    near = difflib.get_close_matches(key[:100], recipe_keys(), n=1, cutoff=0.6)
-    group = key.partition(".")[0] + "."
-    siblings = [name for name in recipe_keys() if name.startswith(group)]
-    keys = f"the keys are {', '.join(siblings)}" if siblings else "see `qkd distill --help`"
-    hint = f"did you mean {near[0]}?" if near else keys
-    return f"{shown(key)[1:-1]}: no such key in a recipe; {hint}"
+    return no_such_key(key, recipe_keys())
 
 
 def _flatten(tree: Mapping[Any, Any]) -> dict[str, Any]:

@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Annotated, Any, Literal, TypeVar, cast
 
+from qkd_qiskit.errors import RecipeError
+from qkd_qiskit.recipe.arms import ARMS, FIRST_NOISY, Arm, OwnArms, own_arm
 from qkd_qiskit.recipe.data import DataSpec
 from qkd_qiskit.recipe.models import CLASSICAL_STUDENTS, FILTER_STUDENTS, StudentSpec, TeacherSpec
 from qkd_qiskit.recipe.runtime import RuntimeSpec
 from qkd_qiskit.recipe.training import IDEAL_TARGETS, DistillSpec
-from qkd_qiskit.recipe.validation import Count, Range, check_fields, require, whole_number
+from qkd_qiskit.recipe.validation import (
+    Count,
+    Range,
+    check_fields,
+    checked,
+    no_such_key,
+    require,
+    type_hints,
+    whole_number,
+)
 
-Arm = Literal[
-    "label_only",
-    "label_only_tuned",
-    "distilled",
-    "distilled_noisy",
-    "logits_only",
-    "features_only",
-    "transfer",
-    "label_smoothing",
-    "class_mean_labels",
-    "shuffled_teacher",
-    "untrained_teacher",
-    "scaled_ce",
-    "classical_twin",
-    "classical_full",
-    "replicate",
-    "label_only_before",
-    "distilled_before",
-]
+Spec = TypeVar("Spec", StudentSpec, DistillSpec)
 
 SeedCount = Annotated[int, whole_number(most=10_000)]
 Seed = Annotated[int, Range(accepted="a whole number of at least 0", least=0)]
@@ -48,14 +43,10 @@ class Recipe:
         student: What learns.
         distill: How it is trained.
         runtime: How jobs are submitted to a real device.
-        arms: What is compared: label_only; label_only_tuned (its learning rate, weight decay and
-            epochs chosen on validation images); distilled; distilled_noisy (through the noise of
-            the first device in targets); transfer (from images that only the teacher has
-            labelled); classical_twin (the distilled twin); classical_full (the
-            same with student.full_width hidden units); replicate (label_only in another order).
-            Distilled from other soft targets: label_smoothing, class_mean_labels,
-            shuffled_teacher, untrained_teacher; from labels with their weight alone: scaled_ce.
-            As they were before a training on a device: label_only_before, distilled_before.
+        arms: What is compared; `qkd study --help` lists the arms.
+        own_arms: Arms of your own: a name, the arm that it changes (base; default: distilled), and
+            the keys of student and distill that it changes, such as
+            {mine: {base: distilled, distill.temperature: 2.0}}. Those named in arms are trained.
         targets: Where the trained students are evaluated: exact, aer, fake_<device>, a snapshot's
             file; a device with options is fake_torino:exact, fake_torino:scale=2, ...
         shots: Shots per image on sampled targets.
@@ -69,12 +60,13 @@ class Recipe:
     student: StudentSpec = field(default_factory=StudentSpec)
     distill: DistillSpec = field(default_factory=DistillSpec)
     runtime: RuntimeSpec = field(default_factory=RuntimeSpec)
-    arms: tuple[Arm, ...] = ("label_only", "distilled", "classical_twin")
+    arms: tuple[str, ...] = ("label_only", "distilled", "classical_twin")
     targets: tuple[str, ...] = ("exact", "fake_torino")
     shots: Annotated[int, whole_number(most=10_000_000)] = 4096
     test_limit: Count = 500
     seeds: SeedCount | tuple[Seed, ...] = 3
     seed: SharedSeed = 0
+    own_arms: OwnArms = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -89,34 +81,78 @@ class Recipe:
             self.seeds,
             "a number of at least 1, or a list of distinct whole numbers of at least 0",
         )
+        one_of, several = cast(Any, Literal), cast(Any, tuple)
+        checked("arms", several[one_of[tuple(self.arm_table)], ...], list(self.arms))
+        for name in dict.fromkeys((*self.arms, *self.own_arms)):
+            arm = self.arm_table[name]
+            try:
+                self._check_arm(name, arm)
+            except RecipeError as error:
+                raise (
+                    error if arm.base is None else RecipeError(f"own_arms.{name}: {error}")
+                ) from None
+
+    def _check_arm(self, name: str, arm: Arm) -> None:
         require(
-            not {"classical_twin", "classical_full"} & set(self.arms)
-            or self.student.kind != "convolution",
+            arm.kind is None or self.student.kind != "convolution",
             "arms",
             list(self.arms),
             "arms without classical twins for the student convolution, which is classical itself",
         )
-        exactly = self.distill.gradient == "exact" and "distilled_noisy" not in self.arms
+        kind = self.student.kind if arm.base is None else self.student_of(name).kind
+        exactly = self.distill_of(name).gradient == "exact" and arm.train_target is None
         require(
-            exactly or self.student.kind not in (*FILTER_STUDENTS, *CLASSICAL_STUDENTS),
+            exactly or kind not in (*FILTER_STUDENTS, *CLASSICAL_STUDENTS),
             "student.kind",
-            self.student.kind,
+            kind,
             "another kind where distill.gradient is not exact or an arm trains through noise: "
             "filters are trained exactly, classical students have no circuit",
         )
         require(
-            "distilled_noisy" not in self.arms or self.noise_target is not None,
+            arm.train_target != FIRST_NOISY or self.noise_target is not None,
             "targets",
             list(self.targets),
-            "a device such as fake_torino for the arm distilled_noisy",
+            f"a device such as fake_torino for the arm {name}",
         )
 
     @property
     def noise_target(self) -> str | None:
-        """Return the first device in targets: where the arm distilled_noisy trains."""
+        """Return the first device in targets: where arms train that name FIRST_NOISY."""
         return next((name for name in self.targets if name not in IDEAL_TARGETS), None)
 
     @property
     def member_seeds(self) -> tuple[int, ...]:
         """Return the seeds as a list: `seeds: 3` is 0, 1, 2."""
         return tuple(range(self.seeds)) if isinstance(self.seeds, int) else self.seeds
+
+    @cached_property
+    def arm_table(self) -> dict[str, Arm]:
+        """Every arm that the recipe can name: the built-in ones, then its own.
+
+        Raises:
+            RecipeError: As `own_arm`.
+        """
+        return ARMS | {name: own_arm(name, given) for name, given in self.own_arms.items()}
+
+    def student_of(self, arm: str) -> StudentSpec:
+        """Return what learns in an arm."""
+        table = self.arm_table[arm]
+        changes = {} if table.kind is None else {"student.kind": table.kind}
+        return _changed(self.student, changes | dict(table.changes), section="student")
+
+    def distill_of(self, arm: str) -> DistillSpec:
+        """Return how an arm is trained, but for the device of `Arm.train_target`."""
+        return _changed(self.distill, self.arm_table[arm].changes, section="distill")
+
+
+def _changed(spec: Spec, changes: Mapping[str, Any], *, section: str) -> Spec:
+    hints = {f"{section}.{field}": kind for field, kind in type_hints(type(spec)).items()}
+    own = {key: value for key, value in changes.items() if key.startswith(f"{section}.")}
+    for key in own:
+        if key not in hints:
+            raise RecipeError(no_such_key(key, list(hints)))
+    values = {
+        key.partition(".")[2]: checked(key, hints[key], value, text=True)
+        for key, value in own.items()
+    }
+    return replace(spec, **values) if values else spec

@@ -8,6 +8,7 @@ from dataclasses import MISSING, Field, asdict, fields, is_dataclass
 from functools import cache
 from typing import Annotated, Any, Literal, get_args, get_origin
 
+from qkd_qiskit.recipe.arms import ARMS
 from qkd_qiskit.recipe.recipe import Recipe
 from qkd_qiskit.recipe.validation import Range, type_hints
 
@@ -43,7 +44,14 @@ def recipe_schema() -> dict[str, Any]:
     It knows every key with its type, range, default and meaning; which values go together is
     checked when a recipe is read.
     """
-    return {"$schema": _DIALECT, "title": "qkd recipe", **_object_schema(Recipe)}
+    built_in = {"arms": {"items": {"enum": list(ARMS)}}}
+    return {
+        "$schema": _DIALECT,
+        "title": "qkd recipe",
+        **_object_schema(Recipe),
+        "if": {"not": {"required": ["own_arms"]}},
+        "then": {"properties": built_in},
+    }
 
 
 def _object_schema(kind: type) -> dict[str, Any]:
@@ -77,6 +85,10 @@ def _type_schema(kind: Any) -> dict[str, Any]:
         }
     if origin is Literal:
         return {"enum": list(arguments)}
+    if origin is dict:
+        return {"type": "object", "additionalProperties": _type_schema(arguments[1])}
+    if kind is Any:
+        return {}
     if origin is tuple:
         return {"type": "array", "items": _type_schema(arguments[0])}
     if arguments:

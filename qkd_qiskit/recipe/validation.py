@@ -11,7 +11,7 @@ import math
 import re
 import reprlib
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from functools import cache
@@ -89,6 +89,16 @@ class _RefusedError(Exception):
     def __init__(self, value: object) -> None:
         super().__init__()
         self.value = value
+
+
+def no_such_key(key: str, known: Collection[str]) -> str:
+    """Return the line for a key that no recipe has, with the nearest known one or its siblings."""
+    near = difflib.get_close_matches(key[:_LONGEST_WORD], known, n=1, cutoff=0.6)
+    group = key.partition(".")[0] + "."
+    siblings = [name for name in known if name.startswith(group)]
+    keys = f"the keys are {', '.join(siblings)}" if siblings else "see `qkd distill --help`"
+    hint = f"did you mean {near[0]}?" if near else keys
+    return f"{shown(key)[1:-1]}: no such key in a recipe; {hint}"
 
 
 def require(condition: bool, key: str, given: object, accepted: str) -> None:
@@ -183,6 +193,8 @@ def accepted(kind: Any) -> str:
         item = arguments[0]
         keys = f" {{{', '.join(type_hints(item))}}}" if is_dataclass(item) else ""
         return f"a list [a, b, ...], each {accepted(item)}{keys}"
+    if origin is dict:
+        return "a tree of keys"
     if arguments:
         return " or ".join(accepted(argument) for argument in arguments)
     return _WORDS.get(kind) or f"a {kind.__name__}"
@@ -219,6 +231,16 @@ def _conform(kind: Any, value: Any, *, text: bool) -> Any:
     elif origin is Literal:
         if isinstance(value, str) and value in arguments:
             return value
+    elif origin is dict:
+        value = _read_yaml(value) if text and isinstance(value, str) else value
+        if isinstance(value, Mapping):
+            key_kind, item_kind = arguments
+            return {
+                _conform(key_kind, key, text=False): _conform(item_kind, item, text=False)
+                for key, item in value.items()
+            }
+    elif kind is Any:
+        return value
     elif kind in _SCALARS:
         return _SCALARS[kind](value, text)
     elif is_dataclass(kind) and isinstance(kind, type) and isinstance(value, kind):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from qkd_qiskit.experiments.comparisons import CONTROLS, REPLICATE, TRANSFER, TUNED, baseline_of
-from qkd_qiskit.experiments.results import TREATMENT, Comparison, Result
+from qkd_qiskit.experiments.comparisons import baseline_of
+from qkd_qiskit.experiments.results import Comparison, Result
+from qkd_qiskit.recipe.arms import CONTROLS, REPLICATE, TRANSFER, TREATMENT, TUNED
 from qkd_qiskit.report.conclusions import LEVEL, interval
 from qkd_qiskit.report.figures import gain_figure
 from qkd_qiskit.report.gain_section import gain_limits, gain_row

@@ -10,17 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from qkd_qiskit.experiments.comparisons import TUNED
-from qkd_qiskit.experiments.results import (
-    BASELINE,
-    FULL_TWIN,
-    TREATMENT,
-    TWIN,
-    Comparison,
-    Result,
-)
+from qkd_qiskit.experiments.results import Comparison, Result
 from qkd_qiskit.experiments.statistics import Gain, seeds_for_effect
 from qkd_qiskit.recipe import Recipe
+from qkd_qiskit.recipe.arms import BASELINE, FULL_TWIN, TREATMENT, TUNED, TWIN
 from qkd_qiskit.report.text import arm_name, count, points
 
 LEVEL = 0.05

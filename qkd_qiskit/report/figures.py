@@ -17,13 +17,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from qkd_qiskit.recipe.arms import ARMS, Style
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 INK, SOFT, RULE, PAPER = "#1d1f21", "#62676c", "#dddfe1", "#ffffff"
-ARM_COLOURS = {"label_only": "#d55e00", "distilled": "#0072b2", "classical_twin": "#7c7f83"}
-OTHER_COLOUR = "#009e73"
+OTHER_COLOUR = Style().colour
+ARM_COLOURS = {
+    name: arm.style.colour for name, arm in ARMS.items() if arm.style.colour != OTHER_COLOUR
+}
 INPUT_COLOUR, TRAINED_COLOUR = "#00795a", "#5b4b9a"
 VARIABLES = {
     INK: "ink",
@@ -35,8 +39,6 @@ VARIABLES = {
     TRAINED_COLOUR: "trained",
     **{colour: arm.replace("_", "-") for arm, colour in ARM_COLOURS.items()},
 }
-LINES = {"label_only": (0, (4, 1.5)), "distilled": "-", "classical_twin": (0, (1, 1.2))}
-MARKERS = {"label_only": "s", "distilled": "o", "classical_twin": "^"}
 MOST_POINTS = 120  # of one line: what a panel of 300 pixels can show
 
 _SETTINGS: dict[str, object] = {
@@ -172,7 +174,7 @@ def curves_figure(
                 draw(
                     *_thinned(mean),
                     marker="o" if epochs == 1 else "",
-                    linestyle=LINES.get(arm.arm, "-"),
+                    linestyle=arm_style(arm.arm).line or "-",
                     linewidth=2,
                 )
         if shown:
@@ -307,7 +309,7 @@ def paired_figure(
         for number, (arm, (exact, sampled)) in enumerate(arms.items()):
             ends = [2.0 * number, 2.0 * number + 1]
             ticks += ends
-            draw = partial(axes.plot, color=arm_colour(arm), marker=MARKERS.get(arm, "D"))
+            draw = partial(axes.plot, color=arm_colour(arm), marker=arm_style(arm).marker)
             for pair in zip(exact, sampled, strict=True):
                 draw(ends, pair, linewidth=0.9, markersize=3.5, alpha=0.45)
             means = [float(np.mean(exact)), float(np.mean(sampled))]
@@ -322,9 +324,14 @@ def paired_figure(
         return _svg(figure, name=name, title=f"Accuracy exact and on {target}, the same images")
 
 
+def arm_style(arm: str) -> Style:
+    """Return how an arm is drawn in every figure."""
+    return ARMS[arm].style if arm in ARMS else Style()
+
+
 def arm_colour(arm: str) -> str:
     """Return the colour of an arm in every figure."""
-    return ARM_COLOURS.get(arm, OTHER_COLOUR)
+    return arm_style(arm).colour
 
 
 def inline_svg(text: str, *, name: str, title: str) -> str:

@@ -6,7 +6,7 @@ import itertools
 import shlex
 from pathlib import Path
 
-from qkd_qiskit.experiments.results import FULL_TWIN, TWIN, Result
+from qkd_qiskit.experiments.results import Result
 from qkd_qiskit.experiments.run_folder import (
     CIRCUIT,
     DEVICES,
@@ -16,6 +16,7 @@ from qkd_qiskit.experiments.run_folder import (
     TEACHER,
     RunFolder,
 )
+from qkd_qiskit.recipe import CLASSICAL_STUDENTS, Recipe
 from qkd_qiskit.recipe.parsing import dump_recipe
 from qkd_qiskit.report.circuit_section import circuit_section
 from qkd_qiskit.report.class_bin_section import class_bin_section
@@ -87,7 +88,7 @@ def write_report(folder: RunFolder) -> Path:
         confusion_section(result),
         class_bin_section(result),
         circuit_section(folder, result),
-        _noise_section(result),
+        _noise_section(folder.recipe, result),
         *_device_section(result),
         _repeat_section(folder, result),
     )
@@ -158,8 +159,8 @@ def _failures(result: Result) -> Markup:
     return element("div", element("p", text), element("ul", *lines), class_="failed")
 
 
-def _noise_section(result: Result) -> Markup:
-    title, pairs = "What shots and noise cost", _exact_and_sampled(result)
+def _noise_section(recipe: Recipe, result: Result) -> Markup:
+    title, pairs = "What shots and noise cost", _exact_and_sampled(recipe, result)
     if not pairs:
         return section(title, element("p", "No circuit was evaluated on a sampled target."))
     figures = [
@@ -186,13 +187,13 @@ def _device_section(result: Result) -> list[Markup]:
     return [section("Jobs", device_table(result))]
 
 
-def _exact_and_sampled(result: Result) -> Pairs:
+def _exact_and_sampled(recipe: Recipe, result: Result) -> Pairs:
     """Return accuracies of the students whose circuit was sampled, by target and arm."""
     pairs: Pairs = {}
     for target, arm in itertools.product(result.targets, result.arms):
         metrics, rows = result.arms[arm][target], result.kept_rows(arm, target=target)
-        has_circuit = arm not in (TWIN, FULL_TWIN) and result.targets[target].circuit is not None
-        if rows and has_circuit:
+        has_circuit = recipe.student_of(arm).kind not in CLASSICAL_STUDENTS
+        if rows and has_circuit and result.targets[target].circuit is not None:
             exact, sampled = (
                 [value for row in rows if (value := column[row]) is not None]
                 for column in (metrics.exact_accuracy, metrics.accuracy)

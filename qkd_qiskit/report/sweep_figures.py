@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from qkd_qiskit.experiments.arms import executed_spec
 from qkd_qiskit.experiments.statistics import mean_interval
 from qkd_qiskit.experiments.sweeps import FOLDER, Cell, trained_cells
 from qkd_qiskit.experiments.trained_run import TrainedRun
-from qkd_qiskit.report.figures import INK, LINES, MARKERS, RULE, SOFT, arm_colour
+from qkd_qiskit.recipe.arms import TREATMENT
+from qkd_qiskit.report.figures import INK, RULE, SOFT, arm_colour, arm_style
+from qkd_qiskit.report.text import arm_name
 from qkd_qiskit.storage import write_atomic
 
 if TYPE_CHECKING:
@@ -108,8 +111,8 @@ def write_shots_figure(run: TrainedRun, cells: Sequence[Cell]) -> list[Path]:
 
 def arm_label(run: TrainedRun, arm: str) -> str:
     """Return what an arm is called; one that was trained through noise names the device."""
-    if arm == "distilled_noisy":
-        return f"distilled through {run.recipe.noise_target}"
+    if run.recipe.arm_table[arm].train_target is not None:
+        return f"{arm_name(TREATMENT)} through {executed_spec(arm, run.recipe).train_target}"
     return arm.replace("_", " ")
 
 
@@ -161,7 +164,7 @@ def _devices_figure(run: TrainedRun, cells: Sequence[Cell], *, path: Path) -> Pa
                             height - 2 * _shift(run, number),
                             xerr=[[below], [above]],
                             color=arm_colour(arm),
-                            marker=MARKERS.get(arm, "D"),
+                            marker=arm_style(arm).marker,
                             markersize=5.5,
                             elinewidth=1.2,
                         )
@@ -184,8 +187,8 @@ def _draw_line(
         [mean for mean, _, _ in spreads],
         yerr=[[below for _, below, _ in spreads], [above for _, _, above in spreads]],
         color=arm_colour(arm),
-        marker=MARKERS.get(arm, "D"),
-        linestyle=LINES.get(arm, _OTHER_LINE),
+        marker=arm_style(arm).marker,
+        linestyle=arm_style(arm).line or _OTHER_LINE,
         linewidth=1.6,
         markersize=4.5,
         elinewidth=1.1,
@@ -213,8 +216,8 @@ def _legend(figure: Figure, run: TrainedRun, axes: Axes) -> None:
             [],
             [],
             color=arm_colour(arm),
-            marker=MARKERS.get(arm, "D"),
-            linestyle=LINES.get(arm, _OTHER_LINE),
+            marker=arm_style(arm).marker,
+            linestyle=arm_style(arm).line or _OTHER_LINE,
             label=arm_label(run, arm),
         )[0]
         for arm in run.recipe.arms

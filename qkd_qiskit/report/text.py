@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from qkd_qiskit.experiments.comparisons import TUNED
-from qkd_qiskit.experiments.results import BASELINE, FULL_TWIN, NOISE_AWARE, TREATMENT, TWIN, Result
+from qkd_qiskit.experiments.results import Result
 from qkd_qiskit.experiments.target_summary import DeviceJobs
 from qkd_qiskit.recipe import Recipe
+from qkd_qiskit.recipe.arms import ARMS, NOISE_AWARE
 
 PLACES = {
     "device": "on the device {}",
@@ -14,16 +14,6 @@ PLACES = {
 }
 NONE = "–"  # in a cell that has no number
 
-ARM_NAMES = {
-    BASELINE: "label only",
-    TUNED: "label only, tuned",
-    TREATMENT: "distilled",
-    TWIN: "classical twin",
-    "label_only_before": "label only, before",
-    "distilled_before": "distilled, before",
-    FULL_TWIN: "full-size twin",
-    "scaled_ce": "scaled cross-entropy",
-}
 TEACHER_NAMES = {
     "softmax": "softmax regression",
     "mlp": "a multilayer perceptron",
@@ -57,7 +47,7 @@ def count(number: int, noun: str = "") -> str:
 
 def arm_name(arm: str) -> str:
     """Return an arm as a reader calls it."""
-    return ARM_NAMES.get(arm, arm.replace("_", " "))
+    return ARMS[arm].label if arm in ARMS else arm.replace("_", " ")
 
 
 def subject(recipe: Recipe, result: Result) -> tuple[str, str]:
@@ -126,6 +116,8 @@ def training_place(recipe: Recipe, result: Result) -> str:
         trained = f"Circuits are trained {how[spec.gradient]} ({where}, calibrated {date}), from "
         trained += f"shots of {jobs} in mode {device.mode}: {charged(device)}."
         sentences = [trained, emulated_training(device)]
+    for arm in (recipe.arm_table[name] for name in result.arms if name in recipe.own_arms):
+        sentences.append(f"The arm `{arm.label}` is {arm.description}.")
     if NOISE_AWARE in result.arms:
         sentences.append(
             f"The arm `distilled noisy` trains through the noise of {recipe.noise_target}."

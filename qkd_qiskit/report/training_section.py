@@ -5,16 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from qkd_qiskit.distillation.trainer import WATCHED
-from qkd_qiskit.experiments.comparisons import BEFORE
-from qkd_qiskit.experiments.results import (
-    BASELINE,
-    FULL_TWIN,
-    NOISE_AWARE,
-    TREATMENT,
-    TWIN,
-    Result,
-)
+from qkd_qiskit.experiments.results import Result
 from qkd_qiskit.experiments.run_folder import RunFolder
+from qkd_qiskit.recipe.arms import BASELINE, BEFORE, FULL_TWIN, NOISE_AWARE, TREATMENT, TWIN
 from qkd_qiskit.report.figures import Curves, confusion_figure, curves_figure
 from qkd_qiskit.report.html import Markup, element, panel, panels, section
 from qkd_qiskit.report.tables import legend

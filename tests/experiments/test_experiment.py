@@ -10,11 +10,11 @@ from qkd_qiskit.errors import CheckpointError, CircuitError, DataError, TargetEr
 from qkd_qiskit.experiments import evaluation_set
 from qkd_qiskit.experiments import experiment as study
 from qkd_qiskit.experiments import tasks as tasks
-from qkd_qiskit.experiments.arms import ARMS
 from qkd_qiskit.experiments.callbacks import Callback
 from qkd_qiskit.experiments.experiment import run
 from qkd_qiskit.experiments.run_folder import RunFolder
 from qkd_qiskit.experiments.trained_run import TrainedRun
+from qkd_qiskit.recipe import ARMS
 from qkd_qiskit.recipe.parsing import load_recipe
 from qkd_qiskit.storage import load_tensors
 from qkd_qiskit.students.factory import load_student

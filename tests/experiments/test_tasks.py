@@ -7,7 +7,6 @@ from collections import Counter
 import pytest
 import torch
 
-from qkd_qiskit.experiments.arms import ARMS
 from qkd_qiskit.experiments.baseline_tuning import (
     TUNING_SEEDS,
     WEIGHT_DECAYS,
@@ -22,6 +21,7 @@ from qkd_qiskit.experiments.experiment import run
 from qkd_qiskit.experiments.json_codec import encode
 from qkd_qiskit.experiments.run_folder import RunFolder
 from qkd_qiskit.experiments.tasks import SEEDS_PER_TASK, rounds, training_tasks
+from qkd_qiskit.recipe import ARMS
 from qkd_qiskit.recipe.parsing import load_recipe
 from qkd_qiskit.storage import load_tensors
 
@@ -29,7 +29,7 @@ from qkd_qiskit.storage import load_tensors
 HERE = [
     arm
     for arm, what in ARMS.items()
-    if not what.before
+    if not what.began
     and what.kind != "classical_full"
     and arm not in ("logits_only", "features_only")
 ]
@@ -43,7 +43,7 @@ def weights(folder, arm, seed):
 @pytest.fixture(scope="module")
 def every_arm(tiny, tmp_path_factory):
     """A run of all arms that need no device."""
-    arms = [arm for arm in HERE if not ARMS[arm].noisy]
+    arms = [arm for arm in HERE if ARMS[arm].train_target is None]
     folder = RunFolder.create(
         tmp_path_factory.mktemp("arms") / "run", load_recipe(tiny, EXACT | {"arms": arms})
     )
@@ -73,7 +73,7 @@ def test_arms_of_one_shape_and_setting_are_one_population():
 
 def test_every_arm_has_its_figures(every_arm):
     result = every_arm.result
-    assert list(result.arms) == [arm for arm in HERE if not ARMS[arm].noisy]
+    assert list(result.arms) == [arm for arm in HERE if ARMS[arm].train_target is None]
     for by_target in result.arms.values():
         assert len(by_target["exact"].accuracy) == 2
     compared = {(entry.arm, entry.baseline) for entry in result.comparisons}

@@ -118,7 +118,7 @@ def test_the_published_table_is_whole():
 
 
 def test_images_are_the_first_of_each_class_and_validation_is_apart(monkeypatch):
-    from paper_v1 import examples as module
+    from paper_v1 import data as module
 
     from qkd_qiskit.data.sources import Source
 

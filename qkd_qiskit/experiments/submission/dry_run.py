@@ -12,7 +12,6 @@ from qkd_qiskit.data.splits import load_data
 from qkd_qiskit.distillation.trainer import step_sizes
 from qkd_qiskit.errors import NoAccountError
 from qkd_qiskit.experiments.callbacks import Callback
-from qkd_qiskit.experiments.results import BASELINE, TREATMENT
 from qkd_qiskit.experiments.run_folder import RunFolder
 from qkd_qiskit.experiments.submission.batching import (
     MemberKey,
@@ -25,6 +24,7 @@ from qkd_qiskit.experiments.submission.request import Request, Training, trained
 from qkd_qiskit.experiments.submission.students import check_seeds, load_submitted
 from qkd_qiskit.experiments.submission.training import executor_on
 from qkd_qiskit.recipe import DistillSpec, Recipe, RuntimeSpec
+from qkd_qiskit.recipe.arms import BASELINE, TREATMENT
 from qkd_qiskit.students.quantum import QuantumStudent
 from qkd_qiskit.students.reductions import TRAINED
 from qkd_qiskit.targets import list_targets

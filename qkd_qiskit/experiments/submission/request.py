@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from qkd_qiskit.errors import InputError
-from qkd_qiskit.experiments.results import BASELINE, TREATMENT
-from qkd_qiskit.recipe import CLASSICAL_STUDENTS, Arm, DistillSpec, Mode, Recipe
+from qkd_qiskit.recipe import CLASSICAL_STUDENTS, DistillSpec, Mode, Recipe
+from qkd_qiskit.recipe.arms import BASELINE, TREATMENT
 
 SHARE_OF_LR = 0.2
 """Learning rate of a training on a device, as a share of the recipe's: its gradients scatter."""
@@ -70,7 +70,7 @@ class Training:
             )
 
 
-def trained_arms(recipe: Recipe) -> tuple[Arm, ...]:
+def trained_arms(recipe: Recipe) -> tuple[str, ...]:
     """Return the arms of a run that are trained on a device: label-only and distilled.
 
     Raises:

@@ -19,12 +19,12 @@ from torch import Tensor
 from qkd_qiskit.data.splits import load_data
 from qkd_qiskit.errors import CheckpointError, StorageError
 from qkd_qiskit.experiments.callbacks import Callback
-from qkd_qiskit.experiments.comparisons import BEFORE
 from qkd_qiskit.experiments.run_folder import CIRCUIT, RECIPE, RunFolder, numbered_paths
 from qkd_qiskit.experiments.submission.request import Request, Training, trained_arms, training_spec
 from qkd_qiskit.experiments.tasks import RunContext, TrainingTask, is_trained, train_task
 from qkd_qiskit.experiments.teachers import load_teachers, teacher_files
 from qkd_qiskit.recipe import Recipe
+from qkd_qiskit.recipe.arms import BEFORE
 from qkd_qiskit.students.factory import load_student
 from qkd_qiskit.students.quantum import QuantumStudent
 from qkd_qiskit.targets.gradients import ParameterShiftExecutor, SPSAExecutor

@@ -1,0 +1,306 @@
+"""The table of arms: everything about an arm that a run, a comparison or a report asks for.
+
+An arm is a named change of the recipe. Within a seed all arms share the draw of images, their
+order, the initialisation and the validation split. A control keeps the loss of the distilled arm
+and takes away what the teacher knows: what it still gains is not the teacher's doing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Literal
+
+from qkd_qiskit.recipe.models import StudentKind
+from qkd_qiskit.recipe.validation import require, shown
+
+Loss = Literal[
+    "labels", "labels_scaled", "distilled", "teacher_only", "logits_only", "features_only"
+]
+SoftTargets = Literal["teacher", "smoothed", "class_means", "shuffled", "untrained"]
+
+FIRST_NOISY: Final = "first noisy target"
+COUNTING_BASELINE: Final = "baseline"
+
+BASELINE: Final = "label_only"
+TUNED: Final = "label_only_tuned"
+TREATMENT: Final = "distilled"
+NOISE_AWARE: Final = "distilled_noisy"
+TRANSFER: Final = "transfer"
+TWIN: Final = "classical_twin"
+FULL_TWIN: Final = "classical_full"
+REPLICATE: Final = "replicate"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Style:
+    """How an arm is drawn.
+
+    Attributes:
+        colour: Its colour in every figure.
+        line: Line style of matplotlib; None = that of the figure.
+        marker: Marker of matplotlib.
+    """
+
+    colour: str = "#009e73"
+    line: str | tuple[float, tuple[float, ...]] | None = None
+    marker: str = "D"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """A named change of the recipe.
+
+    Attributes:
+        label: What a reader calls it.
+        description: What it is, in a sentence.
+        loss: Weights of the loss: labels (cross-entropy alone, weight 1), labels_scaled (with the
+            distilled arm's weight), distilled (the recipe's weights), teacher_only (the divergence
+            alone, with the sum of both weights), logits_only and features_only (the distilled arm's
+            without the feature maps, and without the divergence).
+        targets: What the divergence is taken from.
+        kind: Kind of the student where it is another than the recipe's: a twin without a circuit.
+        train_target: Device whose noise it is trained through, or FIRST_NOISY, the first device in
+            the recipe's targets; None = where distill.train_target says.
+        tuned: Whether it has a learning rate, weight decay and number of epochs of its own.
+        unlabelled: Whether it sees images that the others do not.
+        order: Name of the random stream that orders the images.
+        before: The arm that holds what a training of this one on a device began with.
+        began: Whether it is such an arm: it is not trained again.
+        compared_with: The arms that it is compared with; COUNTING_BASELINE = the tuned label-only
+            arm of a run, or without one the label-only arm.
+        control: Whether it takes away what the teacher knows.
+        population: Members of equal population have one shape and optimizer setting: they train
+            together. It names their checkpoint.
+        style: How it is drawn.
+        base: Of an arm of your own, the arm that it changes.
+        changes: Of an arm of your own, its values by dotted key of the recipe.
+    """
+
+    label: str
+    description: str
+    loss: Loss
+    targets: SoftTargets = "teacher"
+    kind: StudentKind | None = None
+    train_target: str | None = None
+    tuned: bool = False
+    unlabelled: bool = False
+    order: str = "order"
+    before: str | None = None
+    began: bool = False
+    compared_with: tuple[str, ...] = (COUNTING_BASELINE,)
+    control: bool = False
+    population: str = "students"
+    style: Style = Style()
+    base: str | None = None
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+
+ARMS: dict[str, Arm] = {
+    BASELINE: Arm(
+        label="label only",
+        description="learns from the labels alone",
+        loss="labels",
+        before="label_only_before",
+        control=True,
+        compared_with=(COUNTING_BASELINE, "label_only_before"),
+        style=Style(colour="#d55e00", line=(0, (4, 1.5)), marker="s"),
+    ),
+    TUNED: Arm(
+        label="label only, tuned",
+        description="label_only with the learning rate, weight decay and epochs that are best on "
+        "validation images",
+        loss="labels",
+        tuned=True,
+        population="tuned students",
+    ),
+    TREATMENT: Arm(
+        label="distilled",
+        description="learns from the labels and the teacher, with the weights of the recipe",
+        loss="distilled",
+        before="distilled_before",
+        compared_with=(
+            COUNTING_BASELINE,
+            "distilled_before",
+            BASELINE,
+            "scaled_ce",
+            "label_smoothing",
+            "class_mean_labels",
+            "shuffled_teacher",
+            "untrained_teacher",
+            TWIN,
+            FULL_TWIN,
+        ),
+        style=Style(colour="#0072b2", line="-", marker="o"),
+    ),
+    NOISE_AWARE: Arm(
+        label="distilled noisy",
+        description="distilled through the noise of the first device in targets",
+        loss="distilled",
+        train_target=FIRST_NOISY,
+        compared_with=(COUNTING_BASELINE, TREATMENT),
+        population="noisy students",
+    ),
+    "logits_only": Arm(
+        label="logits only",
+        description="distilled without the feature maps",
+        loss="logits_only",
+    ),
+    "features_only": Arm(
+        label="features only",
+        description="learns from the labels and the teacher's feature maps, not from its logits",
+        loss="features_only",
+    ),
+    TRANSFER: Arm(
+        label="transfer",
+        description="learns from the teacher alone, on ten times as many images of which the "
+        "labels are not used",
+        loss="teacher_only",
+        unlabelled=True,
+        population="transfer students",
+    ),
+    "scaled_ce": Arm(
+        label="scaled cross-entropy",
+        description="learns from the labels alone, with their weight in distilled",
+        loss="labels_scaled",
+        control=True,
+    ),
+    "label_smoothing": Arm(
+        label="label smoothing",
+        description="distilled from smoothed labels as soft as the teacher",
+        loss="distilled",
+        targets="smoothed",
+        control=True,
+    ),
+    "class_mean_labels": Arm(
+        label="class mean labels",
+        description="distilled from the teacher's mean output for each class",
+        loss="distilled",
+        targets="class_means",
+        control=True,
+    ),
+    "shuffled_teacher": Arm(
+        label="shuffled teacher",
+        description="distilled from the teacher's outputs for other images",
+        loss="distilled",
+        targets="shuffled",
+        control=True,
+    ),
+    "untrained_teacher": Arm(
+        label="untrained teacher",
+        description="distilled from a teacher that was not trained",
+        loss="distilled",
+        targets="untrained",
+        control=True,
+    ),
+    TWIN: Arm(
+        label="classical twin",
+        description="distilled into a student without a circuit, of about as many parameters",
+        loss="distilled",
+        kind="classical",
+        population="twins",
+        style=Style(colour="#7c7f83", line=(0, (1, 1.2)), marker="^"),
+    ),
+    FULL_TWIN: Arm(
+        label="full-size twin",
+        description="distilled into a student without a circuit, of student.full_width hidden "
+        "units",
+        loss="distilled",
+        kind="classical_full",
+        population="full-size twins",
+    ),
+    REPLICATE: Arm(
+        label="replicate",
+        description="label_only with the images in another order: what differs is noise",
+        loss="labels",
+        order="replicate order",
+        compared_with=(BASELINE,),
+    ),
+    "distilled_before": Arm(
+        label="distilled, before",
+        description="distilled as it was before a training on a device",
+        loss="distilled",
+        began=True,
+        compared_with=("label_only_before",),
+        population="students before",
+    ),
+    "label_only_before": Arm(
+        label="label only, before",
+        description="label_only as it was before a training on a device",
+        loss="labels",
+        began=True,
+        compared_with=(),
+        population="students before",
+    ),
+}
+"""Every built-in arm by its name, in the order of help texts and comparisons."""
+
+CONTROLS = tuple(name for name, arm in ARMS.items() if arm.control)
+BEFORE = {name: arm.before for name, arm in ARMS.items() if arm.before is not None}
+
+OwnArms = dict[str, dict[str, Any]]
+ARMS_HELP = "Arms: " + "; ".join(f"{name}: {arm.description}" for name, arm in ARMS.items()) + "."
+
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
+_FOLDERS = ("bench", "checkpoints", "devices", "teachers", "tuning")
+_CHANGED = ("student", "distill")
+
+
+def own_arm(name: str, given: Mapping[str, Any]) -> Arm:
+    """Return an arm of your own: a base, and values by dotted key that it changes.
+
+    Args:
+        name: Its name, also of its folder in a run.
+        given: `base` (default: distilled) and the keys of student and distill that it changes, such
+            as `distill.temperature`, or as a tree, `distill: {temperature: 2.0}`.
+
+    Raises:
+        RecipeError: The name is taken or no name, the base is unknown or has settings of its own,
+            nothing is changed, or a key is changed that all arms of a run share.
+    """
+    key = f"own_arms.{name}"
+    require(
+        _NAME.fullmatch(name) is not None and name not in (*ARMS, *_FOLDERS, COUNTING_BASELINE),
+        "own_arms",
+        name,
+        "a name of small letters, digits and _ that no built-in arm or folder of a run has",
+    )
+    changes = _dotted(given)
+    base = changes.pop("base", TREATMENT)
+    bases = [known for known, arm in ARMS.items() if not (arm.tuned or arm.began)]
+    require(base in bases, f"{key}.base", base, f"one of {', '.join(bases)}")
+    shared = [changed for changed in changes if changed.partition(".")[0] not in _CHANGED]
+    require(
+        not shared,
+        f"{key}.{shared[0] if shared else ''}",
+        changes[shared[0]] if shared else None,
+        "keys of student and distill: the arms of a run share everything else, or could not be "
+        "compared",
+    )
+    require(len(changes) > 0, key, dict(given), "at least one key that the arm changes")
+    values = ", ".join(f"{changed} {shown(value)}" for changed, value in changes.items())
+    placed = {"distill.gradient", "distill.train_target"} & changes.keys()
+    return replace(
+        ARMS[base],
+        label=name.replace("_", " "),
+        description=f"{ARMS[base].label} with {values}",
+        train_target=None if placed else ARMS[base].train_target,
+        before=None,
+        control=False,
+        compared_with=tuple(dict.fromkeys((COUNTING_BASELINE, base))),
+        population=f"students of {name}",
+        style=Style(),
+        base=base,
+        changes=changes,
+    )
+
+
+def _dotted(given: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in given.items():
+        if key in _CHANGED and isinstance(value, Mapping):
+            flat |= {f"{key}.{inner}": item for inner, item in value.items()}
+        else:
+            flat[key] = value
+    return flat
