@@ -35,15 +35,19 @@ def _elsewhere(tmp_path, monkeypatch):
 def recipe_of(monkeypatch):
     """Runs the command up to the point where the run would begin, and returns its recipe."""
 
+    class Begun(Exception):
+        pass
+
     def parse(*words, command="distill"):
         seen = []
 
         def stop(folder, *_, **__):
             seen.append(folder)
-            return 0
+            raise Begun
 
-        monkeypatch.setattr("qkd_qiskit.cli.distill._run", stop)
-        assert main([command, *words]) == 0
+        monkeypatch.setattr("qkd_qiskit.run.run", stop)
+        with pytest.raises(Begun):
+            main([command, *words])
         return seen[0]
 
     return parse
