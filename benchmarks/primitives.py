@@ -20,6 +20,7 @@ Writes primitives.csv and primitives_expectations.csv under benchmarks/results/.
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import time
 from collections.abc import Callable
@@ -225,6 +226,7 @@ def compare_expectations() -> list[dict[str, Any]]:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
     for name, rows in (
         ("primitives.csv", compare_samplers()),
         ("primitives_expectations.csv", compare_expectations()),

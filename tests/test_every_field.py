@@ -348,4 +348,8 @@ def figures(tiny, tmp_path_factory):
 
 @pytest.mark.parametrize("field", [f.name for f in fields(Recipe) if f.name not in PARTS])
 def test_run(field, figures):
-    assert figures({}) != figures({field: RECIPE[field]})
+    if field == "own_arms":
+        first, second = ({"arms": ["own"], field: {"own": {"distill.lr": lr}}} for lr in (0.9, 0.1))
+    else:
+        first, second = {}, {field: RECIPE[field]}
+    assert figures(first) != figures(second)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from qkd_qiskit.cli.command_parser import CommandParser
+from qkd_qiskit.recipe.arms import TUNED
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from qkd_qiskit.cli.terminal import Terminal
     from qkd_qiskit.experiments.results import Result
     from qkd_qiskit.experiments.run_folder import RunFolder
-    from qkd_qiskit.recipe.arms import TUNED
 
 
 def add_output_options(parser: CommandParser) -> None:

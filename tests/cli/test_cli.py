@@ -37,6 +37,9 @@ def _elsewhere(tmp_path, monkeypatch):
 def recipe_of(monkeypatch):
     """Runs the command up to the point where the run would begin, and returns its recipe."""
 
+    class Begun(Exception):
+        pass
+
     def parse(*words, command="distill"):
         seen = []
 

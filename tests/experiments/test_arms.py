@@ -132,12 +132,12 @@ def test_arms_that_do_not_fit_are_refused(changes, message):
 
 def test_other_terms_are_learned_where_there_is_a_teacher_for_them():
     change = {"distill.terms": [{"loss": "ce", "weight": 0.3}, {"loss": "dist", "weight": 0.6}]}
-    spec = load_recipe("digits", change).distill
+    recipe = load_recipe("digits", change)
     without = ("label_only", "label_only_tuned", "replicate", "scaled_ce", "features_only")
-    assert {arm: other_weights(arm, spec) for arm in without} == dict.fromkeys(without, (0.0,))
+    assert {arm: other_weights(arm, recipe) for arm in without} == dict.fromkeys(without, (0.0,))
     learn = ("distilled", "shuffled_teacher", "classical_twin", "transfer", "logits_only")
-    assert {arm: other_weights(arm, spec) for arm in learn} == dict.fromkeys(learn, (0.6,))
-    assert loss_weights("distilled", spec) == (0.3, 0, 0)
+    assert {arm: other_weights(arm, recipe) for arm in learn} == dict.fromkeys(learn, (0.6,))
+    assert loss_weights("distilled", recipe) == (0.3, 0, 0)
 
 
 def test_a_term_that_reads_labels_is_refused_where_there_are_none():

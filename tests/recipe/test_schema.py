@@ -1,6 +1,7 @@
 """The JSON Schema of recipes: every built-in recipe fits it, and what is wrong does not."""
 
 import json
+from dataclasses import MISSING, fields
 from typing import Any
 
 import pytest
@@ -48,10 +49,18 @@ def fits(schema, value):
         elif word == "properties":
             right = all(fits(given[key], item) for key, item in value.items() if key in given)
         elif word == "additionalProperties":
-            assert given is False
-            right = set(value) <= set(schema["properties"])
+            others = [
+                item for key, item in value.items() if key not in schema.get("properties", {})
+            ]
+            right = not others if given is False else all(fits(given, item) for item in others)
+        elif word == "if":
+            right = not fits(given, value) or fits(schema["then"], value)
+        elif word == "not":
+            right = not fits(given, value)
+        elif word == "required":
+            right = not isinstance(value, dict) or set(given) <= set(value)
         else:
-            assert word in ("$schema", "title", "description", "default")
+            assert word in ("$schema", "title", "description", "default", "then")
             right = True
         if not right:
             return False
@@ -93,7 +102,11 @@ def test_it_has_every_key_with_default_and_meaning():
         section, _, field = key.rpartition(".")
         entry = (properties[section]["properties"] if section else properties)[field]
         assert len(entry["description"]) > 10
-        default = getattr(sections()[section] if section else Recipe, field)
+        (default,) = (
+            own.default if own.default_factory is MISSING else own.default_factory()
+            for own in fields(sections()[section] if section else Recipe)
+            if own.name == field
+        )
         assert entry["default"] == (list(default) if isinstance(default, tuple) else default)
     layers = properties["student"]["properties"]["layers"]
     assert (layers["type"], layers["minimum"], layers["default"]) == ("integer", 1, 2)
