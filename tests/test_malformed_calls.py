@@ -91,7 +91,7 @@ def refused(call):
     return message
 
 
-@pytest.mark.parametrize(("kind", "values"), SPECS, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(("kind", "values"), SPECS, ids=range(len(SPECS)))
 def test_a_specification(kind, values):
     assert next(iter(values)) in refused(lambda: kind(**values))
 

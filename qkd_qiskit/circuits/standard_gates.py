@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from qiskit import QuantumCircuit
 from qiskit.circuit import (
     Barrier,
+    CircuitInstruction,
     ControlFlowOp,
     Delay,
     Measure,
@@ -36,7 +37,9 @@ _RANGE = (0.2, 0.9)  # of random parameters: where log, asin and powers are defi
 Part = tuple[Operation, tuple[int, ...]]
 
 
-def to_standard_gates(circuit: QuantumCircuit, *, source: str = "circuit") -> QuantumCircuit:
+def to_standard_gates(
+    circuit: QuantumCircuit, *, source: str = "circuit", gates_only: bool = True
+) -> QuantumCircuit:
     """Return the circuit in standard gates, delays, barriers and measurements.
 
     The state is the same up to a global phase, and so are the parameters. A circuit that consists
@@ -45,6 +48,7 @@ def to_standard_gates(circuit: QuantumCircuit, *, source: str = "circuit") -> Qu
     Args:
         circuit: Any circuit of gates.
         source: What error messages call the circuit.
+        gates_only: Whether what is no gate is refused, or else left as it is.
 
     Raises:
         CircuitError: An operation is not unitary, has no definition while its parameters are open,
@@ -55,7 +59,7 @@ def to_standard_gates(circuit: QuantumCircuit, *, source: str = "circuit") -> Qu
     values = random_values(circuit)
     lowered = circuit.copy_empty_like()
     for item in circuit.data:
-        if _is_plain(item.operation):
+        if _is_plain(item.operation) or (not gates_only and _is_classical(item)):
             lowered.append(item)
             continue
         refuse_classical(item.operation, clbits=item.clbits, source=source)
@@ -114,6 +118,10 @@ def refuse_classical(operation: Operation, *, clbits: Any, source: str) -> None:
             f"{source}: {operation.name} in the middle of the circuit is not accepted; use gates, "
             "and measure at the end only or leave the measurements out"
         )
+
+
+def _is_classical(item: CircuitInstruction) -> bool:
+    return isinstance(item.operation, ControlFlowOp | Initialize) or bool(item.clbits)
 
 
 def _label(operation: Operation) -> Any:

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from qiskit.circuit import Parameter, QuantumCircuit
 
+from qkd_qiskit.circuits.standard_gates import to_standard_gates
 from qkd_qiskit.errors import TargetError
 from qkd_qiskit.targets.compiled_circuit import CompiledCircuit, content_digest, sorted_parameters
-from qkd_qiskit.targets.lowering import standard_gates
 from qkd_qiskit.targets.measured_program import Basis, MeasuredProgram
 from qkd_qiskit.targets.primitives import Seed, TargetEstimator, TargetSampler
 
@@ -130,7 +130,7 @@ class Target(ABC):
                 f"{MAX_QUBITS}, as it has 2**qubits outcomes"
             )
         parameters = sorted_parameters(circuit)
-        lowered = standard_gates(circuit)
+        lowered = to_standard_gates(circuit)
         key = content_digest(lowered) + repr([parameter.name for parameter in parameters])
         compiled = self._compiled.get(key)
         if compiled is None:

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from qiskit.circuit import Parameter, QuantumCircuit
 
 from qkd_qiskit.targets import noise
+from qkd_qiskit.targets.aer_gates import gates_for_aer
 from qkd_qiskit.targets.base import Target
 from qkd_qiskit.targets.compiled_circuit import CompiledCircuit, measure_all_qubits
-from qkd_qiskit.targets.lowering import gates_for_aer
 from qkd_qiskit.targets.measured_program import Basis, MeasuredProgram
 from qkd_qiskit.targets.measured_targets import ideal_program, in_basis
 from qkd_qiskit.targets.sampling import make_simulator, sample_probabilities

@@ -12,10 +12,10 @@ from qiskit.transpiler import PassManager, generate_preset_pass_manager
 from qiskit.transpiler import Target as QiskitTarget
 from qiskit.transpiler.passes import Optimize1qGatesDecomposition, RemoveResetInZeroState
 
+from qkd_qiskit.circuits.standard_gates import to_standard_gates
 from qkd_qiskit.errors import TargetError
 from qkd_qiskit.targets import noise
 from qkd_qiskit.targets.exact_noise import MAX_QUBITS
-from qkd_qiskit.targets.lowering import standard_gates
 from qkd_qiskit.targets.measured_program import (
     Basis,
     ExactProgram,
@@ -61,7 +61,7 @@ def ideal_program(circuit: QuantumCircuit, *, name: str) -> MeasuredProgram:
     registers, names = registers_of(circuit), _names(circuit)
     plain = generate_preset_pass_manager(
         optimization_level=0, basis_gates=[*_GATES, *_ACTS, *_FLOW]
-    ).run(standard_gates(circuit))
+    ).run(to_standard_gates(circuit, gates_only=False))
     plain = _without_first_resets(plain)
     sources = final_measurements(plain)
     if sources is not None:
@@ -94,7 +94,7 @@ def device_program(
             "shots: for a primitive use the target without mitigation"
         )
     device = target.backend.target
-    circuit = standard_gates(circuit)
+    circuit = to_standard_gates(circuit, gates_only=False)
     transpiled = is_isa(circuit, device)
     given = circuit
     if basis is not None:

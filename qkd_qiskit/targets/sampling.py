@@ -9,7 +9,7 @@ from qiskit.circuit import QuantumCircuit
 from qiskit.primitives import BitArray
 
 from qkd_qiskit.errors import TargetError
-from qkd_qiskit.targets.lowering import binds_wrongly
+from qkd_qiskit.targets.aer_gates import binds_wrongly
 
 _SHOT_BYTES = 256  # measured: Aer hands out each shot as a text of its own
 _OUTCOME_BYTES = 24  # one count and two frequencies

@@ -8,7 +8,7 @@ from qiskit import qasm3
 from qiskit.circuit import Parameter, ParameterVector, QuantumCircuit
 from qiskit.quantum_info import Statevector
 
-from qkd_qiskit.errors import TargetError
+from qkd_qiskit.errors import CircuitError, TargetError
 from qkd_qiskit.targets import DeviceTarget, Target
 from qkd_qiskit.targets.snapshots import fake_backend
 from qkd_qiskit.targets.transpilation import transpile_with_seeds
@@ -158,7 +158,9 @@ class TestCompile:
     def test_a_circuit_that_is_not_unitary_is_refused(self, name):
         circuit = QuantumCircuit(2)
         circuit.initialize([0.6, 0.8], 0)
-        with pytest.raises(TargetError, match="not made of unitary gates"):
+        with pytest.raises(
+            CircuitError, match="initialize in the middle of the circuit is not accepted"
+        ):
             parsed(name, 500).compile(circuit)
 
     def test_gates_that_a_measurement_does_not_see_are_dropped(self):

@@ -16,8 +16,9 @@ from qiskit.circuit.library import (
 from qiskit.providers.fake_provider import GenericBackendV2
 from qiskit.quantum_info import SparsePauliOp, Statevector, random_unitary
 
+from qkd_qiskit.circuits.standard_gates import to_standard_gates
 from qkd_qiskit.targets import DeviceTarget, Target
-from qkd_qiskit.targets.lowering import binds_wrongly, gates_for_aer, standard_gates
+from qkd_qiskit.targets.aer_gates import binds_wrongly, gates_for_aer
 
 SHOTS = 10_000
 TOLERANCE = 0.025  # five standard deviations of a frequency at these shots
@@ -177,7 +178,7 @@ def test_a_device_with_controlled_rotations_of_its_own_is_sampled_rightly():
 
 def test_circuits_of_standard_gates_are_left_alone():
     circuit = circuit_of(CRYGate(A))
-    assert standard_gates(circuit) is circuit
+    assert to_standard_gates(circuit) is circuit
 
 
 @pytest.mark.parametrize("gate", ["unitary", "diagonal"])
