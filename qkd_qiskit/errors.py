@@ -81,5 +81,5 @@ class WorkerError(QKDError):
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error's text, for a message of ours; its type where it says nothing."""
+    """Return the first line of an error's text, for a message of ours; its type if it is empty."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

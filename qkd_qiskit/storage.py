@@ -175,7 +175,7 @@ def _refuse_other_formats(path: Path) -> None:
 
 
 def cache_path(kind: str, key: str, *, cache: CacheFolder = None) -> Path | None:
-    """Where `compute_once` keeps its result; None where it keeps nothing."""
+    """Return where `compute_once` keeps its result; None where it keeps nothing."""
     if cache is False:
         return None
     folder = Path(cache or os.environ.get("QKD_CACHE") or "~/.cache/qkd_qiskit").expanduser()

@@ -130,7 +130,7 @@ class Quanvolution(nn.Module):
         return isinstance(self.weight, nn.Parameter)
 
     def connector(self, number: int) -> CompiledConnector:
-        """A filter as a connector of its own: inputs `(patches, pixels)` are angles."""
+        """Return a filter as a connector of its own: inputs `(patches, pixels)` are angles."""
         weights = self.weight[number].detach()
         connector: CompiledConnector = CompiledConnector(
             self.qnn, weights, small_in_double=False
@@ -138,7 +138,7 @@ class Quanvolution(nn.Module):
         return connector
 
     def map_shape(self, images: Tensor) -> tuple[int, int]:
-        """Rows and columns of the feature maps of images.
+        """Return rows and columns of the feature maps of images.
 
         Raises:
             InputError: The images have other channels, or are smaller than a patch.
@@ -153,11 +153,11 @@ class Quanvolution(nn.Module):
         return rows, columns
 
     def circuit_runs(self, images: Tensor) -> int:
-        """How many circuits feature maps of images are: patches times filters."""
+        """Return how many circuits feature maps of images are: patches times filters."""
         return len(images) * math.prod(self.map_shape(images)) * self.filters
 
     def angles(self, images: Tensor) -> Tensor:
-        """Angles of all patches `(pixels, patches)`; images in order, patches row by row."""
+        """Return angles of all patches `(pixels, patches)`; images in order, patches row by row."""
         self.map_shape(images)
         patches = images.unfold(2, self.kernel, self.stride).unfold(3, self.kernel, self.stride)
         pixels = self.in_channels * self.kernel**2
@@ -182,7 +182,7 @@ class Quanvolution(nn.Module):
         return found.reshape(self.channels, -1, rows, columns).movedim(1, 0)
 
     def _run(self, weights: Tensor, angles: Tensor) -> Tensor:
-        """Values `(channels, points)` of all filters at angles `(points, pixels)`."""
+        """Return values `(channels, points)` of all filters at angles `(points, pixels)`."""
         (connector,) = self._connector
 
         def one(weight: Tensor) -> Tensor:
@@ -217,7 +217,7 @@ class Quanvolution(nn.Module):
 
     @torch.no_grad()
     def from_probabilities(self, probabilities: Tensor) -> Tensor:
-        """Values `(points, outputs)` of outcome probabilities `(points, 2^n)`, little-endian.
+        """Return values `(points, outputs)` of probabilities `(points, 2^n)`, little-endian.
 
         Qubit q is bit q of the outcome; <Z> is the share of zeros minus that of ones.
         """
@@ -225,7 +225,7 @@ class Quanvolution(nn.Module):
         return probabilities.to(signs) @ signs[:, : int(self.qnn.output_shape[0])]
 
     def extra_repr(self) -> str:
-        """What torch shows between the brackets."""
+        """Return what torch shows between the brackets."""
         return (
             f"{self.filters}, in_channels={self.in_channels}, kernel={self.kernel}, "
             f"stride={self.stride}, outputs={self.outputs!r}, "

@@ -89,7 +89,7 @@ def _read_npz(path: str | Path) -> dict[str, Array]:
 
 
 def _parts(content: dict[str, Array], path: str | Path) -> dict[str, Array]:
-    """The arrays by this package's own names for them."""
+    """Return the arrays by this package's own names for them."""
     parts = {_PARTS.get(name.lower(), name): array for name, array in content.items()}
     strange = len(parts) < len(content) or parts.keys() - _NAMES.keys()
     halves = [
@@ -184,7 +184,7 @@ def check_arrays(
 
 
 def _numbers(classes: Classes) -> tuple[int, ...] | None:
-    """What data.classes calls the classes, where that is not 0, 1, ..."""
+    """Return what data.classes calls the classes, where that is not 0, 1, ..."""
     if classes.counted or classes.labels.dtype.kind == "U":
         return None
     return tuple(classes.labels.tolist())

@@ -89,6 +89,6 @@ def scale_hint(images: Tensor) -> str | None:
 
 
 def _by_feature(images: Tensor) -> tuple[npt.NDArray[np.float64], tuple[int, ...]]:
-    """The images, and the axes that a feature's or a channel's numbers lie along."""
+    """Return the images, and the axes that a feature's or a channel's numbers lie along."""
     vectors = images.shape[1:3] == (1, 1)
     return images.double().numpy(), (0,) if vectors else (0, 2, 3)

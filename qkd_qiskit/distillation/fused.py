@@ -75,7 +75,7 @@ class FusedSteps:
             )
 
     def __call__(self, order: Tensor, *, lr: float) -> Tensor:
-        """Mean loss terms `(members, 3)` of an epoch's steps, taken in the order of the rows."""
+        """Return mean loss terms `(members, 3)` of an epoch's steps, in the order of the rows."""
         population, fused = self.population, self.fused
         terms = fused.epoch(
             self.samples,

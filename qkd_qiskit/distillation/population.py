@@ -81,7 +81,7 @@ class DistillationData:
     teacher_features: Tensor | None = None
 
     def batch(self, rows: Tensor) -> tuple[Tensor, ...]:
-        """Inputs, labels, teacher logits and, if any, features `(members, images, ...)` of rows."""
+        """Return inputs, labels, teacher logits and any features `(members, images, ...)` of rows."""
         teachers = self.teachers[:, None]
         parts = self.inputs[rows], self.labels[rows], self.teacher_logits[teachers, rows]
         if self.featured is None or self.teacher_features is None:
@@ -201,7 +201,7 @@ class Population:
         return sum(value.numel() for value in self.parameters.values())
 
     def step(self, loss: Tensor, *, lr: float) -> None:
-        """One step of the optimizer on the sum of the members' losses."""
+        """Take one step of the optimizer on the sum of the members' losses."""
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.param_groups[0]["lr"] = lr
@@ -251,7 +251,7 @@ class Population:
         return hits / len(labels)
 
     def figures(self, epoch: int) -> list[EpochMetrics]:
-        """The members' figures after an epoch, counted from 0."""
+        """Return the members' figures after an epoch, counted from 0."""
         return [
             EpochMetrics.from_json(
                 dict(zip(("epoch", *_FIGURES, *self.other_terms), (epoch + 1, *row), strict=True))
@@ -260,7 +260,7 @@ class Population:
         ]
 
     def trained(self) -> list[TrainingResult]:
-        """The members with their chosen weights and their history."""
+        """Return the members with their chosen weights and their history."""
         histories = zip(*(self.figures(epoch) for epoch in range(self.epochs_done)), strict=True)
         return [
             TrainingResult(

@@ -55,7 +55,7 @@ def train_population(
     on_epoch: Callable[[list[EpochMetrics]], None] | None = None,
     on_step: Callable[[int, float], None] | None = None,
 ) -> list[TrainingResult]:
-    """The members after `spec.epochs` epochs, trained together in every step.
+    """Return the members after `spec.epochs` epochs, trained together in every step.
 
     Where the last weights are kept, validation images choose nothing: the first `WATCHED` of them
     follow the training, all of them are used after its last epoch.
@@ -125,7 +125,7 @@ def train_population(
 
 
 def layer_of(spec: DistillSpec) -> str | None:
-    """The teacher's layer whose feature maps the examples need; None where none are compared."""
+    """Return the teacher's layer whose feature maps are compared; None where none are."""
     return spec.teacher_layer if spec.feature_weight > 0 else None
 
 
@@ -138,7 +138,7 @@ def make_distillation_data(
     taught_by: Tensor | None = None,
     layer: str | None = None,
 ) -> DistillationData:
-    """The examples of a population: inputs and what the teachers say, each computed once.
+    """Return the examples of a population: inputs and what the teachers say, each computed once.
 
     A reduction that depends on data (pca) and was not fitted yet is fitted to the pool.
 
@@ -196,7 +196,7 @@ def check_terms(
     spec: DistillSpec,
     others: Mapping[str, Loss] | None = None,
 ) -> None:
-    """Checks that every loss term in use has a gradient to the students of every arm.
+    """Check that every loss term in use has a gradient to the students of every arm.
 
     Two published codes train with a term that never reaches the student; here that is an error. No
     shots are spent on it.
@@ -228,7 +228,7 @@ def check_terms(
 
 
 def check_term(loss: Tensor, parameters: Sequence[Tensor], *, name: str) -> None:
-    """Checks that a loss term has a gradient to a student's parameters; its graph is kept.
+    """Check that a loss term has a gradient to a student's parameters; its graph is kept.
 
     Raises:
         TrainingError: It has none, or one that is not finite.
@@ -252,7 +252,7 @@ def check_term(loss: Tensor, parameters: Sequence[Tensor], *, name: str) -> None
 
 
 def step_sizes(spec: DistillSpec, images: int) -> list[list[int]]:
-    """How many of a member's images each step of each epoch takes."""
+    """Return how many of a member's images each step of each epoch takes."""
     sizes = [len(part) for part in torch.split(torch.arange(images), spec.batch_size)]
     left = len(sizes) * spec.epochs if spec.steps is None else spec.steps
     epochs = (sizes[: max(0, left - len(sizes) * epoch)] for epoch in range(spec.epochs))
@@ -350,7 +350,7 @@ def _with_adapters(
     examples: DistillationData,
     spec: DistillSpec,
 ) -> Sequence[Mapping[str, Tensor]]:
-    """The members' first parameters, with those of an adapter where the feature maps need one."""
+    """Return the members' first parameters, with an adapter's where feature maps need one."""
     if examples.teacher_features is None or spec.student_layer is None:
         return starts
     one = examples.inputs[examples.draws[0, :1]]
@@ -368,7 +368,7 @@ def _with_adapters(
 
 @contextmanager
 def _threads_for(population: Population) -> Iterator[None]:
-    """One torch thread while a step is small.
+    """Use one torch thread while a step is small.
 
     A second one brings nothing there, and on a busy machine it costs many times the step.
     """

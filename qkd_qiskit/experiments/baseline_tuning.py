@@ -43,7 +43,7 @@ class Setting:
         return f"lr {self.lr:g}, weight decay {self.weight_decay:g}, {self.epochs} epochs"
 
     def apply(self, spec: DistillSpec) -> DistillSpec:
-        """The recipe's training with this setting."""
+        """Return the recipe's training with this setting."""
         return replace(spec, **asdict(self))
 
 
@@ -72,12 +72,12 @@ def second_round(folder: RunFolder) -> list[Setting]:
 
 
 def tuning_seeds(recipe: Recipe) -> tuple[int, ...]:
-    """The seeds on which settings are compared."""
+    """Return the seeds on which settings are compared."""
     return recipe.member_seeds[:TUNING_SEEDS]
 
 
 def tuning_file(folder: RunFolder, setting: Setting) -> Path:
-    """Where the validation accuracies of one setting are kept."""
+    """Return where the validation accuracies of one setting are kept."""
     name = f"lr_{setting.lr:g}_decay_{setting.weight_decay:g}_epochs_{setting.epochs}.json"
     return folder.path / "tuning" / name
 
@@ -92,7 +92,7 @@ def keep_tried(folder: RunFolder, setting: Setting, accuracies: list[float]) -> 
 
 
 def is_tried(folder: RunFolder, setting: Setting) -> bool:
-    """Whether a setting has its validation accuracies."""
+    """Return whether a setting has its validation accuracies."""
     return tuning_file(folder, setting).exists()
 
 
@@ -109,7 +109,7 @@ def tuned(folder: RunFolder) -> Tuning:
 
 
 def chosen_setting(folder: RunFolder) -> Setting:
-    """The setting of the best mean validation accuracy.
+    """Return the setting of the best mean validation accuracy.
 
     Raises:
         CheckpointError: A setting has not been tried yet.
@@ -127,7 +127,7 @@ def _setting(tried: TriedSetting) -> Setting:
 
 
 def _score(tried: TriedSetting) -> float:
-    """Mean validation accuracy; worst of all where a seed has none, as its training failed."""
+    """Return mean validation accuracy; worst of all where the training of a seed failed."""
     accuracies = [value for value in tried.validation_accuracy if value is not None]
     failed = len(accuracies) < len(tried.validation_accuracy)
     return -math.inf if failed else fmean(accuracies)

@@ -106,12 +106,12 @@ class RunContext:
 
 
 def recipe_targets(recipe: Recipe) -> list[Target]:
-    """Where the students of a recipe are evaluated."""
+    """Return where the students of a recipe are evaluated."""
     return [Target.parse(name, shots=recipe.shots, seed=recipe.seed) for name in recipe.targets]
 
 
 def rounds(folder: RunFolder) -> Iterator[list[TrainingTask]]:
-    """The tasks of a run in rounds: which there are in one can depend on the rounds before it."""
+    """Return the tasks of a run in rounds: those of one can depend on the rounds before it."""
     recipe = folder.recipe
     if TUNED in recipe.arms:
         first = first_round(recipe)
@@ -131,7 +131,7 @@ def _tuning_tasks(
 
 
 def training_tasks(recipe: Recipe) -> list[TrainingTask]:
-    """The tasks with the students of the run."""
+    """Return the tasks with the students of the run."""
     seeds, tasks = recipe.member_seeds, []
     populations = {arm: recipe.arm_table[arm].population for arm in recipe.arms}
     for population in dict.fromkeys(populations.values()):
@@ -144,14 +144,14 @@ def training_tasks(recipe: Recipe) -> list[TrainingTask]:
 
 
 def is_trained(folder: RunFolder, task: TrainingTask) -> bool:
-    """Whether the students of a task, or the accuracies of a tried setting, are on disk."""
+    """Return whether the students of a task, or the accuracies of a tried setting, are on disk."""
     if task.setting is not None:
         return is_tried(folder, task.setting)
     return all((folder.member(*member) / WEIGHTS_FILE).exists() for member in task.members)
 
 
 def is_finished(folder: RunFolder, task: TrainingTask, targets: Sequence[Target]) -> bool:
-    """Whether the students of a task are on disk with their figures on every target."""
+    """Return whether the students of a task are on disk with their figures on every target."""
     if not is_trained(folder, task) or task.setting is not None:
         return is_trained(folder, task)
     keys = {evaluation_key(folder.recipe, target) for target in targets}
@@ -159,7 +159,7 @@ def is_finished(folder: RunFolder, task: TrainingTask, targets: Sequence[Target]
 
 
 def new_student(recipe: Recipe, data: Data, *, arm: str, seed: int = 0) -> Student:
-    """The student of an arm as it is before training."""
+    """Return the student of an arm as it is before training."""
     spec = recipe.student_of(arm)
     student = make_student(
         spec,
@@ -240,7 +240,7 @@ def _task_spec(context: RunContext, task: TrainingTask) -> DistillSpec:
 
 
 def _task_examples(context: RunContext, task: TrainingTask, shape: Student) -> DistillationData:
-    """What the members learn from.
+    """Return what the members learn from.
 
     Among the examples' teachers are the run's, once for each kind of soft targets that an arm has.
     """
@@ -260,8 +260,8 @@ def _task_examples(context: RunContext, task: TrainingTask, shape: Student) -> D
     kinds = list(dict.fromkeys(kind_of.values()))
     logits = {
         kind_of[arm]: [
-            soft_targets(arm, recipe, context.data, teacher_logits=said)
-            for said in examples.teacher_logits
+            soft_targets(arm, recipe, context.data, teacher_logits=teacher_logits)
+            for teacher_logits in examples.teacher_logits
         ]
         for arm in task.arms
     }
@@ -274,7 +274,7 @@ def _task_examples(context: RunContext, task: TrainingTask, shape: Student) -> D
     features = examples.teacher_features
     return replace(
         examples,
-        teacher_logits=torch.stack([said for kind in kinds for said in logits[kind]]),
+        teacher_logits=torch.stack([targets for kind in kinds for targets in logits[kind]]),
         teachers=torch.tensor(taught_by),
         # Feature maps are the teacher's for all kinds; controls give them no weight.
         teacher_features=None

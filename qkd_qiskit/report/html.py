@@ -25,7 +25,7 @@ def element(name: str, *content: object, **attributes: str) -> Markup:
 
 
 def join(content: Iterable[object]) -> Markup:
-    """Pieces one after the other, escaped where they are not markup."""
+    """Return pieces one after the other, escaped where they are not markup."""
     return Markup("".join(p if isinstance(p, Markup) else escape(str(p)) for p in content))
 
 

@@ -47,7 +47,7 @@ class Student(nn.Module):
         self.reduction: nn.Module = nn.Identity()
 
     def features(self, images: Tensor) -> Tensor:
-        """What a fixed reduction makes of images, computed once; images where it is trained."""
+        """Return what a fixed reduction makes of images, once; images where it is trained."""
         return images if self.spec.reduction in TRAINED else self.reduction(images)
 
     def fit(self, images: Tensor) -> None:
@@ -61,7 +61,7 @@ class Student(nn.Module):
                 module.fit(images)
 
     def reduce(self, inputs: Tensor) -> Tensor:
-        """Features `(batch, num_features)` of images `(batch, channels, height, width)`.
+        """Return features `(batch, num_features)` of images `(batch, channels, height, width)`.
 
         Inputs that `features` has prepared already `(batch, num_features)` are taken as they are.
         """
@@ -105,7 +105,7 @@ class Student(nn.Module):
         save_tensors(folder / WEIGHTS_FILE, self.saved_tensors())
 
     def saved_tensors(self) -> dict[str, Tensor]:
-        """Parameters and fitted buffers by name, each once."""
+        """Return parameters and fitted buffers by name, each once."""
         kept = self.state_dict()
         buffers = {name: value for name, value in self.named_buffers() if name in kept}
         return dict(self.named_parameters()) | buffers

@@ -134,7 +134,7 @@ def copy_module(module: nn.Module, *, source: str) -> nn.Module:
 
 
 def _copies_of_results(module: nn.Module) -> dict[int, object]:
-    """Copies of the tensors that a network keeps as results, which `copy.deepcopy` refuses.
+    """Return copies of the tensors that a network keeps as results, which `copy.deepcopy` refuses.
 
     Such as the weights that `torch.nn.utils.weight_norm` computes before each pass.
     """

@@ -271,7 +271,7 @@ def make_untrained_teacher(spec: TeacherSpec, data: Data, *, seed: int = 0) -> T
 
 
 def _outputs(module: nn.Module, spec: TeacherSpec, data: Data) -> TeacherOutputs:
-    """What a network gives, as the recipe states it or as it looks; the built-in kinds: logits."""
+    """Return what a network gives, as stated or as it looks; the built-in kinds give logits."""
     if spec.module is None:
         return "logits"
     images = data.validation.images[:_LOOKED_AT]
