@@ -81,7 +81,7 @@ class DistillationData:
     teacher_features: Tensor | None = None
 
     def batch(self, rows: Tensor) -> tuple[Tensor, ...]:
-        """Return inputs, labels, teacher logits and any features `(members, images, ...)` of rows."""
+        """Return inputs, labels, teacher logits and any features (members, images, ...) of rows."""
         teachers = self.teachers[:, None]
         parts = self.inputs[rows], self.labels[rows], self.teacher_logits[teachers, rows]
         if self.featured is None or self.teacher_features is None:
