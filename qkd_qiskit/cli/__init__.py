@@ -4,65 +4,15 @@ from __future__ import annotations
 
 import logging
 import sys
-from argparse import Namespace
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from qkd_qiskit.cli.command_parser import CommandParser, help_of_commands, unknown_command
-from qkd_qiskit.cli.distill import distill_parser, run_distill
+from qkd_qiskit.cli.commands import COMMANDS
 from qkd_qiskit.cli.error_messages import discard_output, fail
-from qkd_qiskit.cli.evaluate import evaluate_parser, run_evaluate
-from qkd_qiskit.cli.listings import (
-    CIRCUITS,
-    RECIPES,
-    TARGETS,
-    listing_parser,
-    run_circuits,
-    run_recipes,
-    run_targets,
-)
-from qkd_qiskit.cli.study import run_study, study_parser
-from qkd_qiskit.cli.submit import collect_parser, run_collect, run_submit, submit_parser
-from qkd_qiskit.cli.sweep import SWEEPS, run_sweep, sweep_parser
 from qkd_qiskit.errors import InputError, QKDError
 
 DESCRIPTION = """Distil a classical teacher into a quantum circuit that runs on IBM hardware, and
 know whether it helped."""
-
-
-@dataclass(frozen=True)
-class Command:
-    """A command.
-
-    Attributes:
-        help: What it does, in a line.
-        run: Does it, from its options and all that was typed; returns the exit status.
-        parser: Makes its parser, from the words after it and its action.
-        actions: What each of its actions does, where it has some.
-    """
-
-    help: str
-    run: Callable[[Namespace, Sequence[str]], int]
-    parser: Callable[[Sequence[str], str], CommandParser]
-    actions: dict[str, str] | None = None
-
-
-COMMANDS = {
-    "distill": Command("train a student from a teacher, and compare", run_distill, distill_parser),
-    "study": Command(
-        "is the gain real? paired seeds, controls, statistics", run_study, study_parser
-    ),
-    "evaluate": Command("evaluate a trained run on another target", run_evaluate, evaluate_parser),
-    "submit": Command(
-        "evaluate a trained run on a device of IBM Quantum", run_submit, submit_parser
-    ),
-    "collect": Command("finish what was submitted", run_collect, collect_parser),
-    "sweep": Command("what noise and shots cost a trained run", run_sweep, sweep_parser, SWEEPS),
-    "bench": Command("the same as sweep", run_sweep, sweep_parser, SWEEPS),
-    "recipes": Command("the built-in recipes", run_recipes, listing_parser, RECIPES),
-    "circuits": Command("the zoo of reference circuits", run_circuits, listing_parser, CIRCUITS),
-    "targets": Command("simulators and devices", run_targets, listing_parser, TARGETS),
-}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -109,7 +59,7 @@ def _run(words: Sequence[str]) -> int:
     if name not in COMMANDS:
         raise unknown_command(name, list(COMMANDS))
     command, rest, action = COMMANDS[name], list(words[1:]), ""
-    if command.actions is not None:
+    if command.actions:
         if rest[:1] in (["-h"], ["--help"]):
             _show_help(help_of_commands(name, command.actions, description=command.help))
         if rest and not rest[0].startswith("-"):

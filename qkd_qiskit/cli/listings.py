@@ -7,22 +7,12 @@ from argparse import Namespace
 from collections.abc import Sequence
 
 from qkd_qiskit.cli.command_parser import CommandParser
+from qkd_qiskit.cli.commands import CIRCUITS, RECIPES, TARGETS
 from qkd_qiskit.cli.emulate import rehearse_parser, run_rehearse
 from qkd_qiskit.cli.output import print_columns
 from qkd_qiskit.recipe.parsing import dump_recipe, list_recipes, load_recipe
 from qkd_qiskit.recipe.schema import recipe_schema
 
-RECIPES = {
-    "list": "list them",
-    "show": "show RECIPE",
-    "schema": "print the JSON Schema of recipes, for editors",
-}
-CIRCUITS = {"list": "list them", "show": "show CIRCUIT", "export": "export DIRECTORY"}
-TARGETS = {
-    "list": "list them",
-    "snapshot": "snapshot DEVICE FILE",
-    "rehearse": "serve a device here, to submit to unpaid",
-}
 _ARGUMENTS = {
     "recipes show": {"recipe": "name of a built-in recipe, or path of a YAML file"},
     "circuits show": {"circuit": "name of a reference circuit"},

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from qkd_qiskit.experiments.callbacks import Callback
 
-SWEEPS = {"noise": "noise RUN", "shots": "shots RUN"}
 """The actions of `qkd bench`."""
 _DESCRIPTIONS = {
     "noise": "Under devices' noise, scaled, without shots. Writes RUN/bench/noise.csv, noise.png "

@@ -156,4 +156,4 @@ def test_tables_say_means_intervals_and_conditions():
 
 
 def test_html_is_escaped():
-    assert "<b>" not in make_result({"<b>": {"exact": [0.5]}})._repr_html_()
+    assert "<b>" not in make_result({"<b>": {"exact": [0.5]}}, compared=False)._repr_html_()
