@@ -100,7 +100,8 @@ def open_study(
     if not (path / RECIPE).exists():
         return run_experiment(recipe, out=path, workers=workers, callback=callback, command=command)
     study = Run.open(path)
-    if replace(study.recipe, data=recipe.data) != recipe:  # the root may have moved
+    data = replace(study.recipe.data, root=recipe.data.root)  # which may have moved
+    if replace(study.recipe, data=data) != recipe:
         sys.exit(f"{path} holds a study of another recipe; move it away, or give another folder")
     if study.folder.result is None:
         return resume_experiment(path, workers=workers, callback=callback, command=command)

@@ -1,5 +1,7 @@
 """The benchmark of noise: its published figures follow from its rows, its rows from a run."""
 
+from dataclasses import replace
+
 import noise
 import pytest
 from helps import open_study, write_csv
@@ -72,3 +74,7 @@ def test_a_study_goes_on_in_its_folder_and_no_other_does(study, tiny):
     assert weights.stat().st_mtime_ns == written
     with pytest.raises(SystemExit, match="holds a study of another recipe"):
         open_study(noise.recipe_for(str(tiny), **GRID, seeds=3), study.path)
+    with pytest.raises(SystemExit, match="holds a study of another recipe"):
+        open_study(replace(recipe, data=replace(recipe.data, train_per_class=5)), study.path)
+    moved = replace(recipe, data=replace(recipe.data, root="elsewhere"))
+    assert open_study(moved, study.path).result.seeds == (0, 1)
