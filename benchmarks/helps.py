@@ -30,13 +30,14 @@ from typing import Any
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
-from qkd_qiskit.experiments.experiment import run
+from qkd_qiskit.experiments.callbacks import Callback
 from qkd_qiskit.experiments.results import Result
-from qkd_qiskit.experiments.run_folder import RECIPE, RunFolder
+from qkd_qiskit.experiments.run_folder import RECIPE, REPORT
 from qkd_qiskit.experiments.statistics import holm
 from qkd_qiskit.experiments.workers import Workers
+from qkd_qiskit.recipe import Recipe
 from qkd_qiskit.recipe.parsing import load_recipe
-from qkd_qiskit.report.report import write_report
+from qkd_qiskit.run import Run, resume_experiment, run_experiment
 from qkd_qiskit.storage import write_text
 
 RESULTS = Path(__file__).parent / "results"
@@ -87,28 +88,39 @@ CELLS = [
 ]
 
 
+def open_study(
+    recipe: Recipe,
+    path: Path,
+    *,
+    workers: Workers | None = None,
+    callback: Callback | None = None,
+    command: str = "",
+) -> Run:
+    """Return the run of a recipe in a folder, doing what of it is not there yet."""
+    if not (path / RECIPE).exists():
+        return run_experiment(recipe, out=path, workers=workers, callback=callback, command=command)
+    study = Run.open(path)
+    data = replace(study.recipe.data, root=recipe.data.root)  # which may have moved
+    if replace(study.recipe, data=data) != recipe:
+        sys.exit(f"{path} holds a study of another recipe; move it away, or give another folder")
+    if study.folder.result is None:
+        return resume_experiment(path, workers=workers, callback=callback, command=command)
+    return study
+
+
 def run_study(
     cell: Study, *, parent: Path, root: str | None, seeds: int, workers: Workers
 ) -> Result:
     """Return the result of a study, running what of it is not there yet."""
-    path = parent / cell.name
     changes = {"data.train_per_class": cell.labels, "data.root": root, "seeds": seeds}
     changes |= {"arms": cell.arms, "targets": ["exact"]}
-    wanted = load_recipe(cell.recipe, changes)
-    if (path / RECIPE).exists():
-        folder = RunFolder.open(path)
-        if replace(folder.recipe, data=wanted.data) != wanted:  # the root may have moved
-            sys.exit(
-                f"{path} holds another study than {cell.name} with {seeds} seeds; move it away"
-            )
-    else:
-        folder = RunFolder.create(path, wanted)
-    if folder.result is None:
-        command = f"qkd study {cell.recipe} --seeds {seeds} --arms {','.join(cell.arms)} "
-        command += f"--data.train_per_class {cell.labels}"
-        run(folder, workers=workers, command=command)
-        write_report(folder)
-    return folder.ended()
+    command = f"qkd study {cell.recipe} --seeds {seeds} --arms {','.join(cell.arms)} "
+    command += f"--data.train_per_class {cell.labels}"
+    recipe = load_recipe(cell.recipe, changes)
+    study = open_study(recipe, parent / cell.name, workers=workers, command=command)
+    if not (study.path / REPORT).exists():
+        study.report()
+    return study.result
 
 
 def comparison_rows(results: Mapping[str, Result]) -> list[dict[str, Any]]:

@@ -22,8 +22,8 @@ from typing import Any
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
-from qkd_qiskit.experiments.experiment import run
-from qkd_qiskit.experiments.run_folder import RECIPE, RunFolder, read_json
+from helps import open_study
+
 from qkd_qiskit.experiments.statistics import differences, holm, mean_interval, paired_p
 from qkd_qiskit.recipe.parsing import load_recipe
 
@@ -62,17 +62,8 @@ def accuracies(recipe: str, loss: str, *, seeds: int, out: Path) -> dict[str, li
     else:
         changes |= {"distill.terms": LOSSES[loss], "distill.student_temperature": None}
     path = out / f"{recipe}-{loss}-{seeds}"
-    begun = (path / RECIPE).exists()
-    folder = RunFolder.open(path) if begun else RunFolder.create(path, load_recipe(recipe, changes))
-    if folder.result is None:
-        run(folder, command="python benchmarks/losses.py")
-    return {
-        arm: [
-            read_json(folder.member(arm, seed) / "evaluations.json")["exact"]["accuracy"]
-            for seed in folder.recipe.member_seeds
-        ]
-        for arm in folder.recipe.arms
-    }
+    study = open_study(load_recipe(recipe, changes), path, command="python benchmarks/losses.py")
+    return {arm: list(by_target["exact"].accuracy) for arm, by_target in study.result.arms.items()}
 
 
 def write(table: dict[str, dict[str, list[float]]], path: Path) -> None:
