@@ -94,9 +94,9 @@ def _measure(action: str, given: Namespace, *, callback: Callback) -> Outcome:
     from qkd_qiskit.run import Run
 
     run = Run.open(given.run)
-    setting: Callable[[sweeps.Cell], Any]
+    setting: Callable[[sweeps.SweepRow], Any]
     if action == "noise":
-        cells = sweeps.sweep_noise(
+        rows = sweeps.sweep_noise(
             run,
             devices=_items(given, "devices", str),
             scales=_items(given, "scales", float, accepted="numbers from 0") or sweeps.SCALES,
@@ -106,7 +106,7 @@ def _measure(action: str, given: Namespace, *, callback: Callback) -> Outcome:
         setting, write = figures.scale_of, figures.write_noise_figures
     else:
         accepted = "whole numbers from 1, or exact"
-        cells = sweeps.sweep_shots(
+        rows = sweeps.sweep_shots(
             run,
             target=given.target,
             shots=_items(given, "shots", _count, accepted=accepted) or sweeps.SHOTS,
@@ -115,9 +115,9 @@ def _measure(action: str, given: Namespace, *, callback: Callback) -> Outcome:
         )
         setting, write = figures.shots_of, figures.write_shots_figure
     return Outcome(
-        table=figures.sweep_table(run, cells, setting=setting),
-        files=[run.path / sweeps.FOLDER / f"{action}.csv", *write(run, cells)],
-        summary=figures.summary(run, cells, setting=setting),
+        table=figures.sweep_table(run, rows, setting=setting),
+        files=[run.path / sweeps.FOLDER / f"{action}.csv", *write(run, rows)],
+        summary=figures.summary(run, rows, setting=setting),
     )
 
 

@@ -2,7 +2,7 @@
 
 A sweep is a list of targets: a device at several scales of its noise, or from several numbers of
 shots. Each evaluation is kept in the run as any other, so that a stopped sweep goes on where it
-was. RUN/bench/noise.csv and shots.csv hold a cell for each student and setting, of all sweeps so
+was. RUN/bench/noise.csv and shots.csv hold a row for each student and setting, of all sweeps so
 far.
 """
 
@@ -36,7 +36,7 @@ FOLDER = "bench"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
+class SweepRow:
     """One student at one setting.
 
     Attributes:
@@ -72,13 +72,13 @@ class Cell:
         return self.target, self.scale, self.shots, self.arm, self.seed, self.images
 
 
-COLUMNS = [field.name for field in fields(Cell)]
+COLUMNS = [field.name for field in fields(SweepRow)]
 FIGURES = ("accuracy", "divergence", "calibration_error", "agreement")
 
 
 @dataclass(frozen=True)
 class _Setting:
-    """A target of a sweep, and what it is called in a cell."""
+    """A target of a sweep, and what it is called in a row."""
 
     name: str
     scale: float
@@ -93,7 +93,7 @@ def sweep_noise(
     scales: Sequence[float] = SCALES,
     limit: int | None = None,
     callback: Callback | None = None,
-) -> list[Cell]:
+) -> list[SweepRow]:
     """Evaluate the students of a run under the noise of devices, scaled, without shots.
 
     Args:
@@ -130,7 +130,7 @@ def sweep_shots(
     shots: Sequence[int | None] = SHOTS,
     limit: int | None = None,
     callback: Callback | None = None,
-) -> list[Cell]:
+) -> list[SweepRow]:
     """Evaluate the students of a run on one target from ever more shots.
 
     Args:
@@ -164,14 +164,14 @@ def sweep_shots(
     return _evaluate(run, settings, file="shots.csv", limit=limit, callback=callback)
 
 
-def trained_cells(run: TrainedRun, cells: Iterable[Cell]) -> list[Cell]:
-    """Return the cells of students that were trained: those that failed are left out."""
+def trained_rows(run: TrainedRun, rows: Iterable[SweepRow]) -> list[SweepRow]:
+    """Return the rows of students that were trained: those that failed are left out."""
     failed = run.result.failed
-    return [cell for cell in cells if str(cell.seed) not in failed.get(cell.arm, {})]
+    return [row for row in rows if str(row.seed) not in failed.get(row.arm, {})]
 
 
-def read_cells(path: Path) -> list[Cell]:
-    """Return the cells in a file; none where it does not exist.
+def read_rows(path: Path) -> list[SweepRow]:
+    """Return the rows in a file; none where it does not exist.
 
     Raises:
         CheckpointError: It is damaged.
@@ -188,8 +188,8 @@ def read_cells(path: Path) -> list[Cell]:
         ) from error
 
 
-def write_cells(path: Path, cells: Sequence[Cell]) -> None:
-    """Write cells as CSV, whole or not at all; exact probabilities have an empty `shots`.
+def write_rows(path: Path, rows: Sequence[SweepRow]) -> None:
+    """Write rows as CSV, whole or not at all; exact probabilities have an empty `shots`.
 
     Raises:
         StorageError: The file could not be written.
@@ -197,7 +197,7 @@ def write_cells(path: Path, cells: Sequence[Cell]) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
-    writer.writerows(astuple(cell) for cell in cells)
+    writer.writerows(astuple(row) for row in rows)
     write_text(path, text.getvalue())
 
 
@@ -215,15 +215,15 @@ def _evaluate(
     file: str,
     limit: int | None,
     callback: Callback | None,
-) -> list[Cell]:
-    """Evaluate all students on the targets of a sweep, and write their cells beside older ones."""
+) -> list[SweepRow]:
+    """Evaluate all students on the targets of a sweep, and write their rows beside older ones."""
     path, folder = run.path / FOLDER / file, run.folder
-    kept = {cell.key: cell for cell in read_cells(path)}
+    kept = {row.key: row for row in read_rows(path)}
     circuits = {arm: run.student(arm).circuit for arm in run.recipe.arms}
     for setting, circuit in itertools.product(settings, circuits.values()):
         if circuit is not None:
             setting.target.compile(circuit)  # what cannot run says so before the first student
-    cells = []
+    rows = []
     for setting in settings:
         key = run.evaluate_members(
             setting.target,
@@ -234,12 +234,12 @@ def _evaluate(
             callback=callback or Callback(),
         )
         for arm, seed in itertools.product(run.recipe.arms, run.recipe.member_seeds):
-            cells.append(
+            rows.append(
                 _cell(setting, arm, seed, circuits[arm], folder.evaluations(arm, seed)[key])
             )
-        kept |= {cell.key: cell for cell in cells}
-        write_cells(path, list(kept.values()))
-    return cells
+        kept |= {row.key: row for row in rows}
+        write_rows(path, list(kept.values()))
+    return rows
 
 
 def _cell(
@@ -248,9 +248,9 @@ def _cell(
     seed: int,
     circuit: QuantumCircuit | None,
     evaluation: Evaluation,
-) -> Cell:
+) -> SweepRow:
     compiled = None if circuit is None else setting.target.compile(circuit)
-    return Cell(
+    return SweepRow(
         target=setting.name,
         scale=setting.scale,
         shots=setting.shots,
@@ -265,8 +265,8 @@ def _cell(
     )
 
 
-def _parse(row: dict[str, str]) -> Cell:
-    return Cell(
+def _parse(row: dict[str, str]) -> SweepRow:
+    return SweepRow(
         target=row["target"],
         scale=float(row["scale"]),
         shots=int(row["shots"]) if row["shots"] else None,

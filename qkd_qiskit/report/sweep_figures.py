@@ -13,7 +13,7 @@ from rich.table import Table
 
 from qkd_qiskit.experiments.arms import executed_spec
 from qkd_qiskit.experiments.statistics import mean_interval
-from qkd_qiskit.experiments.sweeps import FOLDER, Cell, trained_cells
+from qkd_qiskit.experiments.sweeps import FOLDER, SweepRow, trained_rows
 from qkd_qiskit.experiments.trained_run import TrainedRun
 from qkd_qiskit.recipe.arms import TREATMENT
 from qkd_qiskit.report.figures import INK, RULE, SOFT, arm_colour, arm_style
@@ -34,79 +34,81 @@ SHARES = ("accuracy", "agreement")
 _OTHER_LINE = (0, (6, 1.5, 1, 1.5))
 _DODGE = 0.07  # of the distance between two settings, so that intervals do not hide each other
 
-Value = Callable[[Cell], Any]
+Value = Callable[[SweepRow], Any]
 
 
-def scale_of(cell: Cell) -> float:
+def scale_of(row: SweepRow) -> float:
     """Return the setting of a noise sweep."""
-    return cell.scale
+    return row.scale
 
 
-def shots_of(cell: Cell) -> int | None:
+def shots_of(row: SweepRow) -> int | None:
     """Return the setting of a sweep over shots."""
-    return cell.shots
+    return row.shots
 
 
-def sweep_table(run: TrainedRun, cells: Sequence[Cell], *, setting: Value) -> Table:
+def sweep_table(run: TrainedRun, rows: Sequence[SweepRow], *, setting: Value) -> Table:
     """Return mean accuracy with its 95 % half-width: an arm a row, a setting a column."""
-    settings = _distinct(cells, setting)
-    seeds = len(_distinct(cells, lambda cell: cell.seed))
+    settings = _distinct(rows, setting)
+    seeds = len(_distinct(rows, lambda row: row.seed))
     table = Table(
-        title=f"test accuracy in %, {cells[0].images} images: mean over {seeds} "
+        title=f"test accuracy in %, {rows[0].images} images: mean over {seeds} "
         f"seed{'s' * (seeds > 1)} ± half of the 95 % interval"
     )
     table.add_column("", no_wrap=True)
     for value in settings:
         table.add_column(_heading(value, setting), justify="right")
-    for target in _distinct(cells, lambda cell: cell.target):
-        of_target = [cell for cell in cells if cell.target == target]
+    for target in _distinct(rows, lambda row: row.target):
+        of_target = [row for row in rows if row.target == target]
         table.add_section()
         table.add_row(target, *[""] * len(settings), style="bold")
         for arm in run.recipe.arms:
             groups = _groups(run, of_target, arm=arm, settings=settings, setting=setting)
-            texts = [_spread([cell.accuracy for cell in group]) for group in groups]
+            texts = [_spread([row.accuracy for row in group]) for group in groups]
             table.add_row(f"  {arm_label(run, arm)}", *texts)
     return table
 
 
-def summary(run: TrainedRun, cells: Sequence[Cell], *, setting: Value) -> list[dict[str, object]]:
+def summary(
+    run: TrainedRun, rows: Sequence[SweepRow], *, setting: Value
+) -> list[dict[str, object]]:
     """Return means and 95 % half-widths of all figures, for scripts."""
     lines: list[dict[str, object]] = []
-    settings = _distinct(cells, setting)
-    for target in _distinct(cells, lambda cell: cell.target):
-        of_target = [cell for cell in cells if cell.target == target]
+    settings = _distinct(rows, setting)
+    for target in _distinct(rows, lambda row: row.target):
+        of_target = [row for row in rows if row.target == target]
         for arm in run.recipe.arms:
             groups = _groups(run, of_target, arm=arm, settings=settings, setting=setting)
             for group in filter(None, groups):
                 line: dict[str, object] = {"target": target, "arm": arm, "scale": group[0].scale}
                 line |= {"shots": group[0].shots, "images": group[0].images, "seeds": len(group)}
                 for name in TITLES:
-                    mean, half = mean_interval([getattr(cell, name) for cell in group])
+                    mean, half = mean_interval([getattr(row, name) for row in group])
                     line[name] = {"mean": mean, "half_ci95": half}
                 lines.append(line)
     return lines
 
 
-def write_noise_figures(run: TrainedRun, cells: Sequence[Cell]) -> list[Path]:
+def write_noise_figures(run: TrainedRun, rows: Sequence[SweepRow]) -> list[Path]:
     """Draw figures against the noise scale, and against devices where there are several.
 
     Returns:
         The files: RUN/bench/noise.png, and devices.png.
     """
     parent = run.path / FOLDER
-    targets = _distinct(cells, lambda cell: cell.target)
+    targets = _distinct(rows, lambda row: row.target)
     label = "noise, times the device's own"
-    files = [_lines_figure(run, cells, setting=scale_of, label=label, path=parent / "noise.png")]
-    own = [cell for cell in cells if cell.scale == 1]
+    files = [_lines_figure(run, rows, setting=scale_of, label=label, path=parent / "noise.png")]
+    own = [row for row in rows if row.scale == 1]
     if len(targets) > 1 and own:
         files.append(_devices_figure(run, own, path=parent / "devices.png"))
     return files
 
 
-def write_shots_figure(run: TrainedRun, cells: Sequence[Cell]) -> list[Path]:
+def write_shots_figure(run: TrainedRun, rows: Sequence[SweepRow]) -> list[Path]:
     """Draw figures against shots: RUN/bench/shots.png."""
     path = run.path / FOLDER / "shots.png"
-    return [_lines_figure(run, cells, setting=shots_of, label="shots per image", path=path)]
+    return [_lines_figure(run, rows, setting=shots_of, label="shots per image", path=path)]
 
 
 def arm_label(run: TrainedRun, arm: str) -> str:
@@ -117,18 +119,18 @@ def arm_label(run: TrainedRun, arm: str) -> str:
 
 
 def _lines_figure(
-    run: TrainedRun, cells: Sequence[Cell], *, setting: Value, label: str, path: Path
+    run: TrainedRun, rows: Sequence[SweepRow], *, setting: Value, label: str, path: Path
 ) -> Path:
     """Draw a row of panels for each target, a panel for each figure."""
-    targets, settings = _distinct(cells, lambda cell: cell.target), _distinct(cells, setting)
+    targets, settings = _distinct(rows, lambda row: row.target), _distinct(rows, setting)
     with _canvas(12.6, 0.6 + 2.75 * len(targets)) as figure:
         grid = figure.subplots(len(targets), len(TITLES), squeeze=False, sharex=True)
         for row, target in zip(grid, targets, strict=True):
-            of_target = [cell for cell in cells if cell.target == target]
+            of_target = [row for row in rows if row.target == target]
             for axes, name in zip(row, TITLES, strict=True):
                 for number, arm in enumerate(run.recipe.arms):
                     groups = _groups(run, of_target, arm=arm, settings=settings, setting=setting)
-                    values = [[getattr(cell, name) for cell in group] for group in groups]
+                    values = [[getattr(row, name) for row in group] for group in groups]
                     _draw_line(axes, values, name=name, arm=arm, shift=_shift(run, number))
                 axes.set_title(f"{target}: {TITLES[name]}", loc="left", fontsize=9, color=INK)
                 axes.set_xticks(range(len(settings)), [_heading(it, setting) for it in settings])
@@ -140,11 +142,11 @@ def _lines_figure(
         return _save(figure, path)
 
 
-def _devices_figure(run: TrainedRun, cells: Sequence[Cell], *, path: Path) -> Path:
+def _devices_figure(run: TrainedRun, rows: Sequence[SweepRow], *, path: Path) -> Path:
     """Draw a row for each device, the most faithful above, a panel for each figure."""
     fidelity = {
-        target: min(cell.fidelity for cell in cells if cell.target == target)
-        for target in _distinct(cells, lambda cell: cell.target)
+        target: min(row.fidelity for row in rows if row.target == target)
+        for target in _distinct(rows, lambda row: row.target)
     }
     targets = sorted(fidelity, key=lambda name: fidelity[name])
     with _canvas(12.6, 1.3 + 0.6 * len(targets)) as figure:
@@ -152,13 +154,11 @@ def _devices_figure(run: TrainedRun, cells: Sequence[Cell], *, path: Path) -> Pa
         for axes, name in zip(panels, TITLES, strict=True):
             for number, arm in enumerate(run.recipe.arms):
                 groups = _groups(
-                    run, cells, arm=arm, settings=targets, setting=lambda cell: cell.target
+                    run, rows, arm=arm, settings=targets, setting=lambda row: row.target
                 )
                 for height, group in enumerate(groups):
                     if group:
-                        mean, below, above = _interval(
-                            [getattr(cell, name) for cell in group], name
-                        )
+                        mean, below, above = _interval([getattr(row, name) for row in group], name)
                         axes.errorbar(
                             mean,
                             height - 2 * _shift(run, number),
@@ -252,20 +252,20 @@ def _save(figure: Figure, path: Path) -> Path:
 
 
 def _groups(
-    run: TrainedRun, cells: Sequence[Cell], *, arm: str, settings: Sequence[Any], setting: Value
-) -> list[list[Cell]]:
-    """Return the trained seeds' cells of an arm at each setting."""
-    of_arm = trained_cells(run, [cell for cell in cells if cell.arm == arm])
-    return [[cell for cell in of_arm if setting(cell) == value] for value in settings]
+    run: TrainedRun, rows: Sequence[SweepRow], *, arm: str, settings: Sequence[Any], setting: Value
+) -> list[list[SweepRow]]:
+    """Return the trained seeds' rows of an arm at each setting."""
+    of_arm = trained_rows(run, [row for row in rows if row.arm == arm])
+    return [[row for row in of_arm if setting(row) == value] for value in settings]
 
 
 def _shift(run: TrainedRun, number: int) -> float:
     return _DODGE * (number - (len(run.recipe.arms) - 1) / 2)
 
 
-def _distinct(cells: Sequence[Cell], value: Value) -> list[Any]:
+def _distinct(rows: Sequence[SweepRow], value: Value) -> list[Any]:
     """Return different values in ascending order, exact probabilities last; names as they come."""
-    values = list(dict.fromkeys(value(cell) for cell in cells))
+    values = list(dict.fromkeys(value(row) for row in rows))
     if any(isinstance(item, str) for item in values):
         return values
     return sorted(values, key=lambda item: (item is None, item or 0))

@@ -16,11 +16,11 @@ from qkd_qiskit.experiments.run_folder import RESULT
 from qkd_qiskit.experiments.statistics import mean_interval
 from qkd_qiskit.experiments.sweeps import (
     COLUMNS,
-    read_cells,
+    read_rows,
     sweep_noise,
     sweep_shots,
-    trained_cells,
-    write_cells,
+    trained_rows,
+    write_rows,
 )
 from qkd_qiskit.experiments.trained_run import TrainedRun
 from qkd_qiskit.report.sweep_figures import (
@@ -51,23 +51,23 @@ class Counter(Callback):
         self.images, self.total = self.images + images, total
 
 
-def by_key(cells):
-    return {cell.key: cell for cell in cells}
+def by_key(rows):
+    return {row.key: row for row in rows}
 
 
 def test_noise_of_scale_zero_changes_nothing(run):
-    cells = sweep_noise(run, scales=[0])
-    assert {(cell.arm, cell.seed) for cell in cells} == {
+    rows = sweep_noise(run, scales=[0])
+    assert {(row.arm, row.seed) for row in rows} == {
         (arm, seed) for arm in run.recipe.arms for seed in (0, 1)
     }
-    for cell in cells:
-        own = run.folder.evaluations(cell.arm, cell.seed)["exact"]
-        assert cell.agreement == 1
-        assert cell.fidelity == 1
-        assert cell.images == own.images == 40
-        assert cell.accuracy == own.accuracy
-        assert cell.divergence == pytest.approx(own.divergence, rel=1e-4)
-        assert cell.calibration_error == pytest.approx(own.calibration_error, rel=1e-3)
+    for row in rows:
+        own = run.folder.evaluations(row.arm, row.seed)["exact"]
+        assert row.agreement == 1
+        assert row.fidelity == 1
+        assert row.images == own.images == 40
+        assert row.accuracy == own.accuracy
+        assert row.divergence == pytest.approx(own.divergence, rel=1e-4)
+        assert row.calibration_error == pytest.approx(own.calibration_error, rel=1e-3)
 
 
 def test_without_names_the_devices_are_those_of_the_run(run):
@@ -76,25 +76,25 @@ def test_without_names_the_devices_are_those_of_the_run(run):
     path.write_text(path.read_text().replace("exact, fake_manila", changed))
     run = TrainedRun.open(run.path)
     assert len(run.recipe.targets) == 4
-    cells = sweep_noise(run, scales=[0], limit=2)
-    assert list(dict.fromkeys(cell.target for cell in cells)) == ["fake_lima", "fake_manila"]
-    cells = sweep_shots(run, shots=[5], limit=2)
-    assert {(cell.target, cell.scale) for cell in cells} == {("fake_lima:scale=2", 2.0)}
+    rows = sweep_noise(run, scales=[0], limit=2)
+    assert list(dict.fromkeys(row.target for row in rows)) == ["fake_lima", "fake_manila"]
+    rows = sweep_shots(run, shots=[5], limit=2)
+    assert {(row.target, row.scale) for row in rows} == {("fake_lima:scale=2", 2.0)}
 
 
 def test_the_twin_has_no_noise_and_strong_noise_tells_nothing(run):
-    cells = sweep_noise(run, scales=[1, 1000], limit=15)
-    assert all(cell.images == 15 for cell in cells)
-    for cell in cells:
-        if cell.arm == "classical_twin":
-            assert (cell.agreement, cell.fidelity) == (1, 1)
+    rows = sweep_noise(run, scales=[1, 1000], limit=15)
+    assert all(row.images == 15 for row in rows)
+    for row in rows:
+        if row.arm == "classical_twin":
+            assert (row.agreement, row.fidelity) == (1, 1)
         else:
-            assert cell.fidelity < 1
-    strong = [cell for cell in cells if cell.scale == 1000 and cell.arm != "classical_twin"]
-    weak = by_key(cells)
-    for cell in strong:
-        same = weak[(cell.target, 1.0, None, cell.arm, cell.seed, 15)]
-        assert cell.fidelity < same.fidelity
+            assert row.fidelity < 1
+    strong = [row for row in rows if row.scale == 1000 and row.arm != "classical_twin"]
+    weak = by_key(rows)
+    for row in strong:
+        same = weak[(row.target, 1.0, None, row.arm, row.seed, 15)]
+        assert row.fidelity < same.fidelity
 
 
 def test_exact_noisy_figures_are_those_of_the_target(run):
@@ -103,10 +103,10 @@ def test_exact_noisy_figures_are_those_of_the_target(run):
     from qkd_qiskit.students.factory import load_student
     from qkd_qiskit.targets import Target
 
-    (cell,) = [
-        cell
-        for cell in sweep_noise(run, devices=["fake_lima"], scales=[2])
-        if (cell.arm, cell.seed) == ("distilled", 1)
+    (row,) = [
+        row
+        for row in sweep_noise(run, devices=["fake_lima"], scales=[2])
+        if (row.arm, row.seed) == ("distilled", 1)
     ]
     data = load_data(run.recipe.data, seed=run.recipe.seed)
     figures = evaluate(
@@ -114,24 +114,22 @@ def test_exact_noisy_figures_are_those_of_the_target(run):
         data.test,
         target=Target.parse("fake_lima", shots=None, scale=2.0, seed=run.recipe.seed),
     )
-    assert cell.accuracy == figures.accuracy
-    assert cell.calibration_error == pytest.approx(figures.calibration_error)
+    assert row.accuracy == figures.accuracy
+    assert row.calibration_error == pytest.approx(figures.calibration_error)
 
 
 def test_shots_of_the_recipe_give_the_figures_of_the_run(run):
-    cells = sweep_shots(run, shots=[50])
-    for cell in cells:
-        own = run.folder.evaluations(cell.arm, cell.seed)["fake_manila"]
-        assert (cell.images, cell.accuracy) == (own.images, own.accuracy)
-        assert cell.divergence == pytest.approx(own.divergence)
-        assert cell.scale == 1
+    rows = sweep_shots(run, shots=[50])
+    for row in rows:
+        own = run.folder.evaluations(row.arm, row.seed)["fake_manila"]
+        assert (row.images, row.accuracy) == (own.images, own.accuracy)
+        assert row.divergence == pytest.approx(own.divergence)
+        assert row.scale == 1
 
 
 def test_more_shots_come_nearer_to_exact_probabilities(run):
-    cells = sweep_shots(run, shots=[4, 4000, None])
-    few, many, exact = (
-        [cell for cell in cells if cell.shots == shots] for shots in (4, 4000, None)
-    )
+    rows = sweep_shots(run, shots=[4, 4000, None])
+    few, many, exact = ([row for row in rows if row.shots == shots] for shots in (4, 4000, None))
     far, near = (
         sum(abs(a.divergence - b.divergence) for a, b in zip(part, exact, strict=True))
         for part in (few, many)
@@ -140,8 +138,8 @@ def test_more_shots_come_nearer_to_exact_probabilities(run):
 
 
 def test_ideal_shots_tend_to_the_exact_student(run):
-    cells = sweep_shots(run, target="aer", shots=[None])
-    assert all(cell.agreement == 1 and cell.scale == 0 for cell in cells)
+    rows = sweep_shots(run, target="aer", shots=[None])
+    assert all(row.agreement == 1 and row.scale == 0 for row in rows)
 
 
 def test_nothing_is_evaluated_twice(run):
@@ -154,7 +152,7 @@ def test_nothing_is_evaluated_twice(run):
     more = sweep_noise(run, scales=[1, 2], limit=10, callback=counter)
     assert counter.images == counter.total == 60
     assert len(more) == 12
-    assert len(read_cells(run.path / "bench" / "noise.csv")) == 18
+    assert len(read_rows(run.path / "bench" / "noise.csv")) == 18
 
 
 def test_a_stopped_sweep_goes_on(run):
@@ -170,20 +168,20 @@ def test_a_stopped_sweep_goes_on(run):
     kept = [member for member in run.folder.members if key in run.folder.evaluations(*member)]
     assert len(kept) == 3
     counter = Counter()
-    cells = sweep_noise(run, scales=[1], limit=10, callback=counter)
+    rows = sweep_noise(run, scales=[1], limit=10, callback=counter)
     assert counter.images == 30
-    assert len(cells) == 6
+    assert len(rows) == 6
 
 
 def test_a_sweep_and_an_evaluation_share_their_figures(run):
     """A sweep is a list of targets: what one has evaluated the other does not evaluate again."""
-    (cell,) = (c for c in sweep_noise(run, scales=[2]) if (c.arm, c.seed) == ("distilled", 0))
+    (row,) = (c for c in sweep_noise(run, scales=[2]) if (c.arm, c.seed) == ("distilled", 0))
     counter = Counter()
     result = run.evaluate("fake_manila:scale=2:exact", callback=counter)
     assert counter.images == 0
     metrics = result.arms["distilled"]["fake_manila:scale=2:exact"]
-    assert metrics.accuracy[0] == cell.accuracy
-    assert metrics.calibration_error[0] == cell.calibration_error
+    assert metrics.accuracy[0] == row.accuracy
+    assert metrics.calibration_error[0] == row.calibration_error
 
 
 def test_a_sweep_leaves_the_result_as_it_is(run):
@@ -206,10 +204,10 @@ def test_a_sweep_leaves_the_figures_of_the_run_as_they_are(run):
 
 
 def test_cells_survive_the_file(run, tmp_path):
-    cells = sweep_shots(run, shots=[8, None], limit=5)
-    write_cells(tmp_path / "cells.csv", cells)
-    assert read_cells(tmp_path / "cells.csv") == cells
-    with (tmp_path / "cells.csv").open() as file:
+    rows = sweep_shots(run, shots=[8, None], limit=5)
+    write_rows(tmp_path / "rows.csv", rows)
+    assert read_rows(tmp_path / "rows.csv") == rows
+    with (tmp_path / "rows.csv").open() as file:
         assert next(csv.reader(file)) == COLUMNS
 
 
@@ -224,19 +222,19 @@ def test_interval_is_that_of_t():
 def test_failed_students_are_left_out(run):
     failed = {**run.result.failed, "distilled": {"1": "not trained"}}
     run.folder.end(replace(run.result, failed=failed))
-    cells = sweep_noise(run, scales=[0], limit=5)
-    kept = {(cell.arm, cell.seed) for cell in trained_cells(run, cells)}
+    rows = sweep_noise(run, scales=[0], limit=5)
+    kept = {(row.arm, row.seed) for row in trained_rows(run, rows)}
     assert ("distilled", 0) in kept
     assert ("distilled", 1) not in kept
-    lines = summary(run, cells, setting=scale_of)
+    lines = summary(run, rows, setting=scale_of)
     (line,) = [line for line in lines if line["arm"] == "distilled"]
     assert line["seeds"] == 1
     assert line["accuracy"]["half_ci95"] is None
 
 
 def test_figures_are_drawn_without_intervals_too(run):
-    cells = sweep_noise(run, devices=["fake_manila", "fake_lima"], scales=[0, 1], limit=5)
-    files = write_noise_figures(run, [cell for cell in cells if cell.seed == 0])
+    rows = sweep_noise(run, devices=["fake_manila", "fake_lima"], scales=[0, 1], limit=5)
+    files = write_noise_figures(run, [row for row in rows if row.seed == 0])
     assert [path.name for path in files] == ["noise.png", "devices.png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in files)
 
@@ -247,8 +245,8 @@ def test_the_noisy_arm_names_its_device(run):
 
 
 def test_summary_is_json(run):
-    cells = sweep_shots(run, shots=[8, None], limit=5)
-    lines = summary(run, cells, setting=shots_of)
+    rows = sweep_shots(run, shots=[8, None], limit=5)
+    lines = summary(run, rows, setting=shots_of)
     assert len(lines) == 6
     assert json.loads(json.dumps(lines)) == lines
     assert [line["shots"] for line in lines[:2]] == [8, None]
