@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,7 @@ from qiskit.circuit.library import (
     UnitaryGate,
     get_standard_gate_name_mapping,
 )
+from qiskit.quantum_info import Operator as QiskitOperator
 from qiskit.quantum_info import SparsePauliOp
 from qiskit.transpiler.passes import HighLevelSynthesis
 
@@ -47,6 +48,7 @@ STANDARD_GATES: dict[str, Gate] = {
 _NAMES: dict[type, str] = {gate.base_class: name for name, gate in STANDARD_GATES.items()}
 _NOTHING = ("id", "global_phase")
 _MATRIX_QUBITS = 4  # above this a gate's definition is shorter than its matrix
+_UNITARY_QUBITS = 7  # a matrix of so many becomes 20000 gates in 5 s, and four times that per qubit
 _TINY = 1e-13
 
 
@@ -103,9 +105,14 @@ def definition_of(operation: Operation) -> QuantumCircuit:
 
     Raises:
         UnsupportedInstructionError: It has none, or none before its parameters are bound, or only
-            an approximate one.
+            an approximate one, or one of millions of gates.
     """
     name = operation.name
+    if isinstance(operation, UnitaryGate) and operation.num_qubits > _UNITARY_QUBITS:
+        raise UnsupportedInstructionError(
+            f"gate {name!r} is a matrix on {operation.num_qubits} qubits; at most "
+            f"{_UNITARY_QUBITS} are taken apart, so give it as gates"
+        )
     if isinstance(operation, PauliEvolutionGate) and not _commutes(operation.operator):
         raise UnsupportedInstructionError(
             f"gate {name!r} evolves under terms that do not commute, and its circuit is an "
@@ -126,6 +133,38 @@ def definition_of(operation: Operation) -> QuantumCircuit:
             f"({first_line(error)}); use gates only, and measure at the end"
         ) from error
     return definition
+
+
+def refuse_overridden(operation: Operation, values: Mapping[str, float]) -> None:
+    """Refuse a subclass of a standard gate that does something else than it.
+
+    Qiskit makes the standard gate of it wherever it copies a circuit, so it cannot be relied on.
+
+    Args:
+        operation: Any.
+        values: A number per parameter name, at which the two are compared.
+
+    Raises:
+        UnsupportedInstructionError: It is one.
+    """
+    own = getattr(operation, "base_class", type(operation))
+    kind = next((each for each in own.__mro__ if each in _NAMES), None)
+    if kind is None or kind is own:
+        return
+    controls = {"ctrl_state": operation.ctrl_state} if isinstance(operation, ControlledGate) else {}
+    bound = QuantumCircuit(operation.num_qubits)
+    bound.append(kind(*operation.params, **controls), bound.qubits)
+    bound = bound.assign_parameters(dict(values), strict=False)
+    changed = operation.to_mutable()
+    changed.params = list(bound.data[0].operation.params)
+    definition = operation.definition.assign_parameters(dict(values), strict=False)
+    expected = QiskitOperator(bound)
+    if not all(expected.equiv(each) for each in (changed.to_matrix(), QiskitOperator(definition))):
+        raise UnsupportedInstructionError(
+            f"gate {operation.name!r} of class {own.__name__} is derived from {kind.__name__} and "
+            f"does something else, and Qiskit takes it for {kind.__name__} wherever it copies a "
+            "circuit; derive it from Gate"
+        )
 
 
 def _commutes(operator: Any) -> bool:
