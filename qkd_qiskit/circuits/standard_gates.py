@@ -32,8 +32,8 @@ from qiskit.quantum_info import Statevector, random_statevector
 from qkd_qiskit.errors import CircuitError, UnsupportedInstructionError, first_line
 from qkd_qiskit.simulator.gates import (
     STANDARD_GATES,
+    copied_gate,
     definition_of,
-    refuse_overridden,
     standard_name,
 )
 
@@ -219,7 +219,9 @@ def _lowered(
     if _is_plain(operation) or isinstance(operation, ControlFlowOp | Initialize):
         yield operation, qubits
         return
-    refuse_overridden(operation, values)
+    if (copied := copied_gate(operation)) is not None:
+        yield from _lowered(copied, qubits, values, phase_of=phase_of)
+        return
     known = STANDARD_GATES.get(operation.name)
     if known is not None and _fits(known, operation):
         candidate = known.base_class(*operation.params)
