@@ -424,3 +424,12 @@ def test_values_without_a_finite_angle_are_refused_in_one_line(name, angle, valu
     with pytest.raises(QKDError) as caught:
         target.probabilities(target.compile(circuit), [[value]])
     assert "\n" not in str(caught.value)
+
+
+def test_a_delay_that_the_device_cannot_time_is_refused_with_what_it_can():
+    circuit = QuantumCircuit(1)
+    circuit.ry(Parameter("x"), 0)
+    circuit.delay(100, 0, "ns")
+    circuit.ry(0.3, 0)
+    with pytest.raises(TargetError, match="multiples of 16 dt, or leave them out"):
+        parsed("fake_manila", 16).compile(circuit)
