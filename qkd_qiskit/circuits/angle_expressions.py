@@ -29,6 +29,8 @@ _FUNCTIONS: dict[str, tuple[str, Callable[[float], float]]] = {
     "arctan": ("arctan", math.atan),
     "exp": ("exp", math.exp),
     "log": ("log", math.log),
+    "abs": ("abs", abs),  # not of the standard; Qiskit writes it all the same
+    "sign": ("sign", lambda value: float((value > 0) - (value < 0))),
 }
 _PREFIX = "angle_of_an_expression_"
 

@@ -21,11 +21,12 @@ from openqasm3.visitor import QASMVisitor
 from qiskit import QuantumCircuit, qasm3
 
 from qkd_qiskit.circuits.angle_expressions import extract_angles, put_back_angles
-from qkd_qiskit.circuits.standard_gates import first_difference
+from qkd_qiskit.circuits.standard_gates import first_difference, without_layout
 from qkd_qiskit.circuits.student_circuit import StudentCircuit, adopt_circuit
 from qkd_qiskit.errors import CircuitError
 
 LARGEST_REGISTER = 1000  # qubits or bits; before a register of a billion is allocated
+LARGEST_EXPANSION = 20_000  # gates that calls of the file's own gates may become
 _INPUTS = ":inputs="
 _QISKIT_FUNCTIONS = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "conj": ""}
 
@@ -41,10 +42,8 @@ def dump_circuit(circuit: QuantumCircuit, *, checked: bool = True) -> str:
         CircuitError: A parameter is not named x_000, ... or w_000, ..., the circuit measures before
             its end, or it holds something that OpenQASM 3 cannot say.
     """
-    student = adopt_circuit(circuit).circuit
-    plain = QuantumCircuit(student.num_qubits, global_phase=student.global_phase)
-    for item in student.data:  # registers may have names that OpenQASM 3 keeps for itself
-        plain.append(item.operation, [student.find_bit(qubit).index for qubit in item.qubits])
+    # Registers may have names that OpenQASM 3 keeps for itself.
+    plain = without_layout(adopt_circuit(circuit).circuit)
     text = _written(plain)
     if not checked:
         return text
@@ -185,9 +184,15 @@ def _written(circuit: QuantumCircuit) -> str:
 @functools.lru_cache(maxsize=16)
 def _read(text: str) -> QuantumCircuit:
     """Return the circuit in OpenQASM 3 text; it is shared, so it must not be changed."""
-    # The parser prints what it cannot tokenise; the reason is in the exception as well.
-    with contextlib.redirect_stderr(io.StringIO()):
-        program = openqasm3.parse(text.removeprefix("\ufeff"))
+    # The parser prints what it cannot read; only some reasons are in the exception as well.
+    with contextlib.redirect_stderr(io.StringIO()) as printed:
+        try:
+            program = openqasm3.parse(text.removeprefix("\ufeff"))
+        except openqasm3.parser.QASM3ParsingError as error:
+            raise CircuitError(
+                f"not an OpenQASM 3 circuit ({_one_line(error)} "
+                f"{' '.join(printed.getvalue().split())}); write it with qiskit.qasm3.dump"
+            ) from error
     _Limits().visit(program)
     angles = extract_angles(program)
     circuit = qiskit_qasm3_import.convert(program)
@@ -196,6 +201,41 @@ def _read(text: str) -> QuantumCircuit:
 
 class _Limits(QASMVisitor[None]):
     """Refuses what has no student, before it is built."""
+
+    def __init__(self) -> None:
+        self.sizes: dict[str, int] = {}
+        self.expanded = 0
+
+    def visit_QuantumGateDefinition(self, node: ast.QuantumGateDefinition) -> None:
+        """Count what a call of the gate becomes."""
+        calls = [part.name.name for part in node.body if isinstance(part, ast.QuantumGate)]
+        self.sizes[node.name.name] = sum(self.sizes.get(name, 1) for name in calls)
+
+    def visit_QuantumGate(self, node: ast.QuantumGate) -> None:
+        """Refuse gates made of gates made of gates, thousands of them."""
+        self.expanded += self.sizes.get(node.name.name, 0)
+        if self.expanded > LARGEST_EXPANSION:
+            raise CircuitError(
+                f"the file's own gates become {self.expanded:.3g} gates; at most "
+                f"{LARGEST_EXPANSION} are accepted"
+            )
+        self.generic_visit(node)
+
+    def visit_BinaryExpression(self, node: ast.BinaryExpression) -> None:
+        """Refuse 1/2, which is 0 in OpenQASM 3 and hardly meant."""
+        whole = [each for each in (node.lhs, node.rhs) if isinstance(each, ast.IntegerLiteral)]
+        if node.op is ast.BinaryOperator["/"] and len(whole) == 2:
+            top, bottom = (each.value for each in whole)
+            if bottom == 0 or top % bottom:
+                raise CircuitError(
+                    f"{top}/{bottom} divides whole numbers, which drops the remainder in OpenQASM "
+                    f"3; write {top}.0/{bottom}"
+                )
+        self.generic_visit(node)
+
+    def visit_ForInLoop(self, node: ast.ForInLoop) -> None:
+        """Refuse what the importer stumbles over."""
+        raise CircuitError("a for loop is not accepted; write out its gates")
 
     def visit_Identifier(self, node: ast.Identifier) -> None:
         """Refuse qubits of a device."""

@@ -7,6 +7,7 @@ of. What comes out is held to what went in by numbers.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -21,6 +22,7 @@ from qiskit.circuit import (
     Delay,
     Measure,
     Operation,
+    Parameter,
     ParameterExpression,
     Reset,
 )
@@ -28,7 +30,12 @@ from qiskit.circuit.library import IGate, Initialize
 from qiskit.quantum_info import Statevector, random_statevector
 
 from qkd_qiskit.errors import CircuitError, UnsupportedInstructionError, first_line
-from qkd_qiskit.simulator.gates import STANDARD_GATES, definition_of, standard_name
+from qkd_qiskit.simulator.gates import (
+    STANDARD_GATES,
+    copied_gate,
+    definition_of,
+    standard_name,
+)
 
 _COMPARED_QUBITS = 10  # wider gates are compared part by part
 _TOLERANCE = 1e-7  # of a state's distance, and of an angle in radians
@@ -54,9 +61,14 @@ def to_standard_gates(
         CircuitError: An operation is not unitary, has no definition while its parameters are open,
             or its definition and its matrix are not the same.
     """
-    if all(_is_plain(item.operation) for item in circuit.data):
-        return circuit
     values = random_values(circuit)
+    for item in circuit.data:
+        _refuse_timing(item.operation, source=source)
+        if gates_only and isinstance(item.operation, Reset):
+            refuse_classical(item.operation, clbits=(), source=source)
+    if all(_is_plain(item.operation) for item in circuit.data):
+        _check_angles(circuit, values, source=source)
+        return circuit
     lowered = circuit.copy_empty_like()
     for item in circuit.data:
         if _is_plain(item.operation) or (not gates_only and _is_classical(item)):
@@ -70,7 +82,19 @@ def to_standard_gates(
                 lowered.append(operation, places)
         except (UnsupportedInstructionError, RecursionError) as error:
             raise CircuitError(f"{source}: {first_line(error)}") from error
+    _check_angles(lowered, values, source=source)
     return lowered
+
+
+def without_layout(circuit: QuantumCircuit) -> QuantumCircuit:
+    """Return the instructions on one register of qubits and no bits, without a device's layout.
+
+    A layout, which a file does not keep, would make outcomes of logical qubits of it.
+    """
+    bare = QuantumCircuit(circuit.num_qubits, global_phase=circuit.global_phase, name=circuit.name)
+    for item in circuit.data:
+        bare.append(item.operation, [circuit.find_bit(qubit).index for qubit in item.qubits])
+    return bare
 
 
 def random_values(circuit: QuantumCircuit, *, seed: int = 0) -> dict[str, float]:
@@ -120,6 +144,39 @@ def refuse_classical(operation: Operation, *, clbits: Any, source: str) -> None:
         )
 
 
+def _refuse_timing(operation: Operation, *, source: str) -> None:
+    if isinstance(operation, Delay) and not isinstance(operation.duration, int | float):
+        raise CircuitError(
+            f"{source}: a delay of {operation.duration} is not accepted; give its duration as a "
+            "number"
+        )
+
+
+def _check_angles(circuit: QuantumCircuit, values: Mapping[str, float], *, source: str) -> None:
+    """Raise a CircuitError where an angle is not a finite real number at random values."""
+    for item in circuit.data:
+        if standard_name(item.operation) is None:
+            continue
+        for angle in item.operation.params:
+            if isinstance(angle, Parameter) or _is_real(angle, values):
+                continue
+            raise CircuitError(
+                f"{source}: gate {item.operation.name} has the angle {angle}, which is not a "
+                f"finite real number (parameters between {_RANGE[0]} and {_RANGE[1]} were tried); "
+                "give angles in radians"
+            )
+
+
+def _is_real(angle: Any, values: Mapping[str, float]) -> bool:
+    try:
+        if isinstance(angle, ParameterExpression):
+            angle = angle.bind({p: values[p.name] for p in angle.parameters}).numeric()
+        number = complex(angle)
+    except (ArithmeticError, TypeError, ValueError):
+        return False
+    return math.isfinite(number.real) and abs(number.imag) < _TOLERANCE
+
+
 def _is_classical(item: CircuitInstruction) -> bool:
     return isinstance(item.operation, ControlFlowOp | Initialize) or bool(item.clbits)
 
@@ -161,6 +218,9 @@ def _lowered(
         return
     if _is_plain(operation) or isinstance(operation, ControlFlowOp | Initialize):
         yield operation, qubits
+        return
+    if (copied := copied_gate(operation)) is not None:
+        yield from _lowered(copied, qubits, values, phase_of=phase_of)
         return
     known = STANDARD_GATES.get(operation.name)
     if known is not None and _fits(known, operation):

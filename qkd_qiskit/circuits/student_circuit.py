@@ -11,7 +11,11 @@ from qiskit.circuit import Parameter
 
 from qkd_qiskit.circuits.ansatze import make_ansatz
 from qkd_qiskit.circuits.encodings import Encoding, make_encoding
-from qkd_qiskit.circuits.standard_gates import refuse_classical, to_standard_gates
+from qkd_qiskit.circuits.standard_gates import (
+    refuse_classical,
+    to_standard_gates,
+    without_layout,
+)
 from qkd_qiskit.errors import CircuitError
 
 _ELEMENT = re.compile(r"_?(x|w|θ)[\[_](\d{1,6})[\]_]")  # x[3], which OpenQASM 3 writes _x_3_
@@ -108,6 +112,8 @@ def adopt_circuit(
     unmeasured = to_standard_gates(circuit, source=source).remove_final_measurements(inplace=False)
     for instruction in unmeasured.data:
         refuse_classical(instruction.operation, clbits=instruction.clbits, source=source)
+    if unmeasured.layout is not None:
+        unmeasured = without_layout(unmeasured)
     families = {"x": _family("x", circuit.parameters), "w": _family("w", circuit.parameters)}
     known = {parameter.name for family in families.values() for parameter in family}
     strange = sorted(p.name for p in circuit.parameters if p.name not in known)

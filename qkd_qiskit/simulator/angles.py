@@ -8,6 +8,7 @@ becomes a *feature*: a value computed from the parameters with torch, which ente
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -79,7 +80,7 @@ class AngleReader:
 
     sources: Mapping[Parameter, Source]
     features: list[Feature] = field(default_factory=list)
-    _known: dict[str, int] = field(default_factory=dict)
+    _known: dict[Any, int] = field(default_factory=dict)
 
     def read(self, value: Any) -> Angle:
         """Return the angle of one gate parameter.
@@ -108,15 +109,14 @@ class AngleReader:
         return Angle(0.0, ((("feature", self._feature(value, parameters)), 1.0),))
 
     def _feature(self, value: ParameterExpression, parameters: list[Parameter]) -> int:
-        expression = value.sympify()
-        key = str(expression)
-        if key not in self._known:
+        expression = _as_sympy(value)
+        if expression not in self._known:  # not its text: a parameter may be called a*b
             sources = {str(parameter.name): self.sources[parameter] for parameter in parameters}
             per_sample = any(kind == "input" for kind, _ in sources.values())
             _check_functions(expression)
-            self._known[key] = len(self.features)
+            self._known[expression] = len(self.features)
             self.features.append(Feature(expression, sources, per_sample))
-        return self._known[key]
+        return self._known[expression]
 
 
 @dataclass(frozen=True)
@@ -201,12 +201,27 @@ def _slopes(value: ParameterExpression, parameters: list[Parameter]) -> list[Any
         return None
 
 
+def _as_sympy(value: ParameterExpression) -> Any:
+    try:
+        expression = value.sympify()
+    except (TypeError, AttributeError):
+        expression = NotImplemented
+    if expression is NotImplemented:  # Qiskit's answer where a number has an exponent
+        raise UnsupportedInstructionError(
+            f"gate angle {value} cannot be read; write a power of a number as exp, such as "
+            "(w * log(2)).exp() in place of 2**w"
+        )
+    return expression
+
+
 def _real(value: Any) -> float:
     if isinstance(value, ParameterExpression):
         value = value.numeric()
     number = complex(value)
     if abs(number.imag) > 1e-12:
         raise CircuitError(f"gate parameter {number} is complex; angles are real numbers")
+    if not math.isfinite(number.real):
+        raise CircuitError(f"gate parameter {number.real} is not finite; angles are real numbers")
     return number.real
 
 

@@ -92,10 +92,22 @@ class CompiledConnector(TorchConnector):  # type: ignore[misc]
 
         Raises:
             CircuitError: If the preparation uses a weight or the circuit does not fit into memory.
+            InputError: If the network is none, or initial_weights have another length.
         """
+        if not isinstance(neural_network, NeuralNetwork):
+            raise InputError(
+                f"the network is of type {type(neural_network).__name__}; give a SamplerQNN or an "
+                "EstimatorQNN of qiskit_machine_learning"
+            )
         if isinstance(initial_weights, Tensor):  # the stock connector would warn about a tensor
             initial_weights = initial_weights.detach().cpu().numpy()
         super().__init__(neural_network, initial_weights, sparse)
+        shape = tuple(self._weights.shape)
+        if shape != (neural_network.num_weights,) or not bool(self._weights.isfinite().all()):
+            raise ConnectorInputError(
+                f"initial_weights of shape {shape} do not fit, or are not finite; give "
+                f"{neural_network.num_weights} numbers"
+            )
         self._kernel, self._small_in_double = kernel, small_in_double
         self._amplitudes: tuple[int, ...] | None = None
         self._program: Program | None = None
@@ -224,6 +236,11 @@ class CompiledConnector(TorchConnector):  # type: ignore[misc]
         num_inputs = program.num_inputs
         if input_data is None:
             input_data = self._weights.new_zeros(0)
+        if not isinstance(input_data, Tensor) or input_data.layout is not torch.strided:
+            raise ConnectorInputError(
+                f"inputs are {getattr(input_data, 'layout', type(input_data).__name__)}; give a "
+                f"dense tensor (batch, {num_inputs})"
+            )
         if input_data.dim() == 0 or input_data.shape[-1] != num_inputs:
             raise ConnectorInputError(
                 f"inputs have shape {tuple(input_data.shape)}; give (batch, {num_inputs})"

@@ -30,6 +30,7 @@ from qiskit.circuit.library import (
     UnitaryGate,
     get_standard_gate_name_mapping,
 )
+from qiskit.quantum_info import Operator as QiskitOperator
 from qiskit.quantum_info import SparsePauliOp
 from qiskit.transpiler.passes import HighLevelSynthesis
 
@@ -47,6 +48,7 @@ STANDARD_GATES: dict[str, Gate] = {
 _NAMES: dict[type, str] = {gate.base_class: name for name, gate in STANDARD_GATES.items()}
 _NOTHING = ("id", "global_phase")
 _MATRIX_QUBITS = 4  # above this a gate's definition is shorter than its matrix
+_UNITARY_QUBITS = 7  # a matrix of so many becomes 20000 gates in 5 s, and four times that per qubit
 _TINY = 1e-13
 
 
@@ -103,9 +105,14 @@ def definition_of(operation: Operation) -> QuantumCircuit:
 
     Raises:
         UnsupportedInstructionError: It has none, or none before its parameters are bound, or only
-            an approximate one.
+            an approximate one, or one of millions of gates.
     """
     name = operation.name
+    if isinstance(operation, UnitaryGate) and operation.num_qubits > _UNITARY_QUBITS:
+        raise UnsupportedInstructionError(
+            f"gate {name!r} is a matrix on {operation.num_qubits} qubits; at most "
+            f"{_UNITARY_QUBITS} are taken apart, so give it as gates"
+        )
     if isinstance(operation, PauliEvolutionGate) and not _commutes(operation.operator):
         raise UnsupportedInstructionError(
             f"gate {name!r} evolves under terms that do not commute, and its circuit is an "
@@ -126,6 +133,37 @@ def definition_of(operation: Operation) -> QuantumCircuit:
             f"({first_line(error)}); use gates only, and measure at the end"
         ) from error
     return definition
+
+
+def copied_gate(operation: Operation) -> Gate | None:
+    """Return the standard gate that Qiskit makes of an operation wherever it copies a circuit.
+
+    That is what simulators and transpilers see of a subclass of a standard gate. There is a warning
+    where the subclass has another definition, which they do not see. It is None for what is no
+    subclass of a standard gate.
+    """
+    own = getattr(operation, "base_class", type(operation))
+    kind = next((each for each in own.__mro__ if each in _NAMES), None)
+    if kind is None or kind is own:
+        return None
+    controls = {"ctrl_state": operation.ctrl_state} if isinstance(operation, ControlledGate) else {}
+    copied: Gate = kind(*operation.params, **controls)
+    whole = QuantumCircuit(operation.num_qubits)
+    whole.append(copied, whole.qubits)
+    values = {name.name: 0.3 + 0.1 * number for number, name in enumerate(whole.parameters)}
+    run, own_run = (
+        QiskitOperator(each.assign_parameters(values, strict=False))
+        for each in (whole, operation.definition or whole)
+    )
+    if not run.equiv(own_run):
+        warnings.warn(
+            f"gate {operation.name!r} of class {own.__name__} is run as {kind.__name__}, which it "
+            "is derived from, as Qiskit does wherever it copies a circuit; derive it from Gate to "
+            "have its own definition run",
+            UserWarning,
+            stacklevel=2,
+        )
+    return copied
 
 
 def _commutes(operator: Any) -> bool:
@@ -158,6 +196,9 @@ def lower(
     if name in _PARAMETRISED:
         angles = [reader.read(value) for value in operation.params]
         yield from _rotation(name, angles, qubits)
+        return
+    if (copied := copied_gate(operation)) is not None:
+        yield from lower(copied, qubits, reader=reader)
         return
     free = has_free_parameters(operation)
     matrix = None if free or len(qubits) > _MATRIX_QUBITS else _matrix(operation)

@@ -14,7 +14,7 @@ import torch
 from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
 from qiskit.primitives import StatevectorEstimator
-from qiskit.quantum_info import SparsePauliOp
+from qiskit.quantum_info import Operator, PauliList, SparseObservable, SparsePauliOp
 from qiskit_machine_learning.circuit.library.raw_feature_vector import ParameterizedInitialize
 from qiskit_machine_learning.neural_networks import EstimatorQNN, SamplerQNN
 from qiskit_machine_learning.primitives import QMLEstimator, QMLSampler
@@ -48,18 +48,26 @@ def pauli_sums(observables: Sequence[Any]) -> list[SparsePauliOp]:
 
     Raises:
         UnsupportedInstructionError: One is no such sum, or has a parameter.
-        CircuitError: One is not Hermitian.
+        CircuitError: One is not Hermitian, not finite, or a list of Pauli strings.
     """
     sums = []
     for given in observables:
+        if isinstance(given, PauliList):
+            raise CircuitError(
+                f"an observable is a list of {len(given)} Pauli strings; give them as a list of "
+                "observables, or their sum as a SparsePauliOp"
+            )
         try:
-            observable = SparsePauliOp(given)
+            observable = _pauli_sum(given)
+            finite = np.isfinite(observable.coeffs.astype(complex)).all()
             imaginary = np.abs(observable.simplify().coeffs.astype(complex).imag).max()
         except Exception as error:  # Qiskit and NumPy raise several kinds
             raise UnsupportedInstructionError(
                 f"observable of type {type(given).__name__} is no sum of Pauli strings with "
                 "numbers as coefficients"
             ) from error
+        if not finite:
+            raise CircuitError("an observable has a coefficient that is not finite; give numbers")
         if imaginary > _IMAGINARY:
             raise CircuitError(
                 f"an observable has a coefficient with imaginary part {imaginary:.3g}; give real "
@@ -67,6 +75,14 @@ def pauli_sums(observables: Sequence[Any]) -> list[SparsePauliOp]:
             )
         sums.append(observable)
     return sums
+
+
+def _pauli_sum(given: Any) -> SparsePauliOp:
+    if isinstance(given, SparseObservable):  # with projectors such as 0 and +
+        return SparsePauliOp.from_sparse_observable(given)
+    return (
+        SparsePauliOp.from_operator(given) if isinstance(given, Operator) else SparsePauliOp(given)
+    )
 
 
 def placed_observables(

@@ -133,6 +133,8 @@ def _positions(
         return outcomes
     try:
         found = [interpret(int(outcome)) for outcome in outcomes]
+        if np.asarray(found).dtype.kind not in "bui":
+            raise TypeError("they are not whole numbers")
         columns = np.asarray(found, dtype=np.int64).reshape(num_outcomes, -1).T
         return np.asarray(np.ravel_multi_index(tuple(columns), shape), dtype=np.int64)
     except (TypeError, ValueError) as error:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from qiskit.circuit import Parameter, QuantumCircuit
 
-from qkd_qiskit.circuits.standard_gates import to_standard_gates
+from qkd_qiskit.circuits.standard_gates import to_standard_gates, without_layout
 from qkd_qiskit.errors import TargetError
 from qkd_qiskit.targets.compiled_circuit import CompiledCircuit, content_digest, sorted_parameters
 from qkd_qiskit.targets.measured_program import Basis, MeasuredProgram
@@ -131,6 +131,8 @@ class Target(ABC):
             )
         parameters = sorted_parameters(circuit)
         lowered = to_standard_gates(circuit)
+        if lowered.layout is not None:
+            lowered = without_layout(lowered)
         key = content_digest(lowered) + repr([parameter.name for parameter in parameters])
         compiled = self._compiled.get(key)
         if compiled is None:

@@ -63,7 +63,7 @@ def content_digest(circuit: QuantumCircuit) -> str:
     # OpenQASM rather than QPY: QPY carries each parameter's identity, so that a circuit that is
     # built a second time would look like another one.
     try:
-        text = qasm3.dumps(circuit)
+        text = qasm3.dumps(circuit, allow_aliasing=True)  # registers that share qubits
     except qasm3.QASM3ExporterError as error:
         raise TargetError(
             f"circuit {circuit.name!r} is not made of unitary gates alone: "

@@ -88,7 +88,7 @@ def sample_registers(
     pubs = _pubs(circuit, values, parameters=parameters, shots=shots)
     try:
         results = [result.data for result in sampler.run(pubs).result()]
-    except AerError as error:
+    except (AerError, ArithmeticError, TypeError) as error:  # the last: of an angle's value
         raise TargetError(
             f"circuit {circuit.name!r} cannot be simulated: {' '.join(str(error).split())}"
         ) from error

@@ -59,6 +59,12 @@ def transpile_with_seeds(
             for seed in seeds
         ]
     except TranspilerError as error:
+        step = max(device.acquire_alignment, device.pulse_alignment, device.granularity)
+        if step > 1 and measured.get_instructions("delay"):
+            raise TargetError(
+                f"circuit {measured.name!r} has delays that {name} cannot time; make them "
+                f"multiples of {step} dt, or leave them out"
+            ) from error
         raise TargetError(
             f"circuit {measured.name!r} cannot be transpiled to the calibrated part of {name}: "
             f"{' '.join(str(error.message).split())}"

@@ -159,6 +159,7 @@ CHANGES = {
     "open control": lambda c: c.append(own_gate("m", W).control(1, ctrl_state=0), [0, 1, 2]),
     "global phase": lambda c: (setattr(c, "global_phase", V), c.rz(W, 0)),
     "small numbers": lambda c: c.rx(0.12345678901234567 * W + 1e-7, 0),
+    "abs and sign": lambda c: c.ry((W - 2).abs() + (W - 1).sign() * V, 0),
     "iswap": lambda c: (c.iswap(0, 1), c.rz(W, 1)),
     "idle": lambda c: (c.id(0), c.delay(100, 1, unit="ns"), c.barrier(), c.rz(W, 0)),
 }
@@ -177,9 +178,9 @@ def test_what_is_written_is_read_as_the_same_circuit_twice(name):
     assert dump_circuit(second.circuit) == dump_circuit(first.circuit)
 
 
-@pytest.mark.parametrize("angle", [W.abs(), W.sign()])
-def test_what_openqasm_cannot_say_is_refused_in_one_line(angle):
-    with pytest.raises(CircuitError, match=r"the function (abs|sign)") as caught:
+@pytest.mark.parametrize("angle", [1j * W, (W - 5).log(), float("nan")])
+def test_angles_that_are_no_finite_numbers_are_refused_in_one_line(angle):
+    with pytest.raises(CircuitError, match=r"not a finite real number") as caught:
         dump_circuit(student_with(lambda c: c.ry(angle, 0)))
     assert "\n" not in str(caught.value)
 
@@ -220,6 +221,15 @@ def test_a_byte_order_mark_is_not_part_of_the_text(tmp_path):
         ("qubit[1000000000] q;", "1000000000 qubits"),
         ("bit[1000000000] c; qubit[1] q;", "1000000000 bits"),
         ("input float[64] x_000; qubit[1] q; rx(sinh(x_000)) q[0];", "function sinh"),
+        ("input float[64] x_000; qubit[1] q; rx(1 / 2 * x_000) q[0];", r"write 1\.0/2"),
+        ("input float[64] x_000; qubit[1] q; rx(x_000 q[0];", r"line 3:\d+ .*'rx\(x_000q'"),
+        ("qubit[2] q; for int i in [0:1] { x q[i]; }", "a for loop is not accepted"),
+        (
+            "gate g0 p { x p; x p; }"
+            + "".join(f"gate g{n} p {{ g{n - 1} p; g{n - 1} p; }}" for n in range(1, 40))
+            + "qubit q; g39 q;",
+            r"1\.1e\+12 gates; at most 20000",
+        ),
     ],
 )
 def test_a_file_of_a_device_or_without_bounds_is_refused_in_one_line(body, message):

@@ -5,6 +5,7 @@ import pytest
 from qiskit import QuantumCircuit
 from qiskit.circuit import ClassicalRegister, Gate, Parameter
 from qiskit.circuit.library import (
+    CRXGate,
     HamiltonianGate,
     PauliEvolutionGate,
     RVGate,
@@ -198,3 +199,45 @@ def test_a_difference_is_put_into_words(change, words):
     change(right)
     assert words in first_difference(left, right)
     assert first_difference(left, left.copy()) is None
+
+
+class Redefined(RYGate):
+    """A subclass of a standard gate that does something else."""
+
+    def _define(self):
+        self.definition = QuantumCircuit(1)
+        self.definition.rz(self.params[0], 0)
+
+
+class RedefinedControl(CRXGate):
+    """The same with a control."""
+
+    def _define(self):
+        self.definition = QuantumCircuit(2)
+        self.definition.cry(self.params[0], 0, 1)
+
+
+@pytest.mark.parametrize("operation", [Redefined(2 * W), Redefined(0.3), RedefinedControl(W)])
+def test_a_subclass_is_what_qiskit_takes_it_for_and_a_warning_says_so(operation):
+    circuit = circuit_with(operation)
+    with pytest.warns(UserWarning, match=r"is run as C?R[XY]Gate, which it is derived from"):
+        lowered = to_standard_gates(circuit)
+    before, after = states(circuit, lowered)
+    assert abs(before.inner(after)) == pytest.approx(1, abs=1e-12)
+
+
+def test_a_matrix_of_many_qubits_is_refused_at_once():
+    with pytest.raises(CircuitError, match="a matrix on 8 qubits; at most 7"):
+        to_standard_gates(circuit_with(UnitaryGate(np.diag(np.exp(1j * np.arange(256)))), qubits=8))
+
+
+def test_a_delay_of_a_parameter_and_a_reset_are_refused():
+    circuit = QuantumCircuit(1)
+    circuit.delay(W, 0, "s")
+    with pytest.raises(CircuitError, match="a delay of w_000 is not accepted"):
+        to_standard_gates(circuit)
+    circuit = QuantumCircuit(1)
+    circuit.reset(0)
+    with pytest.raises(CircuitError, match="reset"):
+        to_standard_gates(circuit)
+    assert to_standard_gates(circuit, gates_only=False) is circuit

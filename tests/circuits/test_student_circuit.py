@@ -2,7 +2,8 @@ import math
 
 import numpy as np
 import pytest
-from qiskit import QuantumCircuit, qasm3
+import torch
+from qiskit import QuantumCircuit, qasm3, transpile
 from qiskit.circuit import Parameter, ParameterVector
 from qiskit.circuit.library import real_amplitudes, zz_feature_map
 from qiskit.quantum_info import Operator, Statevector
@@ -15,9 +16,10 @@ from qkd_qiskit.circuits import (
     make_ansatz,
     make_encoding,
 )
-from qkd_qiskit.circuits.openqasm import parse_circuit
+from qkd_qiskit.circuits.openqasm import dump_circuit, parse_circuit
 from qkd_qiskit.circuits.student_circuit import parameter_names
 from qkd_qiskit.errors import CircuitError
+from qkd_qiskit.simulator import Program, probabilities
 
 
 @pytest.mark.parametrize("ansatz", ANSATZE)
@@ -262,3 +264,20 @@ def test_arguments_that_do_not_fit_are_refused_in_one_line(arguments, message):
     with pytest.raises(CircuitError, match=message) as caught:
         adopt_circuit(own_circuit("a", "b"), **arguments)
     assert "\n" not in str(caught.value)
+
+
+def test_a_transpiled_circuit_keeps_its_physical_qubits_in_memory_and_in_a_file():
+    circuit = QuantumCircuit(2)
+    circuit.ry(Parameter("x_000"), 0)
+    circuit.crx(Parameter("w_000"), 0, 1)
+    coupling = [[0, 1], [1, 2]]
+    placed = transpile(
+        circuit, basis_gates=["u", "cx"], coupling_map=coupling, initial_layout=[2, 1]
+    )
+    student = adopt_circuit(placed)
+    assert student.circuit.layout is None
+    expected = Statevector(placed.assign_parameters([0.8, 0.5])).probabilities()
+    for each in (student, parse_circuit(dump_circuit(student.circuit))):
+        program = Program.from_circuit(each.circuit)
+        found = probabilities(program, torch.tensor([[0.5]]), torch.tensor([0.8]))
+        np.testing.assert_allclose(found[0].numpy(), expected, atol=1e-6)

@@ -9,7 +9,7 @@ from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
 from qiskit.circuit.library import HamiltonianGate, real_amplitudes
 from qiskit.primitives import StatevectorEstimator, StatevectorSampler
-from qiskit.quantum_info import SparsePauliOp
+from qiskit.quantum_info import Operator, PauliList, SparseObservable, SparsePauliOp
 from qiskit.transpiler import CouplingMap, generate_preset_pass_manager
 from qiskit_machine_learning import QiskitMachineLearningError
 from qiskit_machine_learning.circuit.library import raw_feature_vector
@@ -153,3 +153,53 @@ def test_small_batches_are_as_exact_as_the_stock_connectors(kind):
     ours, stock = CompiledConnector(qnn, [0.4]), TorchConnector(qnn, [0.4])
     inputs = torch.linspace(-2, 2, 8)[:, None]
     assert float((ours(inputs) - stock(inputs)).detach().abs().max()) < 7e-8
+
+
+@pytest.mark.parametrize(
+    ("observable", "pauli"),
+    [
+        (SparseObservable.from_list([("0Z", 1.0)]), SparsePauliOp(["IZ", "ZZ"], [0.5, 0.5])),
+        (Operator(np.diag([1.0, 2, 3, 4])), SparsePauliOp(["II", "IZ", "ZI"], [2.5, -0.5, -1])),
+    ],
+)
+def test_projectors_and_matrices_are_sums_of_pauli_strings(observable, pauli):
+    inputs = torch.tensor([[0.4], [1.3]])
+    found, expected = (
+        CompiledConnector(network(observables=[each]), [0.7])(inputs)
+        for each in (observable, pauli)
+    )
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("observable", "reason"),
+    [
+        (PauliList(["ZZ", "XX"]), "a list of 2 Pauli strings"),
+        (SparsePauliOp(["ZZ"], [np.nan]), "not finite"),
+    ],
+)
+def test_observables_that_are_no_sums_of_numbers_are_refused(observable, reason):
+    with pytest.raises(CircuitError, match=reason):
+        CompiledConnector(network(observables=[observable]))
+
+
+def test_positions_that_are_no_whole_numbers_are_refused():
+    with pytest.raises(CircuitError, match="not whole numbers"):
+        CompiledConnector(network(interpret=lambda k: k / 2, output_shape=2))
+
+
+@pytest.mark.parametrize("weights", [[0.1, 0.2], [[0.1]], [np.nan]])
+def test_initial_weights_that_do_not_fit_are_refused(weights):
+    with pytest.raises(InputError, match="give 1 numbers"):
+        CompiledConnector(network(), weights)
+
+
+@pytest.mark.parametrize("inputs", [np.ones((1, 1)), [[0.1]], torch.eye(1).to_sparse()])
+def test_inputs_that_are_no_dense_tensors_are_refused(inputs):
+    with pytest.raises(InputError, match=r"give a dense tensor \(batch, 1\)"):
+        CompiledConnector(network(), [0.1])(inputs)
+
+
+def test_what_is_no_network_is_refused():
+    with pytest.raises(InputError, match="of type str; give a SamplerQNN"):
+        CompiledConnector("network")

@@ -198,3 +198,24 @@ def test_more_qubits_than_memory_is_refused_before_allocating():
     program = Program.from_circuit(QuantumCircuit(12))
     with pytest.raises(CircuitError, match="a batch of 100000000 states"):
         probabilities(program, torch.zeros(1, 0).expand(100_000_000, 0), None)
+
+
+def test_a_parameter_named_like_an_expression_is_another_value():
+    first, second, named = Parameter("a"), Parameter("b"), Parameter("a*b")
+    circuit = QuantumCircuit(2)
+    circuit.ry((first * second).sin(), 0)
+    circuit.ry(named.sin(), 1)
+    program = Program.from_circuit(circuit, input_params=[], weight_params=[first, second, named])
+    found = probabilities(program, None, torch.tensor([0.5, 0.8, 2.0], dtype=torch.float64))
+    expected = exact(circuit, {first: 0.5, second: 0.8, named: 2.0})
+    np.testing.assert_allclose(found[0].numpy(), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("angle", "reason"), [(np.nan, "not finite"), (2 ** Parameter("w"), "exp")]
+)
+def test_angles_that_cannot_be_read_are_refused(angle, reason):
+    circuit = QuantumCircuit(1)
+    circuit.ry(angle, 0)
+    with pytest.raises(CircuitError, match=reason):
+        Program.from_circuit(circuit)

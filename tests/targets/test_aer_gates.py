@@ -132,6 +132,7 @@ def by_statevector(circuit, values):
 # Of scipy, within the matrix exponential that Qiskit takes of an evolution.
 @pytest.mark.filterwarnings("ignore:splu converted its input")
 @pytest.mark.filterwarnings("ignore:spsolve")
+@pytest.mark.filterwarnings("ignore:gate 'rx' of class OtherRX is run as RXGate")
 @pytest.mark.parametrize("name", ZOO)
 def test_exact_and_aer_run_every_gate_as_qiskit_does(name):
     circuit = circuit_of(ZOO[name])

@@ -4,11 +4,17 @@ from functools import cache
 
 import numpy as np
 import pytest
-from qiskit import qasm3
-from qiskit.circuit import Parameter, ParameterVector, QuantumCircuit
+from qiskit import qasm3, transpile
+from qiskit.circuit import (
+    Parameter,
+    ParameterVector,
+    QuantumCircuit,
+    QuantumRegister,
+    Qubit,
+)
 from qiskit.quantum_info import Statevector
 
-from qkd_qiskit.errors import CircuitError, TargetError
+from qkd_qiskit.errors import CircuitError, QKDError, TargetError
 from qkd_qiskit.targets import DeviceTarget, Target
 from qkd_qiskit.targets.snapshots import fake_backend
 from qkd_qiskit.targets.transpilation import transpile_with_seeds
@@ -381,3 +387,49 @@ class TestProbabilities:
         compiled = Target.parse("exact").compile(ring(2))
         with pytest.raises(dataclasses.FrozenInstanceError):
             compiled.depth = 1
+
+
+def test_a_transpiled_circuit_is_as_wide_as_its_device():
+    circuit = QuantumCircuit(2)
+    circuit.ry(Parameter("x"), 0)
+    circuit.cx(0, 1)
+    placed = transpile(circuit, coupling_map=[[0, 1], [1, 2]], initial_layout=[2, 1])
+    target = parsed("exact", 1)
+    compiled = target.compile(placed)
+    found = target.probabilities(compiled, [[0.7]])
+    np.testing.assert_allclose(found, by_statevector(placed, compiled, [[0.7]]), atol=1e-12)
+
+
+def test_registers_may_share_qubits():
+    qubits = [Qubit() for _ in range(3)]
+    circuit = QuantumCircuit(
+        QuantumRegister(bits=qubits[:2], name="a"), QuantumRegister(bits=qubits[1:], name="b")
+    )
+    circuit.ry(Parameter("x"), 0)
+    circuit.cx(0, 2)
+    target = parsed("exact", 1)
+    compiled = target.compile(circuit)
+    found = target.probabilities(compiled, [[0.7]])
+    np.testing.assert_allclose(found, by_statevector(circuit, compiled, [[0.7]]), atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("angle", "value"), [(1 / Parameter("x"), 0.0), (Parameter("x").log(), -1)]
+)
+@pytest.mark.parametrize("name", ["exact", "aer"])
+def test_values_without_a_finite_angle_are_refused_in_one_line(name, angle, value):
+    circuit = QuantumCircuit(1)
+    circuit.ry(angle, 0)
+    target = parsed(name, 16)
+    with pytest.raises(QKDError) as caught:
+        target.probabilities(target.compile(circuit), [[value]])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_delay_that_the_device_cannot_time_is_refused_with_what_it_can():
+    circuit = QuantumCircuit(1)
+    circuit.ry(Parameter("x"), 0)
+    circuit.delay(100, 0, "ns")
+    circuit.ry(0.3, 0)
+    with pytest.raises(TargetError, match="multiples of 16 dt, or leave them out"):
+        parsed("fake_manila", 16).compile(circuit)
