@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from qiskit import QuantumCircuit
-from qiskit.circuit import Parameter
+from qiskit.circuit import Measure, Parameter
 
 from qkd_qiskit.circuits.ansatze import make_ansatz
 from qkd_qiskit.circuits.encodings import Encoding, make_encoding
@@ -17,6 +18,8 @@ from qkd_qiskit.circuits.standard_gates import (
     without_layout,
 )
 from qkd_qiskit.errors import CircuitError
+
+logger = logging.getLogger(__name__)
 
 _ELEMENT = re.compile(r"_?(x|w|θ)[\[_](\d{1,6})[\]_]")  # x[3], which OpenQASM 3 writes _x_3_
 
@@ -109,7 +112,9 @@ def adopt_circuit(
         circuit = _with_plain_names(circuit)
     else:
         circuit = _with_given_names(circuit, input_params, weight_params, source=source)
-    unmeasured = to_standard_gates(circuit, source=source).remove_final_measurements(inplace=False)
+    plain = to_standard_gates(circuit, source=source)
+    unmeasured = plain.remove_final_measurements(inplace=False)
+    _say_what_is_measured(plain, source=source)
     for instruction in unmeasured.data:
         refuse_classical(instruction.operation, clbits=instruction.clbits, source=source)
     if unmeasured.layout is not None:
@@ -130,6 +135,21 @@ def adopt_circuit(
     return StudentCircuit(
         circuit=unmeasured, input_params=families["x"], weight_params=families["w"]
     )
+
+
+def _say_what_is_measured(circuit: QuantumCircuit, *, source: str) -> None:
+    """Log where the measurements of a circuit are not those that a student is read out by."""
+    measured = [
+        (circuit.find_bit(item.qubits[0]).index, circuit.find_bit(item.clbits[0]).index)
+        for item in circuit.data
+        if isinstance(item.operation, Measure)
+    ]
+    if measured and sorted(measured) != [(qubit, qubit) for qubit in range(circuit.num_qubits)]:
+        logger.warning(
+            "%s: its own measurements are left out; a student is read out on all qubits, outcome "
+            "bit i being qubit i",
+            source,
+        )
 
 
 def _with_given_names(

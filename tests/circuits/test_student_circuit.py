@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from qiskit import QuantumCircuit, qasm3, transpile
-from qiskit.circuit import Parameter, ParameterVector
+from qiskit.circuit import ClassicalRegister, Parameter, ParameterVector
 from qiskit.circuit.library import real_amplitudes, zz_feature_map
 from qiskit.quantum_info import Operator, Statevector
 
@@ -281,3 +281,17 @@ def test_a_transpiled_circuit_keeps_its_physical_qubits_in_memory_and_in_a_file(
         program = Program.from_circuit(each.circuit)
         found = probabilities(program, torch.tensor([[0.5]]), torch.tensor([0.8]))
         np.testing.assert_allclose(found[0].numpy(), expected, atol=1e-6)
+
+
+def test_measurements_that_are_not_read_out_so_are_left_out_with_a_word(caplog):
+    circuit = own_circuit("x_000")
+    whole = circuit.copy()
+    whole.measure_all()
+    adopt_circuit(whole)
+    assert not caplog.records
+    crossed = circuit.copy()
+    crossed.add_register(ClassicalRegister(circuit.num_qubits + 1))
+    crossed.measure(0, circuit.num_qubits)
+    assert not adopt_circuit(crossed, source="own.qasm").circuit.num_clbits
+    (record,) = caplog.records
+    assert "own.qasm: its own measurements are left out" in record.getMessage()
