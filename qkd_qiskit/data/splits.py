@@ -27,6 +27,7 @@ from qkd_qiskit.data.synthetic import generate
 from qkd_qiskit.errors import DataError, RecipeError, require_kind
 from qkd_qiskit.recipe import GENERATED, DataSpec
 from qkd_qiskit.recipe.seeds import generator
+from qkd_qiskit.recipe.unused import say_unused
 from qkd_qiskit.storage import tensor_digest
 
 logger = logging.getLogger(__name__)
@@ -248,6 +249,7 @@ def load_data(spec: DataSpec, *, seed: int = 0) -> Data:
             has no such class.
     """
     require_kind("spec", spec, DataSpec, accepted="a DataSpec")
+    say_unused(spec)
     source = _read(spec, seed=seed)
     known = source.labels_given or tuple(range(len(source.class_names)))
     classes = None

@@ -21,6 +21,7 @@ from qkd_qiskit.data.splits import Data
 from qkd_qiskit.errors import InputError, TeacherError, require_kind
 from qkd_qiskit.recipe import TeacherOutputs, TeacherSpec
 from qkd_qiskit.recipe.seeds import derive_seed
+from qkd_qiskit.recipe.unused import say_unused
 from qkd_qiskit.storage import (
     CacheFolder,
     Tensors,
@@ -43,12 +44,17 @@ from qkd_qiskit.teachers.own_module import (
     weights_digest,
     without_gradient,
 )
-from qkd_qiskit.teachers.training import OnEpoch, batched_logits, train_teacher, training_draw
+from qkd_qiskit.teachers.training import (
+    OnEpoch,
+    batched_logits,
+    say_if_changing,
+    train_teacher,
+    training_draw,
+)
 
 logger = logging.getLogger(__name__)
 
 _LOOKED_AT = 256  # images that say what a network gives
-_NOTICEABLE = 0.02  # of the largest output; more than what quantized layers round by
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +117,7 @@ class Teacher:
             check_module(module, source=source, image_shape=shape, num_classes=num_classes)
             values = batched_logits(module, data.test.images, num_classes=num_classes)
             outputs = find_outputs(values, stated=outputs, source=source)
-            _say_if_changing(module, data.test.images, values=values, source=source)
+            say_if_changing(module, data.test.images, values=values, source=source)
             # What it computes is not in its weights, and its source may be nowhere: its logits of
             # the test images tell it from another in the cache.
             teacher = _frozen(
@@ -220,6 +226,7 @@ def make_teacher(
     """
     require_kind("spec", spec, TeacherSpec, accepted="a TeacherSpec")
     require_kind("data", data, Data, accepted="Data, from load_data or Data.from_arrays")
+    say_unused(spec)
     if spec.same_draw:
         raise TeacherError(
             "teacher.same_draw: True is not accepted outside a run, where no student's draw is "
@@ -285,23 +292,6 @@ def _outputs(module: nn.Module, spec: TeacherSpec, data: Data) -> TeacherOutputs
     values = batched_logits(module, images, num_classes=data.num_classes)
     source = f"teacher.module: {spec.module!r}"
     return find_outputs(values, stated=spec.outputs, source=source)
-
-
-def _say_if_changing(
-    module: nn.Module, images: torch.Tensor, *, values: torch.Tensor, source: str
-) -> None:
-    """Warn of a network whose outputs for an image depend on chance or on the other images."""
-    some = max(1, min(len(images), _LOOKED_AT) // 2)
-    again = batched_logits(module, images[:some], num_classes=values.shape[1])
-    change = float((again - values[:some]).abs().max())
-    if change > _NOTICEABLE * float(values[:some].abs().max()):
-        logger.warning(
-            "%s gives other outputs for the same images when it is asked again, up to %.3g away: "
-            "it uses random numbers or the statistics of a batch in evaluation mode, too; its "
-            "outputs of one pass are taught",
-            source,
-            change,
-        )
 
 
 def _frozen(
