@@ -161,10 +161,10 @@ def test_class_distributions_are_means_of_the_classes(data):
 def test_what_is_told_of_a_run(data):
     student = student_of(data)
     learn_bins(student, data.pool)
-    told = summarize_class_bins(student, {"distilled": student}, data.test)
-    assert told["bins"] == bins_of(student)
-    assert set(told["distributions"]) == {"start", "distilled"}
-    assert told["distributions"]["start"] == told["distributions"]["distilled"]
+    bins, distributions = summarize_class_bins(student, {"distilled": student}, data.test)
+    assert list(bins) == bins_of(student)
+    assert set(distributions) == {"start", "distilled"}
+    assert distributions["start"] == distributions["distilled"]
     assert has_class_bins(student)
     hybrid = replace(SPEC, kind="hybrid", readout="probabilities", head="linear")
     assert not has_class_bins(student_of(data, hybrid))
