@@ -80,6 +80,22 @@ class WorkerError(QKDError):
     """Processes that keep dying, or a cluster that was lost; what they finished is kept."""
 
 
+def require_kind(name: str, given: object, kind: type, *, accepted: str) -> None:
+    """Refuse an argument of another type.
+
+    Args:
+        name: Of the argument.
+        given: What was given.
+        kind: What it must be.
+        accepted: What to give, in words.
+
+    Raises:
+        InputError: It is something else.
+    """
+    if not isinstance(given, kind):
+        raise InputError(f"{name} is a {type(given).__name__}; give {accepted}")
+
+
 def first_line(error: Exception) -> str:
     """Return the first line of an error's text, for a message of ours; its type if it is empty."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

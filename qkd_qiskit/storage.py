@@ -174,11 +174,25 @@ def _refuse_other_formats(path: Path) -> None:
         )
 
 
+def user_path(path: str | Path) -> Path:
+    """Return a path that a user typed, with the home folder in the place of ~.
+
+    Raises:
+        InputError: It begins with ~ and the name of no user.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise InputError(f"{path} begins with the home folder of nobody; give a folder") from error
+
+
 def cache_path(kind: str, key: str, *, cache: CacheFolder = None) -> Path | None:
     """Return where `compute_once` keeps its result; None where it keeps nothing."""
     if cache is False:
         return None
-    folder = Path(cache or os.environ.get("QKD_CACHE") or "~/.cache/qkd_qiskit").expanduser()
+    if cache is not None and not isinstance(cache, str | Path):
+        raise InputError(f"cache is {cache!r}; give a folder, None or False")
+    folder = user_path(cache or os.environ.get("QKD_CACHE") or "~/.cache/qkd_qiskit")
     return folder / kind / f"{hashlib.sha256(key.encode()).hexdigest()}.safetensors"
 
 

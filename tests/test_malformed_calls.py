@@ -152,6 +152,36 @@ CALLS = {
     "target with options": lambda *_: Target.parse("exact:scale=2"),
     "no scale": lambda *_: Target.parse("fake_manila:scale=nan"),
     "no shots": lambda *_: Target.parse("aer", shots=0),
+    "no data": lambda made, _: distill(made[1], made[2], None),
+    "arrays as data": lambda made, _: distill(made[1], made[2], (made[0].pool.images, None)),
+    "no student": lambda made, _: distill(None, made[2], made[0]),
+    "teacher as student": lambda made, _: distill(made[2], made[1], made[0]),
+    "another specification": lambda made, _: distill(made[1], made[2], made[0], spec=StudentSpec()),
+    "empty dictionary as specification": lambda made, _: distill(*made[1:], made[0], spec={}),
+    "number as loss": lambda made, _: distill(*made[1:], made[0], loss=3),
+    "number as callback": lambda made, _: distill(*made[1:], made[0], on_epoch=3),
+    "no shots to train with": lambda made, _: distill(*made[1:], made[0], shots=0),
+    "no images per class": lambda made, _: distill(*made[1:], made[0], train_per_class=0),
+    "half an image per class": lambda made, _: distill(*made[1:], made[0], train_per_class=1.5),
+    "data as split": lambda made, _: evaluate(made[1], made[0]),
+    "teacher evaluated": lambda made, _: evaluate(made[2], made[0].test),
+    "empty split": lambda made, _: evaluate(made[1], made[0].test[torch.arange(0)]),
+    "more images than labels": lambda made, _: evaluate(
+        made[1], qkd_qiskit.Split(made[0].test.images, made[0].test.labels[1:])
+    ),
+    "negative labels": lambda made, _: evaluate(
+        made[1], qkd_qiskit.Split(made[0].test.images, made[0].test.labels - 1)
+    ),
+    "subset of nothing": lambda made, _: qkd_qiskit.subset(made[0].test, limit=0),
+    "subset by text": lambda made, _: qkd_qiskit.subset(made[0].test, limit="5"),
+    "logits of an array": lambda made, _: made[2].logits(made[0].test.images.numpy()),
+    "number as cache": lambda made, _: make_teacher(TeacherSpec(epochs=1), made[0], cache=3),
+    "cache of nobody": lambda made, _: made[2].logits(
+        made[0].test.images, cache="~nobody-of-that-name/x"
+    ),
+    "dictionary as student": lambda *_: make_student({}, **SHAPE),
+    "dictionary as data": lambda *_: load_data({"name": "digits"}),
+    "dictionary as teacher": lambda made, _: make_teacher({}, made[0]),
     "images of another shape": lambda made, _: evaluate(
         make_student(StudentSpec(), image_shape=(1, 5, 5), num_classes=3), made[0].test
     ),
@@ -161,3 +191,9 @@ CALLS = {
 @pytest.mark.parametrize("name", CALLS)
 def test_a_call(name, made, folder):
     refused(lambda: CALLS[name](made, folder))
+
+
+def test_images_of_double_precision_are_evaluated_alike(made):
+    data, student, _ = made
+    double = qkd_qiskit.Split(data.test.images.double(), data.test.labels)
+    assert evaluate(student, double) == evaluate(student, data.test)

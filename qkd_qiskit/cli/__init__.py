@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ know whether it helped."""
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
+    _open_closed_streams()
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
@@ -36,6 +38,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         where = f" {error.filename}" if error.filename else ""
         return fail(f"cannot read or write{where}: {error.strerror or error}", status=1)
     return status
+
+
+def _open_closed_streams() -> None:
+    """Give what is written somewhere to go where a stream was closed, as by `>&-`."""
+    sys.stdout, sys.stderr = sys.stdout or io.StringIO(), sys.stderr or io.StringIO()
 
 
 def _run(words: Sequence[str]) -> int:

@@ -65,6 +65,8 @@ def run_folder(
     name = words[0]
     if recipe is not None:
         suffix = "" if name == "distill" else f"-{name}"
+        if options.out == "":
+            raise InputError("--out: '' is not accepted; give the path of a new or empty folder")
         path = options.out or new_folder(options.recipe or DEFAULT_RECIPE, suffix=suffix)
         command = ["qkd", *words]
         start = partial(run_experiment, recipe, out=path)

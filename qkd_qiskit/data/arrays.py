@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import reprlib
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -12,7 +13,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from qkd_qiskit.data.containers import Array, image_label_arrays, names_of_classes
+from qkd_qiskit.data.containers import (
+    Array,
+    as_array,
+    image_label_arrays,
+    names_of_classes,
+    order_of_categories,
+)
 from qkd_qiskit.data.images import Channels, plain_images, require_same_type
 from qkd_qiskit.data.labels import Classes, find_classes, plain_labels
 from qkd_qiskit.data.sources import Source
@@ -57,14 +64,13 @@ def read_arrays(path: str | Path, *, digest: str | None = None) -> Source:
             "back, or start a new run with data.digest null"
         )
     parts = _parts(_read_npz(path), path)
-    names = parts.get("class_names")
     try:
         return check_arrays(
             parts["images"],
             parts["labels"],
             test=_pair(parts, "test"),
             validation=_pair(parts, "validation"),
-            class_names=None if names is None else tuple(map(str, np.atleast_1d(names))),
+            class_names=parts.get("class_names"),
         )
     except DataError as error:
         raise DataError(f"data.file: {path}: {error}") from error
@@ -130,7 +136,7 @@ def check_arrays(
     *,
     test: Any = None,
     validation: Any = None,
-    class_names: Sequence[str] | None = None,
+    class_names: Sequence[str] | Array | None = None,
     channels: Channels | None = None,
 ) -> Source:
     """Return arrays as a data set with images (N, channels, height, width), float32.
@@ -141,7 +147,8 @@ def check_arrays(
         labels: As `plain_labels` and `find_classes` take them.
         test: Test images and labels.
         validation: Validation images and labels; a class may be absent there.
-        class_names: Names, one per class; default: the labels, or those of a torch Dataset.
+        class_names: Names, one per class; default: the labels, those of a torch Dataset, or the
+            categories of pandas labels in their order.
         channels: Where the channels are; None = found.
 
     Raises:
@@ -151,9 +158,12 @@ def check_arrays(
     raw, raw_labels = image_label_arrays(images, labels, what="images")
     pixels = plain_images(raw, what="images", channels=channels)
     plain = plain_labels(raw_labels, count=len(pixels), what="images")
-    classes = find_classes(
-        plain, class_names=class_names or (names_of_classes(images) if labels is None else None)
-    )
+    names = None if class_names is None else _distinct_names(class_names)
+    if labels is None:
+        names = names or names_of_classes(images)
+    elif plain.dtype.kind == "U":
+        names = names or order_of_categories(labels)
+    classes = find_classes(plain, class_names=names)
 
     def other(given: Any, what: str) -> Arrays | None:
         if given is None:
@@ -181,6 +191,17 @@ def check_arrays(
         validation=other(validation, "validation images"),
         labels_given=_numbers(classes),
     )
+
+
+def _distinct_names(given: Any) -> tuple[str, ...]:
+    names = as_array(given, what="class_names")
+    items = [item.decode() if isinstance(item, bytes) else item for item in names.ravel().tolist()]
+    if names.ndim != 1 or not all(isinstance(item, str | int) for item in items):
+        raise DataError(f"class_names are {reprlib.repr(given)}; give a list of text")
+    texts = tuple(map(str, items))
+    if len(set(texts)) < len(texts):
+        raise DataError(f"class_names are {reprlib.repr(texts)}; give each class a name of its own")
+    return texts
 
 
 def _numbers(classes: Classes) -> tuple[int, ...] | None:

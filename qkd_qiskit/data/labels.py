@@ -19,7 +19,6 @@ from qkd_qiskit.errors import DataError
 
 logger = logging.getLogger(__name__)
 
-_LARGEST_EXACT = 2.0**53  # above it, not every whole number is a float
 _GIVE = "give one class per image: whole numbers from 0, or text"
 
 
@@ -179,6 +178,8 @@ def _from_one_hot(labels: Array) -> npt.NDArray[np.int64]:
 
 def _from_objects(labels: Array) -> Array:
     items = labels.tolist()
+    if all(isinstance(item, bytes) for item in items):
+        items = [item.decode("utf-8", "replace") for item in items]
     if all(isinstance(item, str) for item in items):
         return np.array(items, dtype=np.str_)
     numbers = all(isinstance(item, int | float) for item in items)
@@ -201,16 +202,18 @@ def _text_or_numbers(labels: Array) -> Array:
 
 
 def _require_whole(labels: Array) -> None:
+    bits = np.finfo(labels.dtype).nmant + 1  # from 2**bits on, not every whole number is a float
     labels = labels.astype(np.float64)
     finite = np.isfinite(labels)
     if not finite.all():
         raise DataError(
             f"labels hold NaN or infinite values, the first is number {np.argmin(finite)}; {_GIVE}"
         )
-    whole = (labels == np.floor(labels)) & (np.abs(labels) < _LARGEST_EXACT)
+    whole = (labels == np.floor(labels)) & (np.abs(labels) < 2.0**bits)
     if not whole.all():
         raise DataError(
-            f"labels hold {labels[np.argmin(whole)]}, which is no whole number below 2**53; {_GIVE}"
+            f"labels hold {labels[np.argmin(whole)]}, which is no whole number below 2**{bits}, "
+            f"up to which their type is exact; {_GIVE}"
         )
 
 

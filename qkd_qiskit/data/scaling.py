@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 Scale = Literal["none", "standard", "minmax"]
-_SMALL, _LARGE, _UNEQUAL = 0.02, 20.0, 1000.0
+_SMALL, _LARGE, _UNEQUAL = 0.1, 20.0, 1000.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,9 +72,11 @@ def scale_hint(images: Tensor) -> str | None:
         images: (N, channels, height, width) of the training pool.
     """
     low, high = float(images.min()), float(images.max())
+    if low == high:
+        return f"all features are {low:.4g}, which tells no class from another"
     largest = max(abs(low), abs(high))
     scale = "set data.scale to minmax or standard, or scale the features to 0 to 1"
-    if largest > _LARGE or 0 < largest < _SMALL:
+    if not _SMALL <= largest <= _LARGE:
         return f"features run from {low:.4g} to {high:.4g}, circuits expect about 0 to 1; {scale}"
     if images.shape[1:3] != (1, 1):
         return None  # pixels at the border may well vary little

@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qkd_qiskit.errors import DataError, StorageError, first_line
-from qkd_qiskit.storage import write_atomic
+from qkd_qiskit.storage import user_path, write_atomic
 
 logger = logging.getLogger(__name__)
 
@@ -134,7 +134,7 @@ def read_cifar10(*, root: str | Path | None = None) -> Source:
 
 
 def _root(root: str | Path | None) -> Path:
-    return Path(root or os.environ.get("QKD_DATA") or "~/.cache/qkd_qiskit/data").expanduser()
+    return user_path(root or os.environ.get("QKD_DATA") or "~/.cache/qkd_qiskit/data")
 
 
 def _is_file(path: Path) -> bool:

@@ -12,6 +12,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -23,9 +24,10 @@ from qkd_qiskit.data.images import Channels
 from qkd_qiskit.data.scaling import Scale, Scaling, fit_scaling, scale_hint
 from qkd_qiskit.data.sources import Source, read_cifar10, read_digits, read_mnist
 from qkd_qiskit.data.synthetic import generate
-from qkd_qiskit.errors import DataError
+from qkd_qiskit.errors import DataError, RecipeError, require_kind
 from qkd_qiskit.recipe import GENERATED, DataSpec
 from qkd_qiskit.recipe.seeds import generator
+from qkd_qiskit.recipe.unused import say_unused
 from qkd_qiskit.storage import tensor_digest
 
 logger = logging.getLogger(__name__)
@@ -111,8 +113,10 @@ class Data:
         Raises:
             DataError: A class has fewer images than asked for.
         """
+        _require_one_of("draw", draw, ("random", "first"))
         if per_class is None:
             return torch.arange(len(self.pool))
+        _require_count("images per class", per_class)
         order = generator(seed, "draw")
 
         def choose(members: torch.Tensor) -> torch.Tensor:
@@ -142,6 +146,8 @@ class Data:
         Raises:
             DataError: The pool has fewer images than asked for.
         """
+        _require_one_of("draw", draw, ("random", "first"))
+        _require_count("training points", points)
         if points > len(self.pool):
             raise DataError(
                 f"{points} training points are asked for, the pool has {len(self.pool)} (after "
@@ -204,11 +210,12 @@ class Data:
                 are no classes, classes with too few images, or an argument that is none of these.
         """
         _require_one_of("channels", channels, (None, *get_args(Channels)))
-        _require_one_of("scale", scale, get_args(Scale))
-        if not 0 < validation_fraction < 1:
-            raise DataError(
-                f"validation_fraction is {validation_fraction}; give a share between 0 and 1"
+        try:  # as a recipe's
+            spec = DataSpec(
+                scale=scale, validation_fraction=validation_fraction, test_per_class=test_per_class
             )
+        except RecipeError as error:
+            raise DataError(str(error).removeprefix("data.")) from error
         source = check_arrays(
             images,
             labels,
@@ -221,10 +228,10 @@ class Data:
             return _split(
                 source,
                 None,
-                name=name,
-                scale=scale,
-                validation_fraction=validation_fraction,
-                test_per_class=test_per_class,
+                name=str(name),
+                scale=spec.scale,
+                validation_fraction=spec.validation_fraction,
+                test_per_class=spec.test_per_class,
                 seed=seed,
             )
 
@@ -241,6 +248,8 @@ def load_data(spec: DataSpec, *, seed: int = 0) -> Data:
         DataError: Files are missing or damaged, a class has fewer images than asked for, or the set
             has no such class.
     """
+    require_kind("spec", spec, DataSpec, accepted="a DataSpec")
+    say_unused(spec)
     source = _read(spec, seed=seed)
     known = source.labels_given or tuple(range(len(source.class_names)))
     classes = None
@@ -344,6 +353,11 @@ def _split(
 def _require_one_of(key: str, given: object, accepted: tuple[object, ...]) -> None:
     if given not in accepted:
         raise DataError(f"{key} is {given!r}; give one of {', '.join(map(str, accepted))}")
+
+
+def _require_count(what: str, given: object) -> None:
+    if isinstance(given, bool) or not (isinstance(given, Integral) and int(given) >= 1):
+        raise DataError(f"{given!r} {what} are asked for; give a whole number of at least 1")
 
 
 def _hold_out(

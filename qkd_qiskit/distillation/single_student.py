@@ -14,7 +14,7 @@ from qkd_qiskit.distillation.executors import training_executor
 from qkd_qiskit.distillation.population import EpochMetrics, Member, TrainingResult
 from qkd_qiskit.distillation.terms import Loss
 from qkd_qiskit.distillation.trainer import layer_of, make_distillation_data, train_population
-from qkd_qiskit.errors import InputError, TrainingError
+from qkd_qiskit.errors import InputError, TrainingError, require_kind
 from qkd_qiskit.recipe import DistillSpec
 from qkd_qiskit.students.base import Student
 from qkd_qiskit.students.class_bins import learn_bins
@@ -62,8 +62,15 @@ def distill(
             elsewhere, or runs elsewhere already.
         TargetError: `spec.train_target` is unknown or cannot run the circuit.
     """
+    spec = DistillSpec() if spec is None else spec
+    require_kind("student", student, Student, accepted="a Student, such as make_student makes")
+    require_kind("data", data, Data, accepted="Data, from load_data or Data.from_arrays")
+    require_kind("spec", spec, DistillSpec, accepted="a DistillSpec, or None")
+    for name, call in (("loss", loss), ("on_epoch", on_epoch)):
+        require_kind(name, call, Callable | None, accepted="a function, or None")  # type: ignore[arg-type]
+    if not isinstance(shots, int) or shots < 1:
+        raise InputError(f"shots is {shots!r}; give a whole number of at least 1")
     taught_by = as_teacher(teacher, data)
-    spec = spec or DistillSpec()
     member = _member(spec, seed=seed, loss=loss)
     rows = _draw(data, train_per_class, seed=seed)
     examples = make_distillation_data(

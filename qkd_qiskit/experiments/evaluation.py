@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import kl_div, log_softmax
 
 from qkd_qiskit.data.splits import Split
-from qkd_qiskit.errors import InputError
+from qkd_qiskit.errors import InputError, require_kind
 from qkd_qiskit.experiments.json_codec import OMITTED
 from qkd_qiskit.experiments.quanvolution_evaluation import logits_on_target
 from qkd_qiskit.recipe.seeds import derive_seed, generator
@@ -82,16 +82,7 @@ def evaluate(
         InputError: Images, labels or logits are not those that the student takes.
     """
     target = Target.parse(target) if isinstance(target, str) else target
-    if tuple(split.images.shape[1:]) != student.image_shape:
-        raise InputError(
-            f"images of shape {tuple(split.images.shape[1:])} were given; this student takes "
-            f"{student.image_shape} (channels, height, width)"
-        )
-    if int(split.labels.max()) >= student.num_classes:
-        raise InputError(
-            f"labels up to {int(split.labels.max())} were given; this student has "
-            f"{student.num_classes} classes, numbered from 0"
-        )
+    split = _checked_split(student, split)
     expected = (len(split), student.num_classes)
     if teacher_logits is not None and tuple(teacher_logits.shape) != expected:
         raise InputError(
@@ -109,6 +100,29 @@ def evaluate(
         teacher_logits=teacher_logits,
         shots=shots,
     )
+
+
+def _checked_split(student: Student, split: Split) -> Split:
+    """Return images that the student takes, in float32, and labels that are its classes."""
+    require_kind("student", student, Student, accepted="a Student, such as load_student gives")
+    require_kind("split", split, Split, accepted="a Split of images and labels: data.test")
+    if len(split.images) != len(split.labels) or not len(split):
+        raise InputError(
+            f"the split has {len(split.images)} images and {len(split.labels)} labels; give one "
+            "label for each of one or more images"
+        )
+    if tuple(split.images.shape[1:]) != student.image_shape:
+        raise InputError(
+            f"images of shape {tuple(split.images.shape[1:])} were given; this student takes "
+            f"{student.image_shape} (channels, height, width)"
+        )
+    low, high = int(split.labels.min()), int(split.labels.max())
+    if low < 0 or high >= student.num_classes:
+        raise InputError(
+            f"labels {f'down to {low}' if low < 0 else f'up to {high}'} were given; this student "
+            f"has {student.num_classes} classes, numbered from 0"
+        )
+    return Split(split.images.float(), split.labels)
 
 
 def evaluate_logits(
@@ -176,6 +190,9 @@ def logits_on(
 
 def subset(split: Split, *, limit: int, seed: int = 0) -> tuple[Split, Tensor]:
     """Return a random part of at most `limit` images, the same for the same seed, and its rows."""
+    require_kind("split", split, Split, accepted="a Split of images and labels: data.test")
+    if not isinstance(limit, int) or limit < 1:
+        raise InputError(f"limit is {limit!r}; give a whole number of at least 1")
     rows = torch.randperm(len(split), generator=generator(seed, "test subset"))[:limit]
     return split[rows], rows
 

@@ -31,7 +31,7 @@ from qkd_qiskit.experiments.json_codec import decode, encode
 from qkd_qiskit.experiments.results import Result
 from qkd_qiskit.recipe import Recipe
 from qkd_qiskit.recipe.parsing import dump_recipe, load_recipe
-from qkd_qiskit.storage import remove_unfinished, write_text
+from qkd_qiskit.storage import remove_unfinished, user_path, write_text
 
 RECIPE, RESULT, REPORT = "recipe.yaml", "result.json", "report.html"
 DEVICES, EVALUATIONS = "devices", "evaluations.json"
@@ -58,20 +58,18 @@ class RunFolder:
             DataError: The recipe's own data file cannot be read.
             StorageError: The folder cannot be written.
         """
-        path = Path(path)
+        path = user_path(path)
         try:
             entries = [path] if path.is_file() else list(path.iterdir()) if path.exists() else []
         except OSError as error:
             raise StorageError(f"output folder {path}: {error.strerror or error}") from error
         if path / RECIPE in entries:
-            raise CheckpointError(
-                f"output folder {path} holds another run; give another --out, or continue that "
-                f"run with --resume {path}"
-            )
+            raise _holds_another_run(path)
         if entries:
             what = "is a file" if path.is_file() else f"holds other files ({entries[0].name})"
             raise CheckpointError(f"output folder {path} {what}; give a new or empty folder")
         recipe = _settled(recipe)
+        _claim(path)
         write_text(path / RECIPE, dump_recipe(recipe))
         return cls(path, recipe)
 
@@ -90,7 +88,7 @@ class RunFolder:
             CheckpointError: There is no run in the folder.
             RecipeError: Its recipe cannot be read.
         """
-        path = Path(path)
+        path = user_path(path)
         if not (path / RECIPE).is_file():
             raise CheckpointError(
                 f"{path} holds no run ({RECIPE} is not there); give the folder of a run, "
@@ -174,14 +172,34 @@ class RunFolder:
         write_json(self.member(arm, seed) / EVALUATIONS, encode(evaluations))
 
 
+def _holds_another_run(path: Path) -> CheckpointError:
+    return CheckpointError(
+        f"output folder {path} holds another run; give another --out, or continue that run with "
+        f"--resume {path}"
+    )
+
+
+def _claim(path: Path) -> None:
+    """Make the file of the recipe, which only one of two runs that start at once can."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        (path / RECIPE).touch(exist_ok=False)
+    except FileExistsError as error:
+        if (path / RECIPE).exists():
+            raise _holds_another_run(path) from error
+        raise StorageError(f"output folder {path}: {error.strerror}") from error
+    except OSError as error:
+        raise StorageError(f"output folder {path}: {error.strerror or error}") from error
+
+
 def _settled(recipe: Recipe) -> Recipe:
     """Return the recipe as it is understood from any folder, with the digest of its data."""
 
     def absolute(path: str | None) -> str | None:
-        return None if path is None else str(Path(path).absolute())
+        return None if path is None else str(user_path(path).absolute())
 
     data = recipe.data
-    digest = data.digest or (None if data.file is None else file_digest(data.file))
+    digest = data.digest or (None if data.file is None else file_digest(user_path(data.file)))
     return replace(
         recipe,
         data=replace(data, root=absolute(data.root), file=absolute(data.file), digest=digest),

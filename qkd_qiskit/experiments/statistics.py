@@ -114,12 +114,13 @@ def compare(treated: Sequence[float], baseline: Sequence[float]) -> PairedTest:
 
 
 def differences(treated: Sequence[float], baseline: Sequence[float]) -> list[float]:
-    """Return the differences of paired accuracies in points.
+    """Return the differences of paired accuracies in points; a pair without both has none.
 
     Raises:
         ValueError: They are not as many.
     """
-    return [100 * (a - b) for a, b in zip(treated, baseline, strict=True)]
+    pairs = zip(treated, baseline, strict=True)
+    return [100 * (a - b) for a, b in pairs if math.isfinite(a) and math.isfinite(b)]
 
 
 def bootstrap_interval(points: Sequence[float]) -> tuple[float, float] | None:

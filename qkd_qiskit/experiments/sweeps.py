@@ -108,7 +108,7 @@ def sweep_noise(
         CheckpointError: The run has not ended, or RUN/bench/noise.csv is damaged.
         TargetError: A device is unknown, has no noise, or cannot run the circuit exactly.
     """
-    run.folder.ended()
+    _require_trained(run)
     recipe = run.recipe
     names = list(dict.fromkeys(devices or _devices_of(recipe) or [DEFAULT_DEVICE]))
     settings = []
@@ -145,7 +145,7 @@ def sweep_shots(
         CheckpointError: The run has not ended, or RUN/bench/shots.csv is damaged.
         TargetError: The target is unknown, takes no shots or cannot run the circuit.
     """
-    run.folder.ended()
+    _require_trained(run)
     recipe = run.recipe
     own = [name for name in recipe.targets if name not in IDEAL_TARGETS]
     with_shots = (name for name in own if "exact" not in split_name(name)[1])
@@ -162,6 +162,16 @@ def sweep_shots(
         settings.append(_Setting(name, float(getattr(setting, "scale", 0.0)), count, setting))
     limit = recipe.test_limit if limit is None else limit
     return _evaluate(run, settings, file="shots.csv", limit=limit, callback=callback)
+
+
+def _require_trained(run: TrainedRun) -> None:
+    """Refuse a run of which no student was trained."""
+    failed = run.folder.ended().failed
+    if all(str(seed) in failed.get(arm, {}) for arm, seed in run.folder.members):
+        raise CheckpointError(
+            f"all students of {run.path} failed while they trained; run it again with other "
+            "settings: `failed` in its result.json says why"
+        )
 
 
 def trained_rows(run: TrainedRun, rows: Iterable[SweepRow]) -> list[SweepRow]:

@@ -13,10 +13,11 @@ from qiskit.circuit import Parameter
 
 from qkd_qiskit.circuits import adopt_circuit, build_circuit
 from qkd_qiskit.circuits.openqasm import dump_circuit, load_circuit, load_named_circuit
-from qkd_qiskit.errors import CheckpointError, CircuitError
+from qkd_qiskit.errors import CheckpointError, CircuitError, require_kind
 from qkd_qiskit.recipe import CLASSICAL_STUDENTS, FILTER_STUDENTS, StudentSpec
 from qkd_qiskit.recipe.parsing import parse_spec
 from qkd_qiskit.recipe.seeds import derive_seed, seeded
+from qkd_qiskit.recipe.unused import say_unused
 from qkd_qiskit.storage import load_tensors
 from qkd_qiskit.students.base import CARD_FILE, CIRCUIT_FILE, WEIGHTS_FILE, Student
 from qkd_qiskit.students.classical import ClassicalStudent
@@ -50,6 +51,8 @@ def make_student(
     Raises:
         CircuitError: Features, qubits, classes and read-out do not fit together.
     """
+    require_kind("spec", spec, StudentSpec, accepted="a StudentSpec")
+    say_unused(spec)
     if num_classes < 2 or min(image_shape) < 1:
         raise CircuitError(
             f"a student of {num_classes} classes for images of shape {image_shape} was asked for; "

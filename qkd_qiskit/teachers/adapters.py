@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 
+from qkd_qiskit.data.containers import as_array
 from qkd_qiskit.data.splits import Data
-from qkd_qiskit.errors import TeacherError
+from qkd_qiskit.errors import DataError, TeacherError, require_kind
 from qkd_qiskit.recipe import TeacherOutputs
 from qkd_qiskit.storage import CacheFolder, tensor_digest
-from qkd_qiskit.teachers.outputs import find_outputs, to_logits
+from qkd_qiskit.teachers.outputs import find_outputs, output_tensor, to_logits
+from qkd_qiskit.teachers.own_module import user_code
 from qkd_qiskit.teachers.teacher import Teacher
 
 _SMALLEST = 1e-12  # of a probability: its logarithm stays finite
@@ -43,9 +47,14 @@ def as_teacher(
     Raises:
         TeacherError: It is none of these, fails on the images, or gives outputs of another shape.
     """
+    require_kind("data", data, Data, accepted="Data, from load_data or Data.from_arrays")
     if isinstance(source, Teacher):
         return source
-    if isinstance(source, nn.Module):
+    if isinstance(source, type):
+        raise TeacherError(
+            f"the teacher is the class {source.__name__}; give a trained instance of it"
+        )
+    if isinstance(source, nn.Module | ExportedProgram):
         return Teacher.from_module(source, data, outputs=outputs, cache=cache)
     if hasattr(source, "predict_proba") or hasattr(source, "decision_function"):
         classifier = _SklearnModule(source, data)
@@ -53,11 +62,12 @@ def as_teacher(
     if callable(source):
         function = _Function(source, name=getattr(source, "__name__", type(source).__name__))
         return Teacher.from_module(function, data, outputs=outputs, cache=False)
-    if isinstance(source, np.ndarray | Tensor | list):
+    if isinstance(source, np.ndarray | Tensor | list) or hasattr(source, "to_numpy"):
         return _of_table(_OutputTable(source, data, outputs=outputs), data)
     raise TeacherError(
         f"the teacher is a {type(source).__name__}; give what make_teacher returns, an nn.Module, "
-        "a function of images, a fitted scikit-learn classifier, or logits (images, num_classes)"
+        "a function of images, a fitted scikit-learn classifier with predict_proba or "
+        "decision_function, or logits (images, num_classes)"
     )
 
 
@@ -66,14 +76,13 @@ class _Function(nn.Module):
 
     def __init__(self, function: Callable[[Tensor], Any], *, name: str) -> None:
         super().__init__()
-        self.function, self.name = function, name
+        self.function, self.source = function, f"the function {name}"
 
     def __deepcopy__(self, memo: dict[int, object]) -> _Function:
         return self  # a function has no weights of ours, and may refuse to be copied
 
     def forward(self, images: Tensor) -> Tensor:
-        outputs = torch.as_tensor(self.function(images))
-        return outputs.to(images.dtype)
+        return _as_tensor(output_tensor(self.function(images)), what=f"outputs of {self.source}")
 
 
 class _SklearnModule(nn.Module):
@@ -81,29 +90,34 @@ class _SklearnModule(nn.Module):
 
     def __init__(self, classifier: Any, data: Data) -> None:
         super().__init__()
-        self.classifier = classifier
+        self.classifier, self.source = classifier, f"the {type(classifier).__name__}"
         known = getattr(classifier, "classes_", None)
         if known is None:
             raise TeacherError(
                 f"the {type(classifier).__name__} is not fitted; call its fit(X, y) with images "
                 f"flattened to {int(np.prod(data.image_shape))} features"
             )
-        labels = [self._label(name, data) for name in np.asarray(known).tolist()]
-        if None in labels:
-            raise TeacherError(
-                f"the {type(classifier).__name__} knows the classes {list(known)}, the data has "
-                f"{list(data.class_names)}; fit it with these labels"
-            )
-        self.columns = torch.tensor(labels)
         self.num_classes = data.num_classes
+        readings = _readings(np.asarray(known, dtype=object).tolist(), data)
+        if not readings:
+            raise TeacherError(
+                f"the {type(classifier).__name__} knows the classes "
+                f"{reprlib.repr(np.asarray(known, dtype=object).tolist())}, the data has "
+                f"{reprlib.repr(list(data.class_names))}; fit it with these labels"
+            )
+        self.columns = readings[0]
+        if len(readings) > 1:  # names such as 1, 2 may be numbers of classes, too
+            self.columns = max(readings, key=lambda columns: self._accuracy(columns, data))
 
-    @staticmethod
-    def _label(name: object, data: Data) -> int | None:
-        """Return the label that a class of the classifier is: by its name, else by its number."""
-        if str(name) in data.class_names:
-            return data.class_names.index(str(name))
-        number = isinstance(name, int | float) and float(name).is_integer()
-        return int(name) if number and 0 <= name < data.num_classes else None  # type: ignore[operator, call-overload]
+    def _accuracy(self, columns: Tensor, data: Data) -> float:
+        """Return the share of the validation images it classifies rightly by that reading."""
+        self.columns = columns
+        with user_code(
+            f"the {type(self.classifier).__name__} fails on images of shape {data.image_shape}",
+            advice="fit it with images flattened to as many features",
+        ):
+            choices = self(data.validation.images).argmax(dim=1)
+        return float((choices == data.validation.labels).double().mean())
 
     def __deepcopy__(self, memo: dict[int, object]) -> _SklearnModule:
         return self  # what is fitted is only read
@@ -116,6 +130,12 @@ class _SklearnModule(nn.Module):
             logits[:, self.columns] = known
             return logits.log().to(images.dtype)
         values = torch.as_tensor(np.atleast_1d(self.classifier.decision_function(features)))
+        if values.ndim == 2 and values.shape[1] != len(self.columns):
+            raise TeacherError(
+                f"the decision_function of the {type(self.classifier).__name__} gives "
+                f"{values.shape[1]} values for {len(self.columns)} classes; set "
+                "decision_function_shape='ovr'"
+            )
         if values.ndim == 1:  # of two classes: the second's against the first's
             values = torch.stack([-values / 2, values / 2], dim=1)
         logits = torch.full((len(images), self.num_classes), float(values.min()) - 1)
@@ -123,17 +143,40 @@ class _SklearnModule(nn.Module):
         return logits
 
 
+def _readings(known: list[object], data: Data) -> list[Tensor]:
+    """Return what a classifier's classes may be: their names, or their numbers."""
+    names = {name: label for label, name in enumerate(data.class_names)}
+    by_name = [names.get(str(name)) for name in known]
+    numbers = range(data.num_classes)
+    by_number = [
+        int(name) if isinstance(name, int | float) and name in numbers else None for name in known
+    ]
+    readings = [
+        torch.tensor(labels)
+        for labels in (by_name, by_number)
+        if None not in labels and len(set(labels)) == len(known)
+    ]
+    same = len(readings) == 2 and torch.equal(*readings)
+    return readings[:1] if same else readings
+
+
 class _OutputTable(nn.Module):
     """Outputs that were computed elsewhere, looked up by the bytes of an image of the pool."""
 
     def __init__(self, outputs_of_pool: Any, data: Data, *, outputs: TeacherOutputs | None) -> None:
         super().__init__()
-        table = torch.as_tensor(np.asarray(outputs_of_pool)).float()
+        table = _as_tensor(outputs_of_pool, what="the teacher's outputs")
         expected = (len(data.pool), data.num_classes)
         if tuple(table.shape) != expected:
             raise TeacherError(
                 f"the teacher's outputs have shape {tuple(table.shape)}; give {expected}, one row "
                 "for each image of the pool (data.pool.images, in that order)"
+            )
+        broken = (~table.isfinite().all(dim=1)).nonzero().flatten()
+        if len(broken):
+            raise TeacherError(
+                f"the teacher's outputs are NaN or infinite in {len(broken)} of {len(table)} rows, "
+                f"the first is number {broken[0]}; give finite ones"
             )
         kind = find_outputs(table, stated=outputs, source="the array of outputs")
         self.table = to_logits(table, kind)
@@ -160,6 +203,18 @@ def _of_table(table: _OutputTable, data: Data) -> Teacher:
         parameters=0,
         accuracy=math.nan,
     )
+
+
+def _as_tensor(values: Any, *, what: str) -> Tensor:
+    """Return numbers of any container and type as a float32 tensor."""
+    try:
+        array = as_array(values, what=what)
+    except DataError as error:
+        raise TeacherError(str(error)) from error
+    if array.dtype.kind not in "fiub":
+        raise TeacherError(f"{what} are of type {array.dtype}; give real numbers")
+    with np.errstate(over="ignore"):  # what overflows is infinite, and refused by who asks
+        return torch.from_numpy(array.astype(np.float32))
 
 
 def _bytes(image: Tensor) -> bytes:

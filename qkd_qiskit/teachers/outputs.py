@@ -7,12 +7,13 @@ nearly the same number for every class, so they are turned back into logits:
 outputs              rows z (num_classes,)                 logits
 ===================  ====================================  ======================================
 logits               any numbers                           z
-probabilities        0 to 1, sum 1 (softmax)               log z
+probabilities        0 or more, of one sum (softmax)       log z
 log_probabilities    up to 0, sum of exp z 1               z, which is logits up to a constant
 sigmoid              0 to 1, each class by itself          log z - log(1 - z)
 ===================  ====================================  ======================================
 
-Probabilities below 1e-12 count as 1e-12.
+Probabilities below 1e-12 count as 1e-12. Percentages and counts of votes are probabilities, too:
+another sum than 1 adds the same number to all logits.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ _MEANINGS: dict[TeacherOutputs, str] = {
     "log_probabilities": "log-probabilities",
     "sigmoid": "a sigmoid of each class",
 }
+_TINY = 1e-6  # a number above 0 that no layer gives by chance
 _CLOSE = 5e-3  # half precision rounds a sum of ten probabilities to less than this
 _warn_once = functools.cache(logger.warning)
 
@@ -50,7 +52,7 @@ def output_tensor(output: object) -> object:
         return output.get("logits", output)
     if isinstance(getattr(output, "logits", None), Tensor):
         return output.logits  # type: ignore[attr-defined]
-    if isinstance(output, tuple | list) and output:
+    if isinstance(output, tuple | list) and output and not isinstance(output[0], list | float):
         return output[0]
     return output
 
@@ -116,11 +118,13 @@ def to_logits(values: Tensor, outputs: TeacherOutputs) -> Tensor:
 def _looks_like(values: Tensor) -> TeacherOutputs:
     if not values.isfinite().all() or values.shape[1] < 2:
         return "logits"
-    in_unit_interval = bool(((values >= 0) & (values <= 1)).all())
-    if in_unit_interval and _ones(values.sum(dim=1)):
+    sums = values.sum(dim=1)
+    if bool((values >= 0).all()) and bool((sums > 0).all()) and _ones(sums / sums[0]):
         return "probabilities"
-    # A sigmoid gives no exact zeros, unlike a ReLU.
-    if in_unit_interval and bool((values > 0).all()):
+    # A sigmoid gives no exact zeros, unlike a ReLU, but where it saturates: next to tiny numbers.
+    positive = values[values > 0]
+    saturates = len(positive) > 0 and float(positive.min()) < _TINY
+    if bool(((values >= 0) & (values <= 1)).all()) and (saturates or bool((values > 0).all())):
         return "sigmoid"
     if bool((values <= 0).all()) and _ones(values.exp().sum(dim=1)):
         return "log_probabilities"

@@ -165,7 +165,7 @@ def check_module(
         with (
             user_code(
                 f"{source} fails on images of shape (2, {str(image_shape)[1:]}",
-                advice="give a network for these images",
+                advice="give a network for batches of any size of these images",
             ),
             without_gradient(),
             seeded(0),

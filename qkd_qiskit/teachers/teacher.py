@@ -15,11 +15,13 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.export import ExportedProgram
 
 from qkd_qiskit.data.splits import Data
-from qkd_qiskit.errors import InputError, TeacherError
+from qkd_qiskit.errors import InputError, TeacherError, require_kind
 from qkd_qiskit.recipe import TeacherOutputs, TeacherSpec
 from qkd_qiskit.recipe.seeds import derive_seed
+from qkd_qiskit.recipe.unused import say_unused
 from qkd_qiskit.storage import (
     CacheFolder,
     Tensors,
@@ -42,7 +44,13 @@ from qkd_qiskit.teachers.own_module import (
     weights_digest,
     without_gradient,
 )
-from qkd_qiskit.teachers.training import OnEpoch, batched_logits, train_teacher, training_draw
+from qkd_qiskit.teachers.training import (
+    OnEpoch,
+    batched_logits,
+    say_if_changing,
+    train_teacher,
+    training_draw,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +84,7 @@ class Teacher:
     @classmethod
     def from_module(
         cls,
-        module: nn.Module,
+        module: nn.Module | ExportedProgram,
         data: Data,
         *,
         outputs: TeacherOutputs | None = None,
@@ -102,12 +110,14 @@ class Teacher:
                 else than was said, or gives NaN.
         """
         shape, num_classes = data.image_shape, data.num_classes
-        source = f"the module {type(module).__name__}"
+        source = getattr(module, "source", None)
+        source = source if isinstance(source, str) else f"the module {type(module).__name__}"
         with without_gradient():
             module = copy_module(as_module(module, source=source), source=source)
             check_module(module, source=source, image_shape=shape, num_classes=num_classes)
             values = batched_logits(module, data.test.images, num_classes=num_classes)
             outputs = find_outputs(values, stated=outputs, source=source)
+            say_if_changing(module, data.test.images, values=values, source=source)
             # What it computes is not in its weights, and its source may be nowhere: its logits of
             # the test images tell it from another in the cache.
             teacher = _frozen(
@@ -133,6 +143,7 @@ class Teacher:
         Raises:
             TeacherError: The teacher gives NaN or infinite logits.
         """
+        require_kind("images", images, torch.Tensor, accepted="a tensor, such as data.test.images")
         shape = (len(images), self.num_classes)
 
         def compute() -> Tensors:
@@ -213,6 +224,9 @@ def make_teacher(
         CheckpointError: The checkpoint is missing or damaged.
         DataError: A class has fewer images than `train_per_class`.
     """
+    require_kind("spec", spec, TeacherSpec, accepted="a TeacherSpec")
+    require_kind("data", data, Data, accepted="Data, from load_data or Data.from_arrays")
+    say_unused(spec)
     if spec.same_draw:
         raise TeacherError(
             "teacher.same_draw: True is not accepted outside a run, where no student's draw is "

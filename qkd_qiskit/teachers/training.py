@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +31,9 @@ OnEpoch = Callable[[int, int, float, float], None]
 _FUSED_FROM = 10_000_000  # parameters
 _TRAINABLE = "give a network with gradients, or its trained weights as teacher.checkpoint"
 _INFERENCE_BATCH = 256  # images; 50 MB for AlexNet's widest layer
+_NOTICEABLE = 0.02  # of the largest output; more than what quantized layers round by
+
+logger = logging.getLogger(__name__)
 
 
 def train_teacher(
@@ -152,6 +156,23 @@ def batched_logits(
                 )
             logits[start : start + len(batch)] = to_logits(values, outputs)
     return logits
+
+
+def say_if_changing(
+    module: nn.Module, images: torch.Tensor, *, values: torch.Tensor, source: str
+) -> None:
+    """Warn of a network whose outputs for an image depend on chance or on the other images."""
+    some = max(1, min(len(images), _INFERENCE_BATCH) // 2)
+    again = batched_logits(module, images[:some], num_classes=values.shape[1])
+    change = float((again - values[:some]).abs().max())
+    if change > _NOTICEABLE * float(values[:some].abs().max()):
+        logger.warning(
+            "%s gives other outputs for the same images when it is asked again, up to %.3g away: "
+            "it uses random numbers or the statistics of a batch in evaluation mode, too; its "
+            "outputs of one pass are taught",
+            source,
+            change,
+        )
 
 
 def _is_matrix(values: object, shape: tuple[int, int]) -> TypeGuard[torch.Tensor]:

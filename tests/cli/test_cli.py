@@ -541,3 +541,14 @@ def test_a_cache_that_cannot_be_written_is_only_a_warning(tiny, capsys, monkeypa
     monkeypatch.setenv("QKD_CACHE", str(tmp_path / "file" / "cache"))
     assert main(["distill", str(tiny), *SMALL, "--quiet"]) == 0
     assert capsys.readouterr().out == ""
+
+
+def test_closed_streams_are_no_crash(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    assert main(["recipes", "list"]) == 0
+    assert main(["nonsense"]) == 2
+
+
+def test_an_empty_path_is_not_the_default(capsys):
+    assert "--out: '' is not accepted" in one_line(capsys, "distill", "--out", "")

@@ -137,7 +137,7 @@ def test_splits_of_ones_own_are_kept():
         (FEATURES, r"the images are a ndarray without labels; give \(images, labels\), or a torch"),
         (Rows(fail_at=3), r"the Rows of images cannot be read \(SystemExit: 4\)"),
         (DataLoader(Rows(fail_at=3)), "the DataLoader of images cannot be read"),
-        (TensorDataset(torch.zeros(3, 2)), "cannot be read .*ValueError"),
+        (TensorDataset(torch.zeros(3, 2)), "gives a tuple that is no pair"),
         (TensorDataset(*[torch.zeros(0, 2)] * 2), "the TensorDataset of images is empty"),
         (([[1, 2], [3]], [0, 1]), "images are a list that is no array .*rows of equal length"),
     ],
@@ -204,3 +204,92 @@ def test_a_null_byte_in_a_path_is_one_line():
     for read in (read_arrays, file_digest):
         with pytest.raises(DataError, match=r"data\.file: .*; write it with"):
             read("a\0b.npz")
+
+
+IMAGES = RNG.random((60, 3, 6, 5)).astype(np.float32)
+COLOURED = TensorDataset(torch.from_numpy(IMAGES), torch.from_numpy(LABELS))
+
+
+class OneHot(Dataset):
+    def __len__(self):
+        return len(LABELS)
+
+    def __getitem__(self, index):
+        return IMAGES[index], np.eye(3)[LABELS[index]]
+
+
+@pytest.mark.parametrize("given", [COLOURED, Subset(COLOURED, range(60)), OneHot()])
+def test_images_of_a_data_set_keep_their_shape(given):
+    data = Data.from_arrays(given)
+    assert data.image_shape == (3, 6, 5)
+    assert data.fingerprint == Data.from_arrays(IMAGES, LABELS).fingerprint
+
+
+def test_a_sampler_of_some_images_is_kept_to():
+    sampler = torch.utils.data.RandomSampler(TENSORS, num_samples=30)
+    data = Data.from_arrays(DataLoader(TENSORS, batch_size=10, sampler=sampler))
+    assert len(data.pool) + len(data.validation) + len(data.test) == 30
+
+
+def test_a_data_set_of_dictionaries_is_one_line():
+    class Named(Rows):
+        def __getitem__(self, index):
+            return {"image": FEATURES[index], "label": LABELS[index]}
+
+    with pytest.raises(DataError, match="the Named of images gives a dict that is no pair"):
+        Data.from_arrays(Named())
+
+
+@pytest.mark.parametrize("part", ["images", "labels"])
+def test_masked_values_are_not_read(part):
+    given = {"images": FEATURES, "labels": LABELS}
+    given[part] = np.ma.masked_array(given[part], given[part] == given[part].flat[0])
+    with pytest.raises(DataError, match=f"{part} are a masked array that hides"):
+        Data.from_arrays(**given)
+
+
+def test_an_array_of_arrays_is_stacked():
+    column = np.empty(60, dtype=object)
+    column[:] = list((FEATURES * 255).astype(np.uint8))
+    expected = Data.from_arrays((FEATURES * 255).astype(np.uint8), LABELS)
+    assert Data.from_arrays(column, LABELS).fingerprint == expected.fingerprint
+
+
+def test_a_sparse_matrix_is_read():
+    sparse = pytest.importorskip("scipy.sparse")
+    assert Data.from_arrays(sparse.csr_matrix(FEATURES), LABELS).fingerprint == EXPECTED
+
+
+def test_pandas_categories_keep_their_order_and_rows_theirs():
+    pandas = pytest.importorskip("pandas")
+    names = np.array(["low", "mid", "high"])[LABELS]
+    order = pandas.CategoricalDtype(["low", "none", "mid", "high"], ordered=True)
+    frame, labels = pandas.DataFrame(FEATURES), pandas.Series(names, dtype=order)
+    data = Data.from_arrays(frame, labels)
+    assert data.class_names == ("low", "mid", "high")
+    assert torch.equal(data.pool.labels, Data.from_arrays(FEATURES, LABELS).pool.labels)
+    with pytest.raises(DataError, match="those of the images in another order"):
+        Data.from_arrays(frame, labels[::-1])
+    later = labels.set_axis(range(100, 160))  # another table, in the same order
+    assert Data.from_arrays(frame, later).fingerprint == data.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ({"a", "b", "c"}, "give a list of text"),
+        ({0: "a", 1: "b", 2: "c"}, "give a list of text"),
+        ("abc", "give a list of text"),
+        (3, "give a list of text"),
+        (["a", None, "b"], "give a list of text"),
+        (["a", "a", "b"], "give each class a name of its own"),
+    ],
+)
+def test_class_names_that_are_no_names_are_refused(names, message):
+    with pytest.raises(DataError, match=message):
+        Data.from_arrays(FEATURES, LABELS, class_names=names)
+
+
+@pytest.mark.parametrize("names", [np.array(["a", "b", "c"]), [b"a", b"b", b"c"], ("a", "b", "c")])
+def test_class_names_of_any_sequence_are_text(names):
+    assert Data.from_arrays(FEATURES, LABELS, class_names=names).class_names == ("a", "b", "c")

@@ -4,7 +4,9 @@ import tracemalloc
 
 import numpy as np
 import pytest
+import torch
 
+from qkd_qiskit.data.containers import as_array
 from qkd_qiskit.data.labels import find_classes, plain_labels
 from qkd_qiskit.data.splits import Data, load_data
 from qkd_qiskit.errors import DataError
@@ -141,3 +143,31 @@ def test_classes_of_a_recipe_are_the_labels_of_the_file(tmp_path):
     assert rows.tolist() == [(3, 1)[label] for label in data.pool.labels]
     with pytest.raises(DataError, match=r"own\.npz has the classes \[1, 2, 3\]"):
         load_data(DataSpec(classes=(0, 1), **spec))
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        ([np.int64(0), np.int64(1)], [0, 1]),
+        ([torch.tensor(0), torch.tensor(1)], [0, 1]),
+        ([b"ant", b"bee"], ["ant", "bee"]),
+    ],
+)
+def test_objects_are_read_for_what_they_hold(labels, expected):
+    column = np.empty(2, dtype=object)
+    column[:] = labels
+    assert (
+        plain_labels(as_array(column, what="labels"), count=2, what="images").tolist() == expected
+    )
+
+
+def test_numbers_beside_text_are_refused():
+    with pytest.raises(DataError, match=r"mixed or missing values \(int, str\)"):
+        plain_labels(as_array(["a", 1], what="labels"), count=2, what="images")
+
+
+@pytest.mark.parametrize(("dtype", "bits"), [(np.float16, 11), (np.float32, 24)])
+def test_floats_past_what_their_type_tells_apart_are_refused(dtype, bits):
+    assert dtype(2**bits) == dtype(2**bits + 1)
+    with pytest.raises(DataError, match=rf"below 2\*\*{bits}"):
+        plain_labels(np.array([0, 2**bits + 1], dtype=dtype), count=2, what="images")

@@ -5,6 +5,7 @@ import pytest
 import torch
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
+from qkd_qiskit.data.scaling import scale_hint
 from qkd_qiskit.data.splits import Data, load_data
 from qkd_qiskit.errors import DataError, RecipeError
 from qkd_qiskit.recipe import DataSpec
@@ -73,7 +74,15 @@ def test_features_of_the_built_in_sets_are_not_logged(name, caplog):
 
 
 def test_a_wrong_scale_is_refused_alike_in_python_and_in_a_recipe():
-    with pytest.raises(DataError, match="scale is 'robust'; give one of none, standard, minmax"):
+    with pytest.raises(DataError, match="scale: 'robust' is not accepted; give one of none"):
         Data.from_arrays(FEATURES, LABELS, scale="robust")
     with pytest.raises(RecipeError, match=r"data\.scale: 'robust' is not accepted; give one of"):
         parse_recipe({"data": {"scale": "robust"}, "arms": ["label_only"]})
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [(0.0, "all features are 0, which"), (1.0, "all features are 1, which")],
+)
+def test_features_that_do_not_vary_are_hinted_at(values, message):
+    assert message in scale_hint(torch.full((9, 1, 2, 2), values))

@@ -233,7 +233,7 @@ class TestFromArrays:
             Data.from_arrays(*arrays(), class_names=tuple("abcd"))
 
     def test_fraction_must_be_a_share(self):
-        with pytest.raises(DataError, match=r"validation_fraction is 1\.5"):
+        with pytest.raises(DataError, match=r"validation_fraction: 1\.5 is not accepted"):
             Data.from_arrays(*arrays(), validation_fraction=1.5)
 
 
@@ -247,3 +247,19 @@ def test_fingerprint_sees_one_pixel_of_any_split():
         seen.add(Data.from_arrays(changed, labels).fingerprint)
     assert len(seen) == 1 + len(images)
     assert Data.from_arrays(images, labels, name="other").fingerprint == base.fingerprint
+
+
+@pytest.mark.parametrize("count", [0, -1, 1.5, "2", True])
+def test_a_count_that_is_none_is_refused(count):
+    data = Data.from_arrays(*arrays())
+    with pytest.raises(DataError, match="give a whole number of at least 1"):
+        data.draw(count)
+    with pytest.raises(DataError, match="give a whole number of at least 1"):
+        data.draw_points(count)
+    with pytest.raises(DataError, match=r"test_per_class: .* is not accepted"):
+        Data.from_arrays(*arrays(), test_per_class=count)
+
+
+def test_a_draw_of_another_sort_is_refused():
+    with pytest.raises(DataError, match="draw is 'last'; give one of random, first"):
+        Data.from_arrays(*arrays()).draw(1, draw="last")

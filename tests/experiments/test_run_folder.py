@@ -2,7 +2,10 @@
 
 import json
 import math
+import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from threading import Barrier
 
 import pytest
 from result_builder import make_result
@@ -182,3 +185,29 @@ def test_a_line_that_cannot_be_written_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="cannot write"):
         append_line(tmp_path / "file" / "metrics.jsonl", "x\n")
+
+
+def test_of_two_runs_that_start_at_once_one_begins(tmp_path):
+    ways = Barrier(2)
+
+    def start(_):
+        ways.wait()
+        try:
+            return RunFolder.create(tmp_path / "run", Recipe())
+        except CheckpointError as error:
+            return str(error)
+
+    for number in range(5):
+        with ThreadPoolExecutor(2) as pool:
+            begun = list(pool.map(start, range(2)))
+        (refused,) = [item for item in begun if isinstance(item, str)]
+        assert "holds another run; give another --out" in refused, number
+        shutil.rmtree(tmp_path / "run")
+
+
+def test_the_home_folder_may_be_written_as_a_tilde(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert RunFolder.create("~/run", Recipe()).path == tmp_path / "run"
+    assert RunFolder.open("~/run").path == tmp_path / "run"
+    assert not (tmp_path / "~").exists()

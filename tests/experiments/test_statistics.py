@@ -124,3 +124,10 @@ def test_few_pairs_have_no_interval():
     assert paired_gain([0.5, 0.6], [0.4, 0.5]).ci95 == pytest.approx((10, 10))
     with pytest.raises(ValueError, match="zip"):
         paired_gain([0.5], [])
+
+
+def test_accuracies_that_are_no_numbers_are_no_pair():
+    gain = paired_gain([0.6, math.nan, 0.7], [0.5, 0.5, 0.5])
+    assert gain.seeds == 2
+    assert gain.mean == pytest.approx(15)
+    assert paired_gain([math.nan], [0.5]).mean is None

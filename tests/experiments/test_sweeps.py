@@ -317,3 +317,15 @@ def test_a_damaged_file_is_named(run, capsys):
     path.write_text("target,scale\nfake_lima,strong\n")
     with pytest.raises(InputError, match="delete it"):
         sweep_noise(run, scales=[0], limit=5)
+
+
+def test_a_run_without_a_trained_student_is_refused(run):
+    path = run.path / "result.json"
+    result = json.loads(path.read_text())
+    failed = {arm: {str(seed): "no better than chance"} for arm, seed in run.folder.members}
+    for arm, seed in run.folder.members:
+        failed[arm][str(seed)] = "no better than chance"
+    path.write_text(json.dumps(result | {"failed": failed}))
+    for sweep in (sweep_noise, sweep_shots):
+        with pytest.raises(CheckpointError, match="failed while they trained"):
+            sweep(run)

@@ -165,3 +165,16 @@ def test_a_recipe_trains_a_network_with_a_softmax_on_its_logits(stated, blobs, n
 def test_the_built_in_kinds_take_no_outputs():
     with pytest.raises(RecipeError, match=r"teacher\.outputs: 'probabilities' is not accepted"):
         TeacherSpec(kind="mlp", outputs="probabilities")
+
+
+@pytest.mark.parametrize("total", [100.0, 7.0])
+def test_percentages_and_votes_are_probabilities(total):
+    values = LOGITS.softmax(dim=1) * total
+    assert find_outputs(values, stated=None, source="it") == "probabilities"
+    torch.testing.assert_close(soft(to_logits(values, "probabilities")), soft(LOGITS))
+
+
+def test_a_sigmoid_with_exact_zeros_is_still_one():
+    values = (LOGITS * 20).sigmoid()
+    assert (values == 0).any()
+    assert find_outputs(values, stated=None, source="it") == "sigmoid"

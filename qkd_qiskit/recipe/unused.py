@@ -1,0 +1,60 @@
+"""Settings that do nothing beside the others of their section, so that they can be said.
+
+They are not refused: a recipe keeps its points when another data set is named over it.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from dataclasses import fields
+
+from qkd_qiskit.recipe.data import GENERATED, DataSpec
+from qkd_qiskit.recipe.models import CLASS_BINS, FILTER_STUDENTS, StudentSpec, TeacherSpec
+
+logger = logging.getLogger(__name__)
+_warn_once = functools.cache(logger.warning)
+_ON_DISK = ("mnist", "fashion_mnist", "cifar10")
+
+
+def say_unused(spec: DataSpec | TeacherSpec | StudentSpec) -> None:
+    """Warn, once for each, of settings that differ from their default and do nothing."""
+    section = type(spec).__name__.removesuffix("Spec").lower()
+    for why, names in _unused(spec).items():
+        given = [
+            f"{section}.{field.name}"
+            for field in fields(spec)
+            if field.name in names and getattr(spec, field.name) != field.default
+        ]
+        if given:
+            does = "do" if len(given) > 1 else "does"
+            _warn_once(f"{' and '.join(given)} {does} nothing where {section}.{why}")
+
+
+def _unused(spec: DataSpec | TeacherSpec | StudentSpec) -> dict[str, tuple[str, ...]]:
+    """Return the names of what is not read, by the setting that is why."""
+    unused: dict[str, tuple[str, ...]] = {}
+    if isinstance(spec, DataSpec):
+        if spec.name not in GENERATED:
+            unused[f"name is {spec.name}"] = (
+                *("points", "features", "informative", "noise_features", "difficulty"),
+                *(() if spec.name in _ON_DISK else ("root",)),
+            )
+        if spec.file is None:
+            unused["file is null"] = ("digest",)
+        if spec.train_per_class is None and spec.train_points is None:
+            unused["train_per_class and data.train_points are null"] = ("draw",)
+    elif isinstance(spec, TeacherSpec):
+        if spec.checkpoint is not None:
+            unused["checkpoint is given"] = ("epochs", "batch_size", "lr", "weight_decay")
+    elif spec.kind in FILTER_STUDENTS:
+        names = tuple(field.name for field in fields(spec))
+        unused[f"kind is {spec.kind}"] = names[1:]
+    else:
+        if spec.circuit is not None:
+            unused["circuit is given"] = ("encoding", "ansatz", "layers")
+        if spec.head != "mlp":
+            unused[f"head is {spec.head}"] = ("head_width",)
+        if spec.readout not in CLASS_BINS:
+            unused[f"readout is {spec.readout}"] = ("sharpness",)
+    return unused
