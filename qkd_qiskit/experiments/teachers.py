@@ -12,7 +12,7 @@ from pathlib import Path
 
 from qkd_qiskit.data.splits import Data
 from qkd_qiskit.experiments.run_folder import TEACHER, RunFolder
-from qkd_qiskit.recipe import Recipe
+from qkd_qiskit.recipe import Recipe, TeacherSpec
 from qkd_qiskit.teachers.teacher import Teacher, make_teacher, save_teacher
 from qkd_qiskit.teachers.training import OnEpoch
 
@@ -83,7 +83,10 @@ def _load(
 ) -> Teacher:
     spec, missing = replace(folder.recipe.teacher, same_draw=False), not path.exists()
     if not (train and missing):
-        spec = replace(spec, checkpoint=str(path))
+        # How it was trained is of no use to one that is there.
+        spec = TeacherSpec(
+            kind=spec.kind, module=spec.module, outputs=spec.outputs, checkpoint=str(path)
+        )
     teacher = make_teacher(spec, data, seed=seed, on_epoch=on_epoch)
     if missing:
         save_teacher(teacher, path)
