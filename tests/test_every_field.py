@@ -340,8 +340,7 @@ def figures(tiny, tmp_path_factory):
         base = {"arms": ["distilled"], "targets": ["exact", "fake_manila"], "seeds": 1}
         path = tmp_path_factory.mktemp("runs") / "run"
         folder = RunFolder.create(path, load_recipe(tiny, base | {"distill.epochs": 1} | changes))
-        result = run(folder, command="")
-        return str(result["arms"] if isinstance(result, dict) else result.arms)
+        return str(run(folder, command="").arms)
 
     return measure
 
