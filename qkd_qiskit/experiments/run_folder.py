@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -31,10 +32,10 @@ from qkd_qiskit.experiments.json_codec import decode, encode
 from qkd_qiskit.experiments.results import Result
 from qkd_qiskit.recipe import Recipe
 from qkd_qiskit.recipe.parsing import dump_recipe, load_recipe
-from qkd_qiskit.storage import remove_unfinished, user_path, write_text
+from qkd_qiskit.storage import remove_unfinished, take_lock, user_path, write_text
 
 RECIPE, RESULT, REPORT = "recipe.yaml", "result.json", "report.html"
-DEVICES, EVALUATIONS = "devices", "evaluations.json"
+DEVICES, EVALUATIONS, LOCK = "devices", "evaluations.json", ".lock"
 TEACHER, CIRCUIT = "teacher.safetensors", "circuit.qasm"
 
 
@@ -95,6 +96,25 @@ class RunFolder:
                 f"for example runs/digits"
             )
         return cls(path, load_recipe(path / RECIPE))
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from working on the run until the context ends.
+
+        Raises:
+            CheckpointError: Another process works on it.
+            StorageError: The folder cannot be written.
+        """
+        try:
+            handle = take_lock(self.path / LOCK)
+        except OSError as error:
+            raise StorageError(f"cannot write in {self.path}: {error.strerror or error}") from error
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):  # Windows keeps what is open
+                (self.path / LOCK).unlink()
+            os.close(handle)
 
     @property
     def result(self) -> Result | None:
