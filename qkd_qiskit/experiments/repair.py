@@ -12,11 +12,12 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from qkd_qiskit.errors import CheckpointError
-from qkd_qiskit.experiments.run_folder import EVALUATIONS, RESULT, RunFolder, read_json
+from qkd_qiskit.errors import CheckpointError, InputError
+from qkd_qiskit.experiments.run_folder import EVALUATIONS, METRICS, RESULT, RunFolder, read_json
 from qkd_qiskit.experiments.tasks import training_tasks
 from qkd_qiskit.storage import load_tensors
-from qkd_qiskit.students.base import CARD_FILE, WEIGHTS_FILE
+from qkd_qiskit.students.base import CARD_FILE, CIRCUIT_FILE, WEIGHTS_FILE
+from qkd_qiskit.students.factory import load_student
 
 logger = logging.getLogger(__name__)
 _ASIDE = ".damaged"
@@ -56,7 +57,17 @@ def _damaged_part(folder: RunFolder, arm: str, seed: int) -> str | None:
         return WEIGHTS_FILE
     if not _can_be_read(lambda: read_json(member / CARD_FILE)):
         return CARD_FILE
-    return None if folder.metrics(arm, seed) else "metrics.jsonl"
+    try:
+        has_circuit = load_student(member).circuit is not None
+    except InputError:  # of a circuit of the user's own
+        return CIRCUIT_FILE
+    texts = (METRICS, CIRCUIT_FILE) if has_circuit else (METRICS,)
+    return next((name for name in texts if not _is_whole(member / name)), None)
+
+
+def _is_whole(text: Path) -> bool:
+    """Return whether a text is there and was not cut within a line."""
+    return text.is_file() and text.read_bytes().endswith(b"\n")
 
 
 def _check(path: Path, read: Callable[[], object]) -> None:

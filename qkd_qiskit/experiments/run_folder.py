@@ -36,7 +36,7 @@ from qkd_qiskit.storage import remove_unfinished, take_lock, user_path, write_te
 
 RECIPE, RESULT, REPORT = "recipe.yaml", "result.json", "report.html"
 DEVICES, EVALUATIONS, LOCK = "devices", "evaluations.json", ".lock"
-TEACHER, CIRCUIT = "teacher.safetensors", "circuit.qasm"
+TEACHER, CIRCUIT, METRICS = "teacher.safetensors", "circuit.qasm", "metrics.jsonl"
 
 
 class RunFolder:
@@ -160,14 +160,14 @@ class RunFolder:
 
     def metrics(self, arm: str, seed: int) -> list[EpochMetrics]:
         """Return the figures of one student, epoch by epoch."""
-        path = self.member(arm, seed) / "metrics.jsonl"
+        path = self.member(arm, seed) / METRICS
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         figures = (_parse_epoch(line) for line in lines)
         return [epoch for epoch in figures if epoch is not None]
 
     def append_metrics(self, arm: str, seed: int, epoch: EpochMetrics) -> None:
         """Write the figures of one more epoch, in place of what an interrupted run had after it."""
-        path = self.member(arm, seed) / "metrics.jsonl"
+        path = self.member(arm, seed) / METRICS
         text = path.read_text(encoding="utf-8") if path.exists() else ""
         if text.count("\n") == epoch.epoch - 1 and (not text or text.endswith("\n")):
             append_line(path, _epoch_line(epoch))
@@ -177,7 +177,7 @@ class RunFolder:
 
     def write_metrics(self, arm: str, seed: int, history: Sequence[EpochMetrics]) -> None:
         """Write the figures of all epochs, in place of what is there."""
-        path = self.member(arm, seed) / "metrics.jsonl"
+        path = self.member(arm, seed) / METRICS
         write_text(path, "".join(_epoch_line(epoch) for epoch in history))
 
     def evaluations(self, arm: str, seed: int) -> dict[str, Evaluation]:

@@ -180,9 +180,11 @@ class Runner:
         attempt = 0 if last is None else last.attempt + 1
         tag = self._run_jobs.tag(planned.key, planned.part, attempt, digest=planned.digest)
         adopted = self._run_jobs.take(tag)
+        if not adopted:
+            self._check_sendable(planned)
         expected = self.estimate(planned.pubs)
         if not adopted:
-            self._check_sendable(planned, expected)
+            self._keep_budget(expected)
         record = JobRecord(
             key=planned.key,
             part=planned.part,
@@ -204,12 +206,11 @@ class Runner:
         for second in adopted[1:]:
             self._drop(second)
 
-    def _check_sendable(self, planned: PlannedJob, expected: float) -> None:
+    def _check_sendable(self, planned: PlannedJob) -> None:
         if not self._available:
             self._retries.call("the device's status", self.connection.check_status)
             self._available = True
         self.connection.check(planned.pubs)
-        self._keep_budget(expected)
 
     def _keep_budget(self, expected: float) -> None:
         if self.max_qpu_seconds is None:

@@ -54,6 +54,10 @@ class RetiredConnection(RuntimeConnection):
         """Raise `TargetError`, as `check_status`."""
         self.check_status()
 
+    def estimate(self, pubs: Sequence[Pub]) -> float:
+        """Return 0: its times are not known any more, and nothing is sent."""
+        return 0.0
+
     def has_sessions(self) -> bool:
         """Return False: none can be opened."""
         return False
