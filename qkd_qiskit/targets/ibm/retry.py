@@ -61,12 +61,15 @@ class Retries:
     def __init__(self, name: str, *, policy: RetryPolicy, resume_hint: str) -> None:
         self.name, self.policy, self.resume_hint = name, policy, resume_hint
 
-    def call(self, what: str, function: Callable[[], Result]) -> Result:
+    def call(
+        self, what: str, function: Callable[[], Result], *, tries: int | None = None
+    ) -> Result:
         """Return what `function` returns.
 
         Args:
             what: What is done, for the message.
             function: Calls the service.
+            tries: Times that it is called, where the policy has more.
 
         Raises:
             SubmissionError: It raised a `ServiceError` that does not pass, or too many that may.
@@ -76,21 +79,24 @@ class Retries:
                 return function()
             except ServiceError as caught:
                 failure = caught
-            self.wait_or_stop(what, failure, number)
+            self.wait_or_stop(what, failure, number, tries=tries)
         raise AssertionError
 
-    def wait_or_stop(self, what: str, failure: ServiceError, number: int) -> None:
+    def wait_or_stop(
+        self, what: str, failure: ServiceError, number: int, *, tries: int | None = None
+    ) -> None:
         """Wait until something can be tried again.
 
         Args:
             what: What is tried, for the message.
             failure: What it raised.
             number: Failures in a row, this one included.
+            tries: Failures that are too many, where the policy has more.
 
         Raises:
             SubmissionError: The failure does not pass, or there were too many.
         """
-        if not failure.transient or number >= self.policy.tries:
+        if not failure.transient or number >= min(tries or self.policy.tries, self.policy.tries):
             times = f" {number} times" if number > 1 else ""
             raise SubmissionError(
                 f"{self.name}: {what} failed{times}: {failure}; {self.resume_hint}"

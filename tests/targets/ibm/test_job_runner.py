@@ -484,7 +484,7 @@ class TestSessions:
 
     def test_that_of_another_mode_is_closed(self, tmp_path):
         service = FakeService()
-        service.script["close"] = [ServiceError("server", "down")]
+        service.script["close"] = [ServiceError("server", "down")] * 4
         work(tmp_path, service)
         options = RuntimeSpec(mode="session", max_executions=40)
         more = WORK | {"d": [pub()]}
@@ -493,11 +493,11 @@ class TestSessions:
 
     def test_one_that_cannot_be_closed_does_not_hide_what_happened(self, tmp_path, caplog):
         service = FakeService()
-        service.script["close"] = [ServiceError("server", "down")]
+        service.script["close"] = [ServiceError("server", "down")] * 4
         service.ends.append({"ends": "cancelled"})
         with pytest.raises(SubmissionError, match="was cancelled"):
             work(tmp_path, service)
-        assert "session not closed: down" in caplog.text
+        assert "session not closed: fake: closing the session failed 4 times: down" in caplog.text
 
 
 class TestWrongResults:
