@@ -120,6 +120,8 @@ TEACHER = {
     "weight_decay": ({}, {"weight_decay": 0.5}),
     "train_per_class": ({}, {"train_per_class": 3}),
     "same_draw": ({}, {"same_draw": True}),
+    "ensemble": ({}, {"ensemble": 2}),
+    "average": ({"ensemble": 2}, {"average": "logits"}),
 }
 
 

@@ -74,7 +74,13 @@ def distill(
     member = _member(spec, seed=seed, loss=loss)
     rows = _draw(data, train_per_class, seed=seed)
     examples = make_distillation_data(
-        student, [taught_by], data, draws=rows[None], layer=layer_of(spec)
+        student,
+        [taught_by],
+        data,
+        draws=rows[None],
+        layer=layer_of(spec),
+        # A function of the user's own softens as it likes.
+        temperature=spec.temperature if loss is None else 1.0,
     )
     if _has_first_bins(student):
         learn_bins(student, data.pool[rows])

@@ -132,10 +132,10 @@ def soft_targets(arm: str, recipe: Recipe, data: Data, *, teacher_logits: Tensor
         teacher_logits: Logits of the recipe's teacher for the pool `(pool, num_classes)`.
     """
     kind = recipe.arm_table[arm].targets
+    labels, temperature = data.pool.labels, recipe.distill_of(arm).temperature
     if kind == "untrained":
         untrained = make_untrained_teacher(recipe.teacher, data, seed=recipe.seed)
-        return untrained.logits(data.pool.images)
-    labels, temperature = data.pool.labels, recipe.distill_of(arm).temperature
+        return untrained.logits(data.pool.images, temperature=temperature)
     if kind == "smoothed":
         return smoothed(teacher_logits, labels, temperature=temperature)
     if kind == "class_means":

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from importlib.metadata import version
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -126,11 +127,13 @@ def describe_teachers(teachers_by_seed: TeachersBySeed, data: Data) -> TeacherSu
     choices = torch.cat([teacher.logits(data.test.images).argmax(dim=1) for teacher in teachers])
     labels = data.test.labels.repeat(len(teachers))
     accuracies = tuple(teacher.accuracy for teacher in teachers)
+    members = [[member.accuracy for member in teacher.members] for teacher in teachers]
     return TeacherSummary(
         kind=teachers[0].kind,
         accuracy=math.fsum(accuracies) / len(accuracies),
         accuracies=accuracies if len(teachers) > 1 else None,
         parameters=teachers[0].parameters,
+        members=tuple(map(fmean, zip(*members, strict=True))) or None,
         confusion=confusion_counts(choices, labels, num_classes=data.num_classes),
     )
 

@@ -37,7 +37,9 @@ class TeacherSummary:
         kind: Its architecture, or `module` for one of your own.
         accuracy: On all test images; a mean where each seed has a teacher.
         accuracies: Of the teacher of each seed; None where one teaches all.
-        parameters: Number of its trained parameters.
+        parameters: Number of its trained parameters, of an ensemble in all.
+        members: Of an ensemble, the accuracy of each network; a mean over seeds. None of one
+            network.
         confusion: Counts on all test images, row = label, column = choice; a sum over teachers.
     """
 
@@ -45,7 +47,13 @@ class TeacherSummary:
     accuracy: float
     accuracies: tuple[float, ...] | None = field(default=None, metadata=OMITTED)
     parameters: int | None = field(default=None, metadata=OMITTED)
+    members: tuple[float, ...] | None = field(default=None, metadata=OMITTED)
     confusion: list[list[int]] | None = field(default=None, metadata=OMITTED)
+
+    @property
+    def title(self) -> str:
+        """What tables call it: `softmax`, or of an ensemble `3 × softmax`."""
+        return self.kind if self.members is None else f"{len(self.members)} × {self.kind}"
 
 
 @dataclass(frozen=True, kw_only=True)

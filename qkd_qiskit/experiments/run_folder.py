@@ -2,7 +2,7 @@
 
     runs/NAME/
       recipe.yaml  teacher.safetensors  circuit.qasm  result.json  report.html
-      teachers/seed_N.safetensors
+      teachers/seed_N.safetensors  teachers/member_K.safetensors
       checkpoints/POPULATION.safetensors
       tuning/SETTING.json
       ARM/seed_N/  student.json  weights.safetensors  metrics.jsonl  evaluations.json

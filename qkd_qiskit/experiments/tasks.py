@@ -246,6 +246,7 @@ def _task_examples(context: RunContext, task: TrainingTask, shape: Student) -> D
     """
     recipe = context.folder.recipe
     draws = [draw_images(arm, recipe, context.data, seed=seed) for arm, seed in task.members]
+    spec = recipe.distill_of(task.arms[0])
     featured = any(loss_weights(arm, recipe)[2] > 0 for arm in task.arms)
     places = [context.teachers_by_seed.index_of(seed) for seed in task.seeds]
     teachers = context.teachers_by_seed.teachers[min(places) : max(places) + 1]
@@ -254,7 +255,8 @@ def _task_examples(context: RunContext, task: TrainingTask, shape: Student) -> D
         teachers,
         context.data,
         draws=torch.stack(draws),
-        layer=layer_of(recipe.distill_of(task.arms[0])) if featured else None,
+        layer=layer_of(spec) if featured else None,
+        temperature=spec.temperature,
     )
     kind_of = {arm: recipe.arm_table[arm].targets for arm in task.arms}
     kinds = list(dict.fromkeys(kind_of.values()))

@@ -32,6 +32,7 @@ TeacherKind = Literal[
     "module",
 ]
 TeacherOutputs = Literal["logits", "probabilities", "log_probabilities", "sigmoid"]
+TeacherAverage = Literal["probabilities", "logits"]
 StudentKind = Literal[
     "quantum", "hybrid", "classical", "classical_full", "quanvolution", "convolution"
 ]
@@ -65,6 +66,10 @@ class TeacherSpec:
         train_per_class: Training images per class for the teacher; null = all.
         same_draw: One teacher for each seed, trained on the images that the students of that seed
             train on.
+        ensemble: How many networks teach together: the same specification on the same images, with
+            other initial weights and another order; 1 = one network.
+        average: What is averaged over the networks of an ensemble: probabilities (softened by the
+            temperature that the student is taught at) or logits.
     """
 
     kind: TeacherKind = "softmax"
@@ -77,6 +82,8 @@ class TeacherSpec:
     weight_decay: Weight = 0.0
     train_per_class: Count | None = None
     same_draw: bool = False
+    ensemble: Annotated[int, whole_number(most=100)] = 1
+    average: TeacherAverage = "probabilities"
 
     def __post_init__(self) -> None:
         check_fields(self, "teacher")
@@ -97,6 +104,12 @@ class TeacherSpec:
             "teacher.same_draw",
             self.same_draw,
             "false where teacher.checkpoint or teacher.train_per_class is given",
+        )
+        require(
+            self.ensemble == 1 or self.checkpoint is None,
+            "teacher.ensemble",
+            self.ensemble,
+            "1 where teacher.checkpoint is given, which holds one network",
         )
 
 

@@ -26,6 +26,8 @@ _DEEPEST = 50  # brackets in brackets
 _LEFT_OUT: dict[str, object] = {
     "data.scale": "none",
     "teacher.outputs": None,
+    "teacher.ensemble": 1,
+    "teacher.average": "probabilities",
     "distill.terms": None,
     "own_arms": {},
 }

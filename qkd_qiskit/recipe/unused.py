@@ -47,6 +47,8 @@ def _unused(spec: DataSpec | TeacherSpec | StudentSpec) -> dict[str, tuple[str, 
     elif isinstance(spec, TeacherSpec):
         if spec.checkpoint is not None:
             unused["checkpoint is given"] = ("epochs", "batch_size", "lr", "weight_decay")
+        if spec.ensemble == 1:
+            unused["ensemble is 1"] = ("average",)
     elif spec.kind in FILTER_STUDENTS:
         names = tuple(field.name for field in fields(spec))
         unused[f"kind is {spec.kind}"] = names[1:]

@@ -51,7 +51,7 @@ def accuracy_table(result: Result) -> Markup:
     ]
     return table(
         ["", *heads],
-        [[[f"teacher ({result.teacher.kind})", *teacher]], arms, gains],
+        [[[f"teacher ({result.teacher.title})", *teacher]], arms, gains],
         caption=f"Mean and, below it, lowest to highest of {seeds_text(result)}. Gains: mean "
         "of the paired differences in points and its 95\u202f% interval (paired t). "
         f"The teacher is measured on the whole test set. {best_case(result)}",

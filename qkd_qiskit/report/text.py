@@ -52,7 +52,7 @@ def arm_name(arm: str) -> str:
 
 def subject(recipe: Recipe, result: Result) -> tuple[str, str]:
     """Return what was distilled into what: a title, and a paragraph with the sizes."""
-    teacher = TEACHER_NAMES.get(result.teacher.kind, result.teacher.kind)
+    teacher = _teacher_name(result)
     student, classes = result.student, len(result.classes)
     if student.qubits is not None:
         title = f"{teacher} distilled into a {student.qubits}-qubit circuit"
@@ -82,6 +82,9 @@ def subject(recipe: Recipe, result: Result) -> tuple[str, str]:
         if recipe.teacher.same_draw
         else ""
     )
+    if result.teacher.members is not None:
+        low, high = min(result.teacher.members), max(result.teacher.members)
+        own += f" Its networks alone are right on {percent(low)} to {percent(high)}."
     paragraph = (
         f"{_capital(teacher)}, {each}right on {percent(result.teacher.accuracy)} of the test "
         f"{sample}s of {recipe.data.title}{f' ({classes} classes)' if classes else ''}, taught "
@@ -89,6 +92,14 @@ def subject(recipe: Recipe, result: Result) -> tuple[str, str]:
         f"Each student learned from {_labelled(recipe, sample)}.{own}"
     )
     return _capital(title), paragraph
+
+
+def _teacher_name(result: Result) -> str:
+    kind, members = result.teacher.kind, result.teacher.members
+    name = TEACHER_NAMES.get(kind, kind)
+    if members is None:
+        return name
+    return f"an ensemble of {len(members)} networks ({name.removeprefix('a ').removeprefix('an ')})"
 
 
 def _labelled(recipe: Recipe, sample: str) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import reprlib
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from numbers import Number
+from typing import Any, TypeGuard, get_args
 
 import numpy as np
 import torch
@@ -15,11 +16,11 @@ from torch.export import ExportedProgram
 from qkd_qiskit.data.containers import as_array
 from qkd_qiskit.data.splits import Data
 from qkd_qiskit.errors import DataError, TeacherError, require_kind
-from qkd_qiskit.recipe import TeacherOutputs
+from qkd_qiskit.recipe import TeacherAverage, TeacherOutputs
 from qkd_qiskit.storage import CacheFolder, tensor_digest
+from qkd_qiskit.teachers.base import Teacher, combine_teachers
 from qkd_qiskit.teachers.outputs import find_outputs, output_tensor, to_logits
 from qkd_qiskit.teachers.own_module import user_code
-from qkd_qiskit.teachers.teacher import Teacher
 
 _SMALLEST = 1e-12  # of a probability: its logarithm stays finite
 
@@ -29,18 +30,21 @@ def as_teacher(
     data: Data,
     *,
     outputs: TeacherOutputs | None = None,
+    average: TeacherAverage = "probabilities",
     cache: CacheFolder = None,
 ) -> Teacher:
-    """Return whatever classifies as a teacher for the data.
+    """Return whatever classifies, or several of it as an ensemble, as a teacher for the data.
 
     Args:
         source: A `Teacher`; an `nn.Module` or a callable from images (batch, channels, height,
             width) to outputs (batch, num_classes); a fitted scikit-learn classifier of the
             flattened images with `predict_proba`, or else `decision_function`; or an array of its
-            outputs for the pool (pool, num_classes).
+            outputs for the pool (pool, num_classes); or a list of two or more of these.
         data: What it teaches.
         outputs: What a module, a callable or an array gives; None = found, as in
             `Teacher.from_module`. A scikit-learn classifier's outputs are known.
+        average: What is averaged over a list: probabilities or logits; see
+            `qkd_qiskit.teachers.ensembles`.
         cache: Folder that keeps a module's logits; None = $QKD_CACHE, else ~/.cache/qkd_qiskit;
             False = none. The others' logits are not kept.
 
@@ -50,6 +54,15 @@ def as_teacher(
     require_kind("data", data, Data, accepted="Data, from load_data or Data.from_arrays")
     if isinstance(source, Teacher):
         return source
+    if average not in get_args(TeacherAverage):
+        raise TeacherError(
+            f"average is {average!r}; give one of {', '.join(get_args(TeacherAverage))}"
+        )
+    if _is_several(source):
+        members = [as_teacher(item, data, outputs=outputs, cache=cache) for item in source]
+        if len(members) == 1:
+            return members[0]
+        return combine_teachers(members, data, average=average, cache=cache)
     if isinstance(source, type):
         raise TeacherError(
             f"the teacher is the class {source.__name__}; give a trained instance of it"
@@ -67,8 +80,18 @@ def as_teacher(
     raise TeacherError(
         f"the teacher is a {type(source).__name__}; give what make_teacher returns, an nn.Module, "
         "a function of images, a fitted scikit-learn classifier with predict_proba or "
-        "decision_function, or logits (images, num_classes)"
+        "decision_function, logits (images, num_classes), or a list of these"
     )
+
+
+def _is_several(source: object) -> TypeGuard[Sequence[object]]:
+    """Return whether it is a list of teachers, and not one of numbers or of their rows."""
+    if not isinstance(source, list | tuple) or not source:
+        return False
+    first = source[0]
+    rows = isinstance(first, list | tuple) and not isinstance(next(iter(first), 0), list | tuple)
+    array = isinstance(first, np.ndarray | Tensor) and first.ndim < 2
+    return not (isinstance(first, Number) or rows or array)
 
 
 class _Function(nn.Module):

@@ -148,7 +148,8 @@ def _create(start: RunFolder, recipe: Recipe, path: Path) -> RunFolder:
     made = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         run = RunFolder.create(made, recipe)
-        for name in dict.fromkeys((*teacher_files(recipe).values(), CIRCUIT)):
+        teachers = [name for names in teacher_files(recipe).values() for name in names]
+        for name in dict.fromkeys((*teachers, CIRCUIT)):
             (made / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(start.path / name, made / name)
         for arm, before in BEFORE.items():
