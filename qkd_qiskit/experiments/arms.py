@@ -31,7 +31,8 @@ def loss_weights(arm: str, recipe: Recipe) -> tuple[float, float, float]:
     """
     table, spec = recipe.arm_table[arm], recipe.distill_of(arm)
     ce_weight, kd_weight = spec.ce_weight, spec.kd_weight
-    features = spec.feature_weight if table.targets == "teacher" else 0.0
+    own_teacher = table.targets == "teacher" and table.taught_by is None
+    features = spec.feature_weight if own_teacher else 0.0
     weights: dict[Loss, tuple[float, float, float]] = {
         "labels": (1.0, 0.0, 0.0),
         "labels_scaled": (ce_weight, 0.0, 0.0),

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from qkd_qiskit.data.splits import Data
 from qkd_qiskit.experiments.run_folder import TEACHER, RunFolder
-from qkd_qiskit.recipe import Recipe, TeacherSpec
+from qkd_qiskit.experiments.student_teachers import load_run_teachers
+from qkd_qiskit.recipe import UNTRAINED_TEACHERS, Recipe, TeacherSpec
 from qkd_qiskit.teachers.base import Teacher, combine_teachers
 from qkd_qiskit.teachers.ensembles import member_specs
 from qkd_qiskit.teachers.teacher import make_teacher, save_teacher
@@ -40,8 +41,13 @@ class TeachersBySeed:
 
 
 def teacher_files(recipe: Recipe) -> dict[int, tuple[str, ...]]:
-    """Return where in the run folder the teacher of each seed lies: a file for each network."""
+    """Return where in the run folder the teacher of each seed lies: a file for each network.
+
+    Soft labels lie in the data file, and students of an earlier run in folders of their own.
+    """
     spec = recipe.teacher
+    if spec.kind in UNTRAINED_TEACHERS:
+        return dict.fromkeys(recipe.member_seeds, ())
     if not spec.same_draw:
         names = [f"teachers/member_{k}.safetensors" for k in range(spec.ensemble)]
         return dict.fromkeys(recipe.member_seeds, tuple(names) if len(names) > 1 else (TEACHER,))
@@ -69,6 +75,11 @@ def load_teachers(
         StorageError: The folder cannot be written.
     """
     recipe = folder.recipe
+    if recipe.teacher.kind == "logits":
+        spec = recipe.teacher if train else TeacherSpec(kind="logits")
+        return TeachersBySeed(dict.fromkeys(recipe.member_seeds, make_teacher(spec, data)))
+    if recipe.teacher.kind == "run":
+        return TeachersBySeed(load_run_teachers(folder, data, train=train))
     teachers: dict[tuple[str, ...], Teacher] = {}
     for seed, names in teacher_files(recipe).items():
         if names in teachers:

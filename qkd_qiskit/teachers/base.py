@@ -17,13 +17,14 @@ import torch
 from torch import nn
 from torch.export import ExportedProgram
 
-from qkd_qiskit.data.splits import Data
+from qkd_qiskit.data.splits import Data, Split
 from qkd_qiskit.errors import InputError, TeacherError, require_kind
 from qkd_qiskit.recipe import TeacherAverage, TeacherOutputs
 from qkd_qiskit.storage import CacheFolder, tensor_digest
 from qkd_qiskit.teachers.cache import cached_rows
 from qkd_qiskit.teachers.ensembles import EnsembleModule, average_logits
 from qkd_qiskit.teachers.layer_outputs import layer_outputs
+from qkd_qiskit.teachers.output_table import OutputTable
 from qkd_qiskit.teachers.outputs import find_outputs, to_logits
 from qkd_qiskit.teachers.own_module import (
     as_module,
@@ -67,6 +68,11 @@ class Teacher:
     outputs: TeacherOutputs = "logits"
     members: tuple[Teacher, ...] = ()
     average: TeacherAverage = "probabilities"
+
+    @property
+    def tested(self) -> bool:
+        """Whether it was measured on the test images: its logits for them are known."""
+        return not math.isnan(self.accuracy)
 
     @classmethod
     def from_module(
@@ -224,7 +230,7 @@ def combine_teachers(
         members=tuple(members),
         average=average,
     )
-    if any(math.isnan(member.accuracy) for member in members):
+    if not all(member.tested for member in members):
         return teacher
     return measured(teacher, data, cache=cache)
 
@@ -252,14 +258,47 @@ def frozen_teacher(
     )
 
 
+def table_teacher(splits: Sequence[Split], data: Data, *, kind: str, cache: CacheFolder) -> Teacher:
+    """Return logits that were computed elsewhere as a teacher of the images that they are for.
+
+    Args:
+        splits: Images with `teacher_logits`.
+        data: What is taught. Its test images measure the teacher where they are among the splits;
+            else its accuracy is NaN, and its pool shows whether it knows the classes.
+        kind: What the teacher is called.
+        cache: As for `Teacher.from_module`.
+    """
+    table = OutputTable(splits)
+    teacher = Teacher(
+        module=table,
+        kind=kind,
+        num_classes=data.num_classes,
+        digest=table.digest,
+        architecture="table of outputs",
+        parameters=0,
+        accuracy=math.nan,
+    )
+    if table.knows(data.test.images):
+        return measured(teacher, data, cache=cache)
+    _share_right(teacher, data.pool, what="training", cache=cache)
+    return teacher
+
+
 def measured(teacher: Teacher, data: Data, *, cache: CacheFolder) -> Teacher:
     """Return the teacher with its share of test images classified rightly."""
-    right = teacher.logits(data.test.images, cache=cache).argmax(dim=1) == data.test.labels
+    accuracy = _share_right(teacher, data.test, what="test", cache=cache)
+    return dataclasses.replace(teacher, accuracy=accuracy)
+
+
+def _share_right(teacher: Teacher, split: Split, *, what: str, cache: CacheFolder) -> float:
+    """Return the share of images classified rightly, and warn of one that is chance."""
+    right = teacher.logits(split.images, cache=cache).argmax(dim=1) == split.labels
     accuracy = right.double().mean().item()
-    if accuracy < 1.2 / data.num_classes:
+    if accuracy < 1.2 / teacher.num_classes:
         logger.warning(
-            "the teacher classifies %.1f %% of the test images rightly, no better than chance; "
+            "the teacher classifies %.1f %% of the %s images rightly, no better than chance; "
             "it must have been trained on the same classes in the same order",
             100 * accuracy,
+            what,
         )
-    return dataclasses.replace(teacher, accuracy=accuracy)
+    return accuracy

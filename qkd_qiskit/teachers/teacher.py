@@ -17,7 +17,13 @@ from qkd_qiskit.recipe.seeds import derive_seed
 from qkd_qiskit.recipe.unused import say_unused
 from qkd_qiskit.storage import CacheFolder, save_tensors
 from qkd_qiskit.teachers.architectures import architecture_digest, build_teacher
-from qkd_qiskit.teachers.base import Teacher, combine_teachers, frozen_teacher, measured
+from qkd_qiskit.teachers.base import (
+    Teacher,
+    combine_teachers,
+    frozen_teacher,
+    measured,
+    table_teacher,
+)
 from qkd_qiskit.teachers.checkpoints import load_weights
 from qkd_qiskit.teachers.ensembles import member_specs
 from qkd_qiskit.teachers.own_module import plain_weights
@@ -59,6 +65,14 @@ def make_teacher(
             "teacher.same_draw: True is not accepted outside a run, where no student's draw is "
             "known; give false and replace(data, pool=data.pool[rows]) with the rows of the draw"
         )
+    if spec.kind == "run":
+        raise TeacherError(
+            f"teacher.kind: 'run' is not accepted outside a run; in Python give "
+            f"Run.open({spec.run!r}).as_teacher(data, arm={spec.arm!r}, seed={spec.seed!r}, "
+            f"target={spec.target!r})"
+        )
+    if spec.kind == "logits":
+        return _of_soft_labels(data, cache=cache)
     members = [
         _make_one(single, images, seed=own, cache=cache, on_epoch=on_epoch)
         for single, images, own in member_specs(spec, data, seed=seed)
@@ -66,6 +80,16 @@ def make_teacher(
     if len(members) == 1:
         return members[0]
     return combine_teachers(members, data, average=spec.average, cache=cache)
+
+
+def _of_soft_labels(data: Data, *, cache: CacheFolder) -> Teacher:
+    if data.pool.teacher_logits is None:
+        raise TeacherError(
+            f"teacher.kind: 'logits' is not accepted for {data.name}, which has none; give an .npz "
+            "file with teacher_logits (data.name arrays), or Data.from_arrays(..., teacher_logits=)"
+        )
+    splits = (data.pool, data.validation, data.test)
+    return table_teacher(splits, data, kind="logits", cache=cache)
 
 
 def _make_one(

@@ -201,7 +201,7 @@ def test_a_run_keeps_each_network_and_goes_on_without_training_it_again(
     assert result.teacher.title == "2 × softmax"
     page = write_report(folder).read_text(encoding="utf-8")
     assert "An ensemble of 2 networks (softmax regression)" in page
-    assert "Its networks alone are right on" in page
+    assert "Its members alone are right on" in page
     lost = folder.path / "teachers" / names[-1]
     before, _ = load_tensors(lost)
     lost.unlink()
