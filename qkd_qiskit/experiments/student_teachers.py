@@ -129,7 +129,13 @@ def load_run_teachers(folder: RunFolder, data: Data, *, train: bool) -> dict[int
             f"{spec.run} again"
         )
     target = Target.parse(spec.target, shots=recipe.shots, seed=recipe.seed)
-    groups = [[seed] for seed in seeds] if spec.seed == "each" else [seeds]
+    missing = [seed for seed in recipe.member_seeds if seed not in seeds]
+    if spec.seed == "each" and missing:
+        raise TeacherError(
+            f"teacher.seed: each needs a student of the seed {missing[0]}, {copies} has those of "
+            f"{', '.join(map(str, seeds))}; start a new run with teacher.digest null"
+        )
+    groups = [[seed] for seed in recipe.member_seeds] if spec.seed == "each" else [seeds]
     teachers = [
         teacher_of_students(
             [copies / f"seed_{seed}" for seed in group], data, target=target, average=spec.average
@@ -137,8 +143,7 @@ def load_run_teachers(folder: RunFolder, data: Data, *, train: bool) -> dict[int
         for group in groups
     ]
     if spec.seed == "each":
-        by_seed = dict(zip(seeds, teachers, strict=True))
-        return {seed: by_seed[seed] for seed in recipe.member_seeds}
+        return dict(zip(recipe.member_seeds, teachers, strict=True))
     return dict.fromkeys(recipe.member_seeds, teachers[0])
 
 

@@ -59,7 +59,9 @@ def _unused(spec: DataSpec | TeacherSpec | StudentSpec) -> dict[str, tuple[str, 
             unused["kind is run"] = given
         if spec.kind != "run":
             unused[f"kind is {spec.kind}"] = (*given, "arm", "seed", "target", "digest")
-        if spec.ensemble == 1 and not (spec.kind == "run" and spec.seed == "all"):
+        if spec.kind == "run" and spec.seed != "all":
+            unused["seed is not all"] = ("average",)
+        elif spec.kind != "run" and spec.ensemble == 1:
             unused["ensemble is 1"] = ("average",)
     elif spec.kind in FILTER_STUDENTS:
         names = tuple(field.name for field in fields(spec))
