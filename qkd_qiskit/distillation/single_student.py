@@ -41,7 +41,8 @@ def distill(
             `spec.gradient` and `spec.train_target` say while it trains, and as before afterwards.
             Bins of the read-out `learned` are chosen first, where they have not been.
         teacher: What teaches: a `Teacher`, or what `as_teacher` takes: a network, a function, a
-            scikit-learn classifier, or its logits for `data.pool` (pool, num_classes).
+            scikit-learn classifier, its logits for `data.pool` (pool, num_classes), or a list of
+            these.
         data: Images with a training pool and a validation split.
         spec: Loss weights, optimizer and schedule; default: `DistillSpec()`.
         train_per_class: Labelled images per class that are drawn from the pool; None = as the

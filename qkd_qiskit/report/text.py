@@ -97,7 +97,8 @@ def subject(recipe: Recipe, result: Result) -> tuple[str, str]:
         unknown = (
             f"{of_train} of {title_of_data} (what they would be on the test {sample}s is not known)"
         )
-        right = unknown if result.teacher.accuracy is None else f"{of_train} and {right}"
+        known = f"{of_train} and on {right.removeprefix('right on ')}"
+        right = unknown if result.teacher.accuracy is None else known
     paragraph = (
         f"{_capital(teacher)}, {each}{right}, taught "
         f"{what}. "
