@@ -34,8 +34,8 @@ from qkd_qiskit.errors import InputError, TeacherError, TrainingError
 from qkd_qiskit.recipe import DistillSpec
 from qkd_qiskit.recipe.seeds import generator
 from qkd_qiskit.students.base import Student
+from qkd_qiskit.teachers.base import Teacher
 from qkd_qiskit.teachers.layer_outputs import captured, only
-from qkd_qiskit.teachers.teacher import Teacher
 
 TERMS = ("ce", "kd", "feature")
 WATCHED = 500  # validation images that follow a training in which they choose nothing
@@ -137,6 +137,7 @@ def make_distillation_data(
     draws: Tensor,
     taught_by: Tensor | None = None,
     layer: str | None = None,
+    temperature: float = 1.0,
 ) -> DistillationData:
     """Return the examples of a population: inputs and what the teachers say, each computed once.
 
@@ -149,6 +150,7 @@ def make_distillation_data(
         draws: Rows of the pool for each member, `(members, images)`.
         taught_by: Which of the teachers teaches each member, `(members,)`; default: the first.
         layer: Layer of the teachers whose feature maps are taken, for the rows that are drawn.
+        temperature: That the teachers are softened by, which matters to ensembles.
 
     Raises:
         InputError: The student takes other images or has another number of classes.
@@ -173,7 +175,9 @@ def make_distillation_data(
     return DistillationData(
         inputs=student.features(data.pool.images),
         labels=data.pool.labels,
-        teacher_logits=torch.stack([teacher.logits(data.pool.images) for teacher in teachers]),
+        teacher_logits=torch.stack(
+            [teacher.logits(data.pool.images, temperature=temperature) for teacher in teachers]
+        ),
         teachers=first if taught_by is None else taught_by,
         draws=draws,
         validation_inputs=student.features(data.validation.images),

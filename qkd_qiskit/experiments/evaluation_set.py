@@ -38,12 +38,13 @@ class EvaluationSet:
     Attributes:
         folder: The run.
         split: The images, and their labels.
-        teacher_logits: Of the teacher of each seed `(images, num_classes)`.
+        teacher_logits: Of the teacher of each seed `(images, num_classes)`; None where they are not
+            known, of soft labels of other images.
     """
 
     folder: RunFolder
     split: Split
-    teacher_logits: Mapping[int, Tensor]
+    teacher_logits: Mapping[int, Tensor | None]
 
     def keep(
         self,
@@ -92,7 +93,10 @@ def make_evaluation_set(
     split, rows = data.test, torch.arange(len(data.test))
     if limit is not None:
         split, rows = subset(data.test, limit=limit, seed=folder.recipe.seed)
-    logits = [teacher.logits(data.test.images)[rows] for teacher in teachers_by_seed.teachers]
+    logits = [
+        teacher.logits(data.test.images)[rows] if teacher.tested else None
+        for teacher in teachers_by_seed.teachers
+    ]
     return EvaluationSet(
         folder=folder,
         split=split,
