@@ -45,7 +45,7 @@ def apply(panels: Any, x: Any, offsets: Any, out: Any, strides: Any) -> None:
 @compiled
 def update(
     layer: Any, member: int, x: Any, offsets: Any, count: int, slopes: Any, strides: Any,
-    spare: Any, factors: Any,
+    scratch: Any, factors: Any,
 ) -> None:  # fmt: skip
     """Take AdamW's step on a layer, given the gradient of what it gave.
 
@@ -57,7 +57,7 @@ def update(
         count: Number of rows.
         slopes: Gradients of the outputs, flat, 0 in the padding.
         strides: From one row to the next in `slopes`, and from one panel to the next.
-        spare: One vector.
+        scratch: One vector, a block of `ROWS` columns of the inputs and where its rows begin.
         factors: AdamW's, as `dense_ops` lists them.
     """
     lanes = ROW_BYTES // slopes.itemsize
@@ -66,12 +66,19 @@ def update(
     weights, first, second = layer[0][member], layer[1][member], layer[2][member]
     weights, first, second = weights.reshape(size), first.reshape(size), second.reshape(size)
     by_row, by_panel = strides
+    spare, columns, begins = scratch
     whole = inputs - inputs % ROWS
     for place in range(0, whole, ROWS):
+        taken, where, start = x, offsets, place
+        if panels > 1:  # a batch's rows lie on more pages than a processor keeps at hand
+            for row in range(count):
+                for column in range(ROWS):
+                    columns[row * ROWS + column] = x[offsets[row] + place + column]
+            taken, where, start = columns, begins, 0
         for panel in range(panels):
             at = (panel * rows + place) * lanes
             backward_block(
-                weights, first, second, at, x, offsets, place, slopes, panel * by_panel, by_row,
+                weights, first, second, at, taken, where, start, slopes, panel * by_panel, by_row,
                 count, factors,
             )  # fmt: skip
     for panel in range(panels):

@@ -168,6 +168,8 @@ def buffers(sizes: Buffers, *, slots: int, dtype: np.dtype[Any]) -> tuple[Any, A
     Raises:
         CircuitError: They do not fit into memory.
     """
+    from qkd_qiskit.simulator.fused.dense_ops import ROWS
+
     capacity, lanes, batch = sizes.capacity, sizes.lanes, sizes.batch
     first, middle, last = sizes.widths
     count = sum(width > 0 for width in sizes.widths[1:])
@@ -176,7 +178,7 @@ def buffers(sizes: Buffers, *, slots: int, dtype: np.dtype[Any]) -> tuple[Any, A
     hidden = middle if count == 2 else 0
     classes = (lanes * -(-sizes.outputs // lanes), middle, last)[count]
     states, outputs = 1 << sizes.qubits, sizes.outputs
-    counted = np.arange(capacity, dtype=np.int64) * np.array([[inner], [hidden], [classes]])
+    counted = np.arange(capacity, dtype=np.int64) * np.array([[inner], [hidden], [classes], [ROWS]])
     shapes = {
         "logits": (slots, capacity * classes),
         "slopes": (slots, capacity * classes),
@@ -192,6 +194,7 @@ def buffers(sizes: Buffers, *, slots: int, dtype: np.dtype[Any]) -> tuple[Any, A
         "turned_last": (hidden // lanes, last + 1, lanes),
         "spare": (lanes,),
         "gradient": (sizes.weights,),
+        "columns": (capacity * ROWS,),
     }
     shared, sampled = sizes.angles
     tiles, length = -(-batch // lanes), (1 + sizes.final_complex) * states * lanes

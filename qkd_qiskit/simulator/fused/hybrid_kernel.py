@@ -132,7 +132,7 @@ def _forward(
     """Fill a member's logits on one batch; return whether the circuit's outputs are finite."""
     whole, numbers = design
     (offsets, counted, all_logits, _, all_first, _, all_values, _, all_inner, _, all_hidden, _,
-     _, _, _, _) = memory  # fmt: skip
+     _, _, _, _, _) = memory  # fmt: skip
     logits, first, values, inner, hidden = (
         all_logits[slot], all_first[slot], all_values[slot], all_inner[slot], all_hidden[slot],
     )  # fmt: skip
@@ -184,24 +184,10 @@ def _backward(
 ) -> bool:  # fmt: skip
     """Take a member's step from the gradients of its logits; return whether it is finite."""
     whole, numbers = design
-    (
-        offsets,
-        counted,
-        all_logits,
-        all_slopes,
-        _,
-        all_first_slopes,
-        all_values,
-        incoming,
-        all_inner,
-        inner_slopes,
-        all_hidden,
-        hidden_slopes,
-        turned,
-        turned_last,
-        spare,
-        gradient,
-    ) = memory
+    (offsets, counted, all_logits, all_slopes, _, all_first_slopes, all_values, incoming,
+     all_inner, inner_slopes, all_hidden, hidden_slopes, turned, turned_last, spare, gradient,
+     columns) = memory  # fmt: skip
+    scratch = spare, columns, counted[3]
     slopes, inner, hidden = all_slopes[slot], all_inner[slot], all_hidden[slot]
     first_slopes, lanes, capacity = all_first_slopes[0], layers[0][0].shape[3], offsets.shape[1]
     rows = (size + ROWS - 1) // ROWS * ROWS
@@ -214,13 +200,13 @@ def _backward(
         for place in range(size * by_row):
             hidden_slopes[place] *= pace.dtype.type(1.0) - hidden[place] * hidden[place]
         strides = by_upper, lanes
-        dense.update(layers[2], member, hidden, counted[1], size, slopes, strides, spare, pace)
+        dense.update(layers[2], member, hidden, counted[1], size, slopes, strides, scratch, pace)
         upper, by_upper, where = hidden_slopes, by_row, counted[1][:rows]
     if whole[1]:
         dense.transpose(layers[1][0][member], turned)
         dense.apply(turned, upper, where, inner_slopes, (width, lanes))
         strides = by_upper, lanes
-        dense.update(layers[1], member, inner, counted[0], size, upper, strides, spare, pace)
+        dense.update(layers[1], member, inner, counted[0], size, upper, strides, scratch, pace)
     finite = True
     if whole[0] == NO_CIRCUIT:
         for panel in range(layers[0][0].shape[1]):
@@ -254,6 +240,6 @@ def _backward(
     if layers[0][0].shape[1]:
         strides = lanes, lanes * capacity
         dense.update(
-            layers[0], member, data[0], offsets[slot], size, first_slopes, strides, spare, pace
+            layers[0], member, data[0], offsets[slot], size, first_slopes, strides, scratch, pace
         )
     return finite
