@@ -8,8 +8,8 @@ its figures do not depend on its companions.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ from qkd_qiskit.distillation.terms import (
 from qkd_qiskit.errors import InputError, TeacherError, TrainingError
 from qkd_qiskit.recipe import DistillSpec
 from qkd_qiskit.recipe.seeds import generator
+from qkd_qiskit.simulator.threads import one_torch_thread
 from qkd_qiskit.students.base import Student
 from qkd_qiskit.teachers.layer_outputs import captured, only
 from qkd_qiskit.teachers.teacher import Teacher
@@ -375,19 +376,13 @@ def _with_adapters(
     ]
 
 
-@contextmanager
-def _threads_for(population: Population) -> Iterator[None]:
-    """Use one torch thread while a step is small.
+def _threads_for(population: Population) -> AbstractContextManager[None]:
+    """Use one torch thread while a step is small; the kernel may take more.
 
     A second one brings nothing there, and on a busy machine it costs many times the step.
     """
-    threads = torch.get_num_threads()
-    if population.size * population.spec.batch_size < _LARGE_STEP:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+    small = population.size * population.spec.batch_size < _LARGE_STEP
+    return one_torch_thread() if small else nullcontext()
 
 
 def _learning_rate(spec: DistillSpec, epoch: int) -> float:

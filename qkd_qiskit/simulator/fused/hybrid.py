@@ -21,7 +21,7 @@ from qkd_qiskit.simulator.fused.samples import Array, circuit_samples, soft_targ
 from qkd_qiskit.simulator.fused.step import compiled_parts, sparse_rows
 from qkd_qiskit.simulator.kernel.angles import KernelAngles
 from qkd_qiskit.simulator.run import kernel_works
-from qkd_qiskit.simulator.threads import pool, threads_for
+from qkd_qiskit.simulator.threads import in_threads, threads_for
 
 PARTS = ("values", "exp_avg", "exp_avg_sq")
 """A trained number and AdamW's two averages, by torch's names."""
@@ -268,12 +268,9 @@ class HybridStep:
             )  # fmt: skip
 
         cost = self._sizes.cost_per_sample * rows.shape[1]
-        threads = min(threads_for(self.members * cost), self.members)
-        if threads == 1 or in_halves:
-            work(0, (0, self.members))
-        else:
-            edges = np.linspace(0, self.members, threads + 1).astype(int).tolist()
-            list(pool(threads).map(work, range(threads), itertools.pairwise(edges)))
+        threads = 1 if in_halves else min(threads_for(self.members * cost), self.members)
+        edges = np.linspace(0, self.members, threads + 1).astype(int).tolist()
+        in_threads(work, list(enumerate(itertools.pairwise(edges))))
         return means
 
     def _memory(self, number: int, slots: int) -> tuple[Any, Any]:

@@ -26,7 +26,7 @@ from qkd_qiskit.simulator.memory import empty_rows, require_bytes
 from qkd_qiskit.simulator.program import Program
 from qkd_qiskit.simulator.readout import Readout
 from qkd_qiskit.simulator.run import kernel_works
-from qkd_qiskit.simulator.threads import pool, threads_for
+from qkd_qiskit.simulator.threads import in_threads, threads_for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -262,11 +262,8 @@ class FusedStep:
 
         cost = self._worker(samples.kind, batch_size, 0).cost_per_sample
         threads = min(threads_for(count * length * cost), count)
-        if threads == 1:
-            work(0, (0, count))
-        else:
-            edges = np.linspace(0, count, threads + 1).astype(int).tolist()
-            list(pool(threads).map(work, range(threads), itertools.pairwise(edges)))
+        edges = np.linspace(0, count, threads + 1).astype(int).tolist()
+        in_threads(work, list(enumerate(itertools.pairwise(edges))))
         if update:
             self.steps += -(-length // batch_size)
         return terms, gradients
