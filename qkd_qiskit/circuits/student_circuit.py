@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from qiskit import QuantumCircuit
 from qiskit.circuit import Measure, Parameter
@@ -81,6 +81,36 @@ def build_circuit(*, qubits: int, encoding: str, ansatz: str, layers: int) -> St
         preparation=preparation,
         encoding=entry,
     )
+
+
+def without_entanglers(parts: StudentCircuit, *, required: bool = True) -> StudentCircuit:
+    """Return a student's circuit without its gates on two or more qubits, but for its preparation.
+
+    Args:
+        parts: The circuit.
+        required: Whether a circuit without such gates is refused.
+
+    Raises:
+        CircuitError: It has none, or one of them has a parameter, which would be left over.
+    """
+    kept = parts.circuit.copy_empty_like()
+    left_out = 0
+    for number, instruction in enumerate(parts.circuit.data):
+        single = len(instruction.qubits) < 2 or instruction.operation.name == "barrier"
+        if number < parts.preparation or single:
+            kept.append(instruction)
+            continue
+        left_out += 1
+        if instruction.operation.params:
+            raise CircuitError(
+                f"kind no_entanglers: the gate {instruction.operation.name} on two qubits has a "
+                "parameter and cannot be left out; leave the arm out"
+            )
+    if required and left_out == 0:
+        raise CircuitError(
+            "kind no_entanglers: the circuit has no gates on two qubits; leave the arm out"
+        )
+    return replace(parts, circuit=kept)
 
 
 def adopt_circuit(

@@ -21,6 +21,9 @@ DEFAULTS = {
         "class_mean_labels",
         "shuffled_teacher",
         "classical_twin",
+        "twin_pca",
+        "twin_pooled",
+        "twin_bilinear",
         "replicate",
     ],
     "seeds": 10,
@@ -37,7 +40,8 @@ def study_parser(words: Sequence[str], name: str) -> CommandParser:
         "                 [--KEY VALUE ...] [--out DIR] [--quiet | --json]\n"
         "       qkd study --resume DIR [--jobs N | --cluster ADDRESS] [--quiet | --json]",
         description="Is the gain real? Paired seeds of many arms, among them the label-only "
-        "student with settings of its own and controls that take away what the teacher knows; "
+        "student with settings of its own and controls that take away what the teacher knows, and "
+        "the best of the classical twins, chosen on validation images; "
         "intervals, tests corrected for their number, effect sizes. Stopped at any moment, it goes "
         "on with --resume. Every KEY of the recipe can be given, as for qkd distill.",
     )

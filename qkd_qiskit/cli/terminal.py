@@ -154,7 +154,7 @@ def comparison_table(result: Result) -> Table:
         table.add_section()
         for entry in result.comparisons:
             if entry.target == target:
-                table.add_row(*_comparison(entry, several=len(result.targets) > 1))
+                table.add_row(*_comparison(entry, result))
     return table
 
 
@@ -168,8 +168,10 @@ def answers(result: Result) -> list[tuple[str, bool]]:
     return lines
 
 
-def _comparison(entry: Comparison, *, several: bool) -> list[str]:
-    where = f" on {entry.target}" if several else ""
+def _comparison(entry: Comparison, result: Result) -> list[str]:
+    where = f" on {entry.target}" if len(result.targets) > 1 else ""
+    if result.twins is not None and entry.baseline == result.twins.best:
+        where = f" (best twin){where}"
     arms = f"{entry.arm} - {entry.baseline}".replace("_", " ")
     corrected, effect, needed = entry.p_holm, entry.effect, entry.seeds_needed["1"]
     return [

@@ -118,6 +118,8 @@ def _layout(population: Population) -> Layout | str:
     elif type(student) is QuantumStudent:
         if student.executor is not None:
             return "the circuit does not run in the connector"
+        if not student.weights.requires_grad:
+            return "the circuit is not trained"
         if student.spec.readout == "learned":
             return "each member has bins of its own"
         encoding = student.parts.encoding

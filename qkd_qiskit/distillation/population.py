@@ -176,8 +176,12 @@ class Population:
         self.student, self.members, self.spec = student, members, spec
         self.other_terms = list(other_terms)
         self.weights = torch.tensor([member.weights for member in members])
+        # Kept for each member, but not trained: random features, circuits that are frozen.
+        frozen = {name for name, one in student.named_parameters() if not one.requires_grad}
         self.parameters = {
-            name: torch.stack([start[name].detach() for start in starts]).requires_grad_()
+            name: torch.stack([start[name].detach() for start in starts]).requires_grad_(
+                name not in frozen
+            )
             for name in starts[0]
         }
         self.optimizer = torch.optim.AdamW(

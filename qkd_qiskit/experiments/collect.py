@@ -26,6 +26,7 @@ from qkd_qiskit.experiments.results import (
     Result,
     StudentSummary,
     TeacherSummary,
+    TwinChoice,
 )
 from qkd_qiskit.experiments.run_folder import RunFolder
 from qkd_qiskit.experiments.statistics import Gain, paired_gain
@@ -37,7 +38,7 @@ from qkd_qiskit.experiments.target_summary import (
 )
 from qkd_qiskit.experiments.tasks import new_student, training_tasks
 from qkd_qiskit.experiments.teachers import TeachersBySeed
-from qkd_qiskit.recipe import GENERATED, Recipe
+from qkd_qiskit.recipe import CLASSICAL_STUDENTS, GENERATED, TWINS, Recipe
 from qkd_qiskit.recipe.arms import TUNED
 from qkd_qiskit.storage import load_tensors
 from qkd_qiskit.students.base import Student
@@ -93,6 +94,7 @@ def collect_result(
         command=command,
         training_cost=_training_cost(folder),
         tuning=tuned(folder) if TUNED in recipe.arms else None,
+        twins=_choose_twin(folder),
         outcomes=_class_bins(folder, data) if has_class_bins(student) else None,
     )
     for target in targets:
@@ -198,9 +200,7 @@ def failures(folder: RunFolder, arm: str, *, num_classes: int) -> dict[str, str]
                 f"{member} has lost its metrics.jsonl; delete this folder and continue the run "
                 f"with --resume to write it again"
             )
-        accuracies = [epoch.validation_accuracy for epoch in history]
-        last = folder.recipe.distill_of(arm).selection == "last"
-        chosen = accuracies[-1] if last else max(accuracies)
+        chosen = _validation_accuracy(folder, arm, seed)
         if not math.isfinite(history[-1].loss):
             reasons[str(seed)] = "the loss is not finite"
         elif chosen <= threshold:
@@ -209,6 +209,37 @@ def failures(folder: RunFolder, arm: str, *, num_classes: int) -> dict[str, str]
                 f"(chance is {chance:.3f})"
             )
     return reasons
+
+
+def _validation_accuracy(folder: RunFolder, arm: str, seed: int) -> float:
+    """Return the validation accuracy of a student's chosen weights; NaN where it has none."""
+    accuracies = [epoch.validation_accuracy for epoch in folder.metrics(arm, seed)]
+    last = folder.recipe.distill_of(arm).selection == "last"
+    return accuracies[-1] if last else max(accuracies)
+
+
+def _choose_twin(folder: RunFolder) -> TwinChoice | None:
+    """Return which twin is best on validation images, where a run has more than the classical."""
+    recipe, seeds = folder.recipe, folder.recipe.member_seeds
+    kinds = {
+        arm: recipe.student_of(arm).kind
+        for arm in recipe.arms
+        if recipe.arm_table[arm].loss == "distilled" and recipe.arm_table[arm].targets == "teacher"
+    }
+    if recipe.student.kind in CLASSICAL_STUDENTS or not set(kinds.values()) & set(TWINS):
+        return None
+    twins = [arm for arm, kind in kinds.items() if kind in (*TWINS, "classical")]
+    accuracy = {
+        arm: _finite(fmean(_validation_accuracy(folder, arm, seed) for seed in seeds))
+        for arm in twins
+    }
+    return TwinChoice(
+        best=max(twins, key=lambda arm: -math.inf if accuracy[arm] is None else accuracy[arm]),
+        validation_accuracy=accuracy,
+        parameters={
+            arm: load_student(folder.member(arm, seeds[0])).num_parameters for arm in twins
+        },
+    )
 
 
 def _with_metrics(result: Result, folder: RunFolder, *, key: str, target: TargetSummary) -> Result:

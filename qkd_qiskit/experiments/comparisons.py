@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from qkd_qiskit.experiments.results import Comparison, Result
 from qkd_qiskit.experiments.statistics import compare, holm
-from qkd_qiskit.recipe.arms import ARMS, BASELINE, COUNTING_BASELINE, TUNED, Arm
+from qkd_qiskit.recipe.arms import ARMS, BASELINE, COUNTING_BASELINE, TREATMENT, TUNED, Arm
 
 
 def baseline_of(arms: Collection[str]) -> str | None:
@@ -32,15 +32,19 @@ def compared_pairs(arms: Sequence[str], table: Mapping[str, Arm] = ARMS) -> list
 def compare_arms(result: Result, table: Mapping[str, Arm] = ARMS) -> tuple[Comparison, ...]:
     """Compare the arms of a result on each of its targets.
 
-    p is corrected for the number of all comparisons that have one.
+    p is corrected for the number of all comparisons that have one. Of the twins only the best on
+    validation images is compared with the distilled student.
 
     Args:
         result: What is compared in it.
         table: The arms that the recipe of the run can name.
     """
     comparisons = []
+    pairs = compared_pairs(list(result.arms), table)
+    if result.twins is not None and TREATMENT in result.arms:
+        pairs = list(dict.fromkeys([*pairs, (TREATMENT, result.twins.best)]))
     for target in result.targets:
-        for arm, baseline in compared_pairs(list(result.arms), table):
+        for arm, baseline in pairs:
             kept = result.kept_rows(arm, baseline, target=target)
             test = compare(*(result.accuracies(name, target, kept) for name in (arm, baseline)))
             evaluated = result.kept_rows(target=target)

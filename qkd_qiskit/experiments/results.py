@@ -138,6 +138,21 @@ class Tuning:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TwinChoice:
+    """The twins of a run, and which of them is the strongest; no test image has a say in it.
+
+    Attributes:
+        best: The arm of the best mean validation accuracy.
+        validation_accuracy: Mean over the seeds of each twin's; None where a training failed.
+        parameters: Trained numbers of each twin.
+    """
+
+    best: str
+    validation_accuracy: Mapping[str, float | None]
+    parameters: Mapping[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
 class ClassBins:
     """What the outcomes of class-bin circuits stand for, of the first seed.
 
@@ -209,6 +224,7 @@ class Result:
         command: What was typed; may be empty.
         training_cost: Of populations that were trained from shots.
         tuning: Of the tuned arm; None without it.
+        twins: Which twin is the strongest; None where a run has no twin but the classical one.
         outcomes: Of class-bin circuits; None for others.
         comparisons: Of all pairs of arms that are compared, target by target.
         trained_on: The device of a training by jobs; None for others.
@@ -231,6 +247,7 @@ class Result:
     command: str = ""
     training_cost: Mapping[str, TrainingCost] = field(default_factory=dict)
     tuning: Tuning | None = field(default=None, metadata=OMITTED)
+    twins: TwinChoice | None = field(default=None, metadata=OMITTED)
     outcomes: ClassBins | None = field(default=None, metadata=OMITTED)
     comparisons: tuple[Comparison, ...] = ()
     trained_on: DeviceJobs | None = field(default=None, metadata=OMITTED)

@@ -6,10 +6,13 @@ They check themselves when they are made, so a value that exists is a valid one.
 from qkd_qiskit.recipe.arms import ARMS, Arm
 from qkd_qiskit.recipe.data import GENERATED, DatasetName, DataSpec
 from qkd_qiskit.recipe.models import (
+    CHANGED_CIRCUITS,
     CLASS_BINS,
     CLASSICAL_STUDENTS,
     FILTER_STUDENTS,
+    TWINS,
     UNTRAINED_TEACHERS,
+    WITHOUT_CIRCUIT,
     Ansatz,
     Encoding,
     Head,
@@ -35,13 +38,16 @@ from qkd_qiskit.recipe.training import (
 
 __all__ = [
     "ARMS",
+    "CHANGED_CIRCUITS",
     "CLASSICAL_STUDENTS",
     "CLASS_BINS",
     "FILTER_STUDENTS",
     "GENERATED",
     "IDEAL_TARGETS",
     "LABEL_LOSSES",
+    "TWINS",
     "UNTRAINED_TEACHERS",
+    "WITHOUT_CIRCUIT",
     "Ansatz",
     "Arm",
     "DataSpec",

@@ -99,6 +99,24 @@ class Arm:
     changes: Mapping[str, Any] = field(default_factory=dict)
 
 
+def _changed(kind: StudentKind, label: str, into: str) -> Arm:
+    """Return an arm that is distilled like TREATMENT, into another student than the recipe's."""
+    return Arm(
+        label=label,
+        description=f"distilled into {into}",
+        loss="distilled",
+        kind=kind,
+        compared_with=(),
+        population=f"{label} students",
+        style=Style(colour="#7c7f83", marker="v"),
+    )
+
+
+def _twin(kind: StudentKind, label: str, into: str) -> Arm:
+    """Return the arm of a twin; the distilled arm is compared with the best one of a run alone."""
+    return _changed(kind, label, f"{into}, of at most as many trained numbers as the student")
+
+
 ARMS: dict[str, Arm] = {
     BASELINE: Arm(
         label="label only",
@@ -134,6 +152,9 @@ ARMS: dict[str, Arm] = {
             "self_distilled",
             TWIN,
             FULL_TWIN,
+            "no_circuit",
+            "no_entanglers",
+            "frozen_circuit",
         ),
         style=Style(colour="#0072b2", line="-", marker="o"),
     ),
@@ -237,6 +258,23 @@ ARMS: dict[str, Arm] = {
         kind="classical_full",
         population="full-size twins",
     ),
+    "twin_pca": _twin("pca_linear", "PCA twin", "principal components and a linear layer"),
+    "twin_pooled": _twin("pooled_linear", "pooled twin", "means of pixels and a linear layer"),
+    "twin_bilinear": _twin("bilinear", "bilinear twin", "features u^T X v and a linear layer"),
+    "twin_random": _twin("random_features", "random twin", "random features and a linear layer"),
+    "twin_butterfly": _twin(
+        "butterfly", "butterfly twin", "rotations of pairs of amplitudes, squared into class bins"
+    ),
+    "twin_conv": _twin("small_convolution", "convolution twin", "a small convolution"),
+    "no_circuit": _changed(
+        "no_circuit", "no circuit", "the student without its circuit, features straight to the head"
+    ),
+    "no_entanglers": _changed(
+        "no_entanglers", "no entanglers", "the student without its gates on two qubits"
+    ),
+    "frozen_circuit": _changed(
+        "frozen_circuit", "frozen circuit", "the student with random circuit weights, not trained"
+    ),
     REPLICATE: Arm(
         label="replicate",
         description="label_only with the images in another order: what differs is noise",
@@ -270,7 +308,7 @@ OwnArms = dict[str, dict[str, Any]]
 ARMS_HELP = "Arms: " + "; ".join(f"{name}: {arm.description}" for name, arm in ARMS.items()) + "."
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
-_FOLDERS = ("bench", "checkpoints", "devices", "teachers", "tuning")
+_FOLDERS = ("bench", "certify", "checkpoints", "devices", "teachers", "tuning")
 _CHANGED = ("student", "distill")
 _TAUGHT = ("distilled", "teacher_only", "logits_only")  # losses with the teacher's logits
 

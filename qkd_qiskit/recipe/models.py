@@ -38,9 +38,34 @@ TeacherOutputs = Literal["logits", "probabilities", "log_probabilities", "sigmoi
 UNTRAINED_TEACHERS: tuple[TeacherKind, ...] = ("logits", "run")  # no network is trained for them
 TeacherAverage = Literal["probabilities", "logits"]
 StudentKind = Literal[
-    "quantum", "hybrid", "classical", "classical_full", "quanvolution", "convolution"
+    "quantum",
+    "hybrid",
+    "classical",
+    "classical_full",
+    "quanvolution",
+    "convolution",
+    "pca_linear",
+    "pooled_linear",
+    "bilinear",
+    "random_features",
+    "butterfly",
+    "small_convolution",
+    "no_circuit",
+    "linear_probe",
+    "no_entanglers",
+    "frozen_circuit",
 ]
-CLASSICAL_STUDENTS = ("classical", "classical_full")
+TWINS = (
+    "pca_linear",
+    "pooled_linear",
+    "bilinear",
+    "random_features",
+    "butterfly",
+    "small_convolution",
+)
+WITHOUT_CIRCUIT = ("no_circuit", "linear_probe")
+CHANGED_CIRCUITS = ("no_entanglers", "frozen_circuit")
+CLASSICAL_STUDENTS = ("classical", "classical_full", *TWINS, *WITHOUT_CIRCUIT)
 FILTER_STUDENTS = ("quanvolution", "convolution")
 Encoding = Literal["amplitude", "angle", "reuploading", "qubit"]
 Ansatz = Literal["ry_rz_ring", "real_amplitudes", "cz_line", "local_rotations"]
@@ -153,8 +178,14 @@ class StudentSpec:
             classical (the twin of the hybrid or quantum student that the other fields describe,
             with a matched number of parameters and no circuit), classical_full (the same with as
             many hidden units as it likes: `full_width`), convolution (three filters of 2x2
-            pixels and a linear layer) or quanvolution (the same, the filters circuits); the last
-            two take no other field.
+            pixels and a linear layer) or quanvolution (the same, the filters circuits); these two
+            take no other field. Twins of at most as many trained numbers as the student that the
+            other fields describe: pca_linear, pooled_linear (means of pixels), bilinear (features
+            u^T X v), random_features, each with a linear layer; butterfly (Givens rotations of
+            amplitudes, squared into class bins), small_convolution. That student
+            changed: no_circuit (its features straight to a head), linear_probe (the same, the
+            reduction not trained), no_entanglers (the circuit without gates on two qubits),
+            frozen_circuit (circuit weights random and not trained).
         qubits: Width of the circuit.
         encoding: How features enter: amplitude (2^n features), angle (one per qubit), reuploading
             (one per qubit and layer), qubit (several rotations per qubit).
@@ -201,6 +232,13 @@ class StudentSpec:
                 self.reduction,
                 "a fixed reduction (none, crop, pca, avg_pool, max_pool) for kind quantum, "
                 "which has no trainable classical layer, or kind hybrid",
+            )
+        if self.kind == "frozen_circuit":
+            require(
+                self.head != "none" or self.reduction in ("linear", "cnn"),
+                "student.kind",
+                self.kind,
+                "another kind, or no arm of this kind, where nothing but the circuit is trained",
             )
         if self.head == "none":
             require(

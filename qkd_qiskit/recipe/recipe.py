@@ -11,9 +11,12 @@ from qkd_qiskit.errors import RecipeError
 from qkd_qiskit.recipe.arms import ARMS, FIRST_NOISY, Arm, OwnArms, own_arm
 from qkd_qiskit.recipe.data import DataSpec
 from qkd_qiskit.recipe.models import (
+    CHANGED_CIRCUITS,
     CLASSICAL_STUDENTS,
     FILTER_STUDENTS,
+    TWINS,
     UNTRAINED_TEACHERS,
+    WITHOUT_CIRCUIT,
     StudentSpec,
     TeacherSpec,
 )
@@ -133,6 +136,16 @@ class Recipe:
             list(self.arms),
             "arms without classical twins for the student convolution, which is classical itself",
         )
+        of_circuits = (*TWINS, *WITHOUT_CIRCUIT, *CHANGED_CIRCUITS)
+        require(
+            arm.kind not in of_circuits or self.student.kind in ("quantum", "hybrid"),
+            "arms",
+            list(self.arms),
+            f"arms without {name} for the student {self.student.kind}: it is for the kinds quantum "
+            "and hybrid",
+        )
+        if arm.kind in CHANGED_CIRCUITS:
+            self.student_of(name)
         kind = self.student.kind if arm.base is None else self.student_of(name).kind
         exactly = self.distill_of(name).gradient == "exact" and arm.train_target is None
         require(

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from qkd_qiskit.experiments.comparisons import baseline_of
 from qkd_qiskit.experiments.results import Comparison, Result
 from qkd_qiskit.recipe.arms import CONTROLS, REPLICATE, TRANSFER, TREATMENT, TUNED
-from qkd_qiskit.report.conclusions import LEVEL, interval
+from qkd_qiskit.report.conclusions import LEVEL, interval, twin_choice
 from qkd_qiskit.report.figures import gain_figure
 from qkd_qiskit.report.gain_section import gain_limits, gain_row
 from qkd_qiskit.report.html import Markup, element, join, panel, panels, section, table
-from qkd_qiskit.report.text import NONE, arm_name, count, points
+from qkd_qiskit.report.text import NONE, arm_name, count, percent, points
 
 _HEADER = ["", "gain, points", "bootstrap", "p", "p (Holm)", "effect", "pairs", "for 1 point"]
 _WIDTH = 8.2  # inches
@@ -36,7 +36,10 @@ def comparison_section(result: Result) -> Markup:
         ),
         table(
             _HEADER,
-            [[[target], *map(_row, _of(entries, target))] for target in targets],
+            [
+                [[target], *(_row(entry, result) for entry in _of(entries, target))]
+                for target in targets
+            ],
             caption="Gain: mean of the paired differences and its 95\u202f% t interval. Bootstrap: "
             "bias-corrected and accelerated 95\u202f% interval of the same mean. p: paired t test, "
             f"two-sided; p (Holm): corrected for the {count(tests, 'test')} of this table. Effect: "
@@ -80,6 +83,16 @@ def _texts(result: Result) -> list[str]:
             "The replicate differs from label only by the order of the images alone, by "
             f"{points(noise[0].mean)} points ({interval(noise[0])}): the floor of the noise."
         )
+    if result.twins is not None:
+        accuracy = result.twins.validation_accuracy
+        shown = ", ".join(
+            f"{arm_name(arm)} {NONE if value is None else percent(value)}"
+            for arm, value in accuracy.items()
+        )
+        sentences.append(
+            f"{twin_choice(result.twins)} Validation accuracy: {shown}. Of the twins only the best "
+            "is compared with the distilled student."
+        )
     if TRANSFER in arms:
         sentences.append(
             "The arm transfer sees images that the others do not, labelled by the teacher: its "
@@ -96,7 +109,7 @@ def _forest(result: Result, entries: Sequence[Comparison]) -> str:
             entry,
             arms=(entry.arm, entry.baseline),
             target=target,
-            label=_pair_name(entry),
+            label=_pair_name(entry, result),
             clear=entry.p_holm is not None and entry.p_holm < LEVEL,
         )
         for entry in entries
@@ -110,12 +123,14 @@ def _forest(result: Result, entries: Sequence[Comparison]) -> str:
     )
 
 
-def _pair_name(entry: Comparison) -> str:
-    return f"{arm_name(entry.arm)} − {arm_name(entry.baseline)}"
+def _pair_name(entry: Comparison, result: Result) -> str:
+    best = result.twins is not None and entry.baseline == result.twins.best
+    note = " (best twin)" if best else ""
+    return f"{arm_name(entry.arm)} − {arm_name(entry.baseline)}{note}"
 
 
-def _row(entry: Comparison) -> list[object]:
-    name = _pair_name(entry)
+def _row(entry: Comparison, result: Result) -> list[object]:
+    name = _pair_name(entry, result)
     needed = entry.seeds_needed["1"]
     left_out = len(entry.left_out)
     note = [element("span", f"{left_out} failed", class_="small")] if left_out else []

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from qkd_qiskit.experiments.results import Comparison, Result
+from qkd_qiskit.experiments.results import Comparison, Result, TwinChoice
 from qkd_qiskit.experiments.statistics import Gain, seeds_for_effect
 from qkd_qiskit.recipe import Recipe
 from qkd_qiskit.recipe.arms import BASELINE, FULL_TWIN, TREATMENT, TUNED, TWIN
@@ -46,7 +46,10 @@ def conclusions(result: Result, target: str) -> list[Conclusion]:
     if gain is not None:
         sentence = distillation_answer(gain, tests=tests, tuned=tuned is not None)
         answers.append(Conclusion(verdict=verdict(gain), sentence=sentence))
-    for arm, name in ((TWIN, "classical twin"), (FULL_TWIN, "full-size twin")):
+    twins = {TWIN: "classical twin", FULL_TWIN: "full-size twin"}
+    if result.twins is not None:
+        twins |= {result.twins.best: f"best twin ({arm_name(result.twins.best)})"}
+    for arm, name in twins.items():
         gain = _gain(result, TREATMENT, arm, target)
         if gain is not None:
             sentence = twin_answer(gain, tests=tests, twin=name)
@@ -144,12 +147,23 @@ def reminders(recipe: Recipe, result: Result) -> list[str]:
             "The classical twin is trained with the student's settings; it may be better with "
             "settings of its own."
         )
-    elif recipe.student.kind != "classical":
+    elif result.twins is None and recipe.student.kind != "classical":
         sentences.append(
             "No classical twin was trained, so this run cannot say whether the circuit is needed "
             "(--arms label_only,distilled,classical_twin)."
         )
+    if result.twins is not None:
+        sentences.append(twin_choice(result.twins))
     return sentences
+
+
+def twin_choice(twins: TwinChoice) -> str:
+    """Return which twin is the best, and the sizes of all, in a sentence."""
+    sizes = ", ".join(f"{arm_name(arm)} {count(size)}" for arm, size in twins.parameters.items())
+    return (
+        f"The best twin is {arm_name(twins.best)}, by mean accuracy on validation images. Trained "
+        f"numbers: {sizes}."
+    )
 
 
 def missing_answer(arms: Sequence[str]) -> str:

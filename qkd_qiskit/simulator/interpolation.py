@@ -29,15 +29,24 @@ _ROTATIONS = frozenset({"rx", "ry", "rz", "p", "u1", "rxx", "ryy", "rzz", "rzx"}
 
 def enters_once(circuit: QuantumCircuit, input_params: Sequence[Parameter]) -> bool:
     """Return whether every input is, as it is, the angle of exactly one rotation."""
+    counts = rotations_per_input(circuit, input_params)
+    return counts is not None and all(count == 1 for count in counts)
+
+
+def rotations_per_input(
+    circuit: QuantumCircuit, input_params: Sequence[Parameter]
+) -> tuple[int, ...] | None:
+    """Return of how many rotations each input is the angle; None where one enters otherwise."""
     uses = dict.fromkeys(input_params, 0)
     for instruction in circuit.data:
         operation = instruction.operation
         for value in operation.params:
             for parameter in getattr(value, "parameters", ()):
                 if parameter in uses:
-                    plain = standard_name(operation) in _ROTATIONS and value == parameter
-                    uses[parameter] += 1 if plain else 2
-    return all(count == 1 for count in uses.values())
+                    if standard_name(operation) not in _ROTATIONS or value != parameter:
+                        return None
+                    uses[parameter] += 1
+    return tuple(uses.values())
 
 
 def grid(inputs: int, *, dtype: torch.dtype = torch.float64) -> Tensor:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from qiskit import QuantumCircuit
@@ -13,16 +14,24 @@ from qiskit.circuit import Parameter
 
 from qkd_qiskit.circuits import adopt_circuit, build_circuit
 from qkd_qiskit.circuits.openqasm import dump_circuit, load_circuit, load_named_circuit
+from qkd_qiskit.circuits.student_circuit import without_entanglers
 from qkd_qiskit.errors import CheckpointError, CircuitError, require_kind
-from qkd_qiskit.recipe import CLASSICAL_STUDENTS, FILTER_STUDENTS, StudentSpec
+from qkd_qiskit.recipe import (
+    CLASSICAL_STUDENTS,
+    FILTER_STUDENTS,
+    TWINS,
+    WITHOUT_CIRCUIT,
+    StudentSpec,
+)
 from qkd_qiskit.recipe.parsing import parse_spec
 from qkd_qiskit.recipe.seeds import derive_seed, seeded
 from qkd_qiskit.recipe.unused import say_unused
 from qkd_qiskit.storage import load_tensors
 from qkd_qiskit.students.base import CARD_FILE, CIRCUIT_FILE, WEIGHTS_FILE, Student
 from qkd_qiskit.students.classical import ClassicalStudent
-from qkd_qiskit.students.quantum import QuantumStudent, num_features
+from qkd_qiskit.students.quantum import QuantumStudent, freeze_circuit, num_features
 from qkd_qiskit.students.quanvolutional import QuanvolutionalStudent
+from qkd_qiskit.students.twins import StudentWithoutCircuit, TwinStudent
 
 
 def make_student(
@@ -79,20 +88,24 @@ def make_student(
         parts = build_circuit(
             qubits=spec.qubits, encoding=spec.encoding, ansatz=spec.ansatz, layers=spec.layers
         )
+    if spec.kind == "no_entanglers":
+        parts = without_entanglers(parts, required=circuit is None)
     if parts.encoding is None:
         dump_circuit(parts.circuit)  # what could not be saved is refused before it is trained
     with seeded(derive_seed(seed, "student", "layers")):
         student: Student = QuantumStudent(
             spec, image_shape=image_shape, num_classes=num_classes, parts=parts, seed=seed
         )
-        if spec.kind in CLASSICAL_STUDENTS:
-            student = ClassicalStudent(
-                spec,
-                image_shape=image_shape,
-                num_classes=num_classes,
-                num_features=num_features(parts),
-                matched=student.num_parameters,
-            )
+        shape: dict[str, Any] = {"image_shape": image_shape, "num_classes": num_classes}
+        if spec.kind in TWINS:
+            student = TwinStudent(spec, **shape, matched=student.num_parameters)
+        elif spec.kind in WITHOUT_CIRCUIT:
+            student = StudentWithoutCircuit(spec, **shape, parts=parts)
+        elif spec.kind in CLASSICAL_STUDENTS:
+            matched, features = student.num_parameters, num_features(parts)
+            student = ClassicalStudent(spec, **shape, num_features=features, matched=matched)
+        elif spec.kind == "frozen_circuit":
+            freeze_circuit(student, seed=seed)
     student.foreign_circuit = parts.circuit if parts.encoding is None else None
     return student
 

@@ -72,7 +72,10 @@ class QuantumStudent(Student):
             self.readout_matrix = nn.Parameter(matrix.float(), requires_grad=False)
         else:
             self.register_buffer("readout_matrix", matrix.float(), persistent=False)
-        self.head = _make_head(spec, inputs=matrix.shape[1], num_classes=num_classes)
+        self.head: nn.Module | None = None
+        if spec.head != "none":
+            sizes = {"inputs": matrix.shape[1], "num_classes": num_classes}
+            self.head = make_head(spec.head, **sizes, width=spec.head_width)
         if self.head is None:
             start = DEFAULT_SHARPNESS if spec.sharpness == "learned" else float(spec.sharpness)
             log_sharpness = torch.tensor(math.log(start))
@@ -106,7 +109,7 @@ class QuantumStudent(Student):
     def only_circuit_is_trained(self) -> bool:
         """Return whether the circuit weights are all that is trained, on exact outcomes."""
         plain = self.head is None and self.spec.sharpness != "learned" and self.executor is None
-        shared = self.spec.readout != "learned"
+        shared = self.spec.readout != "learned" and self.weights.requires_grad
         return plain and shared and self.spec.reduction not in TRAINED
 
     @property
@@ -175,13 +178,19 @@ class QuantumStudent(Student):
         return logits
 
 
-def _make_head(spec: StudentSpec, *, inputs: int, num_classes: int) -> nn.Module | None:
-    if spec.head == "none":
-        return None
-    if spec.head == "linear":
+def make_head(head: str, *, inputs: int, num_classes: int, width: int) -> nn.Module:
+    """Return the layers from a read-out to logits: linear, or mlp with a hidden layer."""
+    if head == "linear":
         return nn.Linear(inputs, num_classes)
-    width = spec.head_width
     return nn.Sequential(nn.Linear(inputs, width), nn.Tanh(), nn.Linear(width, num_classes))
+
+
+def freeze_circuit(student: Student, *, seed: int) -> None:
+    """Give a student random circuit weights, uniform over the circle, that are not trained."""
+    assert isinstance(student, QuantumStudent)
+    with seeded(derive_seed(seed, "student", "frozen circuit")), torch.no_grad():
+        student.weights.uniform_(-math.pi, math.pi)
+    student.weights.requires_grad_(False)
 
 
 def num_features(parts: StudentCircuit) -> int:
