@@ -9,12 +9,14 @@ from pathlib import Path
 
 from qkd_qiskit.errors import InputError
 from qkd_qiskit.experiments.callbacks import Callback
+from qkd_qiskit.experiments.certification import MARGIN, Certificate, certify, check_request
 from qkd_qiskit.experiments.experiment import run
 from qkd_qiskit.experiments.repair import put_damage_aside
 from qkd_qiskit.experiments.run_folder import RunFolder, new_folder
 from qkd_qiskit.experiments.trained_run import TrainedRun
 from qkd_qiskit.experiments.workers import Workers
 from qkd_qiskit.recipe import Recipe
+from qkd_qiskit.recipe.arms import TREATMENT
 from qkd_qiskit.recipe.parsing import load_recipe
 from qkd_qiskit.report.report import write_report
 
@@ -30,6 +32,33 @@ class Run(TrainedRun):
             StorageError: The file could not be written.
         """
         return write_report(self.folder)
+
+    def certify(
+        self, arm: str = TREATMENT, *, margin: float = MARGIN, callback: Callback | None = None
+    ) -> Certificate:
+        """Return whether the circuit matters, fitted again without it; see the command certify.
+
+        Args:
+            arm: Whose students.
+            margin: Points of test accuracy below which a model without a circuit is as good.
+            callback: Hears of the progress.
+
+        Raises:
+            InputError: The arm has no circuit, or was not trained exactly.
+            CheckpointError: The run has not ended.
+            StorageError: The folder cannot be written.
+        """
+        self.folder.ended()
+        check_request(self.recipe, arm=arm, margin=margin)
+        with self.folder.locked():
+            return certify(
+                self.folder,
+                data=self.data,
+                teachers_by_seed=self.teachers,
+                arm=arm,
+                margin=margin,
+                callback=callback,
+            )
 
     def __repr__(self) -> str:
         state = "ended" if self.folder.result is not None else "not ended"

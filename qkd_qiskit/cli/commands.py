@@ -68,6 +68,12 @@ COMMANDS = {
     "evaluate": Command(
         "evaluate a trained run on another target", "evaluate", "run_evaluate", "evaluate_parser"
     ),
+    "certify": Command(
+        "does the circuit matter, or can it be left out?",
+        "certify",
+        "run_certify",
+        "certify_parser",
+    ),
     "submit": Command(
         "evaluate a trained run on a device of IBM Quantum", "submit", "run_submit", "submit_parser"
     ),

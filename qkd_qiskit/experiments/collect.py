@@ -200,7 +200,7 @@ def failures(folder: RunFolder, arm: str, *, num_classes: int) -> dict[str, str]
                 f"{member} has lost its metrics.jsonl; delete this folder and continue the run "
                 f"with --resume to write it again"
             )
-        chosen = _validation_accuracy(folder, arm, seed)
+        chosen = validation_accuracy(folder, arm, seed)
         if not math.isfinite(history[-1].loss):
             reasons[str(seed)] = "the loss is not finite"
         elif chosen <= threshold:
@@ -211,7 +211,7 @@ def failures(folder: RunFolder, arm: str, *, num_classes: int) -> dict[str, str]
     return reasons
 
 
-def _validation_accuracy(folder: RunFolder, arm: str, seed: int) -> float:
+def validation_accuracy(folder: RunFolder, arm: str, seed: int) -> float:
     """Return the validation accuracy of a student's chosen weights; NaN where it has none."""
     accuracies = [epoch.validation_accuracy for epoch in folder.metrics(arm, seed)]
     last = folder.recipe.distill_of(arm).selection == "last"
@@ -230,7 +230,7 @@ def _choose_twin(folder: RunFolder) -> TwinChoice | None:
         return None
     twins = [arm for arm, kind in kinds.items() if kind in (*TWINS, "classical")]
     accuracy = {
-        arm: _finite(fmean(_validation_accuracy(folder, arm, seed) for seed in seeds))
+        arm: _finite(fmean(validation_accuracy(folder, arm, seed) for seed in seeds))
         for arm in twins
     }
     return TwinChoice(

@@ -7,6 +7,7 @@
       tuning/SETTING.json
       ARM/seed_N/  student.json  weights.safetensors  metrics.jsonl  evaluations.json
       bench/  noise.csv  shots.csv  figures
+      certify/ARM/  certificate.json  VARIANT/seed_N/  closed_form/seed_N.pt2
       devices/NAME/  submission.json  journal.jsonl  jobs/
 
 Every file is written whole or not at all. A finished piece is read again and not done twice.
@@ -37,6 +38,7 @@ from qkd_qiskit.storage import remove_unfinished, take_lock, user_path, write_te
 
 RECIPE, RESULT, REPORT = "recipe.yaml", "result.json", "report.html"
 DEVICES, EVALUATIONS, LOCK = "devices", "evaluations.json", ".lock"
+CERTIFY = "certify"
 TEACHER, TEACHERS, CIRCUIT = "teacher.safetensors", "teachers", "circuit.qasm"
 METRICS = "metrics.jsonl"
 

@@ -16,6 +16,8 @@ from scipy import special, stats
 
 from qkd_qiskit.recipe.seeds import derive_seed
 
+LEVEL = 0.05  # of Holm's p, below which a conclusion is drawn
+LEAST_PAIRS = 5  # with fewer, the spread itself is hardly known
 CONFIDENCE = 0.95
 POWER = 0.8
 PLANNED_GAINS = (0.5, 1.0, 2.0)  # points

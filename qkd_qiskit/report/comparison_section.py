@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from qkd_qiskit.experiments.comparisons import baseline_of
 from qkd_qiskit.experiments.results import Comparison, Result
+from qkd_qiskit.experiments.statistics import LEVEL
 from qkd_qiskit.recipe.arms import CONTROLS, REPLICATE, TRANSFER, TREATMENT, TUNED
-from qkd_qiskit.report.conclusions import LEVEL, interval, twin_choice
+from qkd_qiskit.report.conclusions import interval, twin_choice
 from qkd_qiskit.report.figures import gain_figure
 from qkd_qiskit.report.gain_section import gain_limits, gain_row
 from qkd_qiskit.report.html import Markup, element, join, panel, panels, section, table

@@ -11,13 +11,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from qkd_qiskit.experiments.results import Comparison, Result, TwinChoice
-from qkd_qiskit.experiments.statistics import Gain, seeds_for_effect
+from qkd_qiskit.experiments.statistics import LEAST_PAIRS, LEVEL, Gain, seeds_for_effect
 from qkd_qiskit.recipe import Recipe
 from qkd_qiskit.recipe.arms import BASELINE, FULL_TWIN, TREATMENT, TUNED, TWIN
 from qkd_qiskit.report.text import arm_name, count, points
 
-LEVEL = 0.05
-LEAST_PAIRS = 5  # with fewer, the spread itself is hardly known
 Verdict = Literal["up", "down", "open"]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from qkd_qiskit.experiments.results import Result
 from qkd_qiskit.experiments.run_folder import (
+    CERTIFY,
     CIRCUIT,
     DEVICES,
     RECIPE,
@@ -18,6 +19,7 @@ from qkd_qiskit.experiments.run_folder import (
 )
 from qkd_qiskit.recipe import CLASSICAL_STUDENTS, Recipe
 from qkd_qiskit.recipe.parsing import dump_recipe
+from qkd_qiskit.report.certification_section import certification_section
 from qkd_qiskit.report.circuit_section import circuit_section
 from qkd_qiskit.report.class_bin_section import class_bin_section
 from qkd_qiskit.report.comparison_section import comparison_section
@@ -65,6 +67,7 @@ _CONTENTS = {
     TEACHER: "weights of the teacher",
     "teachers": "weights of the teacher of each seed",
     "bench": "what noise and shots cost, by qkd sweep: tables and figures",
+    CERTIFY: "models without the circuit, and the students in closed form, by qkd certify",
     DEVICES: "jobs on devices: what was asked, a journal of every job, circuits and counts",
     "checkpoints": "state of the training, for --resume",
     "tuning": "validation accuracies of each setting of the tuned arm",
@@ -85,6 +88,7 @@ def write_report(folder: RunFolder) -> Path:
         section("Test accuracy", accuracy_table(result), teacher_table(result)),
         gain_section(result),
         comparison_section(result),
+        certification_section(folder),
         training_section(folder, result),
         confusion_section(result),
         class_bin_section(result),

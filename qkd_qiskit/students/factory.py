@@ -31,7 +31,8 @@ from qkd_qiskit.students.base import CARD_FILE, CIRCUIT_FILE, WEIGHTS_FILE, Stud
 from qkd_qiskit.students.classical import ClassicalStudent
 from qkd_qiskit.students.quantum import QuantumStudent, freeze_circuit, num_features
 from qkd_qiskit.students.quanvolutional import QuanvolutionalStudent
-from qkd_qiskit.students.twins import StudentWithoutCircuit, TwinStudent
+from qkd_qiskit.students.twins import TwinStudent
+from qkd_qiskit.students.without_circuit import StudentWithoutCircuit
 
 
 def make_student(

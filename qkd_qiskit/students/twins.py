@@ -1,4 +1,4 @@
-"""Simple classical models that a circuit has to beat, and the student without its circuit.
+"""Simple classical models that a circuit has to beat.
 
 Each twin has at most as many trained numbers as the student that its specification describes, as
 near as its shape allows. What comes before the first trained layer is fixed, fitted to the pool of
@@ -29,24 +29,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-import torch
 from torch import Tensor, nn
 
-from qkd_qiskit.circuits import StudentCircuit, readout_matrix
 from qkd_qiskit.errors import CircuitError
 from qkd_qiskit.recipe import StudentSpec
 from qkd_qiskit.students.base import Student
-from qkd_qiskit.students.quantum import (
-    DEFAULT_SHARPNESS,
-    FIRST_ANGLE,
-    SMALLEST_PROBABILITY,
-    make_head,
-    num_features,
+from qkd_qiskit.students.twin_layers import (
+    Bilinear,
+    Butterfly,
+    Components,
+    Direction,
+    Grey,
+    RandomFeatures,
 )
-from qkd_qiskit.students.reductions import make_reduction
 
 _MOST_OBLONG = 2  # times as many regions one way as the other, of an image of equal sides
-_SMALLEST_SCALE = 1e-12
 _SLOPE = 0.2  # of the convolution's units below 0
 
 Parts = tuple[nn.Sequential, nn.Module]
@@ -101,184 +98,6 @@ class TwinStudent(Student):
         """Return logits `(batch, num_classes)` of images or prepared inputs."""
         logits: Tensor = self.network(self.reduce(inputs))
         return logits
-
-
-class StudentWithoutCircuit(Student):
-    """The student that a specification describes, its features going straight to a head.
-
-    Where amplitudes are encoded the features are normalised, as the circuit would have them. A
-    head that the student does not have is a linear layer. Of the kind linear_probe the reduction
-    is not trained, and the head is a linear layer.
-
-    Attributes:
-        head: From features to logits.
-    """
-
-    def __init__(
-        self,
-        spec: StudentSpec,
-        *,
-        image_shape: tuple[int, int, int],
-        num_classes: int,
-        parts: StudentCircuit,
-    ) -> None:
-        """Draw the parameters from torch's global random numbers."""
-        super().__init__(spec, image_shape=image_shape, num_classes=num_classes)
-        self._encoding, size = parts.encoding, num_features(parts)
-        self._normalised = self._encoding is not None and self._encoding.prepares_state
-        self.reduction = make_reduction(
-            spec.reduction, image_shape=image_shape, num_features=size, pad=self._normalised
-        )
-        head = "mlp" if spec.head == "mlp" and spec.kind == "no_circuit" else "linear"
-        self.head = make_head(head, inputs=size, num_classes=num_classes, width=spec.head_width)
-        if spec.kind == "linear_probe":
-            self.reduction.requires_grad_(False)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Return logits `(batch, num_classes)` of images or prepared features."""
-        features = self.reduce(inputs)
-        if self._normalised and self._encoding is not None:
-            # Amplitudes are of the order of 1 / sqrt(features); a layer expects numbers around 1.
-            features = self._encoding.amplitudes(features) * math.sqrt(features.shape[-1])
-        logits: Tensor = self.head(features)
-        return logits
-
-
-class Components(nn.Module):
-    """Inputs about their mean, on the axes of largest variance or their own, on one scale."""
-
-    mean: Tensor
-    axes: Tensor
-    scale: Tensor
-
-    def __init__(self, inputs: int, *, components: int | None = None) -> None:
-        """Make it for vectors of `inputs` numbers; without `components` the axes are their own."""
-        super().__init__()
-        self.principal = components is not None
-        self.register_buffer("mean", torch.zeros(inputs))
-        self.register_buffer("scale", torch.zeros(()))
-        self.register_buffer("axes", torch.zeros(inputs if self.principal else 0, components or 0))
-
-    def fit(self, values: Tensor) -> None:
-        """Take mean, axes and scale from vectors `(images, inputs)`."""
-        wide = values.double()
-        self.mean.copy_(wide.mean(dim=0))
-        centred = wide - wide.mean(dim=0)
-        if self.principal:
-            # Beyond the number of images the components are 0 on all of them, and do no harm.
-            _, vectors = torch.linalg.eigh(centred.T @ centred)
-            axes = vectors.flip(1)[:, : self.axes.shape[1]]
-            # The sign of an axis is a library's choice: its largest entry is positive here.
-            signs = axes.gather(0, axes.abs().argmax(dim=0, keepdim=True)).sign()
-            self.axes.copy_(axes * signs)
-            centred = centred @ (axes * signs)
-        self.scale.copy_(centred.square().mean().sqrt().clamp_min(_SMALLEST_SCALE))
-
-    @property
-    def fitted(self) -> bool:
-        """Return whether `fit` has been called, or fitted buffers have been loaded."""
-        return bool(self.scale > 0)
-
-    def forward(self, values: Tensor) -> Tensor:
-        """Return `(batch, components)` of vectors `(batch, inputs)`.
-
-        Raises:
-            CircuitError: `fit` has not been called.
-        """
-        if not self.fitted:
-            raise CircuitError(
-                "this twin has not seen any images; call student.fit(images) with the training "
-                "images first"
-            )
-        centred = values - self.mean
-        return (centred @ self.axes if self.principal else centred) / self.scale
-
-
-class Direction(nn.Module):
-    """Vectors over their norms; the zero vector stays zero."""
-
-    def forward(self, values: Tensor) -> Tensor:
-        """Return `(batch, inputs)` of vectors `(batch, inputs)`."""
-        return nn.functional.normalize(values, dim=-1)
-
-
-class Grey(nn.Module):
-    """The mean over the channels of an image."""
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return `(batch, 1, height, width)` of images `(batch, channels, height, width)`."""
-        return images.mean(dim=1, keepdim=True)
-
-
-class Bilinear(nn.Module):
-    """A linear layer on the p x q features u_i^T X v_j."""
-
-    def __init__(self, size: tuple[int, int], *, features: tuple[int, int], classes: int) -> None:
-        """Make it for X of `size`, rows and columns; `features` are p and q."""
-        super().__init__()
-        self.size = size
-        self.left, self.right = (
-            nn.Parameter(torch.randn(side, count) / math.sqrt(side))
-            for side, count in zip(size, features, strict=True)
-        )
-        self.linear = nn.Linear(math.prod(features), classes)
-
-    def forward(self, values: Tensor) -> Tensor:
-        """Return logits `(batch, classes)` of X `(batch, rows * columns)`."""
-        pictures = values.reshape(-1, *self.size)
-        logits: Tensor = self.linear((self.left.T @ pictures @ self.right).flatten(1))
-        return logits
-
-
-class RandomFeatures(nn.Module):
-    """A linear layer on random projections, which are kept and not trained.
-
-    More of them than there are inputs say nothing new, but by their ReLU.
-    """
-
-    def __init__(self, inputs: int, *, features: int, num_classes: int) -> None:
-        super().__init__()
-        projection = torch.randn(inputs, features) / math.sqrt(inputs)
-        self.projection = nn.Parameter(projection, requires_grad=False)
-        self.linear = nn.Linear(features, num_classes)
-
-    def forward(self, values: Tensor) -> Tensor:
-        """Return logits `(batch, classes)` of vectors `(batch, inputs)`."""
-        features = values @ self.projection
-        if self.projection.shape[1] > self.projection.shape[0]:
-            features = torch.relu(features)
-        logits: Tensor = self.linear(features)
-        return logits
-
-
-class Butterfly(nn.Module):
-    """Givens rotations of pairs of 2^m amplitudes, and the logarithm of their squares' bins."""
-
-    bins: Tensor
-
-    def __init__(self, wires: int, *, layers: int, num_classes: int) -> None:
-        super().__init__()
-        self.wires, self.sharpness = wires, DEFAULT_SHARPNESS
-        start = torch.empty(layers, 2 ** (wires - 1)).uniform_(-FIRST_ANGLE, FIRST_ANGLE)
-        self.angles = nn.Parameter(start)
-        matrix = readout_matrix("bins", qubits=wires, num_classes=num_classes)
-        self.register_buffer("bins", matrix.float(), persistent=False)
-
-    def amplitudes(self, values: Tensor) -> Tensor:
-        """Return amplitudes `(batch, 2^m)` after all layers, of those before them."""
-        for layer in range(len(self.angles)):
-            pairs = values.reshape(len(values), -1, 2, 2 ** (layer % self.wires))
-            angles = self.angles[layer].reshape(pairs.shape[1], pairs.shape[3])
-            cosine, sine = angles.cos(), angles.sin()
-            first, second = pairs[:, :, 0], pairs[:, :, 1]
-            turned = (cosine * first - sine * second, sine * first + cosine * second)
-            values = torch.stack(turned, dim=2).flatten(1)
-        return values
-
-    def forward(self, values: Tensor) -> Tensor:
-        """Return logits `(batch, classes)` of normalised vectors `(batch, 2^m)`."""
-        shares = self.amplitudes(values).square() @ self.bins
-        return self.sharpness * shares.clamp_min(SMALLEST_PROBABILITY).log()
 
 
 def _pca_linear(shape: tuple[int, int, int], classes: int, most: int) -> Parts | int:

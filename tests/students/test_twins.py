@@ -9,7 +9,8 @@ from qkd_qiskit.errors import CircuitError, RecipeError
 from qkd_qiskit.recipe import TWINS, WITHOUT_CIRCUIT, StudentSpec
 from qkd_qiskit.recipe.parsing import load_recipe
 from qkd_qiskit.students.factory import load_student, make_student
-from qkd_qiskit.students.twins import MAKERS, Butterfly, Components
+from qkd_qiskit.students.twin_layers import Butterfly, Components
+from qkd_qiskit.students.twins import MAKERS
 
 SHAPE = {"image_shape": (1, 8, 8), "num_classes": 10}
 

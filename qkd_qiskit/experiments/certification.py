@@ -1,0 +1,400 @@
+"""Does the circuit of a trained run matter, or can it be left out?
+
+An arm's students are fitted again, seed by seed with the same images, order, loss and teacher: as
+twins of at most as many trained numbers, without their circuit, without its gates on two qubits,
+with a circuit that is not trained. What is fitted lies in the run, under certify/ARM/, and is not
+fitted twice.
+
+- It can be left out where the best model without a circuit of at most as many trained numbers, by
+  validation accuracy, is as good: the 95 % interval of what the students are ahead of it ends below
+  the margin.
+- Else it matters where the students are ahead of every one of these models, each by Holm's p below
+  0.05 over all comparisons, with five pairs or more.
+- Otherwise it is open.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Final, Literal
+
+from torch import Tensor
+
+from qkd_qiskit.data.splits import Data
+from qkd_qiskit.errors import CircuitError, InputError
+from qkd_qiskit.experiments.callbacks import Callback
+from qkd_qiskit.experiments.collect import validation_accuracy
+from qkd_qiskit.experiments.evaluation_set import evaluate_members
+from qkd_qiskit.experiments.json_codec import OMITTED, decode, encode
+from qkd_qiskit.experiments.results import Comparison
+from qkd_qiskit.experiments.run_folder import CERTIFY, RECIPE, RunFolder, read_json, write_json
+from qkd_qiskit.experiments.statistics import LEAST_PAIRS, LEVEL, compare, holm
+from qkd_qiskit.experiments.tasks import (
+    RunContext,
+    is_trained,
+    new_student,
+    train_task,
+    training_tasks,
+)
+from qkd_qiskit.experiments.teachers import TeachersBySeed
+from qkd_qiskit.recipe import CHANGED_CIRCUITS, TWINS, Recipe
+from qkd_qiskit.recipe.arms import ARMS
+from qkd_qiskit.recipe.parsing import dump_recipe
+from qkd_qiskit.storage import write_text
+from qkd_qiskit.students.factory import load_student
+from qkd_qiskit.students.quantum import QuantumStudent
+from qkd_qiskit.students.reductions import TRAINED
+from qkd_qiskit.students.surrogate import (
+    export_surrogate,
+    largest_difference,
+    make_surrogate,
+)
+from qkd_qiskit.targets import Target
+
+MARGIN = 1.0  # points
+CERTIFICATE = "certificate.json"
+TARGET = "exact"
+_PROBE: Final = "linear_probe"
+_SUFFIX = "_refit"  # of an arm's name: the names of built-in arms are taken
+_IMAGES = 200  # on which the closed form is compared
+
+Verdict = Literal["matters", "left_out", "open"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """What was fitted in the place of the students.
+
+    Attributes:
+        name: What: the name of a twin's arm, no_circuit, linear_probe, no_entanglers, ...
+        parameters: Its trained numbers.
+        rival: Whether it has no circuit and at most as many trained numbers as the students: what
+            the verdict is about.
+        validation_accuracy: Mean over the seeds; None where a training failed.
+        accuracy: Test accuracy of each seed; None where its training failed.
+        ahead: At how many seeds the students are ahead of it.
+        comparison: The students over it; None where there was no pair.
+    """
+
+    name: str
+    parameters: int
+    rival: bool
+    validation_accuracy: float | None
+    accuracy: tuple[float | None, ...]
+    ahead: int
+    comparison: Comparison
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClosedForm:
+    """The students as a plain torch module.
+
+    Attributes:
+        kind: quadratic (forms of normalised features) or fourier (sums in the angles).
+        numbers: Numbers in it.
+        difference: Largest difference of a logit from the student's, over the seeds.
+        images: Validation images on which they were compared.
+        files: Of each seed, inside the run; torch.export.load reads them.
+    """
+
+    kind: str
+    numbers: int
+    difference: float
+    images: int
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Certificate:
+    """Whether a run's circuit matters.
+
+    Attributes:
+        arm: Whose students.
+        seeds: Their seeds.
+        parameters: Their trained numbers.
+        accuracy: Test accuracy of each; None where its training failed.
+        margin: Points below which a rival is as good.
+        verdict: matters, left_out or open.
+        best: The rival of the best validation accuracy; None without a rival.
+        variants: What was fitted in their place.
+        refused: Why something was not fitted, by name.
+        closed_form: The students in closed form; None where it was refused.
+    """
+
+    arm: str
+    seeds: tuple[int, ...]
+    parameters: int
+    accuracy: tuple[float | None, ...]
+    margin: float
+    verdict: Verdict
+    best: str | None
+    variants: tuple[Variant, ...]
+    refused: Mapping[str, str] = field(default_factory=dict)
+    closed_form: ClosedForm | None = field(default=None, metadata=OMITTED)
+
+    def variant(self, name: str) -> Variant:
+        """Return a variant by its name."""
+        return next(it for it in self.variants if it.name == name)
+
+
+def certify(
+    folder: RunFolder,
+    *,
+    data: Data,
+    teachers_by_seed: TeachersBySeed,
+    arm: str,
+    margin: float = MARGIN,
+    callback: Callback | None = None,
+) -> Certificate:
+    """Return whether the circuit of a run that has ended matters, and write it into the run.
+
+    Args:
+        folder: The run.
+        data: Its images.
+        teachers_by_seed: Its teachers.
+        arm: Whose students.
+        margin: Points below which a model without a circuit is as good.
+        callback: Hears of the progress.
+
+    Raises:
+        InputError: The arm has no circuit, or was not trained exactly; the margin is negative.
+        CheckpointError: The run has not ended.
+        StorageError: The folder cannot be written.
+    """
+    folder.ended()
+    check_request(folder.recipe, arm=arm, margin=margin)
+    callback = callback or Callback()
+    recipe, refused = _refits(folder.recipe, data, arm=arm)
+    refits = RunFolder(folder.path / CERTIFY / arm, recipe)
+    write_text(refits.path / RECIPE, dump_recipe(recipe))
+    target = Target.parse(TARGET)
+    context = RunContext(
+        folder=refits,
+        data=data,
+        teachers_by_seed=teachers_by_seed,
+        targets=[target],
+        starts=_probe_starts(folder, recipe, data, arm=arm),
+    )
+    for task in training_tasks(recipe):
+        if not is_trained(refits, task):
+            callback.stage(task.arms[0].removesuffix(_SUFFIX))
+            train_task(context, task, callback=callback)
+            refits.checkpoint(task.name).unlink(missing_ok=True)
+    callback.stage(TARGET)
+    shared: dict[str, Any] = {"data": data, "teachers_by_seed": teachers_by_seed}
+    own = [(arm, seed) for seed in recipe.member_seeds]
+    for its, members in ((folder, own), (refits, refits.members)):
+        evaluate_members(its, target, members, **shared, callback=callback)
+    callback.stage("closed form")
+    closed = _closed_form(folder, data, arm=arm)
+    if isinstance(closed, str):
+        refused["closed_form"] = closed
+    parameters = load_student(folder.member(*own[0])).num_parameters
+    accuracy = _accuracies(folder, arm)
+    variants = _variants(refits, accuracy, arm=arm, parameters=parameters)
+    best = _best(variants)
+    certificate = Certificate(
+        arm=arm,
+        seeds=recipe.member_seeds,
+        parameters=parameters,
+        accuracy=accuracy,
+        margin=margin,
+        verdict=decide(variants, margin=margin),
+        best=None if best is None else best.name,
+        variants=variants,
+        refused=refused,
+        closed_form=None if isinstance(closed, str) else closed,
+    )
+    write_json(refits.path / CERTIFICATE, encode(certificate))
+    return certificate
+
+
+def read_certificates(folder: RunFolder) -> list[Certificate]:
+    """Return the certificates of a run, an arm each.
+
+    Raises:
+        CheckpointError: A file is damaged.
+    """
+    paths = sorted((folder.path / CERTIFY).glob(f"*/{CERTIFICATE}"))
+    return [decode(Certificate, read_json(path), where=path) for path in paths]
+
+
+def decide(variants: Sequence[Variant], *, margin: float) -> Verdict:
+    """Return whether the circuit matters; see the module for the rule."""
+    rivals, best = [variant for variant in variants if variant.rival], _best(variants)
+    if best is None or any(rival.comparison.seeds < LEAST_PAIRS for rival in rivals):
+        return "open"
+    interval = best.comparison.ci95
+    if interval is not None and interval[1] < margin:
+        return "left_out"
+    tests = [rival.comparison for rival in rivals]
+    ahead = all((it.mean or 0) > 0 and it.p_holm is not None and it.p_holm < LEVEL for it in tests)
+    return "matters" if ahead else "open"
+
+
+def check_request(recipe: Recipe, *, arm: str, margin: float) -> None:
+    """Raise where an arm of a run cannot be certified.
+
+    Raises:
+        InputError: It is none of the run, has no circuit of its own, or was not trained exactly by
+            the run's teacher; or the margin is negative or no number.
+    """
+    arms = [
+        name
+        for name in recipe.arms
+        if recipe.student_of(name).kind in ("quantum", "hybrid")
+        and not (recipe.arm_table[name].tuned or recipe.arm_table[name].began)
+    ]
+    if arm not in arms:
+        known = f"give one of {', '.join(arms)}" if arms else "this run has none"
+        raise InputError(
+            f"--arm: {arm!r} is no arm of this run with a circuit that can be fitted again; {known}"
+        )
+    table = recipe.arm_table[arm]
+    exactly = recipe.distill_of(arm).gradient == "exact" and table.train_target is None
+    if not exactly or table.taught_by is not None:
+        raise InputError(
+            f"--arm: the arm {arm!r} is trained {'by other students' if exactly else 'on a target'}"
+            "; a model without a circuit cannot be fitted alike: give an arm that is trained "
+            "exactly by the run's teacher"
+        )
+    if not (math.isfinite(margin) and margin >= 0):
+        raise InputError(f"--margin: {margin} is not accepted; give points, 0 or more")
+
+
+def _refits(recipe: Recipe, data: Data, *, arm: str) -> tuple[Recipe, dict[str, str]]:
+    """Return the recipe whose arms are the variants of an arm, and why others are left out."""
+    table, spec = recipe.arm_table[arm], recipe.student_of(arm)
+    kinds = {name: it.kind for name, it in ARMS.items() if it.kind in ("classical", *TWINS)}
+    kinds["no_circuit"] = "no_circuit"
+    if spec.reduction in TRAINED:
+        kinds[_PROBE] = _PROBE
+    kinds["no_entanglers"], kinds["frozen_circuit"] = CHANGED_CIRCUITS
+    refused = {}
+    if spec.head == "none" and spec.reduction not in TRAINED:
+        del kinds["frozen_circuit"]
+        refused["frozen_circuit"] = "nothing but the circuit is trained"
+    own = {
+        f"{name}{_SUFFIX}": {
+            "base": table.base or arm,
+            **table.changes,
+            "student.kind": kind,
+        }
+        for name, kind in kinds.items()
+    }
+    changed = replace(recipe, arms=tuple(own), own_arms=own, targets=(TARGET,))
+    kept = []
+    for name in own:
+        try:
+            new_student(changed, data, arm=name)
+            kept.append(name)
+        except CircuitError as error:
+            refused[name.removesuffix(_SUFFIX)] = str(error)
+    return replace(changed, arms=tuple(kept)), refused
+
+
+def _probe_starts(
+    folder: RunFolder, recipe: Recipe, data: Data, *, arm: str
+) -> dict[tuple[str, int], dict[str, Tensor]]:
+    """Return the first parameters of linear probes: the trained reduction, a fresh head."""
+    name, starts = f"{_PROBE}{_SUFFIX}", {}
+    for seed in recipe.member_seeds if name in recipe.arms else ():
+        fresh = dict(new_student(recipe, data, arm=name, seed=seed).named_parameters())
+        trained = dict(load_student(folder.member(arm, seed)).named_parameters())
+        starts[name, seed] = {
+            key: trained[key].detach() if key.startswith("reduction.") else value
+            for key, value in fresh.items()
+        }
+    return starts
+
+
+def _accuracies(folder: RunFolder, arm: str) -> tuple[float | None, ...]:
+    """Return the exact test accuracy of each seed; None where its loss stopped being finite.
+
+    One that is no better than chance counts: that is what such a model makes of these data.
+    """
+    return tuple(
+        folder.evaluations(arm, seed)[TARGET].accuracy
+        if math.isfinite(folder.metrics(arm, seed)[-1].loss)
+        else None
+        for seed in folder.recipe.member_seeds
+    )
+
+
+def _variants(
+    refits: RunFolder,
+    accuracy: Sequence[float | None],
+    *,
+    arm: str,
+    parameters: int,
+) -> tuple[Variant, ...]:
+    """Return the variants with the students compared with each, p corrected for all of them."""
+    seeds, variants = refits.recipe.member_seeds, []
+    for refit in refits.recipe.arms:
+        name, its = refit.removesuffix(_SUFFIX), _accuracies(refits, refit)
+        pairs = [
+            (a, b) for a, b in zip(accuracy, its, strict=True) if a is not None and b is not None
+        ]
+        left_out = tuple(
+            str(seed) for seed, *pair in zip(seeds, accuracy, its, strict=True) if None in pair
+        )
+        test = compare([pair[0] for pair in pairs], [pair[1] for pair in pairs])
+        size = load_student(refits.member(refit, seeds[0])).num_parameters
+        validation = fmean(validation_accuracy(refits, refit, seed) for seed in seeds)
+        variants.append(
+            Variant(
+                name=name,
+                parameters=size,
+                rival=name not in CHANGED_CIRCUITS and size <= parameters,
+                validation_accuracy=validation if math.isfinite(validation) else None,
+                accuracy=its,
+                ahead=sum(a > b for a, b in pairs),
+                comparison=Comparison(
+                    arm=arm, baseline=name, target=TARGET, left_out=left_out, **vars(test)
+                ),
+            )
+        )
+    tested = [it.comparison.p for it in variants if it.comparison.p is not None]
+    corrected = iter(holm(tested))
+    return tuple(
+        it
+        if it.comparison.p is None
+        else replace(it, comparison=replace(it.comparison, p_holm=next(corrected)))
+        for it in variants
+    )
+
+
+def _best(variants: Sequence[Variant]) -> Variant | None:
+    """Return the rival of the best validation accuracy."""
+    rivals = [it for it in variants if it.rival]
+    return max(rivals, key=lambda it: it.validation_accuracy or 0.0, default=None)
+
+
+def _closed_form(folder: RunFolder, data: Data, *, arm: str) -> ClosedForm | str:
+    """Write the closed form of each student, and return what it is, or why there is none."""
+    images, files, differences = data.validation.images[:_IMAGES], [], []
+    kind, numbers = "", 0
+    for seed in folder.recipe.member_seeds:
+        student = load_student(folder.member(arm, seed))
+        assert isinstance(student, QuantumStudent)  # as check_request has seen to
+        try:
+            surrogate = make_surrogate(student)
+        except CircuitError as error:
+            return str(error)
+        kind, numbers = surrogate.kind, surrogate.numbers
+        differences.append(largest_difference(surrogate, student, images))
+        path = Path(CERTIFY) / arm / "closed_form" / f"seed_{seed}.pt2"
+        if not (folder.path / path).exists():
+            export_surrogate(surrogate, folder.path / path, image_shape=data.image_shape)
+        files.append(str(path))
+    return ClosedForm(
+        kind=kind,
+        numbers=numbers,
+        difference=max(differences),
+        images=len(images),
+        files=tuple(files),
+    )
