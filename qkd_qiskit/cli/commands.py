@@ -68,6 +68,12 @@ COMMANDS = {
     "evaluate": Command(
         "evaluate a trained run on another target", "evaluate", "run_evaluate", "evaluate_parser"
     ),
+    "recalibrate": Command(
+        "take a target's noise back, from unlabelled images",
+        "recalibrate",
+        "run_recalibrate",
+        "recalibrate_parser",
+    ),
     "submit": Command(
         "evaluate a trained run on a device of IBM Quantum", "submit", "run_submit", "submit_parser"
     ),

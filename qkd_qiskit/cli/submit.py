@@ -40,6 +40,12 @@ def submit_parser(words: Sequence[str], name: str) -> CommandParser:
     parser.add_argument(
         "--max-qpu-seconds", type=float, help="stop before jobs use more; the run can go on later"
     )
+    parser.add_argument(
+        "--recalibrate",
+        type=int,
+        help="unlabelled training images to measure in the same jobs, as 50, to correct the "
+        "figures with; see qkd recalibrate",
+    )
     parser.add_argument("--again", action="store_true", help="measure again what is finished")
     parser.add_argument(
         "--dry-run", action="store_true", help="say what it would cost, beside alternatives"
@@ -97,6 +103,7 @@ def run_submit(options: Namespace, words: Sequence[str]) -> int:
         seeds=_seeds(options.seeds),
         max_qpu_seconds=_positive(options.max_qpu_seconds, "max-qpu-seconds"),
         again=options.again,
+        recalibrate=_recalibrate(options),
     )
     training = _training(options)
     folder = RunFolder.open(options.run)
@@ -206,6 +213,14 @@ def _mode(text: str | None) -> Mode | None:
         if mode == text:
             return mode
     raise InputError(f"--mode: {text!r} is not accepted; give {', '.join(modes)}")
+
+
+def _recalibrate(options: Namespace) -> int:
+    if options.recalibrate is not None and options.train is not None:
+        raise InputError(
+            "--recalibrate is for an evaluation; leave --train out, or recalibrate the new run"
+        )
+    return _at_least_one(options.recalibrate, "recalibrate") or 0
 
 
 def _at_least_one(number: int | None, name: str) -> int | None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields, replace
 from importlib.metadata import version
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -17,6 +17,11 @@ from qkd_qiskit.experiments.baseline_tuning import tuned
 from qkd_qiskit.experiments.comparisons import compare_arms
 from qkd_qiskit.experiments.evaluation import confusion_counts
 from qkd_qiskit.experiments.evaluation_set import evaluation_key
+from qkd_qiskit.experiments.recalibration import (
+    SUFFIX,
+    recalibrated_seeds,
+    summarize_recalibrations,
+)
 from qkd_qiskit.experiments.results import (
     COMPARISONS,
     ClassBins,
@@ -40,6 +45,7 @@ from qkd_qiskit.students.quantum import QuantumStudent
 from qkd_qiskit.students.quanvolutional import QuanvolutionalStudent
 from qkd_qiskit.targets import Target
 
+V = TypeVar("V")
 # A student that on validation comes no further than this from chance (0) to perfect (1) has not
 # been trained: for ten classes an accuracy of 0.15, for two of 0.53.
 FAILED_SHARE = 1 / 18
@@ -106,6 +112,45 @@ def with_target(result: Result, folder: RunFolder, *, key: str, target: TargetSu
     """
     result = _with_metrics(result, folder, key=key, target=target)
     return replace(result, comparisons=compare_arms(result, folder.recipe.arm_table))
+
+
+def with_measured(
+    result: Result, folder: RunFolder, *, key: str, target: TargetSummary, maps: str | None
+) -> Result:
+    """Return a result with the figures under a key, and with those that maps have corrected.
+
+    Args:
+        result: Of the same run.
+        folder: The run.
+        key: Of the figures as they were measured.
+        target: What the target is.
+        maps: Name of the target whose maps were applied; None = none were.
+    """
+    result = with_target(result, folder, key=key, target=target)
+    seeds = () if maps is None else recalibrated_seeds(folder, maps)
+    if target.seeds is not None:
+        seeds = tuple(seed for seed in seeds if seed in target.seeds)
+    if maps is None or not seeds:
+        return result
+    corrected = replace(
+        target,
+        seeds=target.seeds if set(seeds) == set(result.seeds) else seeds,
+        recalibration=summarize_recalibrations(folder, maps, seeds=seeds),
+    )
+    return with_target(result, folder, key=key + SUFFIX, target=corrected)
+
+
+def without_targets(result: Result, keys: Collection[str]) -> Result:
+    """Return a result without the figures under some keys; its comparisons are left as they are."""
+
+    def kept(by_target: Mapping[str, V]) -> dict[str, V]:
+        return {key: value for key, value in by_target.items() if key not in keys}
+
+    return replace(
+        _with_gains(result, {name: kept(result.gains(name)) for name in COMPARISONS}),
+        targets=kept(result.targets),
+        arms={arm: kept(metrics) for arm, metrics in result.arms.items()},
+    )
 
 
 def student_arm(recipe: Recipe) -> str:

@@ -225,17 +225,34 @@ def target_logits(
             student, images, target=target, shots=shots, seed=seed, on_batch=on_batch
         )
     assert isinstance(student, QuantumStudent)
+    outcomes = target_outcomes(
+        student, images, target=target, shots=shots, seed=seed, on_batch=on_batch
+    )
+    return torch.cat([student.decode(batch) for batch in torch.split(outcomes, _SAMPLED_BATCH)])
+
+
+@torch.no_grad()
+def target_outcomes(
+    student: QuantumStudent,
+    images: Tensor,
+    *,
+    target: Target,
+    shots: int | None = None,
+    seed: int = 0,
+    on_batch: Callable[[int], None] | None = None,
+) -> Tensor:
+    """Return outcome frequencies `(images, 2^n)` on a target, as `target_logits` decodes them."""
     compiled = target.compile(student.circuit)
-    logits = []
+    frequencies = []
     for number, batch in enumerate(torch.split(images, _SAMPLED_BATCH)):
         values = parameter_values(student, batch, names=compiled.parameters)
         probabilities = target.probabilities(
             compiled, values, shots=shots, seed=derive_seed(seed, "shots", target.name, number)
         )
-        logits.append(student.decode(torch.as_tensor(probabilities)))
+        frequencies.append(torch.as_tensor(probabilities))
         if on_batch is not None:
             on_batch(len(batch))
-    return torch.cat(logits)
+    return torch.cat(frequencies)
 
 
 @torch.no_grad()

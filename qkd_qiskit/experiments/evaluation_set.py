@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -15,7 +16,13 @@ from torch import Tensor
 from qkd_qiskit.data.splits import Data, Split
 from qkd_qiskit.errors import InputError
 from qkd_qiskit.experiments.callbacks import Callback
-from qkd_qiskit.experiments.evaluation import evaluate_logits, logits_on, subset
+from qkd_qiskit.experiments.evaluation import evaluate_logits, subset
+from qkd_qiskit.experiments.recalibration import (
+    SUFFIX,
+    recalibrated_seeds,
+    recalibrations,
+)
+from qkd_qiskit.experiments.recalibration_fit import measured_and_corrected
 from qkd_qiskit.experiments.run_folder import RunFolder
 from qkd_qiskit.experiments.teachers import TeachersBySeed
 from qkd_qiskit.recipe import Recipe
@@ -100,11 +107,13 @@ def evaluate_members(
     shots: int | None = None,
     limit: int | None = None,
     compare_exact: bool = False,
+    recalibrated: bool = False,
     callback: Callback,
 ) -> str:
     """Evaluate trained students on one target, and return the key of their figures.
 
-    What is there already is kept.
+    What is there already is kept. Corrected figures are kept beside them, under the key with
+    `recalibration.SUFFIX`.
 
     Args:
         folder: The run.
@@ -115,6 +124,7 @@ def evaluate_members(
         shots: Shots per image; default: the target's.
         limit: Test images; default: the recipe's `test_limit` from shots, else all.
         compare_exact: As for `evaluate_logits`.
+        recalibrated: Whether those that have a map for the target are evaluated with it, too.
         callback: Hears of the images that are evaluated.
 
     Raises:
@@ -128,7 +138,13 @@ def evaluate_members(
     wanted = usual if limit is None else min(limit, total)
     key = evaluation_key(recipe, target, shots=shots)
     key += "" if wanted == usual else f", {wanted} images"
-    missing = [member for member in members if not _is_kept(folder, member, key, compare_exact)]
+    with_map = recalibrated_seeds(folder, target.name) if recalibrated else ()
+    missing = [
+        (arm, seed)
+        for arm, seed in members
+        if not _is_kept(folder, (arm, seed), key, compare_exact)
+        or (seed in with_map and not _is_kept(folder, (arm, seed), key + SUFFIX, compare_exact))
+    ]
     if not missing:
         return key
     # All images keep their order: the run's own figures come out the same to the last digit.
@@ -140,23 +156,27 @@ def evaluate_members(
 
     for arm, seed in missing:
         student = load_student(folder.member(arm, seed))
-        logits, taken = logits_on(
+        known = recalibrations(folder, arm, seed).get(target.name) if seed in with_map else None
+        logits, corrected, taken = measured_and_corrected(
             student,
             examples.split.images,
             target=target,
             shots=shots,
             seed=derive_seed(recipe.seed, "evaluate", seed),
+            recalibration=known,
             on_batch=on_batch,
         )
-        examples.keep(
+        keep = partial(
+            examples.keep,
             (arm, seed),
             student,
-            logits=logits,
-            key=key,
             target=target.name,
             shots=taken,
             compare_exact=compare_exact,
         )
+        keep(logits=logits, key=key)
+        if seed in with_map:
+            keep(logits=corrected, key=key + SUFFIX)
     return key
 
 

@@ -6,6 +6,7 @@
       checkpoints/POPULATION.safetensors
       tuning/SETTING.json
       ARM/seed_N/  student.json  weights.safetensors  metrics.jsonl  evaluations.json
+                   recalibrations.json
       bench/  noise.csv  shots.csv  figures
       devices/NAME/  submission.json  journal.jsonl  jobs/
 
@@ -170,6 +171,11 @@ class RunFolder:
         """Keep the figures of one student on one target."""
         evaluations = self.evaluations(arm, seed) | {key: evaluation}
         write_json(self.member(arm, seed) / EVALUATIONS, encode(evaluations))
+
+    def drop_evaluation(self, arm: str, seed: int, *, key: str) -> None:
+        """Remove figures that do not hold any more."""
+        kept = {name: it for name, it in self.evaluations(arm, seed).items() if name != key}
+        write_json(self.member(arm, seed) / EVALUATIONS, encode(kept))
 
 
 def _holds_another_run(path: Path) -> CheckpointError:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Literal
 
 from qkd_qiskit.experiments.json_codec import OMITTED
 from qkd_qiskit.recipe import Mode
 from qkd_qiskit.students.base import Student
 from qkd_qiskit.targets import CompiledCircuit, Target
+from qkd_qiskit.targets.recalibration import Kind
 
 Place = Literal["device", "simulation", "rehearsal"]
 
@@ -67,6 +69,41 @@ class DeviceJobs:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RecalibrationSummary:
+    """The maps that have corrected the figures on a target, means over the students.
+
+    Attributes:
+        kind: Kind of the maps.
+        fitted: ISO time of the first fit.
+        used: ISO time at which they were applied.
+        calibration_date: ISO date of the calibration at the fit.
+        images: Unlabelled images that were measured.
+        shots: Shots per image of these.
+        qpu_seconds: QPU seconds of one student, by IBM's formula.
+        correction: Root mean square of what the maps change, over the spread of exact outputs.
+        agreement_before: Share of those images whose measured choice is the exact one.
+        agreement: The same by maps that were fitted without the image.
+    """
+
+    kind: Kind
+    fitted: str
+    used: str
+    calibration_date: str | None = field(default=None, metadata=OMITTED)
+    images: int
+    shots: int | None
+    qpu_seconds: float | None
+    correction: float
+    agreement_before: float
+    agreement: float
+
+    @property
+    def age_days(self) -> float:
+        """Days from the fit to the use."""
+        seconds = datetime.fromisoformat(self.used) - datetime.fromisoformat(self.fitted)
+        return seconds.total_seconds() / 86_400
+
+
+@dataclass(frozen=True, kw_only=True)
 class TargetSummary:
     """Where students were evaluated.
 
@@ -77,6 +114,7 @@ class TargetSummary:
         options: What was changed about a noisy target; None without a noise model.
         circuit: What the students' circuit costs there; None where none was compiled.
         device: Jobs, where the target is a device.
+        recalibration: What has corrected the figures; None where they are as measured.
     """
 
     shots: int | None
@@ -85,6 +123,7 @@ class TargetSummary:
     options: Mapping[str, object] | None = field(default=None, metadata=OMITTED)
     circuit: CircuitCost | None = field(default=None, metadata=OMITTED)
     device: DeviceJobs | None = field(default=None, metadata=OMITTED)
+    recalibration: RecalibrationSummary | None = field(default=None, metadata=OMITTED)
 
     @property
     def noisy(self) -> bool:

@@ -35,6 +35,7 @@ from qkd_qiskit.report.html import (
     panels,
     section,
 )
+from qkd_qiskit.report.recalibration_section import recalibration_section
 from qkd_qiskit.report.tables import (
     Pairs,
     accuracy_table,
@@ -89,6 +90,7 @@ def write_report(folder: RunFolder) -> Path:
         class_bin_section(result),
         circuit_section(folder, result),
         _noise_section(folder.recipe, result),
+        *recalibration_section(result),
         *_device_section(result),
         _repeat_section(folder, result),
     )

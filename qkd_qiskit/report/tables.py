@@ -92,7 +92,7 @@ def cost_table(result: Result) -> Markup:
     costs = {
         name: target.circuit
         for name, target in result.targets.items()
-        if target.circuit is not None
+        if target.circuit is not None and target.recalibration is None
     }
     if not costs:
         return Markup()

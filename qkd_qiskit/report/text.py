@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from qkd_qiskit.experiments.recalibration import SUFFIX
 from qkd_qiskit.experiments.results import Result
 from qkd_qiskit.experiments.target_summary import DeviceJobs
 from qkd_qiskit.recipe import Recipe
@@ -146,6 +147,10 @@ def conditions(result: Result, target: str) -> str:
             parts.append("readout errors mitigated")
     elif shots is not None:
         parts.append("no noise")
+    if summary.recalibration is not None:
+        fitted = _unbroken(summary.recalibration.fitted[:10])
+        images = count(summary.recalibration.images, "unlabelled image")
+        parts.append(f"recalibrated with {images} on {fitted}")
     return ", ".join(parts)
 
 
@@ -171,7 +176,7 @@ def measured(result: Result) -> list[str]:
         sentences.append(f"The students were trained by jobs: {where}. {emulated_training(device)}")
     for name, summary in result.targets.items():
         device = summary.device
-        if device is None:
+        if device is None or summary.recalibration is not None:
             continue
         if device.place == "device":
             sentences.append(
@@ -204,7 +209,7 @@ def _unbroken(date: str | None) -> str:
 def best_case(result: Result) -> str:
     """Return what has to be known of every figure from a noise model; empty without one."""
     noisy = [
-        name.partition("@")[0]
+        name.partition("@")[0].removesuffix(SUFFIX)
         for name, summary in result.targets.items()
         if summary.noisy or (summary.device is not None and summary.device.place != "device")
     ]

@@ -55,6 +55,7 @@ class DryRun:
         duration_s: Seconds from its first gate to the end of the measurement.
         members: Students.
         images: Test images of the evaluation.
+        unlabelled: Training images that are measured beside them for the maps of a recalibration.
         chosen: What is planned.
         others: What could be done instead.
     """
@@ -68,6 +69,7 @@ class DryRun:
     duration_s: float
     members: int
     images: int
+    unlabelled: int
     chosen: Estimate
     others: tuple[Estimate, ...]
 
@@ -122,7 +124,9 @@ def plan_dry_run(
         callback.stage(f"compiling for {connection.name}")
         compiled, calibration_date = target.compile(student.circuit), target.calibration_date
         counter = _Counter(target=target, shots=shots, options=options)
-        whole = counter.evaluation(evaluation_set.quantum, images=len(evaluation_set.split))
+        unlabelled = len(evaluation_set.unlabelled(request.recalibrate))
+        measured = len(evaluation_set.split) + unlabelled
+        whole = counter.evaluation(evaluation_set.quantum, images=measured)
         trained = []
         for way in _ways(training, weights=len(student.weights)) if arms else ():
             spec = training_spec(recipe, way, backend=request.backend, images=images)
@@ -147,6 +151,7 @@ def plan_dry_run(
         duration_s=compiled.duration_s or 0.0,
         members=len(evaluation_set.quantum),
         images=len(evaluation_set.split),
+        unlabelled=unlabelled,
         chosen=chosen,
         others=tuple(others),
     )

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor
 
-from qkd_qiskit.data.splits import load_data
+from qkd_qiskit.data.splits import Data, load_data
 from qkd_qiskit.errors import InputError
 from qkd_qiskit.experiments.evaluation_set import EvaluationSet, make_evaluation_set
+from qkd_qiskit.experiments.recalibration import (
+    SUFFIX,
+    fit_recalibration,
+    keep_recalibration,
+    recalibrated_seeds,
+    recalibrations,
+)
+from qkd_qiskit.experiments.recalibration_fit import unlabelled_images
 from qkd_qiskit.experiments.run_folder import RunFolder
 from qkd_qiskit.experiments.submission.batching import MemberKey
 from qkd_qiskit.experiments.teachers import load_teachers
@@ -24,9 +33,47 @@ class SubmittedStudents(EvaluationSet):
 
     Attributes:
         students: Every student by arm and seed, those of a seed side by side.
+        pool: The data whose training pool has the unlabelled images.
     """
 
     students: Mapping[MemberKey, Student]
+    pool: Data
+
+    def unlabelled(self, count: int) -> Tensor:
+        """Return so many unlabelled images of the training pool; none for 0."""
+        if not count:
+            return self.split.images[:0]
+        return unlabelled_images(self.pool, count=count, seed=self.folder.recipe.seed)
+
+    def recalibrate(
+        self,
+        logits: Mapping[MemberKey, Tensor],
+        *,
+        target: str,
+        shots: int,
+        calibration_date: str | None,
+        qpu_seconds: float,
+    ) -> None:
+        """Fit and keep the map of each student.
+
+        Args:
+            logits: What was measured of the unlabelled images.
+            target: What the maps are kept under.
+            shots: Shots per image.
+            calibration_date: Of the device.
+            qpu_seconds: What the images of one student took.
+        """
+        for member, measured in logits.items():
+            recalibration = fit_recalibration(
+                self.students[member],
+                self.unlabelled(len(measured)),
+                logits=measured,
+                target=target,
+                shots=shots,
+                calibration_date=calibration_date,
+                qpu_seconds=qpu_seconds,
+            )
+            keep_recalibration(self.folder, member, recalibration)
 
     @property
     def quantum(self) -> list[tuple[MemberKey, QuantumStudent]]:
@@ -37,18 +84,29 @@ class SubmittedStudents(EvaluationSet):
             if isinstance(student, QuantumStudent)
         ]
 
-    def keep_all(self, logits: Mapping[MemberKey, Tensor], *, key: str, shots: int) -> None:
-        """Write each student's figures into the run.
+    def keep_all(
+        self, logits: Mapping[MemberKey, Tensor], *, key: str, shots: int, maps: str
+    ) -> None:
+        """Write each student's figures into the run, as measured and as its map corrects them.
 
         Args:
             logits: What was measured; a student without a circuit has its exact figures.
             key: What the figures are filed under.
             shots: Shots per image.
+            maps: What maps of the device are kept under.
         """
+        seeds = recalibrated_seeds(self.folder, maps)
         for member, student in self.students.items():
             measured = logits.get(member)
-            taken = None if measured is None else shots
-            self.keep(member, student, logits=measured, key=key, target=key, shots=taken)
+            keep = partial(
+                self.keep, member, student, target=key, shots=None if measured is None else shots
+            )
+            keep(logits=measured, key=key)
+            if member[1] in seeds:
+                known = recalibrations(self.folder, *member).get(maps)
+                if measured is not None and known is not None:
+                    measured = known.corrected(student, measured)
+                keep(logits=measured, key=key + SUFFIX)
 
 
 def load_submitted(folder: RunFolder, *, seeds: Sequence[int], limit: int) -> SubmittedStudents:
@@ -74,6 +132,7 @@ def load_submitted(folder: RunFolder, *, seeds: Sequence[int], limit: int) -> Su
         split=examples.split,
         teacher_logits=examples.teacher_logits,
         students=students,
+        pool=data,
     )
 
 

@@ -38,6 +38,7 @@ class Submission:
         evaluate: Whether students are evaluated there.
         finished: Whether nothing is left to do.
         command: What was typed to train, for the report.
+        recalibrate: Unlabelled images that are measured before the test images, to fit maps.
     """
 
     name: str
@@ -53,11 +54,18 @@ class Submission:
     evaluate: bool = True
     finished: bool = False
     command: str = ""
+    recalibrate: int = 0
 
     @property
     def fixed(self) -> dict[str, object]:
         """What cannot change once something is submitted."""
-        return {name: getattr(self, name) for name in ("shots", "limit", "seeds", "evaluate")}
+        names = ("shots", "limit", "seeds", "evaluate", "recalibrate")
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def maps(self) -> str:
+        """Return the name that maps of the device are kept under: for any shots, and repeated."""
+        return self.backend + _SUFFIX[self.place]
 
     def folder(self, run: RunFolder) -> Path:
         """Return where its jobs are kept."""
@@ -65,7 +73,10 @@ class Submission:
 
     def save(self, run: RunFolder) -> Submission:
         """Write it into the run; return itself."""
-        write_json(self.folder(run) / RECORD, asdict(self))
+        content = asdict(self)
+        if not self.recalibrate:
+            del content["recalibrate"]  # as records were before there were maps
+        write_json(self.folder(run) / RECORD, content)
         return self
 
 
@@ -101,7 +112,9 @@ def begin_or_go_on(run: RunFolder, wanted: Submission, *, again: bool) -> Submis
                 return begun
         elif not begun.finished:
             given = ", ".join(
-                f"{key} {value}" for key, value in begun.fixed.items() if key != "evaluate"
+                f"{key} {value}"
+                for key, value in begun.fixed.items()
+                if key != "evaluate" and value != 0
             )
             raise InputError(
                 f"{run.path} has a submission to {begun.name} that has not ended, with {given}; "
@@ -124,7 +137,7 @@ def _names(name: str) -> Iterator[str]:
 
 
 def _read(path: Path) -> Submission:
-    content = read_json(path)
+    content = {"recalibrate": 0} | read_json(path)
     try:
         known = {field.name: content[field.name] for field in fields(Submission)}
         return Submission(**known | {"seeds": tuple(content["seeds"])})

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from qkd_qiskit.errors import BudgetError, CheckpointError
 from qkd_qiskit.experiments.callbacks import Callback
-from qkd_qiskit.experiments.collect import with_target
+from qkd_qiskit.experiments.collect import with_measured
 from qkd_qiskit.experiments.experiment import run
 from qkd_qiskit.experiments.results import Result
 from qkd_qiskit.experiments.run_folder import RunFolder
@@ -53,7 +53,7 @@ from qkd_qiskit.targets.ibm.job_plan import executed_shots
 from qkd_qiskit.targets.ibm.job_records import read_journal
 from qkd_qiskit.targets.ibm.job_runner import Runner
 from qkd_qiskit.targets.ibm.target import RuntimeTarget
-from qkd_qiskit.targets.ibm.usage_model import device_timing
+from qkd_qiskit.targets.ibm.usage_model import device_timing, seconds_per_execution
 
 
 @dataclass(frozen=True)
@@ -207,6 +207,7 @@ def _wanted(
         seeds=seeds,
         images_per_job=0,
         max_qpu_seconds=request.max_qpu_seconds,
+        recalibrate=request.recalibrate,
     )
     return wanted, connection
 
@@ -259,7 +260,9 @@ def _finish(
     if described is not None:
         jobs = describe_jobs(folder, submission, EVALUATE, mode=mode)
         described = replace(described, device=jobs)
-        result = with_target(result, folder, key=submission.name, target=described)
+        result = with_measured(
+            result, folder, key=submission.name, target=described, maps=submission.maps
+        )
     if submission.train:
         jobs = describe_jobs(folder, submission, TRAIN, mode=mode)
         result = replace(result, trained_on=replace(jobs, calibration_date=calibrated))
@@ -301,16 +304,29 @@ def _evaluate(
         )
     submission.save(folder)
     callback.stage(submission.name)
+    unlabelled = evaluation_set.unlabelled(submission.recalibrate)
     logits = measure(
         runner,
         groups,
-        evaluation_set.split.images,
+        torch.cat([unlabelled, evaluation_set.split.images]),
         submission=submission,
         seed=folder.recipe.seed,
         callback=callback,
     )
     shots = executed_shots(submission.shots, twirled=options.twirled)
-    evaluation_set.keep_all(logits, key=submission.name, shots=shots)
+    if submission.recalibrate:
+        timing = device_timing(target.backend)
+        for group in groups:
+            once = seconds_per_execution(group.compiled.duration_s or 0.0, timing)
+            evaluation_set.recalibrate(
+                {member: logits[member][: len(unlabelled)] for member in group.members},
+                target=submission.maps,
+                shots=shots,
+                calibration_date=target.calibration_date,
+                qpu_seconds=len(unlabelled) * shots * once,
+            )
+    tested = {member: of_member[len(unlabelled) :] for member, of_member in logits.items()}
+    evaluation_set.keep_all(tested, key=submission.name, shots=shots, maps=submission.maps)
     return groups[0].compiled
 
 
@@ -328,7 +344,7 @@ def measure(
     Args:
         runner: Where jobs are sent.
         groups: The students.
-        images: Test images.
+        images: What is measured.
         submission: Shots, and images of a job.
         seed: Seed of the shots, where a simulator runs the jobs.
         callback: Receives the images that are measured.

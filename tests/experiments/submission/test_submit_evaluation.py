@@ -11,6 +11,7 @@ import torch
 from qkd_qiskit.errors import BudgetError, CheckpointError, InputError, TargetError
 from qkd_qiskit.experiments.callbacks import Callback
 from qkd_qiskit.experiments.evaluation import target_logits
+from qkd_qiskit.experiments.recalibration import SUFFIX, recalibrations
 from qkd_qiskit.experiments.run_folder import RunFolder
 from qkd_qiskit.experiments.submission import Request, collect_run, plan_dry_run, submit_run
 from qkd_qiskit.experiments.submission.batching import (
@@ -382,3 +383,28 @@ def test_a_run_whose_arms_are_not_trained_on_a_device_has_its_price(run_copy):
     plan = plan_dry_run(RunFolder.open(run_copy.path), Request(backend="fake_manila"))
     assert plan.others == ()
     assert plan.chosen.circuits == 2 * 10  # seeds, images
+
+
+def test_unlabelled_images_ride_in_the_same_jobs(run_copy, rehearsal):
+    """As many circuits as were planned; the map is kept and corrects later submissions, too."""
+    server = rehearsal()
+    request = Request(backend="ibm_manila", mode="job", shots=200, recalibrate=12)
+    plan = plan_dry_run(run_copy, request)
+    assert (plan.images, plan.unlabelled, plan.chosen.circuits) == (10, 12, 4 * 22)
+    result = submit_run(run_copy, request).result
+    assert server.ledger.totals()["circuits"] == 4 * 22
+    assert len(server.ledger.jobs) == plan.chosen.jobs
+    key = f"{NAME}@200{SUFFIX}"
+    summary = result.targets[key].recalibration
+    assert (summary.images, summary.shots, summary.kind) == (12, 200, "affine")
+    assert 0 < summary.qpu_seconds < plan.chosen.seconds / 4
+    known = recalibrations(run_copy, "distilled", 0)[NAME]
+    assert known.target == NAME
+    assert result.arms["distilled"][key].images == (10, 10)
+    twin = result.arms["classical_twin"]
+    assert twin[key].accuracy == twin[f"{NAME}@200"].accuracy
+    later = submit_run(run_copy, Request(backend="ibm_manila", mode="job", shots=100)).result
+    assert f"{NAME}@100{SUFFIX}" in later.targets
+    assert recalibrations(run_copy, "distilled", 0)[NAME] == known
+    again = submit_run(run_copy, request)
+    assert again.already
