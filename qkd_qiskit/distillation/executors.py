@@ -10,6 +10,7 @@ from qkd_qiskit.targets.gradients import (
     CircuitExecutor,
     NoisyExecutor,
     ParameterShiftExecutor,
+    SeveralExecutor,
     SPSAExecutor,
 )
 
@@ -33,7 +34,10 @@ def training_executor(
     """
     if spec.gradient == "exact" or not isinstance(student, QuantumStudent):
         return None
-    target = Target.parse(spec.train_target, shots=shots, seed=seed)
+    targets = [Target.parse(name, shots=shots, seed=seed) for name in spec.train_targets]
+    if len(targets) > 1:
+        return SeveralExecutor([NoisyExecutor(it.compile(student.circuit)) for it in targets])
+    target = targets[0]
     compiled = target.compile(student.circuit)
     if spec.gradient == "noisy":
         return NoisyExecutor(compiled)

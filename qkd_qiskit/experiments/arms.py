@@ -21,6 +21,7 @@ from qkd_qiskit.recipe.seeds import generator
 from qkd_qiskit.teachers.teacher import make_untrained_teacher
 
 _SMALLEST = 1e-12  # of a target probability: its logarithm stays finite
+SHARE_OF_LR = 0.2  # of students that start trained: Adam's first steps are of full length
 UNLABELLED_PER_LABELLED = 9  # of the arm transfer: images that only the teacher has labelled
 
 
@@ -54,8 +55,8 @@ def check_arms(recipe: Recipe) -> None:
 
     Raises:
         RecipeError: Images without labels and none that are left unlabelled, or with a term that
-            reads labels; the label's weight without a weight for the labels; or feature maps alone
-            without one for them.
+            reads labels; the label's weight without a weight for the labels; feature maps alone
+            without one for them; or a start that is not trained.
     """
     for name in recipe.arms:
         table, spec = recipe.arm_table[name], recipe.distill_of(name)
@@ -69,6 +70,17 @@ def check_arms(recipe: Recipe) -> None:
             raise RecipeError(
                 f"arms: {name!r} learns from images without labels, and data.train_per_class: null "
                 "leaves none; give a number of labelled images per class, or leave the arm out"
+            )
+        start = table.start
+        if start is not None and start not in recipe.arms:
+            raise RecipeError(
+                f"arms: {name!r} starts from the students of {start!r}, which is not among them; "
+                f"give both, as in --arms {start},{name}"
+            )
+        if start is not None and recipe.student_of(name) != recipe.student_of(start):
+            raise RecipeError(
+                f"arms: {name!r} starts from the students of {start!r} and cannot have another "
+                "shape; leave its student.* keys out"
             )
         readers = [term.loss for term in spec.other_terms if term.loss in LABEL_LOSSES]
         if table.unlabelled and readers:
@@ -113,8 +125,16 @@ def draw_images(arm: str, recipe: Recipe, data: Data, *, seed: int) -> Tensor:
 
 
 def training_spec(arm: str, recipe: Recipe, data: Data) -> DistillSpec:
-    """Return how an arm is trained: to the same number of steps, with more images too."""
+    """Return how an arm is trained: to the same number of steps, with more images too.
+
+    What a student teaches itself has one temperature: another one would change its margins. One
+    that starts trained has `SHARE_OF_LR` of the learning rate.
+    """
     spec = recipe.distill_of(arm)
+    if recipe.arm_table[arm].targets == "self":
+        spec = replace(spec, student_temperature=None)
+    if recipe.arm_table[arm].start is not None:
+        spec = replace(spec, lr=SHARE_OF_LR * spec.lr)
     if not recipe.arm_table[arm].unlabelled:
         return spec
     usual, more = (len(draw_images(name, recipe, data, seed=0)) for name in (TREATMENT, arm))

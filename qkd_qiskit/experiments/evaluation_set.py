@@ -22,7 +22,7 @@ from qkd_qiskit.experiments.recalibration import (
     recalibrated_seeds,
     recalibrations,
 )
-from qkd_qiskit.experiments.recalibration_fit import measured_and_corrected
+from qkd_qiskit.experiments.recalibration_fit import measured_and_corrected, recalibrate_members
 from qkd_qiskit.experiments.run_folder import RunFolder
 from qkd_qiskit.experiments.teachers import TeachersBySeed
 from qkd_qiskit.recipe import Recipe
@@ -156,7 +156,11 @@ def evaluate_members(
 
     for arm, seed in missing:
         student = load_student(folder.member(arm, seed))
-        known = recalibrations(folder, arm, seed).get(target.name) if seed in with_map else None
+        always = recipe.arm_table[arm].recalibrated and not target.ideal
+        if always and target.name not in recalibrations(folder, arm, seed):
+            recalibrate_members(folder, target, [(arm, seed)], data=data, shots=shots)
+        applied = always or seed in with_map
+        known = recalibrations(folder, arm, seed).get(target.name) if applied else None
         logits, corrected, taken = measured_and_corrected(
             student,
             examples.split.images,
@@ -174,7 +178,7 @@ def evaluate_members(
             shots=taken,
             compare_exact=compare_exact,
         )
-        keep(logits=logits, key=key)
+        keep(logits=corrected if always else logits, key=key)
         if seed in with_map:
             keep(logits=corrected, key=key + SUFFIX)
     return key

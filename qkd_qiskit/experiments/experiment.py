@@ -139,7 +139,7 @@ def _check_place(folder: RunFolder) -> None:
             f"qkd collect {folder.path}"
         )
     before = [arm for arm in recipe.arms if recipe.arm_table[arm].began]
-    places = [recipe.distill_of(arm).train_target for arm in recipe.arms]
+    places = [name for arm in recipe.arms for name in recipe.distill_of(arm).train_targets]
     devices = [place for place in places if place.startswith("ibm_")]
     if before or devices:
         what = f"arm {before[0]!r}" if before else f"distill.train_target {devices[0]!r}"

@@ -198,12 +198,20 @@ def is_recalibrated(key: str) -> bool:
 
 
 def recalibrated_seeds(folder: RunFolder, target: str) -> tuple[int, ...]:
-    """Return the seeds whose students have a map for a target: each that has a circuit."""
+    """Return the seeds whose students have a map for a target: each that has a circuit.
+
+    Arms that are recalibrated anyway do not count: their figures are never the measured ones.
+    """
     return tuple(
         seed
         for seed in folder.recipe.member_seeds
-        if any(target in recalibrations(folder, arm, seed) for arm in folder.recipe.arms)
+        if any(target in recalibrations(folder, arm, seed) for arm in _as_measured(folder))
     )
+
+
+def _as_measured(folder: RunFolder) -> list[str]:
+    table = folder.recipe.arm_table
+    return [arm for arm in folder.recipe.arms if not table[arm].recalibrated]
 
 
 def summarize_recalibrations(
@@ -213,7 +221,7 @@ def summarize_recalibrations(
     known = [
         known
         for seed in seeds
-        for arm in folder.recipe.arms
+        for arm in _as_measured(folder)
         if (known := recalibrations(folder, arm, seed).get(target)) is not None
     ]
     costs = [it.qpu_seconds for it in known if it.qpu_seconds is not None]

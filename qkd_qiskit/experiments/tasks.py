@@ -40,6 +40,7 @@ from qkd_qiskit.experiments.baseline_tuning import (
     tuning_seeds,
 )
 from qkd_qiskit.experiments.callbacks import Callback
+from qkd_qiskit.experiments.evaluation import exact_logits
 from qkd_qiskit.experiments.evaluation_set import evaluation_key
 from qkd_qiskit.experiments.run_folder import RunFolder
 from qkd_qiskit.experiments.teachers import TeachersBySeed
@@ -47,7 +48,7 @@ from qkd_qiskit.recipe import DistillSpec, Recipe
 from qkd_qiskit.recipe.arms import TUNED
 from qkd_qiskit.students.base import WEIGHTS_FILE, Student
 from qkd_qiskit.students.class_bins import learn_bins
-from qkd_qiskit.students.factory import make_student
+from qkd_qiskit.students.factory import load_student, make_student
 from qkd_qiskit.students.quantum import QuantumStudent
 from qkd_qiskit.targets import Target
 from qkd_qiskit.targets.gradients import CircuitExecutor
@@ -117,7 +118,16 @@ def rounds(folder: RunFolder) -> Iterator[list[TrainingTask]]:
         first = first_round(recipe)
         yield _tuning_tasks(recipe, first)
         yield _tuning_tasks(recipe, second_round(folder), start=len(first))
-    yield training_tasks(recipe)
+    tasks = training_tasks(recipe)
+    followers = [task for task in tasks if _start_of(recipe, task) is not None]
+    yield [task for task in tasks if task not in followers]
+    if followers:
+        yield followers
+
+
+def _start_of(recipe: Recipe, task: TrainingTask) -> str | None:
+    """Return the arm whose trained students the members of a task start from, or None."""
+    return recipe.arm_table[task.arms[0]].start
 
 
 def _tuning_tasks(
@@ -181,6 +191,9 @@ def train_task(context: RunContext, task: TrainingTask, *, callback: Callback) -
         StorageError: The disk is full, or the folder cannot be written.
     """
     folder, recipe = context.folder, context.folder.recipe
+    if recipe.arm_table[task.arms[0]].recalibrated:
+        _copy_students(folder, task)
+        return
     spec = _task_spec(context, task)
     members = [_member(recipe, arm, seed) for arm, seed in task.members]
     students = {
@@ -191,8 +204,11 @@ def train_task(context: RunContext, task: TrainingTask, *, callback: Callback) -
         shape.executor = context.executor(shape)
     else:
         shape.executor = training_executor(recipe, shape, arm=task.arms[0])
+    trained_start = _start_of(recipe, task)
+    if trained_start is not None:
+        students = {seed: load_student(folder.member(trained_start, seed)) for seed in task.seeds}
     starts = {seed: dict(student.named_parameters()) for seed, student in students.items()}
-    examples = _task_examples(context, task, shape)
+    examples = _task_examples(context, task, shape, students=students)
     steps = sum(map(len, step_sizes(spec, examples.draws.shape[1])))
 
     def on_epoch(figures: Sequence[EpochMetrics]) -> None:
@@ -239,10 +255,22 @@ def _task_spec(context: RunContext, task: TrainingTask) -> DistillSpec:
     return chosen_setting(context.folder).apply(spec) if task.arms[0] == TUNED else spec
 
 
-def _task_examples(context: RunContext, task: TrainingTask, shape: Student) -> DistillationData:
+def _copy_students(folder: RunFolder, task: TrainingTask) -> None:
+    """Give the members of a task the trained students that they start from, as they are."""
+    for arm, seed in task.members:
+        start = folder.recipe.arm_table[arm].start
+        assert start is not None
+        folder.write_metrics(arm, seed, folder.metrics(start, seed))
+        load_student(folder.member(start, seed)).save(folder.member(arm, seed))
+
+
+def _task_examples(
+    context: RunContext, task: TrainingTask, shape: Student, *, students: Mapping[int, Student]
+) -> DistillationData:
     """Return what the members learn from.
 
-    Among the examples' teachers are the run's, once for each kind of soft targets that an arm has.
+    Among the examples' teachers are the run's, once for each kind of soft targets that an arm has,
+    and the students themselves where an arm is taught by its start.
     """
     recipe = context.folder.recipe
     draws = [draw_images(arm, recipe, context.data, seed=seed) for arm, seed in task.members]
@@ -258,17 +286,24 @@ def _task_examples(context: RunContext, task: TrainingTask, shape: Student) -> D
     )
     kind_of = {arm: recipe.arm_table[arm].targets for arm in task.arms}
     kinds = list(dict.fromkeys(kind_of.values()))
+    images = context.data.pool.images
     logits = {
-        kind_of[arm]: [
+        kind_of[arm]: [exact_logits(students[seed], images) for seed in task.seeds]
+        if kind_of[arm] == "self"
+        else [
             soft_targets(arm, recipe, context.data, teacher_logits=teacher_logits)
             for teacher_logits in examples.teacher_logits
         ]
         for arm in task.arms
     }
+    first = {kind: sum(len(logits[it]) for it in kinds[:row]) for row, kind in enumerate(kinds)}
     taught_by = [
-        kinds.index(kind_of[arm]) * len(teachers)
-        + context.teachers_by_seed.index_of(seed)
-        - min(places)
+        first[kind_of[arm]]
+        + (
+            task.seeds.index(seed)
+            if kind_of[arm] == "self"
+            else context.teachers_by_seed.index_of(seed) - min(places)
+        )
         for arm, seed in task.members
     ]
     features = examples.teacher_features

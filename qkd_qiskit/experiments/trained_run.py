@@ -190,11 +190,12 @@ class TrainedRun:
         parsed = Target.parse(target, shots=taken, seed=recipe.seed)
         callback.stage("data")
         data, total = self.data, images * len(self.folder.members)
+        table = recipe.arm_table
         callback.stage(f"recalibrating on {parsed.name}")
         recalibrate_members(
             self.folder,
             parsed,
-            self.folder.members,
+            [(arm, seed) for arm, seed in self.folder.members if not table[arm].recalibrated],
             data=data,
             images=images,
             kind=kind,

@@ -18,7 +18,7 @@ from qkd_qiskit.recipe.validation import require, shown
 Loss = Literal[
     "labels", "labels_scaled", "distilled", "teacher_only", "logits_only", "features_only"
 ]
-SoftTargets = Literal["teacher", "smoothed", "class_means", "shuffled", "untrained"]
+SoftTargets = Literal["teacher", "smoothed", "class_means", "shuffled", "untrained", "self"]
 
 FIRST_NOISY: Final = "first noisy target"
 COUNTING_BASELINE: Final = "baseline"
@@ -27,6 +27,7 @@ BASELINE: Final = "label_only"
 TUNED: Final = "label_only_tuned"
 TREATMENT: Final = "distilled"
 NOISE_AWARE: Final = "distilled_noisy"
+RECALIBRATED: Final = "recalibrated"
 TRANSFER: Final = "transfer"
 TWIN: Final = "classical_twin"
 FULL_TWIN: Final = "classical_full"
@@ -59,10 +60,14 @@ class Arm:
             distilled arm's weight), distilled (the recipe's weights), teacher_only (the divergence
             alone, with the sum of both weights), logits_only and features_only (the distilled arm's
             without the feature maps, and without the divergence).
-        targets: What the divergence is taken from.
+        targets: What the divergence is taken from; self = the exact outputs of the student that it
+            starts from.
         kind: Kind of the student where it is another than the recipe's: a twin without a circuit.
         train_target: Device whose noise it is trained through, or FIRST_NOISY, the first device in
             the recipe's targets; None = where distill.train_target says.
+        start: The arm whose trained student it starts from; None = from the initialisation.
+        recalibrated: Whether it is that student without any more training, and what it gives on a
+            target is corrected by a map that was fitted without labels.
         tuned: Whether it has a learning rate, weight decay and number of epochs of its own.
         unlabelled: Whether it sees images that the others do not.
         order: Name of the random stream that orders the images.
@@ -84,6 +89,8 @@ class Arm:
     targets: SoftTargets = "teacher"
     kind: StudentKind | None = None
     train_target: str | None = None
+    start: str | None = None
+    recalibrated: bool = False
     tuned: bool = False
     unlabelled: bool = False
     order: str = "order"
@@ -141,6 +148,39 @@ ARMS: dict[str, Arm] = {
         train_target=FIRST_NOISY,
         compared_with=(COUNTING_BASELINE, TREATMENT),
         population="noisy students",
+    ),
+    RECALIBRATED: Arm(
+        label="recalibrated",
+        description="the distilled student, what it gives on a target corrected by an affine map "
+        "that 50 unlabelled images were measured for",
+        loss="distilled",
+        start=TREATMENT,
+        recalibrated=True,
+        compared_with=(COUNTING_BASELINE, TREATMENT),
+        population="recalibrated students",
+    ),
+    "self_distilled_noisy": Arm(
+        label="self-distilled noisy",
+        description="the distilled student, taught by its own exact outputs for ten times as many "
+        "images, without labels, through the noise of the first device in targets",
+        loss="teacher_only",
+        targets="self",
+        train_target=FIRST_NOISY,
+        start=TREATMENT,
+        unlabelled=True,
+        compared_with=(COUNTING_BASELINE, TREATMENT, RECALIBRATED, NOISE_AWARE),
+        population="self-distilled students",
+    ),
+    "distilled_then_noisy": Arm(
+        label="distilled, then noisy",
+        description="the distilled student, distilled on by the teacher for ten times as many "
+        "images, without labels, through the noise of the first device in targets",
+        loss="teacher_only",
+        train_target=FIRST_NOISY,
+        start=TREATMENT,
+        unlabelled=True,
+        compared_with=(COUNTING_BASELINE, TREATMENT, RECALIBRATED, NOISE_AWARE),
+        population="noisy students from clean ones",
     ),
     "logits_only": Arm(
         label="logits only",
@@ -268,7 +308,9 @@ def own_arm(name: str, given: Mapping[str, Any]) -> Arm:
     )
     changes = _dotted(given)
     base = changes.pop("base", TREATMENT)
-    bases = [known for known, arm in ARMS.items() if not (arm.tuned or arm.began)]
+    bases = [
+        known for known, arm in ARMS.items() if not (arm.tuned or arm.began or arm.recalibrated)
+    ]
     require(base in bases, f"{key}.base", base, f"one of {', '.join(bases)}")
     shared = [changed for changed in changes if changed.partition(".")[0] not in _CHANGED]
     require(

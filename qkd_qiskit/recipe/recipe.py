@@ -101,6 +101,7 @@ class Recipe:
         )
         kind = self.student.kind if arm.base is None else self.student_of(name).kind
         exactly = self.distill_of(name).gradient == "exact" and arm.train_target is None
+        exactly = exactly and not arm.recalibrated
         require(
             exactly or kind not in (*FILTER_STUDENTS, *CLASSICAL_STUDENTS),
             "student.kind",

@@ -104,7 +104,8 @@ class DistillSpec:
         gradient: How the circuit is differentiated: exact, noisy (exactly, through the device's
             noise), parameter_shift or spsa (both from shots alone).
         train_target: Where the circuit runs while it trains: exact, aer or fake_<device>; a real
-            device in a recipe that `qkd submit --train` wrote.
+            device in a recipe that `qkd submit --train` wrote. A list of devices, where gradient is
+            noisy, has every one run an equal share of each batch.
         shifted_weights: Weights that a step of parameter_shift shifts, drawn at random; null = all.
         steps: Steps after which training ends, within an epoch too; null = after all epochs.
         selection: Which weights are kept: those of the best validation accuracy, or the last.
@@ -126,7 +127,7 @@ class DistillSpec:
     teacher_layer: str | None = None
     student_layer: str | None = None
     gradient: Gradient = "exact"
-    train_target: str = "exact"
+    train_target: tuple[str, ...] | str = "exact"
     shifted_weights: Count | None = None
     steps: Count | None = None
     selection: Literal["validation", "last"] = "last"
@@ -142,12 +143,27 @@ class DistillSpec:
             self.shifted_weights,
             "null where distill.gradient is not parameter_shift",
         )
-        on_device = self.train_target not in IDEAL_TARGETS
+        names = self.train_targets
+        if len(names) == 1:
+            object.__setattr__(self, "train_target", names[0])  # one in a list is one
+        require(
+            len(set(names)) == len(names) > 0,
+            "distill.train_target",
+            list(names),
+            "one target, or a list of distinct devices",
+        )
+        require(
+            len(names) == 1 or self.gradient == "noisy",
+            "distill.train_target",
+            list(names),
+            "one target where distill.gradient is not noisy",
+        )
+        on_device = not set(names) & set(IDEAL_TARGETS)
         require(
             self.train_target == "exact" or self.gradient != "exact",
             "distill.gradient",
             self.gradient,
-            f"noisy, parameter_shift or spsa to train on {self.train_target}",
+            f"noisy, parameter_shift or spsa to train on {', '.join(names)}",
         )
         require(
             on_device or self.gradient != "noisy",
@@ -168,6 +184,11 @@ class DistillSpec:
                 getattr(self, key),
                 "the name of a layer where distill.feature_weight is above 0",
             )
+
+    @property
+    def train_targets(self) -> tuple[str, ...]:
+        """Where the circuit runs while it trains, as a list."""
+        return (self.train_target,) if isinstance(self.train_target, str) else self.train_target
 
     @property
     def other_terms(self) -> tuple[LossTerm, ...]:

@@ -6,7 +6,7 @@ from qkd_qiskit.experiments.recalibration import SUFFIX
 from qkd_qiskit.experiments.results import Result
 from qkd_qiskit.experiments.target_summary import DeviceJobs
 from qkd_qiskit.recipe import Recipe
-from qkd_qiskit.recipe.arms import ARMS, NOISE_AWARE
+from qkd_qiskit.recipe.arms import ARMS, FIRST_NOISY
 
 PLACES = {
     "device": "on the device {}",
@@ -103,11 +103,12 @@ def _labelled(recipe: Recipe, sample: str) -> str:
 def training_place(recipe: Recipe, result: Result) -> str:
     """Return where the circuits ran while they were trained, and what that took."""
     spec = recipe.distill
+    place = ", ".join(spec.train_targets)
     how = {
         "exact": "with exact probabilities and gradients",
-        "noisy": f"through the noise of {spec.train_target}, with exact gradients",
-        "parameter_shift": f"on {spec.train_target}, by parameter shifts",
-        "spsa": f"on {spec.train_target}, by SPSA",
+        "noisy": f"through the noise of {place}, with exact gradients",
+        "parameter_shift": f"on {place}, by parameter shifts",
+        "spsa": f"on {place}, by SPSA",
     }
     sentences = [f"Circuits are trained {how[spec.gradient]}."]
     device = result.trained_on
@@ -119,10 +120,11 @@ def training_place(recipe: Recipe, result: Result) -> str:
         sentences = [trained, emulated_training(device)]
     for arm in (recipe.arm_table[name] for name in result.arms if name in recipe.own_arms):
         sentences.append(f"The arm `{arm.label}` is {arm.description}.")
-    if NOISE_AWARE in result.arms:
-        sentences.append(
-            f"The arm `distilled noisy` trains through the noise of {recipe.noise_target}."
-        )
+    noisy = [arm for arm in result.arms if recipe.arm_table[arm].train_target == FIRST_NOISY]
+    if noisy:
+        names = " and ".join(f"`{arm_name(arm)}`" for arm in noisy)
+        does = "The arms {} train" if len(noisy) > 1 else "The arm {} trains"
+        sentences.append(f"{does.format(names)} through the noise of {recipe.noise_target}.")
     for population, cost in result.training_cost.items():
         sentences.append(
             f"Training the {population} took {count(cost.circuits, 'circuit')}, "

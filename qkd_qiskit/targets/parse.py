@@ -5,11 +5,16 @@ from typing import Any
 from qkd_qiskit.errors import TargetError
 from qkd_qiskit.targets.base import Target
 from qkd_qiskit.targets.calibration_files import load_snapshot
+from qkd_qiskit.targets.coherent_noise import CoherentNoise
 from qkd_qiskit.targets.ideal import AerTarget, ExactTarget
 from qkd_qiskit.targets.names import device_options, split_name, synthetic_name, synthetic_options
 from qkd_qiskit.targets.noisy import DeviceTarget, ReadoutMitigation
 from qkd_qiskit.targets.snapshots import fake_backend, unknown_target
-from qkd_qiskit.targets.synthetic_backends import SyntheticBackend, synthetic_device
+from qkd_qiskit.targets.synthetic_backends import (
+    SyntheticBackend,
+    asymmetric_backend,
+    synthetic_device,
+)
 
 
 def parse_target(
@@ -42,6 +47,10 @@ def parse_target(
         options["scale"] = scale
     if readout_mitigation is not None:
         options["readout_mitigation"] = readout_mitigation
+    options["coherent"] = CoherentNoise(
+        overrotation=options.pop("overrotation", 0.0), zz_hz=options.pop("zz_hz", 0.0)
+    )
+    asymmetric = options.pop("asymmetric_readout", False)
     if base == "synthetic":
         return synthetic(**settings, shots=shots, seed=seed, **options)
     if base.startswith("ibm_") and not base.endswith(".json"):
@@ -55,6 +64,8 @@ def parse_target(
         backend = fake_backend(base)
     else:
         raise unknown_target(base)
+    if asymmetric:
+        backend, base = asymmetric_backend(backend), f"{base}:readout=asymmetric"
     return DeviceTarget(backend, name=base, shots=shots, seed=seed, **options)
 
 
@@ -65,6 +76,7 @@ def synthetic(
     seed: int = 0,
     scale: float = 1.0,
     readout_mitigation: bool | ReadoutMitigation = False,
+    coherent: CoherentNoise | None = None,
     **settings: Any,
 ) -> DeviceTarget:
     """Return a device with the same noise on every qubit and gate.
@@ -75,6 +87,7 @@ def synthetic(
         seed: As for `DeviceTarget`.
         scale: As for `DeviceTarget`.
         readout_mitigation: As for `DeviceTarget`.
+        coherent: As for `DeviceTarget`.
         settings: p1, p2, t1, t2, readout, coupling, two_qubit_gate, durations of
             `synthetic_backends.synthetic_device`.
 
@@ -84,5 +97,10 @@ def synthetic(
     name = synthetic_name({"qubits": qubits, **settings})
     backend = SyntheticBackend(synthetic_device(qubits, **settings), name=name)
     return DeviceTarget(
-        backend, shots=shots, seed=seed, scale=scale, readout_mitigation=readout_mitigation
+        backend,
+        shots=shots,
+        seed=seed,
+        scale=scale,
+        readout_mitigation=readout_mitigation,
+        coherent=coherent,
     )

@@ -101,12 +101,13 @@ class SubmittedStudents(EvaluationSet):
             keep = partial(
                 self.keep, member, student, target=key, shots=None if measured is None else shots
             )
-            keep(logits=measured, key=key)
+            known, corrected = recalibrations(self.folder, *member).get(maps), measured
+            if measured is not None and known is not None:
+                corrected = known.corrected(student, measured)
+            always = self.folder.recipe.arm_table[member[0]].recalibrated
+            keep(logits=corrected if always else measured, key=key)
             if member[1] in seeds:
-                known = recalibrations(self.folder, *member).get(maps)
-                if measured is not None and known is not None:
-                    measured = known.corrected(student, measured)
-                keep(logits=measured, key=key + SUFFIX)
+                keep(logits=corrected, key=key + SUFFIX)
 
 
 def load_submitted(folder: RunFolder, *, seeds: Sequence[int], limit: int) -> SubmittedStudents:

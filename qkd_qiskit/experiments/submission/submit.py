@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from qkd_qiskit.errors import BudgetError, CheckpointError
+from qkd_qiskit.errors import BudgetError, CheckpointError, InputError
 from qkd_qiskit.experiments.callbacks import Callback
 from qkd_qiskit.experiments.collect import with_measured
 from qkd_qiskit.experiments.experiment import run
@@ -194,6 +194,11 @@ def _wanted(
     recipe = folder.recipe
     mode = request.mode or recipe.runtime.mode
     seeds = check_seeds(folder, request.seeds)
+    always = [arm for arm in recipe.arms if recipe.arm_table[arm].recalibrated]
+    if always and not request.recalibrate:
+        raise InputError(
+            f"the arm {always[0]!r} needs unlabelled images of the device; give --recalibrate 50"
+        )
     callback.stage(f"connecting to {request.backend}")
     connection = open_device(request.backend, options=replace(recipe.runtime, mode=mode))
     shots, place = request.shots or recipe.shots, place_of(connection)
