@@ -10,7 +10,7 @@ from typing import Any
 
 from qkd_qiskit.cli.command_parser import CommandParser
 
-SWEEPS = {"noise": "noise RUN", "shots": "shots RUN"}
+SWEEPS = {"noise": "noise RUN", "shots": "shots RUN", "drift": "drift RUN"}
 RECIPES = {
     "list": "list them",
     "show": "show RECIPE",

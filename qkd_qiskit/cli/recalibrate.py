@@ -79,5 +79,6 @@ def show_maps(result: Result, *, target: str | None = None) -> None:
     for name, summary in result.targets.items():
         own = target is None or name.partition("@")[0].partition(", ")[0] == target
         if summary.recalibration is not None and own:
-            text = f"{name}: {map_sentence(summary.recalibration)}".replace("\u202f", " ")
+            what = map_sentence(summary.recalibration, calibrated=summary.calibration_date)
+            text = f"{name}: {what}".replace("\u202f", " ")
             console().print(text, markup=False, highlight=False, soft_wrap=True)

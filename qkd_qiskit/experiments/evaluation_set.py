@@ -19,8 +19,8 @@ from qkd_qiskit.experiments.callbacks import Callback
 from qkd_qiskit.experiments.evaluation import evaluate_logits, subset
 from qkd_qiskit.experiments.recalibration import (
     SUFFIX,
+    map_of,
     recalibrated_seeds,
-    recalibrations,
 )
 from qkd_qiskit.experiments.recalibration_fit import measured_and_corrected, recalibrate_members
 from qkd_qiskit.experiments.run_folder import RunFolder
@@ -157,10 +157,10 @@ def evaluate_members(
     for arm, seed in missing:
         student = load_student(folder.member(arm, seed))
         always = recipe.arm_table[arm].recalibrated and not target.ideal
-        if always and target.name not in recalibrations(folder, arm, seed):
+        if always and map_of(folder, (arm, seed), target.name) is None:
             recalibrate_members(folder, target, [(arm, seed)], data=data, shots=shots)
         applied = always or seed in with_map
-        known = recalibrations(folder, arm, seed).get(target.name) if applied else None
+        known = map_of(folder, (arm, seed), target.name) if applied else None
         logits, corrected, taken = measured_and_corrected(
             student,
             examples.split.images,

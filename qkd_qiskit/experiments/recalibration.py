@@ -24,7 +24,9 @@ from qkd_qiskit.experiments.json_codec import OMITTED, decode, encode
 from qkd_qiskit.experiments.run_folder import RunFolder, read_json, write_json
 from qkd_qiskit.experiments.target_summary import RecalibrationSummary
 from qkd_qiskit.students.base import Student
+from qkd_qiskit.students.factory import load_student
 from qkd_qiskit.students.quantum import SMALLEST_PROBABILITY, QuantumStudent
+from qkd_qiskit.targets.names import without_day
 from qkd_qiskit.targets.recalibration import AffineMap, Kind, fit_map
 
 USUAL_IMAGES = 50
@@ -120,11 +122,21 @@ def logits_of(student: Student, outputs: NDArray[np.float64]) -> Tensor:
     return given
 
 
+def reference_student(folder: RunFolder, arm: str, seed: int) -> Student:
+    """Return the student to whose exact outputs one is corrected: that which it started from.
+
+    What is taught through noise gives its best there; its outputs without noise are worse than
+    those of the clean student that it started from.
+    """
+    return load_student(folder.member(folder.recipe.arm_table[arm].start or arm, seed))
+
+
 def fit_recalibration(
     student: Student,
     images: Tensor,
     *,
     logits: Tensor,
+    reference: Student | None = None,
     outcomes: Tensor | None = None,
     target: str,
     kind: Kind = "affine",
@@ -135,9 +147,11 @@ def fit_recalibration(
     """Return the map of a student whose outputs for unlabelled images were measured.
 
     Args:
-        student: The student; its exact outputs are calculated here.
+        student: The student.
         images: The images.
         logits: Measured logits `(images, num_classes)`.
+        reference: Whose exact outputs, which are calculated here, the map leads to; default: the
+            student's own.
         outcomes: Measured probabilities of all outcomes, for the kind `head`.
         target: Name of the target.
         kind: Kind of the map.
@@ -149,14 +163,14 @@ def fit_recalibration(
         InputError: Too few images, or outputs that are not finite.
     """
     measured, exact = (
-        outputs_of(student, given) for given in (logits, exact_logits(student, images))
+        outputs_of(student, given) for given in (logits, exact_logits(reference or student, images))
     )
     inputs = None if outcomes is None else outcomes.double().numpy()
     fit = fit_map(measured, exact, kind=kind, outcomes=inputs)
     change = fit.map(measured, outcomes=inputs) - measured
     spread = float(exact.std())
     return Recalibration(
-        target=target,
+        target=without_day(target),
         fitted=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         calibration_date=calibration_date,
         images=len(images),
@@ -171,6 +185,11 @@ def fit_recalibration(
         agreement_before=float((measured.argmax(axis=1) == exact.argmax(axis=1)).mean()),
         agreement=float((fit.held_out.argmax(axis=1) == exact.argmax(axis=1)).mean()),
     )
+
+
+def map_of(folder: RunFolder, member: tuple[str, int], target: str) -> Recalibration | None:
+    """Return the map of a student for a target, or None: on later days of it the same one."""
+    return recalibrations(folder, *member).get(without_day(target))
 
 
 def recalibrations(folder: RunFolder, arm: str, seed: int) -> dict[str, Recalibration]:
@@ -188,7 +207,7 @@ def keep_recalibration(
     write_json(folder.member(*member) / FILE, encode(known))
     figures = folder.evaluations(*member)
     for key in [key for key in figures if is_recalibrated(key)]:
-        if figures[key].target == recalibration.target:
+        if without_day(figures[key].target) == recalibration.target:
             folder.drop_evaluation(*member, key=key)
 
 
@@ -205,7 +224,7 @@ def recalibrated_seeds(folder: RunFolder, target: str) -> tuple[int, ...]:
     return tuple(
         seed
         for seed in folder.recipe.member_seeds
-        if any(target in recalibrations(folder, arm, seed) for arm in _as_measured(folder))
+        if any(map_of(folder, (arm, seed), target) is not None for arm in _as_measured(folder))
     )
 
 
@@ -222,7 +241,7 @@ def summarize_recalibrations(
         known
         for seed in seeds
         for arm in _as_measured(folder)
-        if (known := recalibrations(folder, arm, seed).get(target)) is not None
+        if (known := map_of(folder, (arm, seed), target)) is not None
     ]
     costs = [it.qpu_seconds for it in known if it.qpu_seconds is not None]
     first = min(known, key=lambda it: it.fitted)

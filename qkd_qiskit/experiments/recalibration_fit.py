@@ -16,6 +16,7 @@ from qkd_qiskit.experiments.recalibration import (
     Recalibration,
     fit_recalibration,
     keep_recalibration,
+    reference_student,
 )
 from qkd_qiskit.experiments.run_folder import RunFolder
 from qkd_qiskit.recipe.seeds import derive_seed, generator
@@ -107,6 +108,7 @@ def recalibrate_members(
         recalibration = fit_recalibration(
             student,
             chosen,
+            reference=reference_student(folder, arm, seed),
             logits=logits,
             outcomes=outcomes,
             target=target.name,

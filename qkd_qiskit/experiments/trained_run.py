@@ -31,6 +31,7 @@ from qkd_qiskit.recipe import Recipe
 from qkd_qiskit.students.base import Student
 from qkd_qiskit.students.factory import load_student
 from qkd_qiskit.targets import Target
+from qkd_qiskit.targets.names import without_day
 from qkd_qiskit.targets.recalibration import Kind
 
 R = TypeVar("R", bound="TrainedRun")
@@ -201,11 +202,12 @@ class TrainedRun:
             kind=kind,
             on_batch=lambda measured: callback.evaluated(measured, total=total),
         )
-        first = f"{parsed.name}@"  # of other numbers of shots
-        stale = [
+        own = without_day(parsed.name)
+        stale = [  # of other numbers of shots and other days, too
             key
             for key in result.targets
-            if is_recalibrated(key) and f"{key.removesuffix(SUFFIX)}@".startswith(first)
+            if is_recalibrated(key)
+            and without_day(key.removesuffix(SUFFIX).partition("@")[0]) == own
         ]
         self.folder.end(without_targets(result, stale))
         return self.evaluate(target, shots=shots, callback=callback)

@@ -52,11 +52,17 @@ def _table(result: Result, key: str) -> Markup:
                 ]
             )
     heads = ["", "exact", "as measured", "recalibrated", "calibration error", "recalibrated"]
-    return table(heads, [[[raw]], rows], caption=map_sentence(summary))
+    caption = map_sentence(summary, calibrated=result.targets[key].calibration_date)
+    return table(heads, [[[raw]], rows], caption=caption)
 
 
-def map_sentence(summary: RecalibrationSummary) -> str:
-    """Return what a map is, how old, how large its correction and how sure."""
+def map_sentence(summary: RecalibrationSummary, *, calibrated: str | None = None) -> str:
+    """Return what a map is, how old, how large its correction and how sure.
+
+    Args:
+        summary: The maps.
+        calibrated: ISO date of the calibration of the target on which they were used.
+    """
     shots = "exact probabilities" if summary.shots is None else count(summary.shots, "shot")
     date = summary.fitted[:10]
     parts = [
@@ -65,7 +71,9 @@ def map_sentence(summary: RecalibrationSummary) -> str:
         shots,
     ]
     if summary.calibration_date is not None:
-        parts.append(f"calibration of {summary.calibration_date}")
+        other = calibrated not in (None, summary.calibration_date)
+        used = f", used on that of {calibrated}" if other else ""
+        parts.append(f"calibration of {summary.calibration_date}{used}")
     if summary.qpu_seconds is not None:
         parts.append(f"{summary.qpu_seconds:.1f} QPU seconds a student")
     return (

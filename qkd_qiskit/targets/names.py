@@ -13,6 +13,8 @@ DEVICE_OPTIONS = {
     "readout": "readout=asymmetric, 1 read as 0 more often than 0 as 1, as the calibration has it",
     "overrotation": "overrotation=0.01, gates that turn 1 % too far",
     "zz": "zz=20kHz, crosstalk with neighbours during two-qubit gates",
+    "day": "day=30, a synthetic drift so many days after the calibration (walk=1 for another)",
+    "dead": "dead=1-2, a coupler that has failed",
 }
 SYNTHETIC_NUMBERS = ("p1", "p2", "t1", "t2", "readout")
 SYNTHETIC_WORDS = ("coupling", "two_qubit_gate")
@@ -56,6 +58,13 @@ def device_options(name: str, options: Mapping[str, str]) -> dict[str, Any]:
             settings["overrotation"] = _number(name, key, value)
         elif key == "zz":
             settings["zz_hz"] = _frequency(name, value)
+        elif key in ("day", "walk") and value.isdecimal():
+            settings[key] = int(value)
+        elif key == "dead" and re.fullmatch(r"\d+-\d+", value):
+            settings["dead"] = (frozenset(int(qubit) for qubit in value.split("-")),)
+        elif key in ("day", "walk", "dead"):
+            wanted = "a whole number" if key != "dead" else "two qubits, as in dead=1-2"
+            raise TargetError(f"target {name!r}: {key} is {value!r}; give {wanted}")
         elif key == "readout":
             raise TargetError(
                 f"target {name!r}: readout is {value!r}; give asymmetric or symmetric"
@@ -95,6 +104,11 @@ def synthetic_name(settings: Mapping[str, Any]) -> str:
         for key, value in settings.items()
     ]
     return ":".join(["synthetic", *parts])
+
+
+def without_day(name: str) -> str:
+    """Return the name of a target on the day of its calibration: what maps are kept under."""
+    return re.sub(r":day=\d+", "", name)
 
 
 def _frequency(name: str, value: str) -> float:

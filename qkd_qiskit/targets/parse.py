@@ -6,6 +6,7 @@ from qkd_qiskit.errors import TargetError
 from qkd_qiskit.targets.base import Target
 from qkd_qiskit.targets.calibration_files import load_snapshot
 from qkd_qiskit.targets.coherent_noise import CoherentNoise
+from qkd_qiskit.targets.drift import drifted_backend
 from qkd_qiskit.targets.ideal import AerTarget, ExactTarget
 from qkd_qiskit.targets.names import device_options, split_name, synthetic_name, synthetic_options
 from qkd_qiskit.targets.noisy import DeviceTarget, ReadoutMitigation
@@ -51,6 +52,12 @@ def parse_target(
         overrotation=options.pop("overrotation", 0.0), zz_hz=options.pop("zz_hz", 0.0)
     )
     asymmetric = options.pop("asymmetric_readout", False)
+    drift = {key: options.pop(key) for key in ("day", "walk", "dead") if key in options}
+    if base == "synthetic" and (drift or asymmetric):
+        raise TargetError(
+            f"target {name!r}: synthetic noise has no calibration that could drift or be "
+            "asymmetric; give the numbers themselves, as p2=0.02, or a device"
+        )
     if base == "synthetic":
         return synthetic(**settings, shots=shots, seed=seed, **options)
     if base.startswith("ibm_") and not base.endswith(".json"):
@@ -66,6 +73,9 @@ def parse_target(
         raise unknown_target(base)
     if asymmetric:
         backend, base = asymmetric_backend(backend), f"{base}:readout=asymmetric"
+    if drift:
+        backend = drifted_backend(backend, **drift)
+        base += "".join(f":{key}={given[key]}" for key in drift)
     return DeviceTarget(backend, name=base, shots=shots, seed=seed, **options)
 
 

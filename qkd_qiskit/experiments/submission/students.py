@@ -17,6 +17,7 @@ from qkd_qiskit.experiments.recalibration import (
     keep_recalibration,
     recalibrated_seeds,
     recalibrations,
+    reference_student,
 )
 from qkd_qiskit.experiments.recalibration_fit import unlabelled_images
 from qkd_qiskit.experiments.run_folder import RunFolder
@@ -67,6 +68,7 @@ class SubmittedStudents(EvaluationSet):
             recalibration = fit_recalibration(
                 self.students[member],
                 self.unlabelled(len(measured)),
+                reference=reference_student(self.folder, *member),
                 logits=measured,
                 target=target,
                 shots=shots,
