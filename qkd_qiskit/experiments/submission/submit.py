@@ -2,42 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-import torch
-from torch import Tensor
-
-from qkd_qiskit.errors import BudgetError, CheckpointError, InputError
+from qkd_qiskit.errors import CheckpointError, InputError
 from qkd_qiskit.experiments.callbacks import Callback
 from qkd_qiskit.experiments.collect import with_measured
+from qkd_qiskit.experiments.device_results import DeviceResult
 from qkd_qiskit.experiments.experiment import run
 from qkd_qiskit.experiments.results import Result
 from qkd_qiskit.experiments.run_folder import RunFolder
 from qkd_qiskit.experiments.submission.batching import (
     EVALUATE,
-    CircuitGroup,
-    MemberKey,
-    chunks,
-    group_students,
-    images_per_job,
 )
 from qkd_qiskit.experiments.submission.device import (
+    check_journal,
     check_takes_jobs,
     describe_jobs,
     open_device,
     open_runner,
     place_of,
 )
+from qkd_qiskit.experiments.submission.device_evaluation import evaluate_on_device
 from qkd_qiskit.experiments.submission.late_usage import with_late_usage
 from qkd_qiskit.experiments.submission.request import Request, Training
-from qkd_qiskit.experiments.submission.students import check_seeds, load_submitted
+from qkd_qiskit.experiments.submission.students import check_seeds
 from qkd_qiskit.experiments.submission.submission import (
     Submission,
     begin_or_go_on,
     find_submissions,
     first_name,
+    leaving_nothing,
+    new_id,
 )
 from qkd_qiskit.experiments.submission.training import (
     TRAIN,
@@ -46,14 +42,10 @@ from qkd_qiskit.experiments.submission.training import (
     train_members,
 )
 from qkd_qiskit.experiments.target_summary import TargetSummary, describe_circuit
-from qkd_qiskit.recipe.seeds import derive_seed
-from qkd_qiskit.targets.compiled_circuit import CompiledCircuit
 from qkd_qiskit.targets.ibm.connection import RuntimeConnection
 from qkd_qiskit.targets.ibm.job_plan import executed_shots
-from qkd_qiskit.targets.ibm.job_records import read_journal
-from qkd_qiskit.targets.ibm.job_runner import Runner
+from qkd_qiskit.targets.ibm.retired_device import reconnect
 from qkd_qiskit.targets.ibm.target import RuntimeTarget
-from qkd_qiskit.targets.ibm.usage_model import device_timing, seconds_per_execution
 
 
 @dataclass(frozen=True)
@@ -93,7 +85,8 @@ def submit_run(
         return SubmittedRun(
             folder, with_late_usage(folder, begun, lambda: connection), begun, already=True
         )
-    return _finish(folder, _allowed(begun, request), connection, callback=callback)
+    with leaving_nothing(begun.folder(folder)):
+        return _finish(folder, _allowed(begun, request), connection, callback=callback)
 
 
 def begin_training(
@@ -148,16 +141,32 @@ def begin_training(
         train=True,
         evaluate=training.evaluate,
         command=command,
+        id=new_id(),
     ).save(folder)
     return folder
 
 
-def collect_run(folder: RunFolder, *, callback: Callback | None = None) -> list[SubmittedRun]:
+def collect_run(
+    folder: RunFolder,
+    *,
+    max_qpu_seconds: float | None = None,
+    adopt: bool = False,
+    callback: Callback | None = None,
+) -> list[SubmittedRun]:
     """Finish everything that was requested of devices for a run.
+
+    Args:
+        folder: The run.
+        max_qpu_seconds: QPU seconds that the jobs of each submission together may use; default:
+            what was given when it was begun.
+        adopt: Take the jobs of the submissions that the service has and a journal does not know,
+            because it was lost or damaged, into it.
+        callback: Receives the progress.
 
     Raises:
         CheckpointError: Nothing was submitted.
         SubmissionError: As `submit_run`.
+        BudgetError: As `submit_run`.
     """
     callback = callback or Callback()
     known = find_submissions(folder)
@@ -168,11 +177,17 @@ def collect_run(folder: RunFolder, *, callback: Callback | None = None) -> list[
     submitted = []
     for submission in known:
         connect = partial(_reconnect, folder, submission, callback=callback)
-        if submission.finished:
+        # Without its figures in the result: that was made again, and an older version wrote them.
+        kept = submission.finished and (
+            not submission.evaluate or submission.name in folder.ended().targets
+        )
+        if kept:
             result = with_late_usage(folder, submission, connect)
             submitted.append(SubmittedRun(folder, result, submission, already=True))
         else:
-            submitted.append(_finish(folder, submission, connect(), callback=callback))
+            limit = max_qpu_seconds or submission.max_qpu_seconds
+            allowed = replace(submission, max_qpu_seconds=limit)
+            submitted.append(_finish(folder, allowed, connect(), callback=callback, adopt=adopt))
     return submitted
 
 
@@ -182,7 +197,7 @@ def _reconnect(
     """Return a connection to the device that something was submitted to."""
     options = replace(folder.recipe.runtime, mode=submission.mode)
     callback.stage(f"connecting to {submission.backend}")
-    connection = open_device(submission.backend, options=options)
+    connection = reconnect(submission.backend, options=options)
     _check_place(folder, submission, connection)
     return connection
 
@@ -200,7 +215,9 @@ def _wanted(
             f"the arm {always[0]!r} needs unlabelled images of the device; give --recalibrate 50"
         )
     callback.stage(f"connecting to {request.backend}")
-    connection = open_device(request.backend, options=replace(recipe.runtime, mode=mode))
+    begun = {known.backend for known in find_submissions(folder) if not known.finished}
+    connect = reconnect if request.backend in begun else open_device
+    connection = connect(request.backend, options=replace(recipe.runtime, mode=mode))
     shots, place = request.shots or recipe.shots, place_of(connection)
     wanted = Submission(
         name=first_name(request.backend, place, shots=shots, usual_shots=recipe.shots),
@@ -233,12 +250,14 @@ def _finish(
     connection: RuntimeConnection,
     *,
     callback: Callback,
+    adopt: bool = False,
 ) -> SubmittedRun:
     """Run what is not run yet, and write figures, result and record."""
-    if not read_journal(submission.folder(folder)).totals().pending:
+    if not check_journal(folder, submission, adopt=adopt).records and not adopt:
         check_takes_jobs(connection)  # else there are jobs to read, whatever the device does now
     described: TargetSummary | None = None
-    with open_runner(folder, submission, connection, watch=callback.jobs) as runner:
+    opened = open_runner(folder, submission, connection, watch=callback.jobs, adopt=adopt)
+    with opened as runner:
         target = RuntimeTarget(
             connection.backend,
             runner=runner,
@@ -249,7 +268,7 @@ def _finish(
         if submission.train:
             train_members(folder, target, callback=callback)
         if submission.evaluate:
-            compiled = _evaluate(folder, submission, runner, target, callback=callback)
+            compiled = evaluate_on_device(folder, submission, runner, target, callback=callback)
             described = TargetSummary(
                 shots=executed_shots(submission.shots, twirled=runner.options.twirled),
                 calibration_date=target.calibration_date,
@@ -271,6 +290,11 @@ def _finish(
     if submission.train:
         jobs = describe_jobs(folder, submission, TRAIN, mode=mode)
         result = replace(result, trained_on=replace(jobs, calibration_date=calibrated))
+    DeviceResult(
+        key=submission.name,
+        target=described,
+        trained_on=result.trained_on if submission.train else None,
+    ).save(submission.folder(folder))
     folder.end(result)
     done = replace(submission, finished=True).save(folder)
     return SubmittedRun(folder, result, done)
@@ -280,103 +304,3 @@ def _allowed(submission: Submission, request: Request) -> Submission:
     """Return a submission that goes on, with the mode and limit that are now requested."""
     limit = request.max_qpu_seconds or submission.max_qpu_seconds
     return replace(submission, mode=request.mode or submission.mode, max_qpu_seconds=limit)
-
-
-def _evaluate(
-    folder: RunFolder,
-    submission: Submission,
-    runner: Runner,
-    target: RuntimeTarget,
-    *,
-    callback: Callback,
-) -> CompiledCircuit:
-    """Measure all students, write their figures into the run, and return the first circuit."""
-    callback.stage("data")
-    evaluation_set = load_submitted(folder, seeds=submission.seeds, limit=submission.limit)
-    callback.stage(f"compiling for {submission.backend}")
-    groups = group_students(evaluation_set.quantum, target)
-    options = runner.options
-    if not submission.images_per_job:
-        submission = replace(
-            submission,
-            images_per_job=images_per_job(
-                groups,
-                shots=submission.shots,
-                limits=runner.limits,
-                twirled=options.twirled,
-                timing=device_timing(target.backend),
-            ),
-        )
-    submission.save(folder)
-    callback.stage(submission.name)
-    unlabelled = evaluation_set.unlabelled(submission.recalibrate)
-    logits = measure(
-        runner,
-        groups,
-        torch.cat([unlabelled, evaluation_set.split.images]),
-        submission=submission,
-        seed=folder.recipe.seed,
-        callback=callback,
-    )
-    shots = executed_shots(submission.shots, twirled=options.twirled)
-    if submission.recalibrate:
-        timing = device_timing(target.backend)
-        for group in groups:
-            once = seconds_per_execution(group.compiled.duration_s or 0.0, timing)
-            evaluation_set.recalibrate(
-                {member: logits[member][: len(unlabelled)] for member in group.members},
-                target=submission.maps,
-                shots=shots,
-                calibration_date=target.calibration_date,
-                qpu_seconds=len(unlabelled) * shots * once,
-            )
-    tested = {member: of_member[len(unlabelled) :] for member, of_member in logits.items()}
-    evaluation_set.keep_all(tested, key=submission.name, shots=shots, maps=submission.maps)
-    return groups[0].compiled
-
-
-def measure(
-    runner: Runner,
-    groups: Sequence[CircuitGroup],
-    images: Tensor,
-    *,
-    submission: Submission,
-    seed: int,
-    callback: Callback,
-) -> dict[MemberKey, Tensor]:
-    """Return logits `(images, num_classes)` of every student: all jobs are sent, then collected.
-
-    Args:
-        runner: Where jobs are sent.
-        groups: The students.
-        images: What is measured.
-        submission: Shots, and images of a job.
-        seed: Seed of the shots, where a simulator runs the jobs.
-        callback: Receives the images that are measured.
-    """
-    parts = dict(chunks(len(images), per_job=submission.images_per_job))
-    logits: dict[str, dict[MemberKey, Tensor]] = {}
-
-    def submit(key: str) -> None:
-        pubs = [group.pub(images[parts[key]], shots=submission.shots) for group in groups]
-        runner.submit(key, pubs, seed=derive_seed(seed, submission.name, key) >> 33)
-
-    def collect(keys: Iterable[str]) -> None:
-        for key in [key for key in keys if key not in logits]:
-            logits[key] = {}
-            for group, counts in zip(groups, runner.collect(key), strict=True):
-                logits[key] |= group.logits(counts)
-            callback.evaluated(parts[key].stop - parts[key].start, total=len(images))
-
-    sent: list[str] = []
-    for key in parts:
-        try:
-            submit(key)
-        except BudgetError:
-            # What is on its way may turn out cheaper than expected, and is not lost either way.
-            collect(sent)
-            submit(key)
-        sent.append(key)
-    collect(sent)
-    members = [member for group in groups for member in group.members]
-    return {member: torch.cat([logits[key][member] for key in parts]) for member in members}
