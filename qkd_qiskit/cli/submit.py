@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, get_args
 from qkd_qiskit.cli.command_parser import CommandParser
 from qkd_qiskit.cli.error_messages import fail
 from qkd_qiskit.cli.output import add_output_options, console, show_result, terminal
+from qkd_qiskit.cli.recalibrate import show_maps
 from qkd_qiskit.errors import InputError
 from qkd_qiskit.recipe import Mode
 
@@ -180,6 +181,7 @@ def _show(submitted: Sequence[SubmittedRun], options: Namespace) -> int:
                 name = run.submission.name
                 text = f"{name} is finished: nothing was sent (to measure it again: --again)"
                 console().print(text, markup=False, highlight=False, soft_wrap=True)
+            show_maps(run.result, target=run.submission.maps)
     return show_result(submitted[-1].folder, submitted[-1].result, options)
 
 
