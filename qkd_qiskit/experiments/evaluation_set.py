@@ -6,9 +6,10 @@ images; what follows from them, and under which key it is kept, is decided here.
 
 from __future__ import annotations
 
+import functools
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -24,12 +25,16 @@ from qkd_qiskit.experiments.recalibration import (
 )
 from qkd_qiskit.experiments.recalibration_fit import measured_and_corrected, recalibrate_members
 from qkd_qiskit.experiments.run_folder import RunFolder
+from qkd_qiskit.experiments.simulator_check import check_students, simulator_of
 from qkd_qiskit.experiments.teachers import TeachersBySeed
 from qkd_qiskit.recipe import Recipe
 from qkd_qiskit.recipe.seeds import derive_seed
 from qkd_qiskit.students.base import Student
 from qkd_qiskit.students.factory import load_student
-from qkd_qiskit.targets import Target
+from qkd_qiskit.targets import AerCheck, DeviceTarget, Simulator, Target
+
+logger = logging.getLogger(__name__)
+_warn_once = functools.cache(logger.warning)
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,12 +44,13 @@ class EvaluationSet:
     Attributes:
         folder: The run.
         split: The images, and their labels.
-        teacher_logits: Of the teacher of each seed `(images, num_classes)`.
+        teacher_logits: Of the teacher of each seed `(images, num_classes)`; None where they are not
+            known, of soft labels of other images.
     """
 
     folder: RunFolder
     split: Split
-    teacher_logits: Mapping[int, Tensor]
+    teacher_logits: Mapping[int, Tensor | None]
 
     def keep(
         self,
@@ -56,6 +62,8 @@ class EvaluationSet:
         target: str,
         shots: int | None,
         compare_exact: bool = False,
+        simulator: Simulator | None = None,
+        check: AerCheck | None = None,
     ) -> None:
         """Write the figures of one student into the run.
 
@@ -67,6 +75,8 @@ class EvaluationSet:
             target: Name of the target.
             shots: Shots per image; None where nothing was sampled.
             compare_exact: As for `evaluate_logits`.
+            simulator: As in `Evaluation`.
+            check: As in `Evaluation`.
         """
         evaluation = evaluate_logits(
             student,
@@ -76,6 +86,8 @@ class EvaluationSet:
             teacher_logits=self.teacher_logits[member[1]],
             shots=shots,
             compare_exact=compare_exact,
+            simulator=simulator,
+            check=check,
         )
         self.folder.add_evaluation(*member, key=key, evaluation=evaluation)
 
@@ -87,7 +99,10 @@ def make_evaluation_set(
     split, rows = data.test, torch.arange(len(data.test))
     if limit is not None:
         split, rows = subset(data.test, limit=limit, seed=folder.recipe.seed)
-    logits = [teacher.logits(data.test.images)[rows] for teacher in teachers_by_seed.teachers]
+    logits = [
+        teacher.logits(data.test.images)[rows] if teacher.tested else None
+        for teacher in teachers_by_seed.teachers
+    ]
     return EvaluationSet(
         folder=folder,
         split=split,
@@ -112,8 +127,9 @@ def evaluate_members(
 ) -> str:
     """Evaluate trained students on one target, and return the key of their figures.
 
-    What is there already is kept. Corrected figures are kept beside them, under the key with
-    `recalibration.SUFFIX`.
+    What is there already is kept. Of each student whose shots are drawn from known probabilities a
+    few circuits are run by Aer too; figures on one target have shots of one origin. Corrected
+    figures are kept beside the measured ones, under the key with `recalibration.SUFFIX`.
 
     Args:
         folder: The run.
@@ -129,7 +145,7 @@ def evaluate_members(
 
     Raises:
         InputError: `limit` is below 1.
-        TargetError: The target cannot run the circuit.
+        TargetError: The target cannot run the circuit, or Aer has other probabilities.
     """
     if limit is not None and limit < 1:
         raise InputError(f"limit is {limit}; give a number of test images of at least 1")
@@ -138,6 +154,7 @@ def evaluate_members(
     wanted = usual if limit is None else min(limit, total)
     key = evaluation_key(recipe, target, shots=shots)
     key += "" if wanted == usual else f", {wanted} images"
+    by = _as_before(folder, key, target)
     with_map = recalibrated_seeds(folder, target.name) if recalibrated else ()
     missing = [
         (arm, seed)
@@ -154,8 +171,9 @@ def evaluate_members(
     def on_batch(images: int) -> None:
         callback.evaluated(images, total=len(missing) * len(examples.split))
 
-    for arm, seed in missing:
-        student = load_student(folder.member(arm, seed))
+    students = [load_student(folder.member(*member)) for member in missing]
+    checks = check_students(students, examples.split.images, target=by)
+    for (arm, seed), student, check in zip(missing, students, checks, strict=True):
         always = recipe.arm_table[arm].recalibrated and not target.ideal
         if always and map_of(folder, (arm, seed), target.name) is None:
             recalibrate_members(folder, target, [(arm, seed)], data=data, shots=shots)
@@ -164,19 +182,22 @@ def evaluate_members(
         logits, corrected, taken = measured_and_corrected(
             student,
             examples.split.images,
-            target=target,
+            target=by,
             shots=shots,
             seed=derive_seed(recipe.seed, "evaluate", seed),
+            stream=arm,
             recalibration=known,
             on_batch=on_batch,
         )
-        keep = partial(
+        keep = functools.partial(
             examples.keep,
             (arm, seed),
             student,
             target=target.name,
             shots=taken,
             compare_exact=compare_exact,
+            simulator=simulator_of(student, by),
+            check=check,
         )
         keep(logits=corrected if always else logits, key=key)
         if seed in with_map:
@@ -189,6 +210,21 @@ def evaluation_key(recipe: Recipe, target: Target, *, shots: int | None = None) 
     shots = target.shots if shots is None else shots
     own = not target.sampled or shots == recipe.shots
     return target.name if own else f"{target.name}@{shots}"
+
+
+def _as_before(folder: RunFolder, key: str, target: Target) -> Target:
+    """Return the target with the simulator that drew the figures it is to stand beside."""
+    if not isinstance(target, DeviceTarget) or not target.sampled or target.simulator == "aer":
+        return target
+    kept = (folder.evaluations(*member).get(key) for member in folder.members)
+    if not any(it is not None and it.shots is not None and it.simulator is None for it in kept):
+        return target
+    _warn_once(
+        "%s: this run has figures of an earlier version there, whose shots Aer drew; they stay, "
+        "and what is missing beside them is drawn by Aer too",
+        key,
+    )
+    return target.by_aer()
 
 
 def _is_kept(folder: RunFolder, member: tuple[str, int], key: str, compare_exact: bool) -> bool:

@@ -101,6 +101,7 @@ def recalibrate_members(
             target=target,
             shots=shots,
             seed=derive_seed(folder.recipe.seed, "recalibrate", seed),
+            stream=arm,
             outcomes=kind == "head",
             on_batch=on_batch,
         )
@@ -130,6 +131,7 @@ def measured_and_corrected(
     target: Target,
     shots: int | None,
     seed: int,
+    stream: str,
     recalibration: Recalibration | None,
     on_batch: Callable[[int], None] | None = None,
 ) -> tuple[Tensor | None, Tensor | None, int | None]:
@@ -139,13 +141,26 @@ def measured_and_corrected(
     """
     if recalibration is None or recalibration.kind != "head":
         logits, taken = logits_on(
-            student, images, target=target, shots=shots, seed=seed, on_batch=on_batch
+            student,
+            images,
+            target=target,
+            shots=shots,
+            seed=seed,
+            stream=stream,
+            on_batch=on_batch,
         )
         if recalibration is None or logits is None:
             return logits, logits, taken
         return logits, recalibration.corrected(student, logits), taken
     logits, outcomes = measured_outputs(
-        student, images, target=target, shots=shots, seed=seed, outcomes=True, on_batch=on_batch
+        student,
+        images,
+        target=target,
+        shots=shots,
+        seed=seed,
+        stream=stream,
+        outcomes=True,
+        on_batch=on_batch,
     )
     taken = shots_taken(target, shots)
     return logits, recalibration.corrected(student, logits, outcomes=outcomes), taken
@@ -163,6 +178,7 @@ def measured_outputs(
     target: Target,
     shots: int | None,
     seed: int,
+    stream: str,
     outcomes: bool,
     on_batch: Callable[[int], None] | None = None,
 ) -> tuple[Tensor, Tensor | None]:
@@ -173,7 +189,13 @@ def measured_outputs(
     """
     if not outcomes:
         return target_logits(
-            student, images, target=target, shots=shots, seed=seed, on_batch=on_batch
+            student,
+            images,
+            target=target,
+            shots=shots,
+            seed=seed,
+            stream=stream,
+            on_batch=on_batch,
         ), None
     if not isinstance(student, QuantumStudent):
         name = "quanvolutional" if isinstance(student, QuanvolutionalStudent) else "classical"
@@ -181,7 +203,13 @@ def measured_outputs(
             f"a {name} student has no outcomes of one circuit to fit a head to; give --kind affine"
         )
     found = target_outcomes(
-        student, images, target=target, shots=shots, seed=seed, on_batch=on_batch
+        student,
+        images,
+        target=target,
+        shots=shots,
+        seed=seed,
+        stream=stream,
+        on_batch=on_batch,
     )
     with torch.no_grad():
         return student.decode(found), found

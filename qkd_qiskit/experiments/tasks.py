@@ -40,9 +40,9 @@ from qkd_qiskit.experiments.baseline_tuning import (
     tuning_seeds,
 )
 from qkd_qiskit.experiments.callbacks import Callback
-from qkd_qiskit.experiments.evaluation import exact_logits
 from qkd_qiskit.experiments.evaluation_set import evaluation_key
 from qkd_qiskit.experiments.run_folder import RunFolder
+from qkd_qiskit.experiments.student_teachers import teacher_of_students
 from qkd_qiskit.experiments.teachers import TeachersBySeed
 from qkd_qiskit.recipe import DistillSpec, Recipe
 from qkd_qiskit.recipe.arms import TUNED
@@ -119,15 +119,9 @@ def rounds(folder: RunFolder) -> Iterator[list[TrainingTask]]:
         yield _tuning_tasks(recipe, first)
         yield _tuning_tasks(recipe, second_round(folder), start=len(first))
     tasks = training_tasks(recipe)
-    followers = [task for task in tasks if _start_of(recipe, task) is not None]
-    yield [task for task in tasks if task not in followers]
-    if followers:
-        yield followers
-
-
-def _start_of(recipe: Recipe, task: TrainingTask) -> str | None:
-    """Return the arm whose trained students the members of a task start from, or None."""
-    return recipe.arm_table[task.arms[0]].start
+    generations = {task: recipe.generation_of(task.arms[0]) for task in tasks}
+    for generation in sorted(set(generations.values())):
+        yield [task for task in tasks if generations[task] == generation]
 
 
 def _tuning_tasks(
@@ -204,11 +198,11 @@ def train_task(context: RunContext, task: TrainingTask, *, callback: Callback) -
         shape.executor = context.executor(shape)
     else:
         shape.executor = training_executor(recipe, shape, arm=task.arms[0])
-    trained_start = _start_of(recipe, task)
+    trained_start = recipe.arm_table[task.arms[0]].start
     if trained_start is not None:
         students = {seed: load_student(folder.member(trained_start, seed)) for seed in task.seeds}
     starts = {seed: dict(student.named_parameters()) for seed, student in students.items()}
-    examples = _task_examples(context, task, shape, students=students)
+    examples = _task_examples(context, task, shape)
     steps = sum(map(len, step_sizes(spec, examples.draws.shape[1])))
 
     def on_epoch(figures: Sequence[EpochMetrics]) -> None:
@@ -264,46 +258,41 @@ def _copy_students(folder: RunFolder, task: TrainingTask) -> None:
         load_student(folder.member(start, seed)).save(folder.member(arm, seed))
 
 
-def _task_examples(
-    context: RunContext, task: TrainingTask, shape: Student, *, students: Mapping[int, Student]
-) -> DistillationData:
+def _task_examples(context: RunContext, task: TrainingTask, shape: Student) -> DistillationData:
     """Return what the members learn from.
 
-    Among the examples' teachers are the run's, once for each kind of soft targets that an arm has,
-    and the students themselves where an arm is taught by its start.
+    Among the examples' teachers are the run's, or the students of the arm that teaches the task's,
+    once for each kind of soft targets that an arm has.
     """
     recipe = context.folder.recipe
     draws = [draw_images(arm, recipe, context.data, seed=seed) for arm, seed in task.members]
+    spec = recipe.distill_of(task.arms[0])
     featured = any(loss_weights(arm, recipe)[2] > 0 for arm in task.arms)
-    places = [context.teachers_by_seed.index_of(seed) for seed in task.seeds]
-    teachers = context.teachers_by_seed.teachers[min(places) : max(places) + 1]
+    teachers_by_seed = context.teachers_by_seed
+    teaching_arm = recipe.arm_table[task.arms[0]].taught_by
+    if teaching_arm is not None:
+        teachers_by_seed = _students_as_teachers(context, teaching_arm, seeds=task.seeds)
+    places = [teachers_by_seed.index_of(seed) for seed in task.seeds]
+    teachers = teachers_by_seed.teachers[min(places) : max(places) + 1]
     examples = make_distillation_data(
         shape,
         teachers,
         context.data,
         draws=torch.stack(draws),
-        layer=layer_of(recipe.distill_of(task.arms[0])) if featured else None,
+        layer=layer_of(spec) if featured else None,
+        temperature=spec.temperature,
     )
     kind_of = {arm: recipe.arm_table[arm].targets for arm in task.arms}
     kinds = list(dict.fromkeys(kind_of.values()))
-    images = context.data.pool.images
     logits = {
-        kind_of[arm]: [exact_logits(students[seed], images) for seed in task.seeds]
-        if kind_of[arm] == "self"
-        else [
+        kind_of[arm]: [
             soft_targets(arm, recipe, context.data, teacher_logits=teacher_logits)
             for teacher_logits in examples.teacher_logits
         ]
         for arm in task.arms
     }
-    first = {kind: sum(len(logits[it]) for it in kinds[:row]) for row, kind in enumerate(kinds)}
     taught_by = [
-        first[kind_of[arm]]
-        + (
-            task.seeds.index(seed)
-            if kind_of[arm] == "self"
-            else context.teachers_by_seed.index_of(seed) - min(places)
-        )
+        kinds.index(kind_of[arm]) * len(teachers) + teachers_by_seed.index_of(seed) - min(places)
         for arm, seed in task.members
     ]
     features = examples.teacher_features
@@ -315,6 +304,19 @@ def _task_examples(
         teacher_features=None
         if features is None
         else features.repeat(len(kinds), *[1] * (features.ndim - 1)),
+    )
+
+
+def _students_as_teachers(context: RunContext, arm: str, *, seeds: Sequence[int]) -> TeachersBySeed:
+    """Return the trained students of an arm as the teachers of their seeds."""
+    exact = Target.parse("exact")
+    return TeachersBySeed(
+        {
+            seed: teacher_of_students(
+                [context.folder.member(arm, seed)], context.data, target=exact
+            )
+            for seed in seeds
+        }
     )
 
 

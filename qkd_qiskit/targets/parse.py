@@ -3,7 +3,7 @@
 from typing import Any
 
 from qkd_qiskit.errors import TargetError
-from qkd_qiskit.targets.base import Target
+from qkd_qiskit.targets.base import Simulator, Target
 from qkd_qiskit.targets.calibration_files import load_snapshot
 from qkd_qiskit.targets.coherent_noise import CoherentNoise
 from qkd_qiskit.targets.drift import drifted_backend
@@ -87,6 +87,7 @@ def synthetic(
     scale: float = 1.0,
     readout_mitigation: bool | ReadoutMitigation = False,
     coherent: CoherentNoise | None = None,
+    simulator: Simulator = "density",
     **settings: Any,
 ) -> DeviceTarget:
     """Return a device with the same noise on every qubit and gate.
@@ -98,6 +99,7 @@ def synthetic(
         scale: As for `DeviceTarget`.
         readout_mitigation: As for `DeviceTarget`.
         coherent: As for `DeviceTarget`.
+        simulator: As for `DeviceTarget`.
         settings: p1, p2, t1, t2, readout, coupling, two_qubit_gate, durations of
             `synthetic_backends.synthetic_device`.
 
@@ -113,4 +115,5 @@ def synthetic(
         scale=scale,
         readout_mitigation=readout_mitigation,
         coherent=coherent,
+        simulator=simulator,
     )
