@@ -31,7 +31,11 @@ from qkd_qiskit.experiments.tasks import (
     training_executor,
     training_tasks,
 )
-from qkd_qiskit.experiments.teachers import TeachersBySeed, load_teachers
+from qkd_qiskit.experiments.teachers import (
+    TeachersBySeed,
+    load_same_draw_teachers,
+    load_teachers,
+)
 from qkd_qiskit.experiments.workers import Workers, run_tasks
 from qkd_qiskit.recipe import Recipe
 from qkd_qiskit.storage import write_text
@@ -167,6 +171,9 @@ def _train_teachers(folder: RunFolder, data: Data, callback: Callback) -> Teache
     def on_epoch(epoch: int, epochs: int, loss: float, accuracy: float) -> None:
         callback.teacher_epoch(epoch, epochs=epochs, loss=loss, accuracy=accuracy)
 
+    recipe = folder.recipe
+    if any(recipe.arm_table[arm].targets == "same_draw" for arm in recipe.arms):
+        load_same_draw_teachers(folder, data, train=True, on_epoch=on_epoch)
     return load_teachers(folder, data, train=True, on_epoch=on_epoch)
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from qkd_qiskit.data.splits import Data
 from qkd_qiskit.distillation import executors
+from qkd_qiskit.distillation.inputs import with_copies
 from qkd_qiskit.distillation.population import DistillationData, EpochMetrics, Member
 from qkd_qiskit.distillation.trainer import (
     layer_of,
@@ -43,7 +44,7 @@ from qkd_qiskit.experiments.callbacks import Callback
 from qkd_qiskit.experiments.evaluation_set import evaluation_key
 from qkd_qiskit.experiments.run_folder import RunFolder
 from qkd_qiskit.experiments.student_teachers import teacher_of_students
-from qkd_qiskit.experiments.teachers import TeachersBySeed
+from qkd_qiskit.experiments.teachers import TeachersBySeed, load_same_draw_teachers
 from qkd_qiskit.recipe import DistillSpec, Recipe
 from qkd_qiskit.recipe.arms import TUNED
 from qkd_qiskit.students.base import WEIGHTS_FILE, Student
@@ -237,10 +238,10 @@ def training_executor(recipe: Recipe, student: Student, *, arm: str) -> CircuitE
 
 
 def _task_spec(context: RunContext, task: TrainingTask) -> DistillSpec:
-    spec = training_spec(task.arms[0], context.folder.recipe, context.data)
-    if task.setting is not None:
-        return task.setting.apply(spec)
-    return chosen_setting(context.folder).apply(spec) if task.arms[0] == TUNED else spec
+    arm, setting = task.arms[0], task.setting
+    if setting is None and arm == TUNED:
+        setting = chosen_setting(context.folder)
+    return training_spec(arm, context.folder.recipe, context.data, setting=setting)
 
 
 def _task_examples(context: RunContext, task: TrainingTask, shape: Student) -> DistillationData:
@@ -250,20 +251,28 @@ def _task_examples(context: RunContext, task: TrainingTask, shape: Student) -> D
     once for each kind of soft targets that an arm has.
     """
     recipe = context.folder.recipe
-    draws = [draw_images(arm, recipe, context.data, seed=seed) for arm, seed in task.members]
     spec = recipe.distill_of(task.arms[0])
+    drawn = [draw_images(arm, recipe, context.data, seed=seed) for arm, seed in task.members]
+    data, draws = with_copies(
+        context.data,
+        torch.stack(drawn),
+        spec=spec,
+        seeds=[seed for _, seed in task.members],
+    )
     featured = any(loss_weights(arm, recipe)[2] > 0 for arm in task.arms)
     teachers_by_seed = context.teachers_by_seed
     teaching_arm = recipe.arm_table[task.arms[0]].taught_by
     if teaching_arm is not None:
         teachers_by_seed = _students_as_teachers(context, teaching_arm, seeds=task.seeds)
+    elif recipe.arm_table[task.arms[0]].targets == "same_draw":
+        teachers_by_seed = load_same_draw_teachers(context.folder, context.data)
     places = [teachers_by_seed.index_of(seed) for seed in task.seeds]
     teachers = teachers_by_seed.teachers[min(places) : max(places) + 1]
     examples = make_distillation_data(
         shape,
         teachers,
-        context.data,
-        draws=torch.stack(draws),
+        data,
+        draws=draws,
         layer=layer_of(spec) if featured else None,
         temperature=spec.temperature,
     )
@@ -271,7 +280,7 @@ def _task_examples(context: RunContext, task: TrainingTask, shape: Student) -> D
     kinds = list(dict.fromkeys(kind_of.values()))
     logits = {
         kind_of[arm]: [
-            soft_targets(arm, recipe, context.data, teacher_logits=teacher_logits)
+            soft_targets(arm, recipe, data, teacher_logits=teacher_logits)
             for teacher_logits in examples.teacher_logits
         ]
         for arm in task.arms
