@@ -345,7 +345,7 @@ def test_runtime(field, finished, monkeypatch):
         plan = plan_dry_run(RunFolder(finished.path, recipe), Request(backend="fake_manila"))
         connection = RuntimeConnection(fake_backend("fake_manila"), options=runtime)
         connection.open_session("batch")
-        sent = connection._sampler_options(tag="t", seed=None)
+        sent = connection._sampler_options(tags=["t"], seed=None)
         return plan.as_dict(rate=None), sent, opened.pop()
 
     assert submitted(RuntimeSpec()) != submitted(RuntimeSpec(**{field: RUNTIME[field]}))
