@@ -29,7 +29,12 @@ from qkd_qiskit.experiments.results import (
 )
 from qkd_qiskit.experiments.run_folder import RunFolder
 from qkd_qiskit.experiments.statistics import Gain, paired_gain
-from qkd_qiskit.experiments.target_summary import TargetSummary, TrainingCost, describe_target
+from qkd_qiskit.experiments.target_summary import (
+    TargetSummary,
+    TrainingCost,
+    describe_target,
+    with_simulators,
+)
 from qkd_qiskit.experiments.tasks import new_student, training_tasks
 from qkd_qiskit.experiments.teachers import TeachersBySeed
 from qkd_qiskit.recipe import GENERATED, Recipe
@@ -209,9 +214,10 @@ def failures(folder: RunFolder, arm: str, *, num_classes: int) -> dict[str, str]
 def _with_metrics(result: Result, folder: RunFolder, *, key: str, target: TargetSummary) -> Result:
     """Return a result with a target's metrics and gains, its comparisons as they were."""
     seeds = result.seeds if target.seeds is None else target.seeds
+    evaluations = (folder.evaluations(arm, seed)[key] for arm in result.arms for seed in seeds)
     result = replace(
         result,
-        targets={**result.targets, key: target},
+        targets={**result.targets, key: with_simulators(target, evaluations)},
         arms={
             arm: {**metrics, key: _read_metrics(folder, arm, key, all_seeds=result.seeds, of=seeds)}
             for arm, metrics in result.arms.items()

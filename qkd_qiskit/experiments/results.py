@@ -347,6 +347,7 @@ class Result:
             shots = "no shots" if target.shots is None else f"{target.shots} shots"
             date = f", calibrated {target.calibration_date}" if target.calibration_date else ""
             model = ", a noise model: a best case" if target.noisy else ""
+            model += ", shots by Aer" if target.by_aer else ""
             conditions.append(
                 f"{name}: {self.num_images(name)} {self.sample}s, {shots}{date}{model}"
             )

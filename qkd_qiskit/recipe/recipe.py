@@ -55,7 +55,8 @@ class Recipe:
             {mine: {base: distilled, distill.temperature: 2.0}}; with {taught_by: ARM} the students
             of that arm teach it. Those named in arms are trained.
         targets: Where the trained students are evaluated: exact, aer, fake_<device>, a snapshot's
-            file; a device with options is fake_torino:exact, fake_torino:scale=2, ...
+            file; a device with options is fake_torino:exact, fake_torino:scale=2, and
+            fake_torino:aer, where Aer draws the shots in place of our own density matrices, ...
         shots: Shots per image on sampled targets.
         test_limit: Test images on sampled targets.
         seeds: Number of paired seeds, or a list of them.

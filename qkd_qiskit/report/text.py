@@ -192,6 +192,8 @@ def conditions(result: Result, target: str) -> str:
         parts.append(f"noise calibrated {date}" if date else "synthetic noise")
         if summary.options.get("readout_mitigation"):
             parts.append("readout errors mitigated")
+        if summary.by_aer:
+            parts.append("shots by Aer")
     elif shots is not None:
         parts.append("no noise")
     return ", ".join(parts)
@@ -237,6 +239,16 @@ def measured(result: Result) -> list[str]:
                 "and no quantum computer was used."
             )
     return sentences
+
+
+def checked(result: Result) -> list[str]:
+    """Return that Aer has the probabilities that shots were drawn from, a sentence for a target."""
+    return [
+        f"Shots on {name} are drawn from exact noisy probabilities; Aer's density matrix gives the "
+        f"same for {count(check.circuits, 'circuit')} to within {check.within:.0e}."
+        for name, summary in result.targets.items()
+        if (check := summary.check) is not None
+    ]
 
 
 def emulated_training(device: DeviceJobs) -> str:
