@@ -29,7 +29,13 @@ from qkd_qiskit.distillation.population import (
     TrainingResult,
     without_shots,
 )
-from qkd_qiskit.distillation.terms import Loss, other_losses, own_loss
+from qkd_qiskit.distillation.terms import (
+    Loss,
+    check_states,
+    other_losses,
+    other_values,
+    own_loss,
+)
 from qkd_qiskit.errors import InputError, TeacherError, TrainingError
 from qkd_qiskit.recipe import DistillSpec
 from qkd_qiskit.recipe.seeds import generator
@@ -219,6 +225,7 @@ def check_terms(
                     f"loss term 'feature' of arm {member.arm!r} has no feature maps to compare "
                     f"with: make the examples with the teacher's layer"
                 )
+            check_states(others.get(term), student, name=f"{term!r} of arm {member.arm!r}")
             batch = tuple(part[place] for part in first)
             leaves = {name: value.detach().requires_grad_() for name, value in start.items()}
             with without_shots(student):
@@ -338,7 +345,7 @@ def _terms(
         temperature=spec.temperature,
         student_temperature=spec.student_temperature,
     )
-    rest = [loss(logits, teacher_logits, labels) for loss in others.values()]
+    rest = other_values(others, student, own, batch=batch, logits=logits)
     return [label_loss(logits, labels), kd, feature, *rest]
 
 
