@@ -5,17 +5,22 @@ The command is a thin layer on this. It stands above experiments and report, as 
 
 from __future__ import annotations
 
+from html import escape
 from pathlib import Path
 
 from qkd_qiskit.errors import InputError
-from qkd_qiskit.experiments.callbacks import Callback
+from qkd_qiskit.experiments.callbacks import Callback, Callbacks
 from qkd_qiskit.experiments.experiment import run
+from qkd_qiskit.experiments.progress import default_callback
 from qkd_qiskit.experiments.run_folder import RunFolder, new_folder
+from qkd_qiskit.experiments.trackers import make_tracker
 from qkd_qiskit.experiments.trained_run import TrainedRun
 from qkd_qiskit.experiments.workers import Workers
 from qkd_qiskit.recipe import Recipe
 from qkd_qiskit.recipe.parsing import load_recipe
+from qkd_qiskit.report.conclusions import conclusions
 from qkd_qiskit.report.report import write_report
+from qkd_qiskit.students.base import WEIGHTS_FILE
 
 
 class Run(TrainedRun):
@@ -35,9 +40,17 @@ class Run(TrainedRun):
         arms = ", ".join(self.recipe.arms)
         return f"Run({str(self.path)!r}, {len(self.recipe.member_seeds)} seeds of {arms}; {state})"
 
-    def _repr_html_(self) -> str | None:
+    def _repr_html_(self) -> str:
         result = self.folder.result
-        return None if result is None else result._repr_html_()
+        count = sum((self.folder.member(*it) / WEIGHTS_FILE).exists() for it in self.folder.members)
+        state = f"{count} of {len(self.folder.members)} students trained"
+        state += "" if result is not None else ", not ended"
+        head = f"<p><strong>Run</strong> {escape(str(self.path))}: {state}</p>"
+        if result is None:
+            return f"{head}{self.recipe._repr_html_()}"
+        answers = (it for target in result.targets for it in conclusions(result, target)[:1])
+        said = "".join(f"<li>{escape(answer.sentence)}</li>" for answer in answers)
+        return f"{head}{result._repr_html_()}<ul>{said}</ul>"
 
 
 def run_experiment(
@@ -46,6 +59,7 @@ def run_experiment(
     out: str | Path | None = None,
     callback: Callback | None = None,
     workers: Workers | None = None,
+    track: str | None = None,
     command: str = "",
 ) -> Run:
     """Train and evaluate everything that a recipe asks for, and return the run.
@@ -53,8 +67,10 @@ def run_experiment(
     Args:
         recipe: A recipe, the name of a built-in one, or the path of a YAML file.
         out: A new or empty folder; default: a new one under runs/.
-        callback: Hears of the progress.
+        callback: Hears of the progress, such as `Progress()`, which prints lines; default: bars in
+            a notebook, elsewhere nothing.
         workers: Where students are trained; default: in this process.
+        track: Where figures go as well: tensorboard, mlflow or wandb.
         command: What was typed, for the report.
 
     Raises:
@@ -63,12 +79,13 @@ def run_experiment(
         WorkerError: Workers keep dying.
         StorageError: The disk is full, or the folder cannot be written.
     """
+    callback = _told(callback, track)
     if out is None:
         out = new_folder(recipe if isinstance(recipe, str) else recipe.data.name)
     wanted = load_recipe(recipe) if isinstance(recipe, str) else recipe
     folder = RunFolder.create(out, wanted)
     try:
-        run(folder, callback=callback, command=command, workers=workers)
+        _run(folder, callback=callback, command=command, workers=workers)
     except InputError:
         folder.discard()
         raise
@@ -80,6 +97,7 @@ def resume_experiment(
     *,
     callback: Callback | None = None,
     workers: Workers | None = None,
+    track: str | None = None,
     command: str = "",
 ) -> Run:
     """Go on with a run that was stopped, and return it; what is finished is not done again.
@@ -88,12 +106,27 @@ def resume_experiment(
         path: Its folder.
         callback: As for `run_experiment`, and so are the others.
         workers: Where students are trained.
+        track: Where figures go; what has been told there is not told again.
         command: What was typed.
 
     Raises:
         CheckpointError: There is no run in the folder.
         QKDError: As `run_experiment`.
     """
-    folder = RunFolder.open(path)
-    run(folder, callback=callback, command=command, workers=workers)
+    callback, folder = _told(callback, track), RunFolder.open(path)
+    _run(folder, callback=callback, command=command, workers=workers)
     return Run(folder)
+
+
+def _told(callback: Callback | None, track: str | None) -> Callback:
+    """Return who hears of a run."""
+    shown = default_callback() if callback is None else callback
+    return shown if track is None else Callbacks(shown, make_tracker(track))
+
+
+def _run(folder: RunFolder, *, callback: Callback, command: str, workers: Workers | None) -> None:
+    try:
+        run(folder, callback=callback, command=command, workers=workers)
+    except BaseException:
+        callback.close()
+        raise

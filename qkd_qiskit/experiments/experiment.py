@@ -91,6 +91,7 @@ def run(
         student = new_student(recipe, data, arm=student_arm(recipe))
         if not trained:
             _check_before_training(recipe, data, student=student, targets=targets)
+    callback.began(folder)
     with timing("teacher"):
         callback.stage("teacher")
         teachers_by_seed = _train_teachers(folder, data, callback)
@@ -128,6 +129,7 @@ def run(
         command=command,
     )
     folder.end(result)
+    callback.ended(result)
     return result
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from qkd_qiskit.recipe.display import short_repr
 from qkd_qiskit.recipe.validation import (
     BatchSize,
     Count,
@@ -78,6 +79,8 @@ class TeacherSpec:
     train_per_class: Count | None = None
     same_draw: bool = False
 
+    __repr__ = short_repr
+
     def __post_init__(self) -> None:
         check_fields(self, "teacher")
         require(
@@ -141,6 +144,8 @@ class StudentSpec:
     full_width: Width = 8
     sharpness: Positive | Literal["learned"] = 8.0
     circuit: str | None = None
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         check_fields(self, "student")

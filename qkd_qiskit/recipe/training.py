@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Literal
 
+from qkd_qiskit.recipe.display import short_repr
 from qkd_qiskit.recipe.validation import (
     BatchSize,
     Count,
@@ -75,6 +76,8 @@ class LossTerm:
     gamma: Weight | None = None
     smoothing: Share | None = None
 
+    __repr__ = short_repr
+
     def __post_init__(self) -> None:
         check_fields(self, "distill.terms")
         options = LOSS_OPTIONS.get(self.loss, ())
@@ -136,6 +139,8 @@ class DistillSpec:
     steps: Count | None = None
     selection: Literal["validation", "last"] = "last"
     terms: tuple[LossTerm, ...] | None = None
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         check_fields(self, "distill")

@@ -90,6 +90,10 @@ class QuantumStudent(Student):
         """Return the unmeasured circuit, parameters x_000... (inputs) and w_000... (weights)."""
         return self.parts.circuit
 
+    def extra_repr(self) -> str:
+        """Return what torch prints of it beside its layers."""
+        return f"{self.qubits} qubits, {self.num_parameters} trained numbers"
+
     @property
     def qubits(self) -> int:
         """Return the width of the circuit."""

@@ -10,7 +10,7 @@ import dataclasses
 import json
 import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -72,11 +72,11 @@ class Teacher:
         outputs: What `module` gives; `logits` makes logits of it.
     """
 
-    module: nn.Module
+    module: nn.Module = field(repr=False)
     kind: str
     num_classes: int
-    digest: str
-    architecture: str
+    digest: str = field(repr=False)
+    architecture: str = field(repr=False)
     parameters: int
     accuracy: float
     outputs: TeacherOutputs = "logits"
