@@ -48,9 +48,12 @@ class Run(TrainedRun):
         head = f"<p><strong>Run</strong> {escape(str(self.path))}: {state}</p>"
         if result is None:
             return f"{head}{self.recipe._repr_html_()}"
-        answers = (it for target in result.targets for it in conclusions(result, target)[:1])
-        said = "".join(f"<li>{escape(answer.sentence)}</li>" for answer in answers)
-        return f"{head}{result._repr_html_()}<ul>{said}</ul>"
+        answers = "".join(
+            f"<li>{escape(f'{target}: {answer.sentence}')}</li>"
+            for target in result.targets
+            for answer in conclusions(result, target)[:1]
+        )
+        return f"{head}{result._repr_html_()}<ul>{answers}</ul>"
 
 
 def run_experiment(

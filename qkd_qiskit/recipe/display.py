@@ -47,11 +47,14 @@ def short_repr(instance: Any) -> str:
 
 
 def changed_settings(instance: Any) -> str:
-    """Return the fields of a specification that are not as by default, in words."""
+    """Return the fields of a specification that are not as by default, in words.
+
+    Its name or kind, which says what it is about, is left out.
+    """
     return ", ".join(
         f"{field.name} {_plain(getattr(instance, field.name))}"
         for field in fields(instance)
-        if getattr(instance, field.name) != _default(field)
+        if field.name not in ("name", "kind") and getattr(instance, field.name) != _default(field)
     )
 
 

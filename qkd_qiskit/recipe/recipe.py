@@ -90,7 +90,9 @@ class Recipe:
             | {
                 "arms": ", ".join(self.arms),
                 "targets": ", ".join(self.targets),
-                "seeds": ", ".join(map(str, self.member_seeds)),
+                "seeds": str(self.seeds)
+                if isinstance(self.seeds, int)
+                else f"those of {', '.join(map(str, self.seeds))}",
             },
             title="Recipe: settings that are not as by default",
         )
