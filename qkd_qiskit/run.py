@@ -12,6 +12,7 @@ from qkd_qiskit.errors import InputError
 from qkd_qiskit.experiments.callbacks import Callback, Callbacks
 from qkd_qiskit.experiments.experiment import run
 from qkd_qiskit.experiments.progress import default_callback
+from qkd_qiskit.experiments.repair import put_damage_aside
 from qkd_qiskit.experiments.run_folder import RunFolder, new_folder
 from qkd_qiskit.experiments.trackers import make_tracker
 from qkd_qiskit.experiments.trained_run import TrainedRun
@@ -88,7 +89,8 @@ def run_experiment(
     wanted = load_recipe(recipe) if isinstance(recipe, str) else recipe
     folder = RunFolder.create(out, wanted)
     try:
-        _run(folder, callback=callback, command=command, workers=workers)
+        with folder.locked():
+            _run(folder, callback=callback, command=command, workers=workers)
     except InputError:
         folder.discard()
         raise
@@ -105,6 +107,8 @@ def resume_experiment(
 ) -> Run:
     """Go on with a run that was stopped, and return it; what is finished is not done again.
 
+    What is damaged or missing in a run that has ended is made again.
+
     Args:
         path: Its folder.
         callback: As for `run_experiment`, and so are the others.
@@ -117,7 +121,9 @@ def resume_experiment(
         QKDError: As `run_experiment`.
     """
     callback, folder = _told(callback, track), RunFolder.open(path)
-    _run(folder, callback=callback, command=command, workers=workers)
+    with folder.locked():
+        put_damage_aside(folder)
+        _run(folder, callback=callback, command=command, workers=workers)
     return Run(folder)
 
 
