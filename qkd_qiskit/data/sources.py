@@ -80,7 +80,7 @@ def read_mnist(name: str, *, root: str | Path | None = None) -> Source:
     from torchvision import datasets
 
     published = getattr(datasets, _TORCHVISION_NAMES[name])
-    root = _root(root)
+    root = data_root(root)
     folder = root / _TORCHVISION_NAMES[name] / "raw"
     missing = [
         (file, md5)
@@ -114,7 +114,7 @@ def read_cifar10(*, root: str | Path | None = None) -> Source:
     """
     from torchvision import datasets
 
-    root = _root(root)
+    root = data_root(root)
     try:
         parts = [datasets.CIFAR10(root, train=train) for train in (True, False)]
     except (RuntimeError, OSError) as error:
@@ -133,7 +133,8 @@ def read_cifar10(*, root: str | Path | None = None) -> Source:
     return Source(*train, test, tuple(parts[0].classes))
 
 
-def _root(root: str | Path | None) -> Path:
+def data_root(root: str | Path | None) -> Path:
+    """Return the folder of the data sets that come as files."""
     return user_path(root or os.environ.get("QKD_DATA") or "~/.cache/qkd_qiskit/data")
 
 
