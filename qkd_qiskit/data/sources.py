@@ -46,6 +46,8 @@ class Source:
         class_names: Name of each class.
         validation: Validation images and labels of the set's own, or None.
         labels_given: The number that the set itself gives each class; None = 0, 1, ...
+        teacher_logits: A teacher's logits of the training images (N, classes), or None.
+        teacher_logits_test: The same of the test images of the official split.
     """
 
     images: npt.NDArray[np.float32]
@@ -54,6 +56,8 @@ class Source:
     class_names: tuple[str, ...]
     validation: tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]] | None = None
     labels_given: tuple[int, ...] | None = None
+    teacher_logits: npt.NDArray[np.float32] | None = None
+    teacher_logits_test: npt.NDArray[np.float32] | None = None
 
 
 def read_digits() -> Source:
