@@ -5,6 +5,7 @@ The arms themselves are the table `qkd_qiskit.recipe.arms`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -19,6 +20,7 @@ from qkd_qiskit.experiments.teachers import can_be_taught_alike
 from qkd_qiskit.recipe import LABEL_LOSSES, DistillSpec, Recipe
 from qkd_qiskit.recipe.arms import FIRST_NOISY, TREATMENT, Loss
 from qkd_qiskit.recipe.seeds import generator
+from qkd_qiskit.recipe.training import STATE_LOSSES
 from qkd_qiskit.teachers.teacher import make_untrained_teacher
 
 _SMALLEST = 1e-12  # of a target probability: its logarithm stays finite
@@ -49,6 +51,16 @@ def other_weights(arm: str, recipe: Recipe) -> tuple[float, ...]:
     """Return an arm's weights of the recipe's other terms: 0 where it learns from less."""
     uses = recipe.arm_table[arm].loss in ("distilled", "teacher_only", "logits_only")
     return tuple(term.weight if uses else 0.0 for term in recipe.distill_of(arm).other_terms)
+
+
+def term_of_states(arms: Sequence[str], recipe: Recipe) -> str | None:
+    """Return the first loss of states that one of the arms learns from, and the arm, for errors."""
+    for arm in arms:
+        terms, weights = recipe.distill_of(arm).other_terms, other_weights(arm, recipe)
+        for term, weight in zip(terms, weights, strict=True):
+            if weight > 0 and term.loss in STATE_LOSSES:
+                return f"{term.loss!r} of arm {arm!r}"
+    return None
 
 
 def check_arms(recipe: Recipe) -> None:

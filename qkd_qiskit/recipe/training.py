@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Annotated, Literal
 
+from qkd_qiskit.recipe.display import short_repr
 from qkd_qiskit.recipe.validation import (
     BatchSize,
     Count,
@@ -33,6 +34,7 @@ LossName = Literal[
     "rkd_angle",
     "similarity",
     "pkt",
+    "fidelity",
 ]
 LOSS_OPTIONS: dict[LossName, tuple[str, ...]] = {
     "label_smoothing": ("smoothing",),
@@ -40,8 +42,10 @@ LOSS_OPTIONS: dict[LossName, tuple[str, ...]] = {
     "dkd": ("temperature", "alpha", "beta"),
     "dist": ("temperature", "beta", "gamma"),
     "jensen_shannon": ("temperature",),
+    "fidelity": ("temperature",),
 }
 LABEL_LOSSES: tuple[LossName, ...] = ("ce", "label_smoothing", "dkd")  # those that read the label
+STATE_LOSSES: tuple[LossName, ...] = ("fidelity",)  # those that read the states of a circuit
 _WEIGHTED: dict[LossName, str] = {"ce": "ce_weight", "kd": "kd_weight", "feature": "feature_weight"}
 
 
@@ -53,9 +57,11 @@ class LossTerm:
         loss: Which one: ce (cross-entropy with the labels), kd (the divergence from the teacher, of
             distill.temperature and distill.student_temperature), feature (of distill.teacher_layer
             and distill.student_layer), label_smoothing, standardized_kd, dkd, dist,
-            jensen_shannon, rkd_distance, rkd_angle, similarity, pkt.
+            jensen_shannon, rkd_distance, rkd_angle, similarity, pkt, fidelity (of the states of the
+            student's circuit, whose encoding must be trained).
         weight: Weight of the term in the distilled arm.
-        temperature: Of standardized_kd, dkd, dist and jensen_shannon; null = distill.temperature.
+        temperature: Of standardized_kd, dkd, dist, jensen_shannon and fidelity; null =
+            distill.temperature.
         alpha: Of dkd, the weight of the label; null = 1.
         beta: Of dkd, the weight of the other classes, null = 8; of dist, the weight of the relation
             between classes, null = 1.
@@ -70,6 +76,8 @@ class LossTerm:
     beta: Weight | None = None
     gamma: Weight | None = None
     smoothing: Share | None = None
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         check_fields(self, "distill.terms")
@@ -143,6 +151,8 @@ class DistillSpec:
     unlabelled: Count | None = None
     augment: Literal["none", "shift", "jitter", "mixup"] = "none"
     copies: Annotated[int, whole_number(least=2, most=1000)] = 8
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         check_fields(self, "distill")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from qkd_qiskit.experiments.results import Result
 from qkd_qiskit.experiments.target_summary import DeviceJobs
-from qkd_qiskit.recipe import Recipe, TeacherSpec
-from qkd_qiskit.recipe.arms import ARMS, NOISE_AWARE
+from qkd_qiskit.recipe import UNTRAINED_TEACHERS, Recipe, TeacherSpec
+from qkd_qiskit.recipe.arms import ARMS, NOISE_AWARE, SAME_DRAW
 
 PLACES = {
     "device": "on the device {}",
@@ -85,7 +85,7 @@ def subject(recipe: Recipe, result: Result) -> tuple[str, str]:
         if recipe.teacher.same_draw
         else " Each seed is taught by the student of the same seed."
         if recipe.teacher.seed == "each"
-        else ""
+        else _seen_by_teacher(recipe, sample)
     )
     if result.teacher.members is not None:
         low, high = min(result.teacher.members), max(result.teacher.members)
@@ -133,11 +133,29 @@ def _teaching_students(spec: TeacherSpec, members: tuple[float, ...] | None) -> 
     return f"a student of {run}" if members is None else f"an ensemble of students of {run}"
 
 
+def _seen_by_teacher(recipe: Recipe, sample: str) -> str:
+    """Return how many labels the teacher has seen, where it is known and is not the student's."""
+    spec, of_students = recipe.teacher, _labelled(recipe, sample)
+    if spec.kind in UNTRAINED_TEACHERS or spec.checkpoint is not None:
+        return f" What the teacher has seen is not known here: it may be more than the {sample}s."
+    seen = _images(None, spec.train_per_class, sample)
+    if seen == of_students:
+        return f" The teacher has seen {seen}, as they have."
+    text = f" The teacher has seen {seen}: a gain can be what it knows of the others."
+    if SAME_DRAW not in recipe.arms:
+        text += f" The arm {SAME_DRAW} has a teacher that has not."
+    return text
+
+
 def _labelled(recipe: Recipe, sample: str) -> str:
-    if recipe.data.train_points is not None:
-        return f"{count(recipe.data.train_points, f'labelled {sample}')} drawn over all classes"
-    if recipe.data.train_per_class is not None:
-        return f"{count(recipe.data.train_per_class, f'labelled {sample}')} per class"
+    return _images(recipe.data.train_points, recipe.data.train_per_class, sample)
+
+
+def _images(points: int | None, per_class: int | None, sample: str) -> str:
+    if points is not None:
+        return f"{count(points, f'labelled {sample}')} drawn over all classes"
+    if per_class is not None:
+        return f"{count(per_class, f'labelled {sample}')} per class"
     return f"all labelled {sample}s"
 
 
