@@ -19,6 +19,7 @@ from qkd_qiskit.experiments.workers import Workers
 from qkd_qiskit.recipe import Recipe
 from qkd_qiskit.recipe.arms import OwnArms
 from qkd_qiskit.recipe.parsing import load_recipe
+from qkd_qiskit.report.publication import publish
 from qkd_qiskit.report.report import write_report
 
 
@@ -33,6 +34,17 @@ class Run(TrainedRun):
             StorageError: The file could not be written.
         """
         return write_report(self.folder)
+
+    def export(self, out: str | Path) -> Path:
+        """Write the run as a folder to publish, and return its path.
+
+        Recipe, result, report, weights, bound circuits as OpenQASM 3 and QPY, and a model card.
+
+        Raises:
+            CheckpointError: The run has not ended, or the folder holds something.
+            StorageError: A file could not be written.
+        """
+        return publish(self.folder, out)
 
     def extend(
         self,

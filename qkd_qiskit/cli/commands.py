@@ -85,6 +85,9 @@ COMMANDS = {
     "bench": Command("the same as sweep", "sweep", "run_sweep", "sweep_parser", SWEEPS),
     "runs": Command("the runs that there are", "runs", "run_runs", "runs_parser", RUNS),
     "report": Command("write the report of a run again", "runs", "run_report", "report_parser"),
+    "export": Command(
+        "write a finished run as a folder to publish", "export", "run_export", "export_parser"
+    ),
     "recipes": Command(
         "the built-in recipes", "listings", "run_recipes", "listing_parser", RECIPES
     ),

@@ -14,6 +14,7 @@ from qkd_qiskit.experiments.results import Result
 from qkd_qiskit.experiments.run_list import RunSummary, recipe_name
 from qkd_qiskit.experiments.side_by_side import Difference, SideBySide
 from qkd_qiskit.experiments.statistics import Gain
+from qkd_qiskit.report.text import making
 from qkd_qiskit.run import Run
 
 _STATES = {"finished": "done", "unfinished": "open", "damaged": "damaged"}
@@ -64,7 +65,7 @@ def run_lines(run: Run) -> list[str]:
     }
     if run.folder.result is None and run.folder.earlier:
         lines["state"] += f"; {len(run.folder.earlier)} students are from before the extension"
-    lines |= _provenance_lines(run)
+    lines |= making(run.provenance) or {"made": "by a version that did not keep when and where"}
     width = max(map(len, lines))
     return [f"{key:<{width}}  {text}" for key, text in lines.items()]
 
@@ -187,28 +188,3 @@ def _unfinished(run: Run) -> str:
         f"unfinished, {done} of {len(weights)} students trained; "
         f"to continue: qkd distill --resume {run.path}"
     )
-
-
-def _provenance_lines(run: Run) -> dict[str, str]:
-    known = run.provenance
-    if not known.sessions:
-        return {"made": "by a version that did not keep when and where"}
-    last = known.sessions[-1]
-    packages = ("qkd-qiskit", "qiskit", "qiskit-machine-learning", "torch")
-    lines = {
-        "made": ", ".join(
-            f"{session.began[:16].replace('T', ' ')}{'' if session.ended else ' (stopped)'}"
-            for session in known.sessions
-        )
-        + " UTC",
-        "with": ", ".join(
-            [last.python]
-            + [f"{name} {last.packages[name]}" for name in packages if name in last.packages]
-        ),
-        "on": f"{last.cpu}, {last.cores} cores, {last.platform}",
-    }
-    if last.git is not None:
-        lines["commit"] = last.git.commit[:12] + (", modified" if last.git.modified else "")
-    if known.data:
-        lines["test set"] = f"sha256 {known.data['test'][:16]}..."
-    return lines
