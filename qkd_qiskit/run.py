@@ -12,6 +12,7 @@ from qkd_qiskit.errors import InputError
 from qkd_qiskit.experiments.callbacks import Callback
 from qkd_qiskit.experiments.experiment import run
 from qkd_qiskit.experiments.extension import begin_extension, extended_recipe
+from qkd_qiskit.experiments.repair import put_damage_aside
 from qkd_qiskit.experiments.results import Result
 from qkd_qiskit.experiments.run_folder import RunFolder, new_folder
 from qkd_qiskit.experiments.trained_run import TrainedRun
@@ -76,17 +77,18 @@ class Run(TrainedRun):
         """
         given = {"seeds": seeds, "arms": arms, "own_arms": own_arms}
         recipe = extended_recipe(self.folder, given)
-        if recipe != self.recipe:
-            self.folder = begin_extension(self.folder, recipe)
-            vars(self).pop("teachers", None)
-        elif self.folder.result is not None:
-            return self.folder.result
-        try:
-            return run(self.folder, callback=callback, command=command, workers=workers)
-        except InputError:
-            self.folder.abandon_extension()
-            self.folder = RunFolder.open(self.path)
-            raise
+        if recipe == self.recipe and not self.folder.earlier:
+            return self.folder.ended()
+        with self.folder.locked():
+            if recipe != self.recipe:
+                self.folder = begin_extension(self.folder, recipe)
+                vars(self).pop("teachers", None)
+            try:
+                return run(self.folder, callback=callback, command=command, workers=workers)
+            except InputError:
+                self.folder.abandon_extension()
+                self.folder = RunFolder.open(self.path)
+                raise
 
     def __repr__(self) -> str:
         state = "ended" if self.folder.result is not None else "not ended"
@@ -126,7 +128,8 @@ def run_experiment(
     wanted = load_recipe(recipe) if isinstance(recipe, str) else recipe
     folder = RunFolder.create(out, wanted)
     try:
-        run(folder, callback=callback, command=command, workers=workers)
+        with folder.locked():
+            run(folder, callback=callback, command=command, workers=workers)
     except InputError:
         folder.discard()
         raise
@@ -142,6 +145,8 @@ def resume_experiment(
 ) -> Run:
     """Go on with a run that was stopped, and return it; what is finished is not done again.
 
+    What is damaged or missing in a run that has ended is made again.
+
     Args:
         path: Its folder.
         callback: As for `run_experiment`, and so are the others.
@@ -153,5 +158,7 @@ def resume_experiment(
         QKDError: As `run_experiment`.
     """
     folder = RunFolder.open(path)
-    run(folder, callback=callback, command=command, workers=workers)
+    with folder.locked():
+        put_damage_aside(folder)
+        run(folder, callback=callback, command=command, workers=workers)
     return Run(folder)

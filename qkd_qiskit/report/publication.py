@@ -23,6 +23,7 @@ from qkd_qiskit.experiments.provenance import read_provenance
 from qkd_qiskit.experiments.run_folder import (
     CIRCUIT,
     EVALUATIONS,
+    METRICS,
     PROVENANCE,
     RECIPE,
     RESULT,
@@ -40,7 +41,7 @@ from qkd_qiskit.students.base import CARD_FILE, CIRCUIT_FILE, WEIGHTS_FILE
 from qkd_qiskit.students.factory import load_student
 
 CARD = "README.md"
-_OF_A_STUDENT = (CARD_FILE, WEIGHTS_FILE, CIRCUIT_FILE, "metrics.jsonl", EVALUATIONS)
+_OF_A_STUDENT = (CARD_FILE, WEIGHTS_FILE, CIRCUIT_FILE, METRICS, EVALUATIONS)
 _TEXTS = (".json", ".jsonl", ".qasm", ".yaml")
 
 
