@@ -85,6 +85,11 @@ def begin_extension(folder: RunFolder, recipe: Recipe) -> RunFolder:
                 f"{folder.member(*member)} has lost its {WEIGHTS_FILE}; write it again with "
                 f"qkd distill --resume {folder.path}, then extend the run"
             )
+    if recipe.teacher.kind == "run" and recipe.member_seeds != folder.recipe.member_seeds:
+        raise InputError(
+            f"{folder.path} is taught by the students of {recipe.teacher.run}, of which it keeps "
+            "those of its own seeds; give new arms alone, or start a new run with more seeds"
+        )
     devices = [key for key, target in result.targets.items() if target.device is not None]
     new = [arm for arm in recipe.arms if arm not in folder.recipe.arms]
     if devices and new:

@@ -43,6 +43,7 @@ from qkd_qiskit.experiments.baseline_tuning import (
 from qkd_qiskit.experiments.callbacks import Callback
 from qkd_qiskit.experiments.evaluation_set import evaluation_key
 from qkd_qiskit.experiments.run_folder import RunFolder
+from qkd_qiskit.experiments.student_teachers import teacher_of_students
 from qkd_qiskit.experiments.teachers import TeachersBySeed
 from qkd_qiskit.recipe import DistillSpec, Recipe
 from qkd_qiskit.recipe.arms import TUNED
@@ -143,7 +144,10 @@ def rounds(folder: RunFolder) -> Iterator[list[TrainingTask]]:
         yield _tuning_tasks(folder, first)
         yield _tuning_tasks(folder, second_round(folder), start=len(first))
         forget_outdated(folder)
-    yield training_tasks(recipe, folder.earlier)
+    tasks = training_tasks(recipe, folder.earlier)
+    generations = {task: recipe.generation_of(task.arms[0]) for task in tasks}
+    for generation in sorted(set(generations.values())):
+        yield [task for task in tasks if generations[task] == generation]
 
 
 def _tuning_tasks(
@@ -307,22 +311,29 @@ def _task_examples(
 ) -> DistillationData:
     """Return what the members learn from.
 
-    Among the examples' teachers are the run's, once for each kind of soft targets that an arm has.
+    Among the examples' teachers are the run's, or the students of the arm that teaches the task's,
+    once for each kind of soft targets that an arm has.
     """
     recipe = context.folder.recipe
     draws = [draw_images(arm, recipe, context.data, seed=seed) for arm, seed in members]
+    spec = recipe.distill_of(task.arms[0])
     # Of all arms of the population, whichever of them an extension adds: they share their figures.
     population = recipe.arm_table[task.arms[0]].population
     companions = [arm for arm in recipe.arms if recipe.arm_table[arm].population == population]
     featured = any(loss_weights(arm, recipe)[2] > 0 for arm in companions)
-    places = [context.teachers_by_seed.index_of(seed) for seed in task.seeds]
-    teachers = context.teachers_by_seed.teachers[min(places) : max(places) + 1]
+    teachers_by_seed = context.teachers_by_seed
+    teaching_arm = recipe.arm_table[task.arms[0]].taught_by
+    if teaching_arm is not None:
+        teachers_by_seed = _students_as_teachers(context, teaching_arm, seeds=task.seeds)
+    places = [teachers_by_seed.index_of(seed) for seed in task.seeds]
+    teachers = teachers_by_seed.teachers[min(places) : max(places) + 1]
     examples = make_distillation_data(
         shape,
         teachers,
         context.data,
         draws=torch.stack(draws),
-        layer=layer_of(recipe.distill_of(task.arms[0])) if featured else None,
+        layer=layer_of(spec) if featured else None,
+        temperature=spec.temperature,
     )
     kind_of = {arm: recipe.arm_table[arm].targets for arm in task.arms}
     kinds = list(dict.fromkeys(kind_of.values()))
@@ -334,9 +345,7 @@ def _task_examples(
         for arm in task.arms
     }
     taught_by = [
-        kinds.index(kind_of[arm]) * len(teachers)
-        + context.teachers_by_seed.index_of(seed)
-        - min(places)
+        kinds.index(kind_of[arm]) * len(teachers) + teachers_by_seed.index_of(seed) - min(places)
         for arm, seed in members
     ]
     features = examples.teacher_features
@@ -348,6 +357,19 @@ def _task_examples(
         teacher_features=None
         if features is None
         else features.repeat(len(kinds), *[1] * (features.ndim - 1)),
+    )
+
+
+def _students_as_teachers(context: RunContext, arm: str, *, seeds: Sequence[int]) -> TeachersBySeed:
+    """Return the trained students of an arm as the teachers of their seeds."""
+    exact = Target.parse("exact")
+    return TeachersBySeed(
+        {
+            seed: teacher_of_students(
+                [context.folder.member(arm, seed)], context.data, target=exact
+            )
+            for seed in seeds
+        }
     )
 
 

@@ -9,7 +9,7 @@ from qkd_qiskit.experiments.result_tables import mean_text
 from qkd_qiskit.experiments.results import Result
 from qkd_qiskit.experiments.run_folder import RunFolder
 from qkd_qiskit.experiments.run_list import recipe_name
-from qkd_qiskit.recipe import CLASSICAL_STUDENTS, Recipe
+from qkd_qiskit.recipe import CLASSICAL_STUDENTS, UNTRAINED_TEACHERS, Recipe
 from qkd_qiskit.recipe.arms import TREATMENT
 from qkd_qiskit.report.conclusions import conclusions
 from qkd_qiskit.report.text import (
@@ -71,11 +71,8 @@ def teacher_saw(recipe: Recipe, *, sample: str) -> str:
             f"The teacher of each seed has seen the same labelled {sample}s as its students and no "
             "others: what it hands on is no label that they lack."
         )
-    if spec.checkpoint is not None:
-        return (
-            "The teacher came trained, from a checkpoint: what it has seen is not known to this "
-            "run. A gain can be knowledge of labels that the students do not have."
-        )
+    if spec.checkpoint is not None or spec.kind in UNTRAINED_TEACHERS:
+        return "The teacher was not trained in this run: what it has seen is not known to it. A gain can be knowledge of labels that the students do not have."
     if spec.train_per_class is not None:
         seen = f"{count(spec.train_per_class, f'labelled {sample}')} per class"
     else:

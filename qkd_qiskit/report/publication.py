@@ -28,9 +28,9 @@ from qkd_qiskit.experiments.run_folder import (
     RECIPE,
     RESULT,
     TEACHER,
+    TEACHERS,
     RunFolder,
 )
-from qkd_qiskit.experiments.teachers import teacher_files
 from qkd_qiskit.recipe import Recipe
 from qkd_qiskit.recipe.parsing import dump_recipe
 from qkd_qiskit.report.bound_circuits import write_bound_circuits
@@ -80,14 +80,19 @@ def portable(recipe: Recipe) -> Recipe:
     return replace(
         recipe,
         data=replace(data, root=None, file=None if data.file is None else Path(data.file).name),
-        teacher=teacher if teacher.checkpoint is None else replace(teacher, checkpoint=TEACHER),
+        teacher=replace(
+            teacher,
+            checkpoint=None if teacher.checkpoint is None else TEACHER,
+            run=None if teacher.run is None else Path(teacher.run).name,
+        ),
         student=student if student.circuit is None else replace(student, circuit=CIRCUIT),
     )
 
 
 def _copy(folder: RunFolder, out: Path) -> None:
-    names = [RESULT, PROVENANCE, CIRCUIT, *dict.fromkeys(teacher_files(folder.recipe).values())]
-    names += [str(path.relative_to(folder.path)) for path in folder.path.glob("tuning/*.json")]
+    names = [RESULT, PROVENANCE, CIRCUIT, TEACHER]
+    beside = [*folder.path.glob("tuning/*.json"), *folder.path.glob(f"{TEACHERS}/**/*")]
+    names += [str(path.relative_to(folder.path)) for path in beside if path.is_file()]
     for arm, seed in folder.members:
         member = folder.member(arm, seed).relative_to(folder.path)
         names += [str(member / name) for name in _OF_A_STUDENT]

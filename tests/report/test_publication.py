@@ -171,7 +171,7 @@ def test_paths_of_a_recipe_become_names():
     ("changes", "expected"),
     [
         ({"same_draw": True}, "the same labelled images as its students and no others"),
-        ({"checkpoint": "a.safetensors"}, "is not known to this run"),
+        ({"checkpoint": "a.safetensors"}, "was not trained in this run"),
         ({"train_per_class": 5}, "trained on 5 labelled images per class"),
         ({}, "The students have seen fewer"),
     ],
