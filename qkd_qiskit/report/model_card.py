@@ -72,7 +72,10 @@ def teacher_saw(recipe: Recipe, *, sample: str) -> str:
             "others: what it hands on is no label that they lack."
         )
     if spec.checkpoint is not None or spec.kind in UNTRAINED_TEACHERS:
-        return "The teacher was not trained in this run: what it has seen is not known to it. A gain can be knowledge of labels that the students do not have."
+        return (
+            "The teacher was not trained in this run: what it has seen is not known to it. A gain "
+            "can be knowledge of labels that the students do not have."
+        )
     if spec.train_per_class is not None:
         seen = f"{count(spec.train_per_class, f'labelled {sample}')} per class"
     else:
@@ -142,11 +145,10 @@ def _data(recipe: Recipe, result: Result, provenance: Provenance) -> str:
 def _teacher(recipe: Recipe, result: Result) -> str:
     teacher = result.teacher
     size = "" if teacher.parameters is None else f", {count(teacher.parameters)} parameters"
+    right = "" if teacher.accuracy is None else f", {percent(teacher.accuracy)} on the test "
+    right += "" if teacher.accuracy is None else f"{result.sample}s"
     saw = teacher_saw(recipe, sample=result.sample)
-    return (
-        f"## Teacher\n\n{recipe.teacher.kind}{size}, {percent(teacher.accuracy)} on the test "
-        f"{result.sample}s. {saw}"
-    )
+    return f"## Teacher\n\n{recipe.teacher.kind}{size}{right}. {saw}"
 
 
 def _limits(recipe: Recipe, result: Result) -> str:
