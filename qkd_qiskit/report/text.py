@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from qkd_qiskit.experiments.provenance import Provenance
 from qkd_qiskit.experiments.results import Result
 from qkd_qiskit.experiments.target_summary import DeviceJobs
 from qkd_qiskit.recipe import UNTRAINED_TEACHERS, Recipe, TeacherSpec
@@ -14,6 +15,7 @@ PLACES = {
     "simulation": "simulation of {}",
     "rehearsal": "rehearsal of {}",
 }
+_SHOWN = ("qkd-qiskit", "qiskit", "qiskit-machine-learning", "qiskit-aer", "torch", "numpy")
 NONE = "–"  # in a cell that has no number
 
 TEACHER_NAMES = {
@@ -300,6 +302,30 @@ def seeds_text(result: Result) -> str:
     seeds = result.seeds
     which = f" ({', '.join(map(str, seeds))})" if len(seeds) <= 6 else ""
     return count(len(seeds), "seed") + which
+
+
+def making(provenance: Provenance) -> dict[str, str]:
+    """Return when, where and with what a run was made, by what it is; empty where nobody knows."""
+    if not provenance.sessions:
+        return {}
+    last = provenance.sessions[-1]
+    dates = (
+        f"{session.began[:16].replace('T', ' ')}{'' if session.ended else ' (stopped)'}"
+        for session in provenance.sessions
+    )
+    versions = (f"{name} {last.packages[name]}" for name in _SHOWN if name in last.packages)
+    texts = {
+        "begun": f"{', '.join(dates)} UTC",
+        "ended": f"{(last.ended or 'not yet')[:16].replace('T', ' ')}{' UTC' * bool(last.ended)}",
+        "with": ", ".join([last.python, *versions]),
+        "on": f"{last.cpu}, {count(last.cores, 'core')}, {last.platform}",
+    }
+    if last.git is not None:
+        changed = ", with changes" if last.git.modified else ""
+        texts["commit"] = f"{last.git.commit} of the folder that it ran in{changed}"
+    if "test" in provenance.data:
+        texts["test set"] = f"SHA-256 {provenance.data['test']}"
+    return texts
 
 
 def _capital(text: str) -> str:
