@@ -20,6 +20,7 @@ from torch.func import functional_call, vmap
 from qkd_qiskit.distillation.feature_maps import of_student
 from qkd_qiskit.errors import CheckpointError
 from qkd_qiskit.recipe import DistillSpec
+from qkd_qiskit.recipe.display import short_repr
 from qkd_qiskit.storage import load_tensors, save_tensors
 from qkd_qiskit.students.base import Student
 
@@ -79,6 +80,7 @@ class DistillationData:
     validation_labels: Tensor
     featured: Tensor | None = None
     teacher_features: Tensor | None = None
+    __repr__ = short_repr
 
     def batch(self, rows: Tensor) -> tuple[Tensor, ...]:
         """Return inputs, labels, teacher logits and any features (members, images, ...) of rows."""
@@ -140,6 +142,14 @@ class TrainingResult:
     state: dict[str, Tensor]
     chosen_epoch: int
     history: list[EpochMetrics]
+
+    def __repr__(self) -> str:
+        last = self.history[-1]
+        return (
+            f"TrainingResult({self.member.arm}, seed {self.member.seed}: {last.epoch} epochs, loss "
+            f"{last.loss:.3f}, validation accuracy {last.validation_accuracy:.1%}; weights of "
+            f"epoch {self.chosen_epoch})"
+        )
 
     @property
     def validation_accuracy(self) -> float:

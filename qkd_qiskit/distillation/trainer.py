@@ -33,10 +33,13 @@ from qkd_qiskit.distillation.population import (
 )
 from qkd_qiskit.distillation.terms import (
     Loss,
+    check_states,
     logit_terms,
     other_losses,
+    other_values,
     own_loss,
     population_terms,
+    reads_states,
 )
 from qkd_qiskit.errors import InputError, TeacherError, TrainingError
 from qkd_qiskit.recipe import DistillSpec
@@ -106,7 +109,7 @@ def train_population(
     with _threads_for(population):
         in_torch: dict[str, Any] = {"others": others, "mapped": loss is None}
         hybrid, of_circuit = None, fused_steps(population, examples)
-        if of_circuit is None:
+        if of_circuit is None and not reads_states(others):
             terms_of = partial(population_terms, spec=spec, **in_torch)
             hybrid = hybrid_steps(population, examples, terms=terms_of, on_step=on_step)
         plain = partial(_steps, population, examples, on_step=on_step, **in_torch)
@@ -237,6 +240,7 @@ def check_terms(
                     f"loss term 'feature' of arm {member.arm!r} has no feature maps to compare "
                     f"with: make the examples with the teacher's layer"
                 )
+            check_states(others.get(term), student, name=f"{term!r} of arm {member.arm!r}")
             batch = tuple(part[place] for part in first)
             leaves = {name: value.detach().requires_grad_() for name, value in start.items()}
             with without_shots(student):
@@ -350,9 +354,8 @@ def _terms(
             logits = functional_call(student, own, (inputs,))
         features = adapt(parameters, only(found, layer, owner="student"))
         feature = feature_loss(features, teacher_features[0])
-    ce, kd, *rest = logit_terms(
-        logits, teacher_logits=teacher_logits, labels=labels, spec=spec, others=others
-    )
+    ce, kd = logit_terms(logits, teacher_logits=teacher_logits, labels=labels, spec=spec, others={})
+    rest = other_values(others, student, own, batch=batch, logits=logits)
     return [ce, kd, feature, *rest]
 
 

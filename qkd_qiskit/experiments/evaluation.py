@@ -19,6 +19,7 @@ from qkd_qiskit.experiments.simulator_check import (
     parameter_values,
     simulator_of,
 )
+from qkd_qiskit.recipe.display import html_pairs
 from qkd_qiskit.recipe.seeds import derive_seed, generator
 from qkd_qiskit.students.base import Student
 from qkd_qiskit.students.quantum import QuantumStudent
@@ -59,10 +60,37 @@ class Evaluation:
     agreement: float | None
     divergence: float | None
     calibration_error: float
-    confusion: list[list[int]]
+    confusion: list[list[int]] = field(repr=False)
     exact_agreement: float | None = field(default=None, metadata=OMITTED)
     simulator: Simulator | None = field(default=None, metadata=OMITTED)
     check: AerCheck | None = field(default=None, metadata=OMITTED)
+
+    def _repr_html_(self) -> str:
+        shares = {
+            "accuracy": self.accuracy,
+            "without noise and shots": self.exact_accuracy,
+            "agreement with the teacher": self.agreement,
+            "calibration error": self.calibration_error,
+        }
+        figures = {name: f"{value:.1%}" for name, value in shares.items() if value is not None}
+        if self.divergence is not None:
+            figures["divergence from the teacher"] = f"{self.divergence:.3f} nats"
+        return html_pairs(
+            {
+                "images": f"{self.images}",
+                "shots": "" if self.shots is None else f"{self.shots} for each image",
+                **figures,
+                "most often mixed up": self._mixed_up(),
+            },
+            title=f"Student on {self.target}",
+        )
+
+    def _mixed_up(self) -> str:
+        counts = np.array(self.confusion)
+        np.fill_diagonal(counts, 0)
+        label, choice = np.unravel_index(counts.argmax(), counts.shape)
+        worst = int(counts[label, choice])
+        return f"class {label} as {choice}, {worst} times" if worst else ""
 
 
 def evaluate(

@@ -30,7 +30,7 @@ from qkd_qiskit.experiments.tasks import (
     RunContext,
     TrainingTask,
     is_finished,
-    recipe_targets,
+    run_targets,
     train_task,
 )
 from qkd_qiskit.experiments.teachers import load_teachers
@@ -219,7 +219,7 @@ def _context(path: Path) -> RunContext:
         folder=folder,
         data=data,
         teachers_by_seed=load_teachers(folder, data),
-        targets=recipe_targets(recipe),
+        targets=run_targets(folder),
     )
 
 

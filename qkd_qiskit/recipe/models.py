@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from qkd_qiskit.recipe.display import short_repr
 from qkd_qiskit.recipe.validation import (
     BatchSize,
     Count,
@@ -102,6 +103,8 @@ class TeacherSpec:
     ensemble: Annotated[int, whole_number(most=100)] = 1
     average: TeacherAverage = "probabilities"
 
+    __repr__ = short_repr
+
     def __post_init__(self) -> None:
         check_fields(self, "teacher")
         require(
@@ -185,6 +188,8 @@ class StudentSpec:
     full_width: Width = 8
     sharpness: Positive | Literal["learned"] = 8.0
     circuit: str | None = None
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         check_fields(self, "student")

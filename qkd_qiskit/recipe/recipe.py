@@ -8,8 +8,9 @@ from functools import cached_property
 from typing import Annotated, Any, Literal, TypeVar, cast
 
 from qkd_qiskit.errors import RecipeError
-from qkd_qiskit.recipe.arms import ARMS, FIRST_NOISY, Arm, OwnArms, own_arm
+from qkd_qiskit.recipe.arms import ARMS, FIRST_NOISY, Arm, OwnArms
 from qkd_qiskit.recipe.data import DataSpec
+from qkd_qiskit.recipe.display import changed_settings, html_pairs, short_repr
 from qkd_qiskit.recipe.models import (
     CLASSICAL_STUDENTS,
     FILTER_STUDENTS,
@@ -17,6 +18,7 @@ from qkd_qiskit.recipe.models import (
     StudentSpec,
     TeacherSpec,
 )
+from qkd_qiskit.recipe.own_arms import own_arm
 from qkd_qiskit.recipe.runtime import RuntimeSpec
 from qkd_qiskit.recipe.training import IDEAL_TARGETS, DistillSpec
 from qkd_qiskit.recipe.validation import (
@@ -75,6 +77,34 @@ class Recipe:
     seeds: SeedCount | tuple[Seed, ...] = 3
     seed: SharedSeed = 0
     own_arms: OwnArms = field(default_factory=dict, hash=False)
+
+    __repr__ = short_repr
+
+    def _repr_html_(self) -> str:
+        sections = {
+            "data": self.data,
+            "teacher": self.teacher,
+            "student": self.student,
+            "distill": self.distill,
+            "runtime": self.runtime,
+        }
+        said = {name: changed_settings(spec) for name, spec in sections.items()}
+        first = {"data": f"{self.data.name}", "teacher": self.teacher.kind}
+        first["student"] = self.student.kind
+        return html_pairs(
+            {
+                name: ", ".join(filter(None, [first.get(name, ""), text]))
+                for name, text in said.items()
+            }
+            | {
+                "arms": ", ".join(self.arms),
+                "targets": ", ".join(self.targets),
+                "seeds": str(self.seeds)
+                if isinstance(self.seeds, int)
+                else f"those of {', '.join(map(str, self.seeds))}",
+            },
+            title="Recipe: settings that are not as by default",
+        )
 
     def __post_init__(self) -> None:
         check_fields(self)
