@@ -82,7 +82,7 @@ def distill(
         (trained,) = train_population(
             student,
             [member],
-            starts=[dict(student.named_parameters())],
+            starts=[student.member_parameters()],
             examples=examples,
             spec=spec,
             loss=loss,

@@ -27,12 +27,14 @@ from qkd_qiskit.distillation.population import (
     Member,
     Population,
     TrainingResult,
+    in_training,
+    one_by_one,
     without_shots,
 )
 from qkd_qiskit.distillation.terms import Loss, other_losses, own_loss
 from qkd_qiskit.errors import InputError, TeacherError, TrainingError
 from qkd_qiskit.recipe import DistillSpec
-from qkd_qiskit.recipe.seeds import generator
+from qkd_qiskit.recipe.seeds import derive_seed, generator
 from qkd_qiskit.students.base import Student
 from qkd_qiskit.teachers.layer_outputs import captured, only
 from qkd_qiskit.teachers.teacher import Teacher
@@ -95,8 +97,9 @@ def train_population(
         check_terms(student, members, starts=starts, examples=examples, spec=spec, others=others)
 
     with _threads_for(population):
+        mapped = loss is None and student.batched
         take_steps = fused_steps(population, examples) or partial(
-            _steps, population, examples, others=others, mapped=loss is None, on_step=on_step
+            _steps, population, examples, others=others, mapped=mapped, on_step=on_step
         )
         plan = step_sizes(spec, examples.draws.shape[1])
         for epoch in range(population.epochs_done, len(plan)):
@@ -287,31 +290,22 @@ def _steps(
     def member_terms(parameters: dict[str, Tensor], *batch: Tensor) -> Tensor:
         return torch.stack(_terms(student, parameters, batch, spec, others))
 
-    over_members = vmap(member_terms) if mapped else partial(_one_by_one, member_terms)
+    over_members = vmap(member_terms)
     sums = torch.zeros(len(order), population.weights.shape[1])
     for number, rows in enumerate(torch.split(order, spec.batch_size, dim=1), start=first + 1):
-        terms = over_members(population.parameters, *examples.batch(rows))
+        batch = examples.batch(rows)
+        if mapped:
+            terms = over_members(population.parameters, *batch)
+        else:
+            seeds = [derive_seed(member.seed, "layers", number) for member in population.members]
+            with in_training(student):
+                terms = one_by_one(member_terms, population.parameters, *batch, seeds=seeds)
         losses = (population.weights * terms).sum(dim=1)
         population.step(losses.sum(), lr=lr)
         sums += terms.detach() * rows.shape[1]
         if on_step is not None:
             on_step(number, float(losses.detach().nanmean()))
     return sums / order.shape[1]
-
-
-def _one_by_one(
-    function: Callable[..., Tensor], parameters: Mapping[str, Tensor], *batch: Tensor
-) -> Tensor:
-    """Return what the function gives for each member, stacked, as vmap does."""
-    return torch.stack(
-        [
-            function(
-                {name: value[index] for name, value in parameters.items()},
-                *(part[index] for part in batch),
-            )
-            for index in range(len(batch[0]))
-        ]
-    )
 
 
 def _terms(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,7 +16,7 @@ from qkd_qiskit.experiments.json_codec import OMITTED
 from qkd_qiskit.experiments.quanvolution_evaluation import logits_on_target
 from qkd_qiskit.recipe.seeds import derive_seed, generator
 from qkd_qiskit.students.base import Student
-from qkd_qiskit.students.quantum import QuantumStudent
+from qkd_qiskit.students.circuit_student import CircuitStudent
 from qkd_qiskit.students.quanvolutional import QuanvolutionalStudent
 from qkd_qiskit.targets import Target
 
@@ -217,36 +217,61 @@ def target_logits(
 ) -> Tensor:
     """Return logits `(images, num_classes)` from outcome frequencies on a target.
 
-    The images go in batches, each as one PUB with its own seed. Of a quanvolutional student every
-    patch is a circuit with `shots` shots.
+    The images go in batches, each as one PUB with its own seed for each basis that is measured. Of
+    a quanvolutional student every patch is a circuit with `shots` shots.
     """
     if isinstance(student, QuanvolutionalStudent):
         return logits_on_target(
             student, images, target=target, shots=shots, seed=seed, on_batch=on_batch
         )
-    assert isinstance(student, QuantumStudent)
-    compiled = target.compile(student.circuit)
+    assert isinstance(student, CircuitStudent)
+    compiled = [target.compile(circuit) for circuit in student.circuits]
     logits = []
     for number, batch in enumerate(torch.split(images, _SAMPLED_BATCH)):
-        values = parameter_values(student, batch, names=compiled.parameters)
-        probabilities = target.probabilities(
-            compiled, values, shots=shots, seed=derive_seed(seed, "shots", target.name, number)
-        )
-        logits.append(student.decode(torch.as_tensor(probabilities)))
+        inputs = student.features(batch)
+        columns = parameter_columns(student, inputs)
+        outcomes = []
+        for basis, circuit in enumerate(compiled):
+            purpose = [number, basis] if basis else [number]
+            outcomes.append(
+                target.probabilities(
+                    circuit,
+                    in_order(columns, circuit.parameters),
+                    shots=shots,
+                    seed=derive_seed(seed, "shots", target.name, *purpose),
+                )
+            )
+        logits.append(student.decode(torch.as_tensor(np.concatenate(outcomes, axis=1)), inputs))
         if on_batch is not None:
             on_batch(len(batch))
     return torch.cat(logits)
 
 
-@torch.no_grad()
 def parameter_values(
-    student: QuantumStudent, images: Tensor, *, names: tuple[str, ...]
+    student: CircuitStudent, images: Tensor, *, names: Sequence[str]
 ) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    """Return circuit parameters `(images, parameters)` in radians, columns as `names`."""
-    inputs = student.encode(student.features(images)).double()
-    weights = student.weights.detach().double().expand(len(images), -1)
-    columns = dict(zip(student.input_names, inputs.T, strict=True))
-    columns |= dict(zip(student.weight_names, weights.T, strict=True))
+    """Return circuit parameters `(rows, parameters)` of images in radians, columns as `names`."""
+    return in_order(parameter_columns(student, student.features(images)), names)
+
+
+@torch.no_grad()
+def parameter_columns(student: CircuitStudent, inputs: Tensor) -> dict[str, Tensor]:
+    """Return the values `(rows,)` in radians of each circuit parameter by its name.
+
+    Args:
+        student: Whose circuit; `runs_per_image` rows come of each image.
+        inputs: What its `features` gives for images.
+    """
+    values = student.encode(inputs).double()
+    weights = student.weights.detach().double().expand(len(values), -1)
+    columns = dict(zip(student.input_names, values.T, strict=True))
+    return columns | dict(zip(student.weight_names, weights.T, strict=True))
+
+
+def in_order(
+    columns: Mapping[str, Tensor], names: Sequence[str]
+) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    """Return the values of a circuit's parameters `(rows, parameters)`, columns as `names`."""
     return torch.stack([columns[name] for name in names], dim=1).numpy()
 
 

@@ -158,8 +158,8 @@ def _check_before_training(
         own = recipe.student_of(arm) == recipe.student
         trained = student if own else new_student(recipe, data, arm=arm)
         for target in targets:
-            if not target.ideal and trained.circuit is not None:
-                target.compile(trained.circuit)
+            for circuit in () if target.ideal else trained.circuits:
+                target.compile(circuit)
         training_executor(recipe, trained, arm=arm)
 
 

@@ -26,6 +26,8 @@ _DEEPEST = 50  # brackets in brackets
 _LEFT_OUT: dict[str, object] = {
     "data.scale": "none",
     "teacher.outputs": None,
+    "student.observables": None,
+    "student.module": None,
     "distill.terms": None,
     "own_arms": {},
 }

@@ -220,6 +220,11 @@ class CompiledConnector(TorchConnector):  # type: ignore[misc]
         """Whether the circuit was compiled; otherwise this is the stock connector."""
         return self._program is not None or self._noisy is not None
 
+    @property
+    def noisy(self) -> bool:
+        """Whether the circuit runs with a device's noise."""
+        return self._noisy is not None
+
     def forward(self, input_data: Tensor | None = None) -> Tensor:
         """Return the network's output ``(..., *output_shape)`` in the weights' dtype.
 
@@ -233,9 +238,23 @@ class CompiledConnector(TorchConnector):  # type: ignore[misc]
         if program is None:
             stock: Tensor = super().forward(input_data)
             return stock
-        num_inputs = program.num_inputs
         if input_data is None:
             input_data = self._weights.new_zeros(0)
+        weights = self._weights
+        flat = self.checked_rows(input_data).to(weights)
+        if self._small_in_double and flat.shape[0] <= _SMALL_BATCH and flat.dtype != torch.float64:
+            values = self._values(flat.double(), weights.double()).to(weights.dtype)
+        else:
+            values = self._values(flat, weights)
+        return self.shaped(values, input_data)
+
+    def checked_rows(self, input_data: Tensor) -> Tensor:
+        """Return inputs ``(rows, num_inputs)`` of ``(..., num_inputs)``.
+
+        Raises:
+            InputError: If they have another length, or are no dense tensor.
+        """
+        num_inputs = self._neural_network.num_inputs
         if not isinstance(input_data, Tensor) or input_data.layout is not torch.strided:
             raise ConnectorInputError(
                 f"inputs are {getattr(input_data, 'layout', type(input_data).__name__)}; give a "
@@ -245,13 +264,7 @@ class CompiledConnector(TorchConnector):  # type: ignore[misc]
             raise ConnectorInputError(
                 f"inputs have shape {tuple(input_data.shape)}; give (batch, {num_inputs})"
             )
-        weights = self._weights
-        flat = _flattened(input_data).to(weights)
-        if self._small_in_double and flat.shape[0] <= _SMALL_BATCH and flat.dtype != torch.float64:
-            values = self._values(flat.double(), weights.double()).to(weights.dtype)
-        else:
-            values = self._values(flat, weights)
-        return self._shaped(values, input_data)
+        return _flattened(input_data)
 
     def _values(self, inputs: Tensor, weights: Tensor) -> Tensor:
         """Return output values ``(batch, size)`` of inputs ``(batch, num_inputs)``."""
@@ -305,9 +318,10 @@ class CompiledConnector(TorchConnector):  # type: ignore[misc]
             initial=flat.to(weights.device, precision),
             kernel=self._kernel,
         )
-        return self._shaped(values, amplitudes)
+        return self.shaped(values, amplitudes)
 
-    def _shaped(self, values: Tensor, given: Tensor) -> Tensor:
+    def shaped(self, values: Tensor, given: Tensor) -> Tensor:
+        """Return outputs ``(..., *output_shape)`` of rows that come of inputs ``(..., length)``."""
         shape = (*given.shape[:-1], *self._neural_network.output_shape)
         return values if values.shape == shape else values.reshape(shape)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -311,7 +312,7 @@ def _evaluate(
     )
     shots = executed_shots(submission.shots, twirled=options.twirled)
     evaluation_set.keep_all(logits, key=submission.name, shots=shots)
-    return groups[0].compiled
+    return groups[0].compiled[0]
 
 
 def measure(
@@ -337,14 +338,17 @@ def measure(
     logits: dict[str, dict[MemberKey, Tensor]] = {}
 
     def submit(key: str) -> None:
-        pubs = [group.pub(images[parts[key]], shots=submission.shots) for group in groups]
+        taken = images[parts[key]]
+        pubs = [pub for group in groups for pub in group.pubs(taken, shots=submission.shots)]
         runner.submit(key, pubs, seed=derive_seed(seed, submission.name, key) >> 33)
 
     def collect(keys: Iterable[str]) -> None:
         for key in [key for key in keys if key not in logits]:
             logits[key] = {}
-            for group, counts in zip(groups, runner.collect(key), strict=True):
-                logits[key] |= group.logits(counts)
+            counts = iter(runner.collect(key))
+            for group in groups:
+                own = list(itertools.islice(counts, len(group.compiled)))
+                logits[key] |= group.logits(own, images[parts[key]])
             callback.evaluated(parts[key].stop - parts[key].start, total=len(images))
 
     sent: list[str] = []
