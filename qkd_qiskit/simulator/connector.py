@@ -28,6 +28,7 @@ from qkd_qiskit.simulator.networks import (
     amplitude_inputs,
     as_amplitudes,
     check_width,
+    describe_network,
     exact_primitive,
     pauli_sums,
     placed_observables,
@@ -114,6 +115,7 @@ class CompiledConnector(TorchConnector):  # type: ignore[misc]
         self._noisy: DensityProgram | None = None
         self._readout: Readout | None = None
         self._remainder: Program | None = None
+        self._runs, self._reason = circuit, "its output is sparse"
         if self._sparse and channels is None:
             return  # the stock connector's: asked for, so nothing to warn of
         try:
@@ -124,6 +126,7 @@ class CompiledConnector(TorchConnector):  # type: ignore[misc]
         except UnsupportedInstructionError as error:
             if channels is not None:
                 raise  # the stock connector would run without the noise
+            self._reason = str(error)
             warnings.warn(
                 f"CompiledConnector falls back to the stock TorchConnector: {error}",
                 UserWarning,
@@ -224,6 +227,20 @@ class CompiledConnector(TorchConnector):  # type: ignore[misc]
     def noisy(self) -> bool:
         """Whether the circuit runs with a device's noise."""
         return self._noisy is not None
+
+    @property
+    def status(self) -> str:
+        """Whether the circuit was compiled, and else why not, in words."""
+        if not self.compiled:
+            return f"not compiled: {self._reason}"
+        return "compiled with a device's noise" if self.noisy else "compiled"
+
+    def extra_repr(self) -> str:
+        """Return qubits, weights, two-qubit gates, read-out and whether it is compiled."""
+        network = self._neural_network
+        circuit = getattr(network, "circuit", None) if self._runs is None else self._runs
+        what = [] if circuit is None else [describe_network(network, circuit)]
+        return ", ".join([*what, self.status])
 
     def forward(self, input_data: Tensor | None = None) -> Tensor:
         """Return the network's output ``(..., *output_shape)`` in the weights' dtype.

@@ -121,6 +121,13 @@ class Student(nn.Module):
             for name, parameter in self.member_parameters().items():
                 parameter.copy_(state[name])
 
+    def extra_repr(self) -> str:
+        """Return the kind, the images, the classes and the trained numbers."""
+        return (
+            f"{self.spec.kind}, images {self.image_shape}, {self.num_classes} classes, "
+            f"{self.num_parameters} trained numbers"
+        )
+
     @property
     def num_parameters(self) -> int:
         """TrainingResult numbers, circuit weights included."""

@@ -12,6 +12,8 @@ from qiskit import QuantumCircuit
 from torch import Tensor
 
 from qkd_qiskit.circuits import StudentCircuit
+from qkd_qiskit.simulator import CompiledConnector
+from qkd_qiskit.simulator.networks import describe_network
 from qkd_qiskit.students.base import Student
 from qkd_qiskit.students.measurement import Measurement
 
@@ -53,6 +55,19 @@ class CircuitStudent(Student):
     def weight_names(self) -> list[str]:
         """Return the names of the circuit's weights, in the order of `weights`."""
         return [parameter.name for parameter in self.parts.weight_params]
+
+    @property
+    @abstractmethod
+    def layer(self) -> CompiledConnector:
+        """Return the layer that runs the circuit."""
+
+    def extra_repr(self) -> str:
+        """Return `Student.extra_repr`, the circuit's size and read-out, and how it runs."""
+        circuit = describe_network(self.layer.neural_network, self.circuit)
+        bases, runs = len(self.circuits), self.runs_per_image
+        more = [f"{bases} bases"] if bases > 1 else []
+        more += [f"{runs} circuits an image"] if runs > 1 else []
+        return ", ".join([super().extra_repr(), circuit, *more, self.layer.status])
 
     @property
     @abstractmethod

@@ -83,9 +83,7 @@ def make_student(
         with seeded(derive_seed(seed, "student", "layers")):
             return QuanvolutionalStudent(spec, **shape)
     if spec.module is not None or spec.kind == "module":
-        with seeded(derive_seed(seed, "student", "layers")):
-            own = build_module_student(spec, **shape)
-            return _twin_of(spec, own, **shape) if spec.kind in CLASSICAL_STUDENTS else own
+        return _of_module(spec, seed=seed, **shape)
     sums = None
     if observables is not None:
         texts = observable_texts(observables)
@@ -129,17 +127,23 @@ def _check_given(spec: StudentSpec, **given: object) -> None:
         )
 
 
-def _twin_of(
-    spec: StudentSpec, student: ModuleStudent, *, image_shape: ImageShape, num_classes: int
-) -> ClassicalStudent:
-    """Return the classical twin of a network of your own."""
-    return ClassicalStudent(
-        spec,
-        image_shape=image_shape,
-        num_classes=num_classes,
-        num_features=len(student.parts.input_params),
-        matched=student.num_parameters,
-    )
+def _of_module(
+    spec: StudentSpec, *, image_shape: ImageShape, num_classes: int, seed: int
+) -> ModuleStudent | ClassicalStudent:
+    """Return the student around a network of your own, or the classical twin of it."""
+    with seeded(derive_seed(seed, "student", "layers")):
+        student = build_module_student(spec, image_shape=image_shape, num_classes=num_classes)
+        if spec.kind not in CLASSICAL_STUDENTS:
+            return student
+        twin = ClassicalStudent(
+            spec,
+            image_shape=image_shape,
+            num_classes=num_classes,
+            num_features=len(student.parts.input_params),
+            matched=student.num_parameters,
+        )
+    twin.foreign_circuit = student.foreign_circuit
+    return twin
 
 
 def _circuit_of(spec: StudentSpec) -> StudentCircuit:
@@ -207,8 +211,8 @@ def load_student(folder: str | Path) -> Student:
             f"{folder} holds a student of a network that was given in Python, whose code is not in "
             "it; give it again: Student.from_module(network, ...).load(folder)"
         )
-    if spec.kind == "module":
-        return build_module_student(spec, **shape).load(folder)
+    if spec.module is not None:
+        return _of_module(spec, seed=0, **shape).load(folder)
     if spec.kind in FILTER_STUDENTS:
         student = make_student(spec, **shape)
     else:

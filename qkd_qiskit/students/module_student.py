@@ -69,7 +69,7 @@ class ModuleStudent(CircuitStudent):
 
     @property
     def layer(self) -> CircuitLayer:
-        """The circuit layer."""
+        """Return the circuit layer."""
         layer = self.module.get_submodule(self.layer_name)
         assert isinstance(layer, CircuitLayer)
         return layer

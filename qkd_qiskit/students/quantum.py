@@ -99,6 +99,11 @@ class QuantumStudent(CircuitStudent):
                 self.register_buffer("log_sharpness", log_sharpness, persistent=False)
 
     @property
+    def layer(self) -> CompiledConnector:
+        """Return the connector."""
+        return self.connector
+
+    @property
     def weights(self) -> Tensor:
         """Return the circuit weights `(weights,)` in radians, in the order of their names."""
         weights: Tensor = self.connector.weight

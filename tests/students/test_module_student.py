@@ -300,3 +300,11 @@ def test_the_circuit_layer_takes_the_place_of_the_users():
     assert student.layer is student.module.layer
     assert not isinstance(module.layer, CircuitLayer)
     assert student.layer.neural_network is module.layer.neural_network
+
+
+def test_a_student_says_what_it_is():
+    student = Student.from_module(networks()["skipping"], **SHAPE)
+    assert student.extra_repr() == (
+        "module, images (1, 4, 4), 3 classes, 85 trained numbers, 2 qubits, 4 weights, 1 two-qubit "
+        "gates, read-out: 2 observables (ZI, XY), 2 bases, 2 circuits an image, compiled"
+    )
