@@ -143,7 +143,11 @@ class ModuleStudent(CircuitStudent):
         """Take the weights that `save` wrote; see `Student.load`."""
         path = Path(folder) / CIRCUIT_FILE
         if path.exists():
-            difference = first_difference(self.circuit, load_circuit(path).circuit)
+            try:
+                saved = load_circuit(path).circuit
+            except CircuitError as error:
+                raise CheckpointError(str(error)) from error
+            difference = first_difference(self.circuit, saved)
             if difference is not None:
                 raise CheckpointError(
                     f"{path} is another circuit than the network's ({difference}); give the "

@@ -1,11 +1,14 @@
 """A run of a network of the user's own: trained, found again, evaluated, submitted, reported."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
 
 from qkd_qiskit.errors import CircuitError, RecipeError
 from qkd_qiskit.experiments.experiment import run
+from qkd_qiskit.experiments.repair import put_damage_aside
 from qkd_qiskit.experiments.run_folder import RunFolder
 from qkd_qiskit.experiments.submission import Request, plan_dry_run, submit_run
 from qkd_qiskit.recipe import Recipe, StudentSpec
@@ -107,6 +110,26 @@ def test_what_is_not_trained_may_not_differ_between_seeds(finished_run, tmp_path
     folder = RunFolder.create(tmp_path / "run", load_recipe(tiny, changes))
     with pytest.raises(CircuitError, match=r"'1\.weight' is not trained and differs between the"):
         run(folder, command="")
+
+
+def test_code_that_is_gone_is_no_damage(finished_run, tmp_path):
+    """A run that goes on where its network cannot be made says so, and keeps the students."""
+    copy = tmp_path / "run"
+    shutil.copytree(finished_run.path, copy)
+    text = (copy / "recipe.yaml").read_text().replace("module_of_a_run", "module_of_nobody")
+    (copy / "recipe.yaml").write_text(text)
+    for card in copy.glob("*/seed_*/student.json"):
+        card.write_text(card.read_text().replace("module_of_a_run", "module_of_nobody"))
+    folder = RunFolder.open(copy)
+    with pytest.raises(CircuitError, match="'module_of_nobody:make' cannot be imported"):
+        put_damage_aside(folder)
+    assert not list(copy.rglob("*.damaged"))
+    damaged = finished_run.member("distilled", 0).relative_to(finished_run.path) / "circuit.qasm"
+    other = tmp_path / "other"
+    shutil.copytree(finished_run.path, other)
+    (other / damaged).write_text("OPENQASM 3.0;\nqubit[2] q;\nry(x_0")
+    put_damage_aside(RunFolder.open(other))
+    assert [path.parent.parent.name for path in other.rglob("*.damaged")] == ["distilled"]
 
 
 @pytest.mark.parametrize(
