@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -370,12 +369,12 @@ def measure(
         seed: Seed of the shots, where a simulator runs the jobs.
         callback: Receives the images that are measured.
     """
-    parts = dict(chunks(len(images), per_job=submission.images_per_job))
+    cut = chunks(len(images), per_job=submission.images_per_job)
+    parts = {key: images[rows] for key, rows in cut}
     logits: dict[str, dict[MemberKey, Tensor]] = {}
 
     def submit(key: str) -> None:
-        taken = images[parts[key]]
-        pubs = [pub for group in groups for pub in group.pubs(taken, shots=submission.shots)]
+        pubs = [pub for group in groups for pub in group.pubs(parts[key], shots=submission.shots)]
         runner.submit(key, pubs, seed=derive_seed(seed, submission.name, key) >> 33)
 
     def collect(keys: Iterable[str]) -> None:
@@ -383,9 +382,9 @@ def measure(
             logits[key] = {}
             counts = iter(runner.collect(key))
             for group in groups:
-                own = list(itertools.islice(counts, len(group.compiled)))
-                logits[key] |= group.logits(own, images[parts[key]])
-            callback.evaluated(parts[key].stop - parts[key].start, total=len(images))
+                own = [next(counts) for _ in group.compiled]
+                logits[key] |= group.logits(own, parts[key])
+            callback.evaluated(len(parts[key]), total=len(images))
 
     sent: list[str] = []
     for key in parts:
