@@ -124,7 +124,10 @@ def summary_table(result: Result) -> Table:
     table.add_column("", no_wrap=True)
     for name in targets:
         table.add_column(_target_heading(result, name), justify="right", overflow="fold")
-    table.add_row(f"teacher ({teacher.kind})", f"{teacher.accuracy:.1%}")
+    table.add_row(
+        f"teacher ({teacher.title})",
+        "not known" if teacher.accuracy is None else f"{teacher.accuracy:.1%}",
+    )
     for arm in result.arms:
         failed = result.failed.get(arm, {})
         spreads = (

@@ -245,19 +245,33 @@ class Population:
                 value.data[self.failed] = self.best[name][self.failed]
 
     def end_epoch(
-        self, terms: Tensor, *, validation_inputs: Tensor, validation_labels: Tensor, lr: float
+        self,
+        terms: Tensor,
+        *,
+        validation_inputs: Tensor,
+        validation_labels: Tensor,
+        lr: float,
+        accuracy: Callable[[Tensor, Tensor], Tensor] | None = None,
     ) -> None:
-        """Keep the epoch's mean loss terms `(members, terms)` and choose weights on validation."""
-        accuracy = self._accuracy(validation_inputs, validation_labels)
+        """Keep the epoch's mean loss terms `(members, terms)` and choose weights on validation.
+
+        Args:
+            terms: The loss terms.
+            validation_inputs: What `student.features` gives for validation images.
+            validation_labels: Their labels.
+            lr: Learning rate of the epoch.
+            accuracy: Gives the members' accuracies from both; default: the student in torch.
+        """
+        accuracies = (accuracy or self._accuracy)(validation_inputs, validation_labels)
         terms[self.failed] = math.nan
         loss = (self.weights * terms).sum(dim=1)
         rates = torch.full_like(loss, lr)
         ce, kd, feature, *others = terms.T
-        row = torch.stack([loss, ce, kd, accuracy, rates, feature, *others], dim=1)
+        row = torch.stack([loss, ce, kd, accuracies, rates, feature, *others], dim=1)
         self.history = torch.cat([self.history, row[None].double()])
-        accuracies = self.history[:, :, _ACCURACY]
+        so_far = self.history[:, :, _ACCURACY]
         # Of equally good epochs the later one: the learning rate has fallen further.
-        chosen = accuracies[-1] >= accuracies.max(dim=0).values
+        chosen = so_far[-1] >= so_far.max(dim=0).values
         if self.spec.selection == "last":
             chosen = torch.ones_like(chosen)
         chosen &= ~self.failed

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
+import torch
 from torch import Tensor
+from torch.func import vmap
 
 from qkd_qiskit.distillation import losses
 from qkd_qiskit.errors import TrainingError
@@ -56,6 +58,58 @@ def own_loss(function: Loss) -> dict[str, Loss]:
         )
 
     return {name: scalar}
+
+
+def logit_terms(
+    logits: Tensor,
+    *,
+    teacher_logits: Tensor,
+    labels: Tensor,
+    spec: DistillSpec,
+    others: Mapping[str, Loss],
+) -> list[Tensor]:
+    """Return cross-entropy, divergence and the other terms of one member on one batch."""
+    kd = losses.distillation_loss(
+        logits,
+        teacher_logits,
+        temperature=spec.temperature,
+        student_temperature=spec.student_temperature,
+    )
+    rest = [loss(logits, teacher_logits, labels) for loss in others.values()]
+    return [losses.label_loss(logits, labels), kd, *rest]
+
+
+def population_terms(
+    logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor,
+    *,
+    spec: DistillSpec,
+    others: Mapping[str, Loss],
+    mapped: bool,
+) -> Tensor:
+    """Return all terms of all members `(members, terms)`; 0 for that of feature maps.
+
+    Args:
+        logits: Students' logits `(members, batch, num_classes)`.
+        teacher_logits: Teachers' logits of the same shape.
+        labels: Labels `(members, batch)`.
+        spec: Temperatures.
+        others: The terms beside cross-entropy, divergence and feature maps.
+        mapped: Whether they run under vmap; otherwise member by member.
+    """
+
+    def member_terms(logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Tensor:
+        ce, kd, *rest = logit_terms(
+            logits, teacher_logits=teacher_logits, labels=labels, spec=spec, others=others
+        )
+        return torch.stack([ce, kd, torch.zeros_like(ce), *rest])
+
+    if mapped:
+        found: Tensor = vmap(member_terms)(logits, teacher_logits, labels)
+        return found
+    batches = zip(logits, teacher_logits, labels, strict=True)
+    return torch.stack([member_terms(*batch) for batch in batches])
 
 
 def _options(term: LossTerm, *, temperature: float) -> dict[str, float]:

@@ -31,7 +31,8 @@ def loss_weights(arm: str, recipe: Recipe) -> tuple[float, float, float]:
     """
     table, spec = recipe.arm_table[arm], recipe.distill_of(arm)
     ce_weight, kd_weight = spec.ce_weight, spec.kd_weight
-    features = spec.feature_weight if table.targets == "teacher" else 0.0
+    own_teacher = table.targets == "teacher" and table.taught_by is None
+    features = spec.feature_weight if own_teacher else 0.0
     weights: dict[Loss, tuple[float, float, float]] = {
         "labels": (1.0, 0.0, 0.0),
         "labels_scaled": (ce_weight, 0.0, 0.0),
@@ -132,10 +133,10 @@ def soft_targets(arm: str, recipe: Recipe, data: Data, *, teacher_logits: Tensor
         teacher_logits: Logits of the recipe's teacher for the pool `(pool, num_classes)`.
     """
     kind = recipe.arm_table[arm].targets
+    labels, temperature = data.pool.labels, recipe.distill_of(arm).temperature
     if kind == "untrained":
         untrained = make_untrained_teacher(recipe.teacher, data, seed=recipe.seed)
-        return untrained.logits(data.pool.images)
-    labels, temperature = data.pool.labels, recipe.distill_of(arm).temperature
+        return untrained.logits(data.pool.images, temperature=temperature)
     if kind == "smoothed":
         return smoothed(teacher_logits, labels, temperature=temperature)
     if kind == "class_means":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,11 +14,17 @@ from qkd_qiskit.data.splits import Split
 from qkd_qiskit.errors import InputError, require_kind
 from qkd_qiskit.experiments.json_codec import OMITTED
 from qkd_qiskit.experiments.quanvolution_evaluation import logits_on_target
+from qkd_qiskit.experiments.simulator_check import (
+    check_students,
+    in_order,
+    parameter_columns,
+    simulator_of,
+)
 from qkd_qiskit.recipe.seeds import derive_seed, generator
 from qkd_qiskit.students.base import Student
 from qkd_qiskit.students.circuit_student import CircuitStudent
 from qkd_qiskit.students.quanvolutional import QuanvolutionalStudent
-from qkd_qiskit.targets import Target
+from qkd_qiskit.targets import AerCheck, Simulator, Target
 
 CALIBRATION_BINS = 15
 _EXACT_BATCH = 1024
@@ -41,6 +47,9 @@ class Evaluation:
         confusion: Counts, row = label, column = choice.
         exact_agreement: Share of images where the choice is that without noise and shots; None
             where it was not asked for.
+        simulator: What drew the shots under a noise model, `density` or `aer`; None without, and in
+            files of earlier versions, where it was Aer.
+        check: A few of the circuits run by Aer too, where it did not draw the shots.
     """
 
     target: str
@@ -53,6 +62,8 @@ class Evaluation:
     calibration_error: float
     confusion: list[list[int]]
     exact_agreement: float | None = field(default=None, metadata=OMITTED)
+    simulator: Simulator | None = field(default=None, metadata=OMITTED)
+    check: AerCheck | None = field(default=None, metadata=OMITTED)
 
 
 def evaluate(
@@ -99,6 +110,8 @@ def evaluate(
         target=target.name,
         teacher_logits=teacher_logits,
         shots=shots,
+        simulator=simulator_of(student, target),
+        check=check_students([student], split.images, target=target)[0],
     )
 
 
@@ -134,6 +147,8 @@ def evaluate_logits(
     teacher_logits: Tensor | None = None,
     shots: int | None = None,
     compare_exact: bool = False,
+    simulator: Simulator | None = None,
+    check: AerCheck | None = None,
 ) -> Evaluation:
     """Return the figures of a student whose logits are known.
 
@@ -145,6 +160,8 @@ def evaluate_logits(
         teacher_logits: As for `evaluate`.
         shots: Shots per image; None where nothing was sampled.
         compare_exact: Whether choices are compared with those without noise and shots.
+        simulator: What drew the shots, as in `Evaluation`.
+        check: As in `Evaluation`.
     """
     exact = exact_logits(student, split.images)
     logits = exact if logits is None else logits
@@ -161,6 +178,8 @@ def evaluate_logits(
         calibration_error=calibration_error(logits.softmax(dim=1), split.labels),
         confusion=confusion_counts(choices, split.labels, num_classes=student.num_classes),
         exact_agreement=_share(choices == exact_choices) if compare_exact else None,
+        simulator=simulator,
+        check=check,
     )
 
 
@@ -171,11 +190,13 @@ def logits_on(
     target: Target,
     shots: int | None = None,
     seed: int = 0,
+    stream: str = "",
     on_batch: Callable[[int], None] | None = None,
 ) -> tuple[Tensor | None, int | None]:
     """Return a student's logits on a target `(images, num_classes)`, and the shots per image.
 
     Both are None where the target changes nothing: it is ideal, or the student has no circuit.
+    Arguments are those of `target_logits`.
     """
     if target.ideal or student.circuit is None:
         if on_batch is not None:
@@ -183,7 +204,13 @@ def logits_on(
         return None, None
     shots = (target.shots if shots is None else shots) if target.sampled else None
     logits = target_logits(
-        student, images, target=target, shots=shots, seed=seed, on_batch=on_batch
+        student,
+        images,
+        target=target,
+        shots=shots,
+        seed=seed,
+        stream=stream,
+        on_batch=on_batch,
     )
     return logits, shots
 
@@ -213,12 +240,24 @@ def target_logits(
     target: Target,
     shots: int | None = None,
     seed: int = 0,
+    stream: str = "",
     on_batch: Callable[[int], None] | None = None,
 ) -> Tensor:
     """Return logits `(images, num_classes)` from outcome frequencies on a target.
 
-    The images go in batches, each as one PUB with its own seed for each basis that is measured. Of
-    a quanvolutional student every patch is a circuit with `shots` shots.
+    The images go in batches. Where shots are drawn from known probabilities, all batches share one
+    stream; elsewhere each is one PUB with its own seed for each
+    basis that is measured. Of a quanvolutional student every patch is
+    a circuit with `shots` shots.
+
+    Args:
+        student: A student with a circuit.
+        images: Images as it takes them.
+        target: Where its circuit runs.
+        shots: Shots per circuit; default: the target's.
+        seed: Seed of the shots.
+        stream: What sets the shots apart from those of other students with this seed.
+        on_batch: Called with the number of images just evaluated.
     """
     if isinstance(student, QuanvolutionalStudent):
         return logits_on_target(
@@ -226,53 +265,24 @@ def target_logits(
         )
     assert isinstance(student, CircuitStudent)
     compiled = [target.compile(circuit) for circuit in student.circuits]
+    drawn = target.simulator_of(compiled[0]) == "density"
+    rng = np.random.default_rng(derive_seed(seed, "shots", target.stream_name, stream))
     logits = []
     for number, batch in enumerate(torch.split(images, _SAMPLED_BATCH)):
         inputs = student.features(batch)
-        columns = parameter_columns(student, inputs)
-        outcomes = []
+        columns, outcomes = parameter_columns(student, inputs), []
         for basis, circuit in enumerate(compiled):
+            values = in_order(columns, circuit.parameters)
+            if drawn:
+                outcomes.append(target.frequencies(circuit, values, shots=shots, rng=rng))
+                continue
             purpose = [number, basis] if basis else [number]
-            outcomes.append(
-                target.probabilities(
-                    circuit,
-                    in_order(columns, circuit.parameters),
-                    shots=shots,
-                    seed=derive_seed(seed, "shots", target.name, *purpose),
-                )
-            )
+            own = derive_seed(seed, "shots", target.stream_name, *purpose)
+            outcomes.append(target.probabilities(circuit, values, shots=shots, seed=own))
         logits.append(student.decode(torch.as_tensor(np.concatenate(outcomes, axis=1)), inputs))
         if on_batch is not None:
             on_batch(len(batch))
     return torch.cat(logits)
-
-
-def parameter_values(
-    student: CircuitStudent, images: Tensor, *, names: Sequence[str]
-) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    """Return circuit parameters `(rows, parameters)` of images in radians, columns as `names`."""
-    return in_order(parameter_columns(student, student.features(images)), names)
-
-
-@torch.no_grad()
-def parameter_columns(student: CircuitStudent, inputs: Tensor) -> dict[str, Tensor]:
-    """Return the values `(rows,)` in radians of each circuit parameter by its name.
-
-    Args:
-        student: Whose circuit; `runs_per_image` rows come of each image.
-        inputs: What its `features` gives for images.
-    """
-    values = student.encode(inputs).double()
-    weights = student.weights.detach().double().expand(len(values), -1)
-    columns = dict(zip(student.input_names, values.T, strict=True))
-    return columns | dict(zip(student.weight_names, weights.T, strict=True))
-
-
-def in_order(
-    columns: Mapping[str, Tensor], names: Sequence[str]
-) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    """Return the values of a circuit's parameters `(rows, parameters)`, columns as `names`."""
-    return torch.stack([columns[name] for name in names], dim=1).numpy()
 
 
 def confusion_counts(choices: Tensor, labels: Tensor, *, num_classes: int) -> list[list[int]]:

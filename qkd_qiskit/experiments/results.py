@@ -35,17 +35,28 @@ class TeacherSummary:
 
     Attributes:
         kind: Its architecture, or `module` for one of your own.
-        accuracy: On all test images; a mean where each seed has a teacher.
+        accuracy: On all test images; a mean where each seed has a teacher. None where its outputs
+            for them are not known.
         accuracies: Of the teacher of each seed; None where one teaches all.
-        parameters: Number of its trained parameters.
+        parameters: Number of its trained parameters, of an ensemble in all.
+        members: Of an ensemble, the accuracy of each network; a mean over seeds. None of one
+            network.
+        train_accuracy: On the training images, of soft labels that came with them.
         confusion: Counts on all test images, row = label, column = choice; a sum over teachers.
     """
 
     kind: str
-    accuracy: float
+    accuracy: float | None
     accuracies: tuple[float, ...] | None = field(default=None, metadata=OMITTED)
     parameters: int | None = field(default=None, metadata=OMITTED)
+    members: tuple[float, ...] | None = field(default=None, metadata=OMITTED)
+    train_accuracy: float | None = field(default=None, metadata=OMITTED)
     confusion: list[list[int]] | None = field(default=None, metadata=OMITTED)
+
+    @property
+    def title(self) -> str:
+        """What tables call it: `softmax`, or of an ensemble `3 × softmax`."""
+        return self.kind if self.members is None else f"{len(self.members)} × {self.kind}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -336,6 +347,7 @@ class Result:
             shots = "no shots" if target.shots is None else f"{target.shots} shots"
             date = f", calibrated {target.calibration_date}" if target.calibration_date else ""
             model = ", a noise model: a best case" if target.noisy else ""
+            model += ", shots by Aer" if target.by_aer else ""
             conditions.append(
                 f"{name}: {self.num_images(name)} {self.sample}s, {shots}{date}{model}"
             )

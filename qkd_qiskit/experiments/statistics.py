@@ -210,11 +210,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
     Holm, "A simple sequentially rejective multiple test procedure", Scand. J. Statist. 6 (1979) 65.
     """
-    from statsmodels.stats.multitest import multipletests
-
-    if not p_values:
-        return []
-    corrected: npt.NDArray[np.float64] = multipletests(p_values, method="holm")[1]
+    given = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(given)
+    # The smallest times their number, the next times one less, ...; none below one before it.
+    steps = np.maximum.accumulate(given[order] * np.arange(len(given), 0, -1))
+    corrected = np.empty_like(given)
+    corrected[order] = np.minimum(steps, 1.0)
     return [float(value) for value in corrected]
 
 

@@ -28,8 +28,9 @@ class DataSpec:
         file: For name=arrays: .npz file with `images` (N, channels, height, width), (N, height,
             width, channels), (N, height, width) or (N, features) and `labels` (N,); if you like
             `test_images` and `test_labels` (else a third is held out), `validation_images` and
-            `validation_labels` (else `validation_fraction` is held out) and `class_names`. The
-            names of MedMNIST, and X and y, are understood too.
+            `validation_labels` (else `validation_fraction` is held out) and `class_names`; for
+            `teacher.kind: logits` also `teacher_logits` (N, classes). The names of MedMNIST, and X
+            and y, are understood too.
         digest: SHA-256 of `file`, written into a run's recipe when it begins.
         classes: Labels to keep, relabelled 0, 1, ... in this order; default: all.
         train_per_class: Labelled training images per class for the student; null = all.

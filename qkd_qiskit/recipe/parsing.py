@@ -28,6 +28,13 @@ _LEFT_OUT: dict[str, object] = {
     "teacher.outputs": None,
     "student.observables": None,
     "student.module": None,
+    "teacher.run": None,
+    "teacher.arm": "distilled",
+    "teacher.seed": "all",
+    "teacher.target": "exact",
+    "teacher.digest": None,
+    "teacher.ensemble": 1,
+    "teacher.average": "probabilities",
     "distill.terms": None,
     "own_arms": {},
 }

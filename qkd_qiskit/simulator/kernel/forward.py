@@ -31,6 +31,12 @@ def compiled(function: F) -> F:
     return made
 
 
+def merged(function: F) -> F:
+    """Return a function that becomes part of what calls it: called once, it is not built twice."""
+    made: F = njit(inline="always", nogil=True, error_model="numpy")(function)
+    return made
+
+
 _MAX_TANGENT = 32.0
 _MIN_SCALE = 1e-5
 
