@@ -173,8 +173,8 @@ def _check_before_training(
         own = recipe.student_of(arm) == recipe.student
         trained = student if own else new_student(recipe, data, arm=arm)
         for target in targets:
-            if not target.ideal and trained.circuit is not None:
-                target.compile(trained.circuit)
+            for circuit in () if target.ideal else trained.circuits:
+                target.compile(circuit)
         exact = training_executor(recipe, trained, arm=arm) is None
         reason = why_no_states(trained, exact=exact)
         if reason is not None and (term := term_of_states(arms, recipe)) is not None:

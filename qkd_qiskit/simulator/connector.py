@@ -28,6 +28,7 @@ from qkd_qiskit.simulator.networks import (
     amplitude_inputs,
     as_amplitudes,
     check_width,
+    describe_network,
     exact_primitive,
     pauli_sums,
     placed_observables,
@@ -114,6 +115,7 @@ class CompiledConnector(TorchConnector):  # type: ignore[misc]
         self._noisy: DensityProgram | None = None
         self._readout: Readout | None = None
         self._remainder: Program | None = None
+        self._runs, self._reason = circuit, "its output is sparse"
         if self._sparse and channels is None:
             return  # the stock connector's: asked for, so nothing to warn of
         try:
@@ -124,6 +126,7 @@ class CompiledConnector(TorchConnector):  # type: ignore[misc]
         except UnsupportedInstructionError as error:
             if channels is not None:
                 raise  # the stock connector would run without the noise
+            self._reason = str(error)
             warnings.warn(
                 f"CompiledConnector falls back to the stock TorchConnector: {error}",
                 UserWarning,
@@ -220,12 +223,24 @@ class CompiledConnector(TorchConnector):  # type: ignore[misc]
         """Whether the circuit was compiled; otherwise this is the stock connector."""
         return self._program is not None or self._noisy is not None
 
+    @property
+    def noisy(self) -> bool:
+        """Whether the circuit runs with a device's noise."""
+        return self._noisy is not None
+
+    @property
+    def status(self) -> str:
+        """Whether the circuit was compiled, and else why not, in words."""
+        if not self.compiled:
+            return f"not compiled: {self._reason}"
+        return "compiled with a device's noise" if self.noisy else "compiled"
+
     def extra_repr(self) -> str:
-        """Return what torch prints of it: sizes, and how it runs."""
+        """Return qubits, weights, two-qubit gates, read-out and whether it is compiled."""
         network = self._neural_network
-        way = "compiled" if self.compiled else "not compiled, as the stock connector"
-        sizes = f"{network.circuit.num_qubits} qubits, {network.num_inputs} inputs"
-        return f"{sizes}, {network.num_weights} weights; {way}"
+        circuit = getattr(network, "circuit", None) if self._runs is None else self._runs
+        what = [] if circuit is None else [describe_network(network, circuit)]
+        return ", ".join([*what, self.status])
 
     def forward(self, input_data: Tensor | None = None) -> Tensor:
         """Return the network's output ``(..., *output_shape)`` in the weights' dtype.
@@ -240,9 +255,23 @@ class CompiledConnector(TorchConnector):  # type: ignore[misc]
         if program is None:
             stock: Tensor = super().forward(input_data)
             return stock
-        num_inputs = program.num_inputs
         if input_data is None:
             input_data = self._weights.new_zeros(0)
+        weights = self._weights
+        flat = self.checked_rows(input_data).to(weights)
+        if self._small_in_double and flat.shape[0] <= _SMALL_BATCH and flat.dtype != torch.float64:
+            values = self._values(flat.double(), weights.double()).to(weights.dtype)
+        else:
+            values = self._values(flat, weights)
+        return self.shaped(values, input_data)
+
+    def checked_rows(self, input_data: Tensor) -> Tensor:
+        """Return inputs ``(rows, num_inputs)`` of ``(..., num_inputs)``.
+
+        Raises:
+            InputError: If they have another length, or are no dense tensor.
+        """
+        num_inputs = self._neural_network.num_inputs
         if not isinstance(input_data, Tensor) or input_data.layout is not torch.strided:
             raise ConnectorInputError(
                 f"inputs are {getattr(input_data, 'layout', type(input_data).__name__)}; give a "
@@ -252,13 +281,7 @@ class CompiledConnector(TorchConnector):  # type: ignore[misc]
             raise ConnectorInputError(
                 f"inputs have shape {tuple(input_data.shape)}; give (batch, {num_inputs})"
             )
-        weights = self._weights
-        flat = _flattened(input_data).to(weights)
-        if self._small_in_double and flat.shape[0] <= _SMALL_BATCH and flat.dtype != torch.float64:
-            values = self._values(flat.double(), weights.double()).to(weights.dtype)
-        else:
-            values = self._values(flat, weights)
-        return self._shaped(values, input_data)
+        return _flattened(input_data)
 
     def _values(self, inputs: Tensor, weights: Tensor) -> Tensor:
         """Return output values ``(batch, size)`` of inputs ``(batch, num_inputs)``."""
@@ -312,9 +335,10 @@ class CompiledConnector(TorchConnector):  # type: ignore[misc]
             initial=flat.to(weights.device, precision),
             kernel=self._kernel,
         )
-        return self._shaped(values, amplitudes)
+        return self.shaped(values, amplitudes)
 
-    def _shaped(self, values: Tensor, given: Tensor) -> Tensor:
+    def shaped(self, values: Tensor, given: Tensor) -> Tensor:
+        """Return outputs ``(..., *output_shape)`` of rows that come of inputs ``(..., length)``."""
         shape = (*given.shape[:-1], *self._neural_network.output_shape)
         return values if values.shape == shape else values.reshape(shape)
 
