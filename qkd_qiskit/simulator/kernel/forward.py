@@ -11,16 +11,20 @@ phase table. Angles near pi, whose tangent is large, use the usual form.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numpy as np
 from numba import njit
+from numba.core import event
 
 from qkd_qiskit.simulator.kernel import rotations, row_ops
 from qkd_qiskit.simulator.kernel.llvm import ROW_BYTES
 from qkd_qiskit.simulator.kernel.plan import MIX, ROTATE
+
+logger = logging.getLogger(__name__)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -28,21 +32,57 @@ F = TypeVar("F", bound=Callable[..., Any])
 def compiled(function: F) -> F:
     """Return a function compiled on first use; the machine code is kept on disk."""
     made: F = njit(cache=True, nogil=True, error_model="numpy")(function)
+    _kept.add(made)
     return made
+
+
+def inner(function: F) -> F:
+    """Return a function that compiled ones call, and become one with; Python must not call it.
+
+    Without a wrapper for Python and a file of its own it takes two thirds of the time to compile.
+    """
+    made: F = njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
+    return made
+
+
+_kept: set[Any] = set()
+
+
+class _FirstUse(event.Listener):  # type: ignore[misc]
+    """Says, once in a process, that machine code is made and not read from disk."""
+
+    def on_start(self, started: Any) -> None:
+        """Hear that numba compiles a function."""
+        if started.data["dispatcher"] in _kept:
+            _kept.clear()
+            logger.info("compiling the simulator for this machine; it is kept: once 5 to 20 s")
+
+    def on_end(self, ended: Any) -> None:
+        """Hear that it has."""
+
+
+event.register("numba:compile", _FirstUse())
 
 
 _MAX_TANGENT = 32.0
 _MIN_SCALE = 1e-5
 
 
-@compiled
+@inner
 def set_row(rows: Any, at: int, lanes: int, value: float) -> None:
     """Write one value into every lane of a row."""
     for lane in range(lanes):
         rows[at + lane] = value
 
 
-@compiled
+@inner
+def copy_rows(target: Any, source: Any, rows: int, lanes: int) -> None:
+    """Copy the first so many rows."""
+    for row in range(rows):
+        row_ops.copy_row(target, row * lanes, source, row * lanes)
+
+
+@inner
 def row_sum(rows: Any, at: int, lanes: int) -> float:
     """Return the sum over a row's lanes."""
     total = 0.0
@@ -51,7 +91,7 @@ def row_sum(rows: Any, at: int, lanes: int) -> float:
     return total
 
 
-@compiled
+@inner
 def shared_rows(slots: Any, shared_slots: int, angles: Any, rows: Any, lanes: int) -> None:
     """Fill the rows of every slot with a shared angle."""
     for slot in range(shared_slots):
@@ -63,7 +103,7 @@ def shared_rows(slots: Any, shared_slots: int, angles: Any, rows: Any, lanes: in
         set_row(rows, at + 2 * lanes, lanes, sine / cosine if cosine != 0.0 else 1e30)
 
 
-@compiled
+@inner
 def sample_rows(
     slots: Any, shared_slots: int, cosines: Any, sines: Any, first: int, rows: Any, lanes: int
 ) -> None:
@@ -79,7 +119,7 @@ def sample_rows(
             rows[at + lanes + lane] = sine
 
 
-@compiled
+@inner
 def plan_scales(
     steps: Any, rows: Any, lanes: int, scale: float, backwards: bool, by_tangent: Any,
     scales: Any, slot_scales: Any,
@@ -121,7 +161,7 @@ def plan_scales(
     return scale
 
 
-@compiled
+@inner
 def phase_table(
     table: Any, fixed: Any, has_fixed: bool, masks: Any, numbers: Any, angles: Any, num_qubits: int
 ) -> None:
@@ -156,7 +196,7 @@ def phase_table(
             table[1, state] = imag * fixed[0, state] + real * fixed[1, state]
 
 
-@compiled
+@inner
 def sign(bits: int) -> float:
     """Return 1.0 where the number of ones is even, else -1.0."""
     for shift in (32, 16, 8, 4, 2, 1):
@@ -164,32 +204,32 @@ def sign(bits: int) -> float:
     return 1.0 - 2.0 * (bits & 1)
 
 
-@compiled
+@inner
 def gather_rows(samples: Any, first: int, rows: Any, at: int, lanes: int) -> None:
     """Write a tile of samples ``(batch, length)`` as rows, zeros past the batch."""
     batch, length = samples.shape
     begin = 0
     if first + lanes <= batch:
-        flat = samples.reshape(batch * length)
         begin = length - length % lanes
         for index in range(0, begin, lanes):
-            row_ops.transpose(rows, at + index * lanes, lanes, flat, first * length + index, length)
+            row_ops.transpose(
+                rows, at + index * lanes, lanes, samples, first * length + index, length
+            )
     for index in range(begin, length):
         for lane in range(lanes):
             value = samples[first + lane, index] if first + lane < batch else 0.0
             rows[at + index * lanes + lane] = value
 
 
-@compiled
+@inner
 def scatter_rows(rows: Any, samples: Any, first: int, lanes: int) -> float:
     """Write rows as a tile of samples ``(batch, length)``; return a sum that shows NaN."""
     batch, length = samples.shape
     begin = 0
     if first + lanes <= batch:
-        flat = samples.reshape(batch * length)
         begin = length - length % lanes
         for index in range(0, begin, lanes):
-            row_ops.transpose(flat, first * length + index, length, rows, index * lanes, lanes)
+            row_ops.transpose(samples, first * length + index, length, rows, index * lanes, lanes)
     for lane in range(min(lanes, batch - first)):
         for index in range(begin, length):
             samples[first + lane, index] = rows[index * lanes + lane]
@@ -200,7 +240,7 @@ def scatter_rows(rows: Any, samples: Any, first: int, lanes: int) -> float:
     return row_sum(rows, spare, lanes)
 
 
-@compiled
+@inner
 def _product_state(product: Any, rows: Any, state: Any, lanes: int) -> None:
     set_row(state, 0, lanes, 1.0)
     for qubit in range(product.size):
@@ -212,7 +252,7 @@ def _product_state(product: Any, rows: Any, state: Any, lanes: int) -> None:
                 set_row(state, high, lanes, 0.0)
 
 
-@compiled
+@inner
 def _rotate(
     step: Any, by_tangent: bool, state: Any, plane: int, rows: Any, num_qubits: int, lanes: int
 ) -> None:
@@ -242,7 +282,7 @@ def _rotate(
             rotations.rotate1(state, base, stride0, 0, 0, rows, c0, 0, 0)
 
 
-@compiled
+@inner
 def _mix(
     state: Any, other: Any, table: Any, phased: bool, target: Any, moved: bool, was_complex: bool,
     scale: float, lanes: int,
@@ -266,7 +306,7 @@ def _mix(
                 row_ops.copy_row(into, to + plane, state, at + plane)
 
 
-@compiled
+@inner
 def _lane_phase(
     state: Any, mask: int, rows: Any, at: int, direction: float, states: int, lanes: int
 ) -> None:
@@ -290,9 +330,8 @@ def forward(
     lanes = ROW_BYTES // state.itemsize
     states = 1 << num_qubits
     plane = states * lanes
-    by_tangent = np.zeros(steps.shape[0], dtype=np.bool_)
-    scales = np.ones(steps.shape[0])
-    slot_scales = np.ones(slots.size)
+    by_tangent = np.empty(steps.shape[0], dtype=np.bool_)
+    scales, slot_scales = np.empty(steps.shape[0]), np.empty(slots.size)
     outputs = values.shape[2]
     finite = True
     for member in range(members[0], members[1]):
@@ -342,12 +381,11 @@ def forward(
             check = scatter_rows(sums, values[member], sample, lanes)
             finite = finite and math.isfinite(check)
             if keep:
-                length = (1 + final_complex) * plane
-                saved[member, tile, :length] = state[:length]
+                copy_rows(saved[member, tile], state, (1 + final_complex) * states, lanes)
     return finite
 
 
-@compiled
+@inner
 def _read(
     state: Any, plane: int, is_complex: bool, factor: float, index: Any, matrix: Any,
     sums: Any, outputs: int, lanes: int,
