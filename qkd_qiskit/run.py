@@ -10,6 +10,7 @@ from pathlib import Path
 from qkd_qiskit.errors import InputError
 from qkd_qiskit.experiments.callbacks import Callback
 from qkd_qiskit.experiments.experiment import run
+from qkd_qiskit.experiments.repair import put_damage_aside
 from qkd_qiskit.experiments.run_folder import RunFolder, new_folder
 from qkd_qiskit.experiments.trained_run import TrainedRun
 from qkd_qiskit.experiments.workers import Workers
@@ -68,7 +69,8 @@ def run_experiment(
     wanted = load_recipe(recipe) if isinstance(recipe, str) else recipe
     folder = RunFolder.create(out, wanted)
     try:
-        run(folder, callback=callback, command=command, workers=workers)
+        with folder.locked():
+            run(folder, callback=callback, command=command, workers=workers)
     except InputError:
         folder.discard()
         raise
@@ -84,6 +86,8 @@ def resume_experiment(
 ) -> Run:
     """Go on with a run that was stopped, and return it; what is finished is not done again.
 
+    What is damaged or missing in a run that has ended is made again.
+
     Args:
         path: Its folder.
         callback: As for `run_experiment`, and so are the others.
@@ -95,5 +99,7 @@ def resume_experiment(
         QKDError: As `run_experiment`.
     """
     folder = RunFolder.open(path)
-    run(folder, callback=callback, command=command, workers=workers)
+    with folder.locked():
+        put_damage_aside(folder)
+        run(folder, callback=callback, command=command, workers=workers)
     return Run(folder)

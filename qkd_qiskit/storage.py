@@ -11,6 +11,7 @@ code when they are read.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import logging
 import os
@@ -32,6 +33,7 @@ CacheFolder = str | Path | Literal[False] | None
 
 _CHECKSUM = "sha256"
 _TEMPORARY = ".tmp"
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
 def write_atomic(path: str | Path, write: Callable[[Path], object]) -> None:
@@ -231,3 +233,33 @@ def compute_once(
     except StorageError as error:
         logger.warning("going on without the cache, set QKD_CACHE to a folder: %s", error)
     return tensors
+
+
+def take_lock(path: Path) -> int:
+    """Return a file handle that holds a lock until it is closed, or the process dies.
+
+    Raises:
+        CheckpointError: Another process holds it, or this one does.
+        OSError: The file cannot be opened.
+    """
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            import fcntl
+        except ImportError:  # Windows
+            import msvcrt
+
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
+        else:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        held = os.fstat(handle).st_ino == path.stat().st_ino  # not one that was just taken away
+    except OSError as error:
+        held = error.errno in _NO_LOCKS
+        if held:
+            logger.warning("%s: no locks in this file system: run one process at a time", path)
+    if not held:
+        os.close(handle)
+        raise CheckpointError(
+            f"another process works on {path.parent}; wait until it has ended, or stop it"
+        ) from None
+    return handle

@@ -1,4 +1,7 @@
-"""The `qkd` command. Exit status: 0 done, 2 bad input, 1 a failure, 130 interrupted."""
+"""The `qkd` command.
+
+Exit status: 0 done, 2 bad input, 1 a failure, 128 + the signal interrupted (130 for Ctrl-C).
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,22 @@ from collections.abc import Sequence
 from qkd_qiskit.cli.command_parser import CommandParser, help_of_commands, unknown_command
 from qkd_qiskit.cli.commands import COMMANDS
 from qkd_qiskit.cli.error_messages import discard_output, fail
+from qkd_qiskit.cli.interrupts import as_interrupts
 from qkd_qiskit.errors import InputError, QKDError
 
 DESCRIPTION = """Distil a classical teacher into a quantum circuit that runs on IBM hardware, and
 know whether it helped."""
+_INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
+    with as_interrupts() as interrupts:
+        status = _main(arguments)
+    return interrupts.status if status == _INTERRUPTED else status
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     _open_closed_streams()
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("qkd_qiskit.simulator").setLevel(logging.INFO)  # what takes seconds is said
@@ -30,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except QKDError as error:
         return fail(str(error), status=1)
     except KeyboardInterrupt:
-        return fail("interrupted", status=130)
+        return fail("interrupted", status=_INTERRUPTED)
     except BrokenPipeError:  # the reader has seen enough, as `head` does
         discard_output()
         return 0

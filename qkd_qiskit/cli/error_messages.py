@@ -14,7 +14,8 @@ def fail(message: str, *, status: int) -> int:
     line = " ".join(message.split())
     if len(line) > _LONGEST:
         line = f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 2 :]}"
-    print(f"qkd: {line}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # the terminal may be gone
+        print(f"qkd: {line}", file=sys.stderr)
     return status
 
 

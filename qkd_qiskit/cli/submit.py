@@ -77,6 +77,14 @@ def collect_parser(words: Sequence[str], name: str) -> CommandParser:
         "send those that were not, write result.json and the report.",
     )
     parser.add_argument("run", type=str, help="run folder")
+    parser.add_argument(
+        "--max-qpu-seconds", type=float, help="allow jobs to use so many; default: as submitted"
+    )
+    parser.add_argument(
+        "--adopt",
+        action="store_true",
+        help="take jobs of the run that the service has and the journal lost from there",
+    )
     add_output_options(parser)
     return parser
 
@@ -130,16 +138,26 @@ def run_collect(options: Namespace, words: Sequence[str]) -> int:
     """Finish what was begun; return the exit status."""
     from qkd_qiskit.experiments.run_folder import RunFolder
 
-    return _collect(RunFolder.open(options.run), options)
+    limit = _positive(options.max_qpu_seconds, "max-qpu-seconds")
+    folder = RunFolder.open(options.run)
+    return _collect(folder, options, max_qpu_seconds=limit, adopt=options.adopt)
 
 
-def _collect(folder: RunFolder, options: Namespace) -> int:
+def _collect(
+    folder: RunFolder,
+    options: Namespace,
+    *,
+    max_qpu_seconds: float | None = None,
+    adopt: bool = False,
+) -> int:
     from qkd_qiskit.experiments.submission import collect_run
     from qkd_qiskit.report.report import write_report
 
     try:
         with terminal(options) as callback:
-            submitted = collect_run(folder, callback=callback)
+            submitted = collect_run(
+                folder, max_qpu_seconds=max_qpu_seconds, adopt=adopt, callback=callback
+            )
             callback.stage("report")
             # Always: a process may have died between the result and the report.
             write_report(folder)

@@ -15,6 +15,7 @@ from qkd_qiskit.data.splits import Data
 from qkd_qiskit.errors import CheckpointError
 from qkd_qiskit.experiments.baseline_tuning import tuned
 from qkd_qiskit.experiments.comparisons import compare_arms
+from qkd_qiskit.experiments.device_results import device_results
 from qkd_qiskit.experiments.evaluation import confusion_counts
 from qkd_qiskit.experiments.evaluation_set import evaluation_key
 from qkd_qiskit.experiments.results import (
@@ -92,6 +93,10 @@ def collect_result(
         result = _with_metrics(result, folder, key=key, target=summary)
     if folder.result is not None:
         result = _with_targets_of(result, folder.result)
+    for device in device_results(folder):
+        if device.target is not None and device.key not in result.targets:
+            result = _with_metrics(result, folder, key=device.key, target=device.target)
+        result = replace(result, trained_on=device.trained_on or result.trained_on)
     return replace(result, comparisons=compare_arms(result, recipe.arm_table))
 
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -31,11 +32,11 @@ from qkd_qiskit.experiments.json_codec import decode, encode
 from qkd_qiskit.experiments.results import Result
 from qkd_qiskit.recipe import Recipe
 from qkd_qiskit.recipe.parsing import dump_recipe, load_recipe
-from qkd_qiskit.storage import remove_unfinished, user_path, write_text
+from qkd_qiskit.storage import remove_unfinished, take_lock, user_path, write_text
 
 RECIPE, RESULT, REPORT = "recipe.yaml", "result.json", "report.html"
-DEVICES, EVALUATIONS = "devices", "evaluations.json"
-TEACHER, CIRCUIT = "teacher.safetensors", "circuit.qasm"
+DEVICES, EVALUATIONS, LOCK = "devices", "evaluations.json", ".lock"
+TEACHER, CIRCUIT, METRICS = "teacher.safetensors", "circuit.qasm", "metrics.jsonl"
 
 
 class RunFolder:
@@ -96,6 +97,25 @@ class RunFolder:
             )
         return cls(path, load_recipe(path / RECIPE))
 
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from working on the run until the context ends.
+
+        Raises:
+            CheckpointError: Another process works on it.
+            StorageError: The folder cannot be written.
+        """
+        try:
+            handle = take_lock(self.path / LOCK)
+        except OSError as error:
+            raise StorageError(f"cannot write in {self.path}: {error.strerror or error}") from error
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):  # Windows keeps what is open
+                (self.path / LOCK).unlink()
+            os.close(handle)
+
     @property
     def result(self) -> Result | None:
         """What result.json holds, or None before the run has ended."""
@@ -140,14 +160,14 @@ class RunFolder:
 
     def metrics(self, arm: str, seed: int) -> list[EpochMetrics]:
         """Return the figures of one student, epoch by epoch."""
-        path = self.member(arm, seed) / "metrics.jsonl"
+        path = self.member(arm, seed) / METRICS
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         figures = (_parse_epoch(line) for line in lines)
         return [epoch for epoch in figures if epoch is not None]
 
     def append_metrics(self, arm: str, seed: int, epoch: EpochMetrics) -> None:
         """Write the figures of one more epoch, in place of what an interrupted run had after it."""
-        path = self.member(arm, seed) / "metrics.jsonl"
+        path = self.member(arm, seed) / METRICS
         text = path.read_text(encoding="utf-8") if path.exists() else ""
         if text.count("\n") == epoch.epoch - 1 and (not text or text.endswith("\n")):
             append_line(path, _epoch_line(epoch))
@@ -157,7 +177,7 @@ class RunFolder:
 
     def write_metrics(self, arm: str, seed: int, history: Sequence[EpochMetrics]) -> None:
         """Write the figures of all epochs, in place of what is there."""
-        path = self.member(arm, seed) / "metrics.jsonl"
+        path = self.member(arm, seed) / METRICS
         write_text(path, "".join(_epoch_line(epoch) for epoch in history))
 
     def evaluations(self, arm: str, seed: int) -> dict[str, Evaluation]:

@@ -11,18 +11,19 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from qkd_qiskit.errors import InputError
+from qkd_qiskit.errors import CheckpointError, InputError
 from qkd_qiskit.experiments.run_folder import DEVICES, RunFolder
 from qkd_qiskit.experiments.submission.session_waits import SessionWaits
-from qkd_qiskit.experiments.submission.submission import Submission
+from qkd_qiskit.experiments.submission.submission import RECORD, Submission
 from qkd_qiskit.experiments.target_summary import DeviceJobs, Place
 from qkd_qiskit.recipe import Mode, RuntimeSpec
 from qkd_qiskit.targets.ibm.account import is_emulator
 from qkd_qiskit.targets.ibm.connection import RuntimeConnection, connect
-from qkd_qiskit.targets.ibm.job_records import JOURNAL, Totals, read_journal
+from qkd_qiskit.targets.ibm.job_records import JOURNAL, Records, Totals, read_journal
 from qkd_qiskit.targets.ibm.job_runner import Runner
-from qkd_qiskit.targets.ibm.journal import Journal
+from qkd_qiskit.targets.ibm.journal import RESULTS, Journal
 from qkd_qiskit.targets.ibm.retry import Retries, RetryPolicy
+from qkd_qiskit.targets.ibm.run_jobs import RunJobs
 
 
 def open_device(name: str, *, options: RuntimeSpec) -> RuntimeConnection:
@@ -77,6 +78,7 @@ def open_runner(
     connection: RuntimeConnection,
     *,
     watch: Callable[[Totals], None] | None = None,
+    adopt: bool = False,
 ) -> Iterator[Runner]:
     """Yield a runner on the submission's journal.
 
@@ -85,21 +87,63 @@ def open_runner(
         submission: Whose jobs are run.
         connection: The device.
         watch: Called after every line of the journal with what all jobs come to.
+        adopt: Whether jobs of the submission that the journal does not know are taken into it.
     """
     folder = submission.folder(run)
+    begun = (folder / RECORD).exists()
     options = replace(run.recipe.runtime, mode=submission.mode)
     resume_hint = f"to go on: qkd collect {shlex.quote(str(run.path))}"
+    budget_hint = f"{resume_hint} --max-qpu-seconds N"
     with (
         WatchedJournal(folder, watch) as journal,
         Runner(
             connection,
             journal=journal,
             options=options,
+            run_jobs=RunJobs(
+                submission.id,
+                journal=journal,
+                begun=begun,
+                adopt=adopt,
+                adopt_hint=_adopt_hint(run),
+            ),
             max_qpu_seconds=submission.max_qpu_seconds,
             resume_hint=resume_hint,
+            budget_hint=budget_hint,
         ) as runner,
     ):
         yield runner
+
+
+def check_journal(run: RunFolder, submission: Submission, *, adopt: bool) -> Records:
+    """Return what a submission's journal says, after checking that it was not lost.
+
+    Where it was, and its jobs are to be adopted, a damaged one is put aside.
+
+    Raises:
+        CheckpointError: It is damaged, or missing beside what jobs have left.
+    """
+    folder = submission.folder(run)
+    hint = f", or {_adopt_hint(run)}" if submission.id else ""
+    try:
+        records = read_journal(folder)
+    except CheckpointError as error:
+        if not (adopt and submission.id):
+            raise CheckpointError(f"{error}{hint}") from None
+        (folder / JOURNAL).rename(folder / f"{JOURNAL}.damaged")
+        return Records()
+    lost = not records.records and any((folder / RESULTS).rglob("*.safetensors"))
+    if lost and submission.place != "simulation" and not (adopt and submission.id):
+        raise CheckpointError(
+            f"{folder / JOURNAL} is missing or empty and counts of jobs lie beside it: what has "
+            f"been paid could be paid again; bring back a copy{hint}"
+        )
+    return records
+
+
+def _adopt_hint(run: RunFolder) -> str:
+    """Return what a user does to take jobs that the service has into a journal."""
+    return f"take them from the service: qkd collect {shlex.quote(str(run.path))} --adopt"
 
 
 class WatchedJournal(Journal):

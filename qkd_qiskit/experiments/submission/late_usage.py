@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from qkd_qiskit.errors import InputError, SubmissionError
+from qkd_qiskit.experiments.device_results import DeviceResult
 from qkd_qiskit.experiments.results import Result
 from qkd_qiskit.experiments.run_folder import RunFolder
 from qkd_qiskit.experiments.submission.batching import EVALUATE
@@ -49,5 +50,10 @@ def with_late_usage(
         result = replace(
             result, trained_on=replace(jobs, calibration_date=training.calibration_date)
         )
+    DeviceResult(
+        key=submission.name,
+        target=result.targets.get(submission.name),
+        trained_on=result.trained_on if submission.train else None,
+    ).save(folder)
     run.end(result)
     return result

@@ -6,14 +6,20 @@ RUN/devices/NAME/
 
 from __future__ import annotations
 
+import re
+import secrets
+import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields, replace
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from qkd_qiskit.errors import CheckpointError, InputError
+from qkd_qiskit.experiments.json_codec import decode
 from qkd_qiskit.experiments.run_folder import DEVICES, RunFolder, read_json, write_json
 from qkd_qiskit.experiments.target_summary import Place
 from qkd_qiskit.recipe import Mode
+from qkd_qiskit.targets.ibm.job_records import read_journal
 
 RECORD = "submission.json"
 _SUFFIX: dict[Place, str] = {"device": "", "simulation": ":submitted", "rehearsal": ":rehearsal"}
@@ -38,6 +44,7 @@ class Submission:
         evaluate: Whether students are evaluated there.
         finished: Whether nothing is left to do.
         command: What was typed to train, for the report.
+        id: Part of the tags of its jobs, by which the service finds them; "" in older ones.
     """
 
     name: str
@@ -53,6 +60,7 @@ class Submission:
     evaluate: bool = True
     finished: bool = False
     command: str = ""
+    id: str = ""
 
     @property
     def fixed(self) -> dict[str, object]:
@@ -95,7 +103,7 @@ def begin_or_go_on(run: RunFolder, wanted: Submission, *, again: bool) -> Submis
     for name in _names(wanted.name):
         begun = known.get(name)
         if begun is None:
-            return replace(wanted, name=name)
+            return replace(wanted, name=name, id=new_id())
         if begun.fixed == wanted.fixed:
             if not (begun.finished and again):
                 return begun
@@ -123,13 +131,50 @@ def _names(name: str) -> Iterator[str]:
         number += 1
 
 
-def _read(path: Path) -> Submission:
-    content = read_json(path)
+def new_id() -> str:
+    """Return an id that no other submission has."""
+    return secrets.token_hex(8)
+
+
+@contextmanager
+def leaving_nothing(folder: Path) -> Iterator[None]:
+    """Take away what was written into a new folder where what is asked for is refused."""
+    existed = folder.exists()
     try:
-        known = {field.name: content[field.name] for field in fields(Submission)}
-        return Submission(**known | {"seeds": tuple(content["seeds"])})
-    except (KeyError, TypeError) as error:
+        yield
+    except InputError:
+        if not existed and not read_journal(folder).records:
+            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):  # other submissions lie there
+                folder.parent.rmdir()
+        raise
+
+
+def _read(path: Path) -> Submission:
+    try:
+        submission = decode(Submission, read_json(path), where=path)
+    except CheckpointError as error:
+        reason = str(error).partition("; delete")[0]
         raise CheckpointError(
-            f"{path} is no record of a submission ({type(error).__name__}: {error}); bring back a "
-            "copy of it"
-        ) from error
+            f"{reason}; bring back a copy of it: it says what was sent to the device"
+        ) from None
+    fault = _fault(submission, folder=path.parent.name)
+    if fault:
+        raise CheckpointError(f"{path}: {fault}; bring back a copy of it")
+    return submission
+
+
+def _fault(submission: Submission, *, folder: str) -> str | None:
+    """Return what cannot be in a record of a submission, or None."""
+    if submission.name.replace(":", "-") != folder:
+        return f"name is {submission.name!r:.80}, and its folder is {folder!r}"
+    if not re.fullmatch(r"[A-Za-z][\w-]*", submission.backend):
+        return f"backend {submission.backend!r:.80} is no name of a device"
+    least = {"shots": 1, "limit": 1, "images_per_job": 0}
+    for name, lowest in least.items():
+        if getattr(submission, name) < lowest:
+            return f"{name} is {getattr(submission, name)}, which is below {lowest}"
+    if not submission.seeds:
+        return "seeds is empty"
+    limit = submission.max_qpu_seconds
+    return f"max_qpu_seconds is {limit}" if limit is not None and not limit > 0 else None

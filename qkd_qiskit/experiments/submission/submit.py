@@ -12,6 +12,7 @@ from torch import Tensor
 from qkd_qiskit.errors import BudgetError, CheckpointError
 from qkd_qiskit.experiments.callbacks import Callback
 from qkd_qiskit.experiments.collect import with_target
+from qkd_qiskit.experiments.device_results import DeviceResult
 from qkd_qiskit.experiments.experiment import run
 from qkd_qiskit.experiments.results import Result
 from qkd_qiskit.experiments.run_folder import RunFolder
@@ -24,6 +25,7 @@ from qkd_qiskit.experiments.submission.batching import (
     images_per_job,
 )
 from qkd_qiskit.experiments.submission.device import (
+    check_journal,
     check_takes_jobs,
     describe_jobs,
     open_device,
@@ -38,6 +40,8 @@ from qkd_qiskit.experiments.submission.submission import (
     begin_or_go_on,
     find_submissions,
     first_name,
+    leaving_nothing,
+    new_id,
 )
 from qkd_qiskit.experiments.submission.training import (
     TRAIN,
@@ -50,8 +54,8 @@ from qkd_qiskit.recipe.seeds import derive_seed
 from qkd_qiskit.targets.compiled_circuit import CompiledCircuit
 from qkd_qiskit.targets.ibm.connection import RuntimeConnection
 from qkd_qiskit.targets.ibm.job_plan import executed_shots
-from qkd_qiskit.targets.ibm.job_records import read_journal
 from qkd_qiskit.targets.ibm.job_runner import Runner
+from qkd_qiskit.targets.ibm.retired_device import reconnect
 from qkd_qiskit.targets.ibm.target import RuntimeTarget
 from qkd_qiskit.targets.ibm.usage_model import device_timing
 
@@ -93,7 +97,8 @@ def submit_run(
         return SubmittedRun(
             folder, with_late_usage(folder, begun, lambda: connection), begun, already=True
         )
-    return _finish(folder, _allowed(begun, request), connection, callback=callback)
+    with leaving_nothing(begun.folder(folder)):
+        return _finish(folder, _allowed(begun, request), connection, callback=callback)
 
 
 def begin_training(
@@ -148,16 +153,32 @@ def begin_training(
         train=True,
         evaluate=training.evaluate,
         command=command,
+        id=new_id(),
     ).save(folder)
     return folder
 
 
-def collect_run(folder: RunFolder, *, callback: Callback | None = None) -> list[SubmittedRun]:
+def collect_run(
+    folder: RunFolder,
+    *,
+    max_qpu_seconds: float | None = None,
+    adopt: bool = False,
+    callback: Callback | None = None,
+) -> list[SubmittedRun]:
     """Finish everything that was requested of devices for a run.
+
+    Args:
+        folder: The run.
+        max_qpu_seconds: QPU seconds that the jobs of each submission together may use; default:
+            what was given when it was begun.
+        adopt: Take the jobs of the submissions that the service has and a journal does not know,
+            because it was lost or damaged, into it.
+        callback: Receives the progress.
 
     Raises:
         CheckpointError: Nothing was submitted.
         SubmissionError: As `submit_run`.
+        BudgetError: As `submit_run`.
     """
     callback = callback or Callback()
     known = find_submissions(folder)
@@ -168,11 +189,17 @@ def collect_run(folder: RunFolder, *, callback: Callback | None = None) -> list[
     submitted = []
     for submission in known:
         connect = partial(_reconnect, folder, submission, callback=callback)
-        if submission.finished:
+        # Without its figures in the result: that was made again, and an older version wrote them.
+        kept = submission.finished and (
+            not submission.evaluate or submission.name in folder.ended().targets
+        )
+        if kept:
             result = with_late_usage(folder, submission, connect)
             submitted.append(SubmittedRun(folder, result, submission, already=True))
         else:
-            submitted.append(_finish(folder, submission, connect(), callback=callback))
+            limit = max_qpu_seconds or submission.max_qpu_seconds
+            allowed = replace(submission, max_qpu_seconds=limit)
+            submitted.append(_finish(folder, allowed, connect(), callback=callback, adopt=adopt))
     return submitted
 
 
@@ -182,7 +209,7 @@ def _reconnect(
     """Return a connection to the device that something was submitted to."""
     options = replace(folder.recipe.runtime, mode=submission.mode)
     callback.stage(f"connecting to {submission.backend}")
-    connection = open_device(submission.backend, options=options)
+    connection = reconnect(submission.backend, options=options)
     _check_place(folder, submission, connection)
     return connection
 
@@ -195,7 +222,9 @@ def _wanted(
     mode = request.mode or recipe.runtime.mode
     seeds = check_seeds(folder, request.seeds)
     callback.stage(f"connecting to {request.backend}")
-    connection = open_device(request.backend, options=replace(recipe.runtime, mode=mode))
+    begun = {known.backend for known in find_submissions(folder) if not known.finished}
+    connect = reconnect if request.backend in begun else open_device
+    connection = connect(request.backend, options=replace(recipe.runtime, mode=mode))
     shots, place = request.shots or recipe.shots, place_of(connection)
     wanted = Submission(
         name=first_name(request.backend, place, shots=shots, usual_shots=recipe.shots),
@@ -227,12 +256,14 @@ def _finish(
     connection: RuntimeConnection,
     *,
     callback: Callback,
+    adopt: bool = False,
 ) -> SubmittedRun:
     """Run what is not run yet, and write figures, result and record."""
-    if not read_journal(submission.folder(folder)).totals().pending:
+    if not check_journal(folder, submission, adopt=adopt).records and not adopt:
         check_takes_jobs(connection)  # else there are jobs to read, whatever the device does now
     described: TargetSummary | None = None
-    with open_runner(folder, submission, connection, watch=callback.jobs) as runner:
+    opened = open_runner(folder, submission, connection, watch=callback.jobs, adopt=adopt)
+    with opened as runner:
         target = RuntimeTarget(
             connection.backend,
             runner=runner,
@@ -263,6 +294,11 @@ def _finish(
     if submission.train:
         jobs = describe_jobs(folder, submission, TRAIN, mode=mode)
         result = replace(result, trained_on=replace(jobs, calibration_date=calibrated))
+    DeviceResult(
+        key=submission.name,
+        target=described,
+        trained_on=result.trained_on if submission.train else None,
+    ).save(submission.folder(folder))
     folder.end(result)
     done = replace(submission, finished=True).save(folder)
     return SubmittedRun(folder, result, done)

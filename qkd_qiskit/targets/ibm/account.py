@@ -47,7 +47,31 @@ def real_backend(name: str, *, policy: RetryPolicy | None = None) -> Any:
         TargetError: There is no account, it cannot be used, or it has no such device.
         SubmissionError: The service does not answer.
     """
-    retries = Retries(name, policy=policy or RetryPolicy(tries=4), resume_hint="try again later")
+    account, backend, names = find_device(name, policy=policy)
+    if backend is None:
+        near = difflib.get_close_matches(name, names, n=3) or names
+        raise TargetError(f"the account has no device {name!r}; it has {', '.join(near) or 'none'}")
+    if len(instances_of(account)) > 1:
+        retries = _retries(name, policy)
+        logger.warning(
+            "the account has several instances: jobs of %s go to the one of plan %s; to choose "
+            "one, set QISKIT_IBM_INSTANCE or save it with the account",
+            name,
+            retries.call("reading its plan", lambda: plan_of(account, backend)) or "unknown",
+        )
+    return backend
+
+
+def find_device(name: str, *, policy: RetryPolicy | None = None) -> tuple[Any, Any, list[str]]:
+    """Return the account, a device of it, and the names of its devices where it has no such one.
+
+    The device is None where the account has it not, or no more.
+
+    Raises:
+        TargetError: There is no account, or it cannot be used.
+        SubmissionError: The service does not answer.
+    """
+    retries, names = _retries(name, policy), list[str]()
     account = retries.call("opening the account", lambda: call_client(open_account))
 
     def device() -> Any:
@@ -65,17 +89,11 @@ def real_backend(name: str, *, policy: RetryPolicy | None = None) -> Any:
         names = retries.call("listing the devices", lambda: _device_names(account))
         if name in names:  # it could not be read before
             backend = retries.call("reading the device", lambda: call_client(device))
-    if backend is None:
-        near = difflib.get_close_matches(name, names, n=3) or names
-        raise TargetError(f"the account has no device {name!r}; it has {', '.join(near) or 'none'}")
-    if len(instances_of(account)) > 1:
-        logger.warning(
-            "the account has several instances: jobs of %s go to the one of plan %s; to choose "
-            "one, set QISKIT_IBM_INSTANCE or save it with the account",
-            name,
-            retries.call("reading its plan", lambda: plan_of(account, backend)) or "unknown",
-        )
-    return backend
+    return account, backend, names
+
+
+def _retries(name: str, policy: RetryPolicy | None) -> Retries:
+    return Retries(name, policy=policy or RetryPolicy(tries=4), resume_hint="try again later")
 
 
 def instances_of(account: Any) -> list[str | None]:

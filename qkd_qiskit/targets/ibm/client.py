@@ -6,8 +6,14 @@ warnings, sends the API key itself where it has no token, and sends a job again 
 """
 
 import logging
+import math
+import threading
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 from qkd_qiskit.errors import TargetError
@@ -18,10 +24,16 @@ logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 _CLIENT = "qiskit_ibm_runtime"
+ANSWER_LIMIT_S = 600.0
+"""Seconds for a whole answer: the client's own limit is for each piece, and never ends a drip."""
 
 
-def call_client(request: Callable[[], Result]) -> Result:
+def call_client(request: Callable[[], Result], *, limit_s: float | None = ANSWER_LIMIT_S) -> Result:
     """Return what a request to the client gives; its warnings go to the log.
+
+    Args:
+        request: Calls the client.
+        limit_s: Seconds until the answer must be whole; None: no limit.
 
     Raises:
         ServiceError: The client failed; nothing of its own error, which may hold secrets, is kept.
@@ -33,7 +45,7 @@ def call_client(request: Callable[[], Result]) -> Result:
         # The client would go on and send the API key itself.
         warnings.filterwarnings("error", message=RAW_KEY_WARNING)
         try:
-            return request()
+            return request() if limit_s is None else _within(limit_s, request)
         except (TargetError, ServiceError):
             raise
         except Exception as error:
@@ -42,6 +54,25 @@ def call_client(request: Callable[[], Result]) -> Result:
             for warning in caught:
                 logger.info("the client warns: %s", scrub(str(warning.message)))
     raise failure
+
+
+def _within(limit_s: float, request: Callable[[], Result]) -> Result:
+    """Return what a request gives, or stop waiting for it; the thread that waits on is left."""
+    answer: Future[Result] = Future()
+
+    def run() -> None:
+        try:
+            answer.set_result(request())
+        except BaseException as error:
+            answer.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        return answer.result(limit_s)
+    except FutureTimeout:
+        if answer.done():
+            raise  # the request's own
+    raise ServiceError("network", f"no whole answer within {limit_s:g} s")
 
 
 def service_error_of(error: BaseException) -> ServiceError:
@@ -126,11 +157,17 @@ def _kind_by_type(error: BaseException) -> ServiceErrorKind:
 
 
 def _retry_after(response: Any) -> float | None:
-    text = response.headers.get("Retry-After")
+    """Return the seconds in a Retry-After header, a number or a date; None where there are none."""
+    text = str(response.headers.get("Retry-After", ""))
     try:
-        return None if text is None else max(0.0, float(text))
-    except ValueError:  # a date
-        return None
+        seconds = float(text)
+    except ValueError:
+        try:
+            date = parsedate_to_datetime(text)
+        except ValueError:
+            return None
+        seconds = (date.astimezone(timezone.utc) - datetime.now(timezone.utc)).total_seconds()
+    return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

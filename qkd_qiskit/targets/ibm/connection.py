@@ -22,13 +22,14 @@ from qkd_qiskit.targets.ibm.account import (
     plan_of,
     real_backend,
 )
-from qkd_qiskit.targets.ibm.client import call_client
+from qkd_qiskit.targets.ibm.client import ANSWER_LIMIT_S, call_client
 from qkd_qiskit.targets.ibm.client_internals import instance_of, known_session
 from qkd_qiskit.targets.ibm.isa_check import check_pubs
 from qkd_qiskit.targets.ibm.job_plan import Pub, executed_shots
 from qkd_qiskit.targets.ibm.protocols import Job, JobState
 from qkd_qiskit.targets.ibm.retry import RetryPolicy
 from qkd_qiskit.targets.ibm.service_errors import ServiceError, scrub
+from qkd_qiskit.targets.ibm.usage import seconds_of
 from qkd_qiskit.targets.ibm.usage_model import device_timing, job_seconds
 from qkd_qiskit.targets.sampling import count_outcomes
 from qkd_qiskit.targets.snapshots import fake_backend
@@ -70,16 +71,7 @@ class RuntimeConnection:
         self.account: Any = getattr(backend, "service", None)
         """The client's service; None in local testing mode."""
         self.local = self.account is None
-        place = "local" if self.local else "rehearsal" if is_emulator() else "device"
-        self.identity = "/".join(
-            [
-                self.name,
-                place,
-                f"gates={options.twirl_gates}",
-                f"measure={options.twirl_measure}",
-                f"decoupling={options.dynamical_decoupling}",
-            ]
-        )
+        self.identity = identity_of(self.name, local=self.local, options=options)
         self._session: Any = None
 
     def check(self, pubs: Sequence[Pub]) -> None:
@@ -121,12 +113,12 @@ class RuntimeConnection:
         ]
         return job_seconds(loads, timing=device_timing(self.backend))
 
-    def submit(self, pubs: Sequence[Pub], *, tag: str, seed: int | None) -> Job:
-        """Send a job, into the session where one is open."""
+    def submit(self, pubs: Sequence[Pub], *, tag: str, group: str | None, seed: int | None) -> Job:
+        """Send a job, into the session where one is open; `group` is a tag that others share."""
         from qiskit_ibm_runtime.executor_sampler import Sampler
 
         mode = self.backend if self._session is None else self._session
-        options = self._sampler_options(tag=tag, seed=seed)
+        options = self._sampler_options(tags=[tag, *([group] if group else [])], seed=seed)
         sent = [part for pub in pubs for part in _client_pubs(pub)]
         try:
             job = call_client(lambda: Sampler(mode=mode, options=options).run(sent))
@@ -205,7 +197,7 @@ class RuntimeConnection:
             return 0.0
         session = self._known_session(session_id, "session")
         usage = (call_client(session.details) or {}).get("usage_time")
-        return None if usage is None else float(usage)
+        return seconds_of(usage, of=f"session {session_id}")
 
     def _known_session(self, session_id: str, mode: Mode) -> Any:
         from qiskit_ibm_runtime import Batch, Session
@@ -229,11 +221,11 @@ class RuntimeConnection:
             call_client(self._session.close)
             self._session = None
 
-    def _sampler_options(self, *, tag: str, seed: int | None) -> dict[str, Any]:
+    def _sampler_options(self, *, tags: list[str], seed: int | None) -> dict[str, Any]:
         spec = self.options
         options: dict[str, Any] = {
             "twirling": {"enable_gates": spec.twirl_gates, "enable_measure": spec.twirl_measure},
-            "environment": {"job_tags": [tag]},
+            "environment": {"job_tags": tags},
         }
         if spec.dynamical_decoupling != "none":
             options["dynamical_decoupling"] = {
@@ -249,12 +241,27 @@ class RuntimeConnection:
         return options
 
 
+def identity_of(name: str, *, local: bool, options: RuntimeSpec) -> str:
+    """Return what tells a device, its place and the options that change counts from others."""
+    place = "local" if local else "rehearsal" if is_emulator() else "device"
+    return "/".join(
+        [
+            name,
+            place,
+            f"gates={options.twirl_gates}",
+            f"measure={options.twirl_measure}",
+            f"decoupling={options.dynamical_decoupling}",
+        ]
+    )
+
+
 class _ClientJob:
     """A job of the client; see `protocols.Job`."""
 
     def __init__(self, job: Any, *, local: bool) -> None:
         self._job, self._local = job, local
         self.id: str = job.job_id()
+        self.tags: tuple[str, ...] = tuple(getattr(job, "tags", None) or ())
 
     def state(self) -> JobState:
         if self._local:
@@ -265,13 +272,17 @@ class _ClientJob:
         limit = {} if self._local else {"timeout": _RESULT_TIMEOUT_S}
 
         def read() -> list[NDArray[np.int64]]:
-            results = iter(self._job.result(**limit))
-            return [
-                np.concatenate([_counts(next(results), pub) for _ in range(_pieces(pub))])
-                for pub in pubs
-            ]
+            results, counts = list(self._job.result(**limit)), []
+            if len(results) != sum(map(_pieces, pubs)):
+                text = f"the result has {len(results)} parts, not those of {len(pubs)} PUBs"
+                raise ServiceError("server", text)
+            for pub in pubs:
+                own, results = results[: _pieces(pub)], results[_pieces(pub) :]
+                counts.append(np.concatenate([_counts(result, pub) for result in own]))
+            return counts
 
-        return call_client(read)
+        # A simulator in this process takes as long as it takes.
+        return call_client(read, limit_s=None if self._local else ANSWER_LIMIT_S)
 
     def reason(self) -> tuple[str, bool]:
         from qiskit.providers import JobError
@@ -292,11 +303,13 @@ class _ClientJob:
         return call_client(read)
 
     def usage(self) -> float | None:
-        usage = call_client(self._job.metrics).get("usage") or {}
+        usage = (call_client(self._job.metrics) or {}).get("usage") or {}
+        if not isinstance(usage, dict):
+            return seconds_of(usage, of=f"job {self.id}")
         if usage.get("status", "pending") == "pending":
             return None
         seconds = usage.get("qpu_charge_time_seconds", usage.get("quantum_seconds"))
-        return None if seconds is None else float(seconds)
+        return seconds_of(seconds, of=f"job {self.id}")
 
     def cancel(self) -> None:
         call_client(self._job.cancel)

@@ -7,7 +7,7 @@ before anything is paid is what is submitted. `job_runner` runs them over any
 
 import hashlib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -152,6 +152,64 @@ def plan_jobs(
     return tuple(_plan(slices, executed) for slices in jobs)
 
 
+@dataclass(frozen=True, eq=False)
+class PlannedJob:
+    """One job of a key: what is sent, and with which seed.
+
+    Attributes:
+        key: Name of what the jobs are for.
+        part: Number of the job among those of its key, from 0.
+        parts: Jobs of its key.
+        plan: What it takes of the device.
+        pubs: What is sent.
+        digest: Of what is sent and who receives it.
+        seed: Of a simulator's shots, or None.
+    """
+
+    key: str
+    part: int
+    parts: int
+    plan: JobPlan
+    pubs: list[Pub]
+    digest: str
+    seed: int | None
+
+
+def cut_jobs(
+    key: str,
+    pubs: Sequence[Pub],
+    *,
+    limits: Limits,
+    twirled: bool,
+    receiver: str,
+    seed: int | None,
+) -> list[PlannedJob]:
+    """Return the jobs that a key's PUBs are sent in; see `plan_jobs`.
+
+    Args:
+        key: Name of what the jobs are for.
+        pubs: What is sent.
+        limits: What a job may be at most.
+        twirled: Whether gates or measurements are twirled.
+        receiver: Who receives it, and what else changes the counts.
+        seed: Seed of a simulator's shots; the first job has it, the others one derived from it.
+    """
+    plans = plan_jobs([pub.size for pub in pubs], limits=limits, twirled=twirled)
+    jobs = []
+    for part, plan in enumerate(plans):
+        cut = plan.cut(pubs)
+        own = None if seed is None else _part_seed(seed, part)
+        digest = pubs_digest(cut, receiver=receiver)
+        jobs.append(PlannedJob(key, part, len(plans), plan, cut, digest, own))
+    return jobs
+
+
+def _part_seed(seed: int, part: int) -> int:
+    if not part:
+        return seed
+    return int(np.random.SeedSequence([seed, part]).generate_state(1)[0] >> 2)
+
+
 def executed_shots(shots: int, *, twirled: bool) -> int:
     """Return the shots that are run where so many are asked for.
 
@@ -178,6 +236,30 @@ def pubs_digest(pubs: Iterable[Pub], *, receiver: str = "") -> str:
         digest.update("\n".join(map(str, head)).encode())
         digest.update(values.tobytes())
     return digest.hexdigest()
+
+
+def counts_fault(
+    counts: Sequence[NDArray[np.int64]], pubs: Sequence[Pub], *, shots: Collection[int]
+) -> str | None:
+    """Return what is wrong with a job's counts, or None.
+
+    Args:
+        counts: (rows, 2**bits) of each PUB, as they came.
+        pubs: What was sent.
+        shots: Shots that a row may have.
+    """
+    if len(counts) != len(pubs):
+        return f"the result has {len(counts)} PUBs where {len(pubs)} were sent"
+    for number, (rows, pub) in enumerate(zip(counts, pubs, strict=True)):
+        wanted = (len(pub.values), 2**pub.num_bits)
+        if rows.shape != wanted:
+            return f"PUB {number} has {rows.shape} rows and outcomes where {wanted} were sent"
+        sums = rows.sum(axis=1)
+        wrong = ~np.isin(sums, list(shots)) | (rows < 0).any(axis=1)
+        if wrong.any():
+            row, sent = int(wrong.argmax()), " or ".join(map(str, sorted(set(shots))))
+            return f"row {row} of PUB {number} has {sums[row]} shots where {sent} were sent"
+    return None
 
 
 def _plan(slices: Sequence[tuple[int, int, int]], shots: int) -> JobPlan:

@@ -9,10 +9,9 @@ read from there. Nothing here knows the service itself, only `Connection`.
 from __future__ import annotations
 
 import logging
+import math
 import time
-import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import count
 
 import numpy as np
@@ -20,29 +19,23 @@ from numpy.typing import NDArray
 
 from qkd_qiskit.errors import BudgetError, CheckpointError, InputError, SubmissionError
 from qkd_qiskit.recipe import Mode, RuntimeSpec
-from qkd_qiskit.targets.ibm.job_plan import JobPlan, Limits, Pub, plan_jobs, pubs_digest
+from qkd_qiskit.targets.ibm.job_plan import (
+    Limits,
+    PlannedJob,
+    Pub,
+    counts_fault,
+    cut_jobs,
+)
 from qkd_qiskit.targets.ibm.journal import JobRecord, Journal, check_key
 from qkd_qiskit.targets.ibm.protocols import Connection, Job, JobState
 from qkd_qiskit.targets.ibm.retry import Retries, RetryPolicy
+from qkd_qiskit.targets.ibm.run_jobs import RunJobs
 from qkd_qiskit.targets.ibm.service_errors import ServiceError
 from qkd_qiskit.targets.ibm.sessions import SessionKeeper
 from qkd_qiskit.targets.ibm.usage import Usage
 
 logger = logging.getLogger(__name__)
 Counts = list[NDArray[np.int64]]
-
-
-@dataclass(frozen=True)
-class _PlannedJob:
-    """One job of a key: what is sent, and with which seed."""
-
-    key: str
-    part: int
-    parts: int
-    plan: JobPlan
-    pubs: list[Pub]
-    digest: str
-    seed: int | None
 
 
 class Runner:
@@ -57,7 +50,9 @@ class Runner:
         policy: RetryPolicy | None = None,
         estimate: Callable[[Sequence[Pub]], float] | None = None,
         max_qpu_seconds: float | None = None,
+        run_jobs: RunJobs | None = None,
         resume_hint: str = "run the same command again to go on",
+        budget_hint: str = "raise max_qpu_seconds to go on",
     ) -> None:
         """Take a device and the journal of a run.
 
@@ -69,7 +64,10 @@ class Runner:
             estimate: QPU seconds expected of a job with these PUBs; default: the connection's.
             max_qpu_seconds: QPU seconds that all jobs of the journal together may use, with what
                 closed sessions cost beyond them; a job that is expected to pass them is not sent.
+            run_jobs: Tags of the jobs, and what the service has that the journal does not know;
+                default: tags at random.
             resume_hint: What a user does to continue, for messages.
+            budget_hint: What a user does to allow more QPU seconds.
 
         Raises:
             InputError: Max_qpu_seconds is not accepted.
@@ -81,13 +79,17 @@ class Runner:
         self.limits = Limits(max_executions=self.options.max_executions)
         self.policy = policy or RetryPolicy()
         self.estimate = estimate or connection.estimate
-        self.max_qpu_seconds, self.resume_hint = max_qpu_seconds, resume_hint
+        self.max_qpu_seconds, self.budget_hint = max_qpu_seconds, budget_hint
+        self.resume_hint = resume_hint
         self._retries = Retries(connection.name, policy=self.policy, resume_hint=resume_hint)
         self._session = SessionKeeper(
             connection, journal=journal, retries=self._retries, mode=self.options.mode
         )
         self._usage = Usage(connection, journal=journal, retries=self._retries)
-        self._planned: dict[str, list[_PlannedJob]] = {}
+        self._run_jobs = run_jobs or RunJobs(
+            "", journal=journal, begun=False, adopt=False, adopt_hint=""
+        )
+        self._planned: dict[str, list[PlannedJob]] = {}
         self._jobs: dict[str, Job] = {}
         self._sent_again: set[str] = set()
         """Tags of jobs that were sent although an earlier try may still be accepted."""
@@ -155,18 +157,14 @@ class Runner:
         """Request the QPU seconds of jobs and sessions that are not known yet."""
         self._usage.settle()
 
-    def _cut(self, key: str, pubs: list[Pub], seed: int | None) -> list[_PlannedJob]:
-        plans = plan_jobs(
-            [pub.size for pub in pubs], limits=self.limits, twirled=self.options.twirled
+    def _cut(self, key: str, pubs: list[Pub], seed: int | None) -> list[PlannedJob]:
+        twirled, receiver = self.options.twirled, self.connection.identity
+        jobs = cut_jobs(
+            key, pubs, limits=self.limits, twirled=twirled, receiver=receiver, seed=seed
         )
-        jobs = []
-        for part, plan in enumerate(plans):
-            cut = plan.cut(pubs)
-            own = None if seed is None else _part_seed(seed, part)
-            digest = pubs_digest(cut, receiver=self.connection.identity)
-            jobs.append(_PlannedJob(key, part, len(plans), plan, cut, digest, own))
-            record = self.journal.latest(key, part)
-            if record is not None and (record.digest, record.parts) != (digest, len(plans)):
+        for job in jobs:
+            record = self.journal.latest(key, job.part)
+            if record is not None and (record.digest, record.parts) != (job.digest, job.parts):
                 raise CheckpointError(
                     f"{self.journal.path} holds other circuits, values or options, or another "
                     f"device, under {key!r}; go on with those of that run, and its versions, or "
@@ -174,21 +172,25 @@ class Runner:
                 )
         return jobs
 
-    def _send(self, planned: _PlannedJob) -> None:
-        """Record what will be sent, and send it."""
-        if not self._available:
-            self._retries.call("the device's status", self.connection.check_status)
-            self._available = True
-        self.connection.check(planned.pubs)
-        expected = self.estimate(planned.pubs)
-        self._keep_budget(expected)
+    def _send(self, planned: PlannedJob) -> None:
+        """Record what will be sent, and send it, unless it is one that is adopted."""
+        if not self.connection.local:
+            self._run_jobs.check(self._find)
         last = self.journal.latest(planned.key, planned.part)
+        attempt = 0 if last is None else last.attempt + 1
+        tag = self._run_jobs.tag(planned.key, planned.part, attempt, digest=planned.digest)
+        adopted = self._run_jobs.take(tag)
+        if not adopted:
+            self._check_sendable(planned)
+        expected = self.estimate(planned.pubs)
+        if not adopted:
+            self._keep_budget(expected)
         record = JobRecord(
             key=planned.key,
             part=planned.part,
             parts=planned.parts,
-            attempt=0 if last is None else last.attempt + 1,
-            tag=f"qkd:{uuid.uuid4().hex}",
+            attempt=attempt,
+            tag=tag,
             digest=planned.digest,
             pubs=len(planned.pubs),
             circuits=planned.plan.circuits,
@@ -196,7 +198,19 @@ class Runner:
             executions=planned.plan.executions,
             estimate_s=expected,
         )
-        self._post(self.journal.intend(record), planned, look_first=False)
+        self.journal.intend(record)
+        if not adopted:
+            self._post(record, planned, look_first=False)
+            return
+        self._accept(record, adopted[0])
+        for second in adopted[1:]:
+            self._drop(second)
+
+    def _check_sendable(self, planned: PlannedJob) -> None:
+        if not self._available:
+            self._retries.call("the device's status", self.connection.check_status)
+            self._available = True
+        self.connection.check(planned.pubs)
 
     def _keep_budget(self, expected: float) -> None:
         if self.max_qpu_seconds is None:
@@ -206,10 +220,10 @@ class Runner:
             raise BudgetError(
                 f"the next job is expected to take {expected:.3g} QPU seconds; with "
                 f"{used:.6g} used, the {self.max_qpu_seconds:g} that are allowed would be passed; "
-                f"raise --max-qpu-seconds and {self.resume_hint}"
+                f"{math.ceil(used + expected)} are needed; {self.budget_hint}"
             )
 
-    def _post(self, record: JobRecord, planned: _PlannedJob, *, look_first: bool) -> None:
+    def _post(self, record: JobRecord, planned: PlannedJob, *, look_first: bool) -> None:
         """Send one attempt, unless the service has it."""
         for number in count(1):
             job = self._look_up(record) if look_first else None
@@ -220,12 +234,13 @@ class Runner:
                     self._sent_again.add(record.tag)
                 job = failure = None
                 try:
-                    job = self.connection.submit(planned.pubs, tag=record.tag, seed=planned.seed)
+                    job = self.connection.submit(
+                        planned.pubs, tag=record.tag, group=self._run_jobs.group, seed=planned.seed
+                    )
                 except ServiceError as caught:
                     failure = caught
             if job is not None:
-                self.journal.append("submitted", tag=record.tag, job=job.id)
-                self._jobs[record.tag] = job
+                self._accept(record, job)
                 return
             assert failure is not None
             look_first = True  # it may have been accepted before the answer was lost
@@ -238,6 +253,11 @@ class Runner:
                 else:
                     self.journal.append("abandoned", tag=record.tag, reason=str(failure))
             self._retries.wait_or_stop(f"submitting {planned.key}", failure, number)
+
+    def _accept(self, record: JobRecord, job: Job) -> None:
+        """Record that the service has a job."""
+        self.journal.append("submitted", tag=record.tag, job=job.id)
+        self._jobs[record.tag] = job
 
     def _look_up(self, record: JobRecord) -> Job | None:
         """Return the job with a record's tag, if the service has one."""
@@ -252,7 +272,10 @@ class Runner:
         return jobs[0] if jobs else None
 
     def _jobs_of(self, record: JobRecord) -> list[Job]:
-        return self._retries.call("looking for a job", lambda: self.connection.find(record.tag))
+        return self._find(record.tag)
+
+    def _find(self, tag: str) -> list[Job]:
+        return self._retries.call("looking for jobs", lambda: self.connection.find(tag))
 
     def _drop_late(self, record: JobRecord) -> None:
         """Stop what the service accepted of an earlier try, after the job was sent again."""
@@ -274,7 +297,7 @@ class Runner:
             logger.warning("job %s could not be cancelled: %s", job.id, failure)
         self.journal.append("duplicate", job=job.id, usage_s=self._usage.of_job(job))
 
-    def _finish(self, planned: _PlannedJob) -> Counts:
+    def _finish(self, planned: PlannedJob) -> Counts:
         """Bring a job to its end, as often as that takes."""
         while True:
             record = self.journal.latest(planned.key, planned.part)
@@ -289,7 +312,7 @@ class Runner:
             else:
                 self._send(planned)
 
-    def _await(self, record: JobRecord, planned: _PlannedJob) -> None:
+    def _await(self, record: JobRecord, planned: PlannedJob) -> None:
         """Wait for a job and record how it ended."""
         if self.connection.local and record.tag not in self._jobs:
             reason = "the process that simulated it has ended"
@@ -299,9 +322,7 @@ class Runner:
         state = self._poll(job, planned)
         self._drop_late(record)
         if state == "done":
-            counts = self._retries.call(
-                f"results of job {job.id}", lambda: job.counts(planned.pubs)
-            )
+            counts = self._counts_of(job, planned)
             digest = self.journal.save_counts(record, counts)
             usage = self._usage.of_job(job)
             self.journal.append("finished", tag=record.tag, result=digest, usage_s=usage)
@@ -324,7 +345,7 @@ class Runner:
         logger.warning("job %s (%s) failed and is sent again: %s", job.id, planned.key, reason)
         time.sleep(self.policy.wait_s(failures))
 
-    def _poll(self, job: Job, planned: _PlannedJob) -> JobState:
+    def _poll(self, job: Job, planned: PlannedJob) -> JobState:
         wait, until = self.policy.poll_s, time.monotonic() + self.policy.job_timeout_s
         while True:
             state = self._retries.call(f"state of job {job.id}", job.state)
@@ -338,7 +359,7 @@ class Runner:
             time.sleep(wait)
             wait = self.policy.next_poll_s(wait)
 
-    def _fetch_again(self, record: JobRecord, planned: _PlannedJob) -> Counts:
+    def _fetch_again(self, record: JobRecord, planned: PlannedJob) -> Counts:
         """Fetch the counts of a finished job whose file is missing or damaged."""
         path = self.journal.result_path(record)
         lost = f"{path} is missing or damaged"
@@ -347,10 +368,24 @@ class Runner:
                 f"{lost}, and a simulated job cannot be fetched again; restore it"
             )
         job = self._job(record)
-        counts = self._retries.call(f"results of job {job.id}", lambda: job.counts(planned.pubs))
+        counts = self._counts_of(job, planned)
         if self.journal.save_counts(record, counts) != record.result:
             raise CheckpointError(f"{lost}, and job {job.id} now has other counts; restore it")
         return counts
+
+    def _counts_of(self, job: Job, planned: PlannedJob) -> Counts:
+        """Return a job's counts; what is not what was sent is requested again, and never kept."""
+
+        def read() -> Counts:
+            counts, pubs = job.counts(planned.pubs), planned.pubs
+            # Twirled shots are rounded up, but a simulator may not twirl.
+            shots = {planned.plan.shots, *((pubs[0].shots,) if self.connection.local else ())}
+            fault = counts_fault(counts, pubs, shots=shots)
+            if fault is not None:
+                raise ServiceError("server", fault)
+            return counts
+
+        return self._retries.call(f"results of job {job.id}", read)
 
     def _job(self, record: JobRecord) -> Job:
         job = self._jobs.get(record.tag)
@@ -360,10 +395,3 @@ class Runner:
             job = self._retries.call(f"job {known}", lambda: self.connection.job(known))
             self._jobs[record.tag] = job
         return job
-
-
-def _part_seed(seed: int, part: int) -> int:
-    """Return the seed of one job of a key: the key's own for the first."""
-    if not part:
-        return seed
-    return int(np.random.SeedSequence([seed, part]).generate_state(1)[0] >> 2)

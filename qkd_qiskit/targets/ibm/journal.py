@@ -29,7 +29,13 @@ import torch
 from numpy.typing import NDArray
 
 from qkd_qiskit.errors import CheckpointError, InputError, StorageError
-from qkd_qiskit.storage import load_tensors, save_tensors, sync_folder, tensor_digest
+from qkd_qiskit.storage import (
+    load_tensors,
+    save_tensors,
+    sync_folder,
+    take_lock,
+    tensor_digest,
+)
 from qkd_qiskit.targets.ibm.job_records import (
     JOURNAL,
     JobRecord,
@@ -62,7 +68,7 @@ class Journal(Records):
         self.path = self.folder / JOURNAL
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = _take_lock(self.folder / LOCK)
+            self._lock = take_lock(self.folder / LOCK)
         except OSError as error:
             raise StorageError(
                 f"cannot write in {self.folder}: {error.strerror or error}"
@@ -158,23 +164,3 @@ def check_key(key: str) -> None:
 def _write_all(file: Any, data: bytes) -> None:
     while data:
         data = data[file.write(data) :]
-
-
-def _take_lock(path: Path) -> int:
-    """Return a file handle that holds the lock until it is closed, or the process dies."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        try:
-            import fcntl
-        except ImportError:  # Windows
-            import msvcrt
-
-            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
-        else:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(handle)
-        raise CheckpointError(
-            f"another process works on {path.parent}; wait until it has ended, or stop it"
-        ) from None
-    return handle

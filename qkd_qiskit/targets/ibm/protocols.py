@@ -17,6 +17,8 @@ class Job(Protocol):
 
     id: str
     """The service's name for it."""
+    tags: tuple[str, ...]
+    """What it was tagged with."""
 
     def state(self) -> JobState:
         """Return how far it is."""
@@ -62,8 +64,8 @@ class Connection(Protocol):
     def estimate(self, pubs: Sequence[Pub]) -> float:
         """Return the QPU seconds that a job of these PUBs is expected to take."""
 
-    def submit(self, pubs: Sequence[Pub], *, tag: str, seed: int | None) -> Job:
-        """Send a job, into the session where one is open."""
+    def submit(self, pubs: Sequence[Pub], *, tag: str, group: str | None, seed: int | None) -> Job:
+        """Send a job, into the session where one is open; `group` is a tag that others share."""
 
     def find(self, tag: str) -> list[Job]:
         """Return the jobs with this tag, the oldest first."""

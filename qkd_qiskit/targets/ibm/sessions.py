@@ -4,6 +4,7 @@ import contextlib
 import logging
 from functools import partial
 
+from qkd_qiskit.errors import SubmissionError
 from qkd_qiskit.recipe import Mode
 from qkd_qiskit.targets.ibm.journal import Journal
 from qkd_qiskit.targets.ibm.protocols import Connection
@@ -11,6 +12,8 @@ from qkd_qiskit.targets.ibm.retry import Retries
 from qkd_qiskit.targets.ibm.service_errors import ServiceError
 
 logger = logging.getLogger(__name__)
+_CLOSING = 4
+"""Times that a session is tried to be closed: nobody waits for long after Ctrl-C."""
 
 
 class SessionKeeper:
@@ -71,11 +74,13 @@ class SessionKeeper:
         """Let the session take no more jobs, that of a process that died too; its jobs run on."""
         try:
             if self.journal.session is not None and not self._inside:
-                self._inside = self.connection.rejoin_session(*self.journal.session)
+                rejoin = partial(self.connection.rejoin_session, *self.journal.session)
+                self._inside = self.retries.call("joining the session", rejoin, tries=_CLOSING)
             if self._inside:
-                self.connection.close_session()
-        except ServiceError as failure:
-            logger.warning("%s: session not closed: %s", self.connection.name, failure)
+                close = self.connection.close_session
+                self.retries.call("closing the session", close, tries=_CLOSING)
+        except SubmissionError as failure:
+            logger.warning("session not closed: %s", failure)
             return
         self.record_closed()
 

@@ -28,7 +28,7 @@ from qkd_qiskit.targets.ibm.job_runner import Runner
 from qkd_qiskit.targets.noisy import calibration_date
 from qkd_qiskit.targets.transpilation import best_transpilation, initial_layout, measured_qubits
 
-_DATE = "calibration_date"
+_DATE, _DURATION, _FIDELITY = "calibration_date", "duration_s", "estimated_fidelity"
 
 
 class RuntimeTarget(Target):
@@ -40,7 +40,7 @@ class RuntimeTarget(Target):
 
     def __init__(
         self,
-        backend: Any,
+        backend: Any | None,
         *,
         runner: Runner,
         prefix: str,
@@ -51,7 +51,8 @@ class RuntimeTarget(Target):
         """Take a device and the runner that submits to it.
 
         Args:
-            backend: The device, with a calibrated `target`; `runner.connection.backend`.
+            backend: The device, with a calibrated `target`; None for one that the account has no
+                more, whose jobs can still be read.
             runner: Submits, and keeps what was run.
             prefix: Beginning of the keys, such as ``train/``; the call's number follows.
             shots: Shots per row of a batch.
@@ -61,10 +62,10 @@ class RuntimeTarget(Target):
         Raises:
             TargetError: Shots or seed is not accepted.
         """
-        super().__init__(backend.name, shots=shots, seed=seed)
+        super().__init__(runner.connection.name, shots=shots, seed=seed)
         self.backend, self.runner, self.prefix = backend, runner, prefix
         self.num_transpilations = num_transpilations
-        self.calibration_date = calibration_date(backend)
+        self.calibration_date = None if backend is None else calibration_date(backend)
 
     def probabilities(
         self,
@@ -105,15 +106,18 @@ class RuntimeTarget(Target):
         given = f"{content_digest(circuit)}/{self.name}/{self.seed}/{self.num_transpilations}"
         digest = hashlib.sha256(given.encode()).hexdigest()[:16]
         path = self.runner.journal.folder / "jobs" / f"circuit-{digest}.qpy"
-        device = self.backend.target
         if path.exists():
+            # Not checked: jobs that were run with it are read whatever the device is now, and the
+            # connection checks what is sent.
             isa = _read(path)
         else:
             isa = self._transpile(circuit)
-            isa.metadata = {_DATE: self.calibration_date}
+            check_circuit(isa, self._device, name=self.name)
+            isa.metadata = {_DATE: self.calibration_date, **self._estimates(isa)}
             write_atomic(path, lambda new: _write(isa, new))
-        check_circuit(isa, device, name=self.name)
-        self.calibration_date = (isa.metadata or {}).get(_DATE, self.calibration_date)
+        known = isa.metadata or {}
+        self.calibration_date = known.get(_DATE, self.calibration_date)
+        estimates = known if _DURATION in known else self._estimates(isa)
         return CompiledCircuit(
             target=self.name,
             circuit=isa,
@@ -123,13 +127,28 @@ class RuntimeTarget(Target):
             measured=measured_qubits(isa),
             two_qubit_gates=noise.count_two_qubit_gates(isa),
             depth=isa.depth(),
-            duration_s=float(isa.estimate_duration(device, unit="s")),
-            fidelity=noise.estimate_fidelity(isa, device),
+            duration_s=estimates[_DURATION],
+            fidelity=estimates[_FIDELITY],
             program=None,
         )
 
+    def _estimates(self, isa: QuantumCircuit) -> dict[str, float]:
+        return {
+            _DURATION: float(isa.estimate_duration(self._device, unit="s")),
+            _FIDELITY: noise.estimate_fidelity(isa, self._device),
+        }
+
+    @property
+    def _device(self) -> Any:
+        if self.backend is None:
+            raise TargetError(
+                f"the account has {self.name} no more, and a circuit is not compiled for it yet; "
+                "begin anew with another --backend"
+            )
+        return self.backend.target
+
     def _transpile(self, circuit: QuantumCircuit) -> QuantumCircuit:
-        device = noise.calibrated_part(self.backend.target)
+        device = noise.calibrated_part(self._device)
         have = len(device["measure"]) if "measure" in device else 0
         if circuit.num_qubits > have:
             raise TargetError(

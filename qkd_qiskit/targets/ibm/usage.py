@@ -1,9 +1,11 @@
 """What jobs and sessions have used, requested until the service reports it."""
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 from qkd_qiskit.errors import SubmissionError
 from qkd_qiskit.targets.ibm.journal import Journal
@@ -62,6 +64,22 @@ class Usage:
         except SubmissionError as error:
             logger.warning("%s", error)
             return None
+
+
+def seconds_of(reported: Any, *, of: str) -> float | None:
+    """Return the QPU seconds that a service reported, or None where it is no number from 0.
+
+    Args:
+        reported: What it answered.
+        of: The job or session, for the log.
+    """
+    if reported is None:
+        return None
+    number = isinstance(reported, (int, float)) and not isinstance(reported, bool)
+    if number and 0 <= reported < math.inf:
+        return float(reported)
+    logger.warning("%s: the service reports %.40r QPU seconds, which is not counted", of, reported)
+    return None
 
 
 def _unknown(usage: Mapping[str, float | None]) -> list[str]:

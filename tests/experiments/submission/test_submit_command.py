@@ -102,7 +102,9 @@ def command(*words):
     )
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize(
+    "how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda how: how.name
+)
 def test_a_process_that_was_stopped_is_collected(how, run_copy, rehearsal):
     path = run_copy.path / "recipe.yaml"
     path.write_text(path.read_text().replace("max_executions: 10000000", "max_executions: 200"))
@@ -113,8 +115,9 @@ def test_a_process_that_was_stopped_is_collected(how, run_copy, rehearsal):
         time.sleep(0.02)
     process.send_signal(how)
     _, error = process.communicate(timeout=60)
-    assert process.returncode == {signal.SIGKILL: -9, signal.SIGINT: 130}[how]
-    if how == signal.SIGINT:
+    assert process.returncode == (-9 if how == signal.SIGKILL else 128 + how)
+    if how != signal.SIGKILL:
+        assert not any(session.accepting_jobs for session in server.ledger.sessions.values())
         assert error.startswith("qkd: interrupted; ")
         assert f"to go on: qkd collect {run_copy.path}" in error
     assert not find_submissions(run_copy)[0].finished

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from qkd_qiskit.cli import main
 from qkd_qiskit.errors import BudgetError, CheckpointError, InputError, TargetError
 from qkd_qiskit.experiments.callbacks import Callback
 from qkd_qiskit.experiments.evaluation import target_logits
@@ -199,14 +200,15 @@ def test_one_that_was_stopped_ends_alike(
 def test_the_allowed_seconds_are_not_passed_and_the_rest_can_follow(run_copy, rehearsal):
     run = with_runtime(run_copy, max_executions=700)
     server, request = rehearsal(), Request(backend="ibm_manila", max_qpu_seconds=5.0)
-    with pytest.raises(BudgetError, match="raise --max-qpu-seconds"):
+    with pytest.raises(BudgetError, match=r"; \d+ are needed; to go on: qkd collect \S+ --max-"):
         submit_run(run, request)
     assert 0 < server.ledger.totals()["quantum_seconds"] <= 5
     assert len(server.ledger.jobs) == 2
     with pytest.raises(BudgetError):
         collect_run(run)  # keeps to what was allowed
     assert len(server.ledger.jobs) == 2
-    outcome = submit_run(run, replace(request, max_qpu_seconds=100.0))
+    assert main(["collect", str(run.path), "--max-qpu-seconds", "100", "--quiet"]) == 0
+    outcome = submit_run(run, request)
     assert len(server.ledger.jobs) == 4
     assert outcome.submission.finished
 

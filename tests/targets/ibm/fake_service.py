@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from qiskit.circuit import Parameter, QuantumCircuit
 
+from qkd_qiskit.recipe import RuntimeSpec
 from qkd_qiskit.targets.ibm.job_plan import Pub
 from qkd_qiskit.targets.ibm.retry import RetryPolicy
 from qkd_qiskit.targets.ibm.service_errors import ServiceError
@@ -73,6 +74,20 @@ def expected(pub):
     return counts
 
 
+def damaged(how, counts):
+    """Counts as a service that is wrong would give them."""
+    first = counts[0]
+    return {
+        "a row too few": [first[:-1], *counts[1:]],
+        "a bit too many": [np.concatenate([first, 0 * first], axis=1), *counts[1:]],
+        "a shot too few": [np.maximum(first - 1, 0), *counts[1:]],
+        "a shot too many": [first + (first > 0), *counts[1:]],
+        "below zero": [np.where(first > 0, first + 1, -first - 1), *counts[1:]],
+        "a PUB too few": counts[:-1],
+        "a PUB too many": [*counts, first],
+    }[how]
+
+
 @dataclass
 class FakeService:
     """What is scripted for an endpoint happens to its next calls: a fault, a crash, or None."""
@@ -111,19 +126,20 @@ class FakeService:
     def estimate(self, pubs):
         return 2.0
 
-    def submit(self, pubs, *, tag, seed):
+    def submit(self, pubs, *, tag, seed, group=None):
         self.meet("submit")
         if self.session is not None and not self.sessions[self.session]:
             raise ServiceError("refused", "Session has been closed.")
         made = self.ends.popleft() if self.ends else {}
         job = FakeJob(self, f"job{len(self.jobs)}", tag, list(pubs), **made)
+        job.tags = (tag, group) if group else (tag,)
         self.jobs[job.id] = job
         self.meet("submit", self.after)
         return job
 
     def find(self, tag):
         self.meet("find")
-        return [job for job in self.jobs.values() if job.tag == tag]
+        return [job for job in self.jobs.values() if tag in job.tags]
 
     def job(self, job_id):
         self.meet("job")
@@ -153,3 +169,14 @@ class FakeService:
     def close_session(self):
         self.meet("close")
         self.sessions[self.session], self.session = False, None
+
+
+WORK = {"a": [pub(3)], "b/1": [pub(5, start=1.0), pub(2, start=7.0)], "c": [pub(1)]}
+# Parts of at most 40 executions: 3 rows; 4 + 3 rows in 2 jobs; 1 row.
+SPLIT = RuntimeSpec(mode="batch", max_executions=40)
+
+
+def assert_right(found, keys=WORK):
+    for key, pubs in keys.items():
+        for mine, theirs in zip(found[key], pubs, strict=True):
+            np.testing.assert_array_equal(mine, expected(theirs))

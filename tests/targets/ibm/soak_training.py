@@ -7,11 +7,13 @@ has ended, with its status. What takes long, the imports, is done once.
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 
 import torch
 
+from qkd_qiskit.cli.interrupts import as_interrupts
 from qkd_qiskit.data.splits import Data
 from qkd_qiskit.distillation import trainer as loop
 from qkd_qiskit.distillation.population import Member
@@ -27,7 +29,7 @@ from qkd_qiskit.targets.ibm.retry import RetryPolicy
 from qkd_qiskit.targets.ibm.target import RuntimeTarget
 from qkd_qiskit.teachers.teacher import make_teacher
 
-DONE, STOPPED = 0, 75
+DONE, STOPPED, INTERRUPTED = 0, 75, 76
 RESULT = "trained.safetensors"
 DEVICE, SHOTS = "fake_manila", 256
 EPOCHS, STEPS = 9, 27
@@ -133,10 +135,14 @@ def _attempt(task, data, teacher):
     logging.basicConfig(level=logging.INFO, stream=log, format="%(name)s %(message)s")
     logging.getLogger("qiskit").setLevel(logging.WARNING)
     logging.captureWarnings(True)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background
     try:
-        train_on_device(
-            Path(task["folder"]), data, teacher, mode=task["mode"], device=task["device"]
-        )
+        with as_interrupts():
+            train_on_device(
+                Path(task["folder"]), data, teacher, mode=task["mode"], device=task["device"]
+            )
+    except KeyboardInterrupt:
+        return INTERRUPTED
     except QKDError as error:
         print(f"{type(error).__name__}: {error}", file=log, flush=True)
         return STOPPED

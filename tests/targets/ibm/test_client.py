@@ -2,7 +2,10 @@
 
 import json
 import logging
+import threading
 import warnings
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
 
 import pytest
 import requests
@@ -92,9 +95,36 @@ class TestFaults:
         assert (fault.kind, fault.retry_after) == (kind, 7.0)
         assert str(fault) == f"the service answered {status} (no, crn:... Code 12.)"
 
-    def test_a_wait_until_a_date_is_not_understood(self):
-        headers = {"Retry-After": "Fri, 20 Nov 2026 14:00:00 GMT"}
-        assert module.service_error_of(answered(429, headers=headers)).retry_after is None
+    @pytest.mark.parametrize(
+        ("text", "seconds"),
+        [
+            ("Fri, 20 Nov 2020 14:00:00 GMT", 0.0),
+            ("-3", 0.0),
+            ("inf", None),
+            ("nan", None),
+            ("soon", None),
+            ("Fri, 99 Nov 2020 14:00:00 GMT", None),
+            ("", None),
+            ("2.5", 2.5),
+        ],
+    )
+    def test_a_wait_that_is_asked_for(self, text, seconds):
+        failure = module.service_error_of(answered(429, headers={"Retry-After": text}))
+        assert failure.retry_after == seconds
+
+    def test_a_wait_until_a_date(self):
+        until = datetime.now(timezone.utc) + timedelta(seconds=90)
+        headers = {"Retry-After": format_datetime(until, usegmt=True)}
+        asked = module.service_error_of(answered(429, headers=headers)).retry_after
+        assert asked == pytest.approx(90, abs=5)
+
+    def test_an_answer_that_drips_ends(self):
+        release = threading.Event()
+        with pytest.raises(ServiceError, match=r"no whole answer within 0\.05 s") as caught:
+            module.call_client(release.wait, limit_s=0.05)
+        release.set()
+        assert caught.value.kind == "network"
+        assert module.call_client(lambda: 3, limit_s=5.0) == 3
 
     @pytest.mark.parametrize(
         ("error", "kind"),

@@ -2,9 +2,18 @@
 
 import logging
 
-import numpy as np
 import pytest
-from fake_service import QUICK, Crash, FakeService, expected, pub
+from fake_service import (
+    QUICK,
+    SPLIT,
+    WORK,
+    Crash,
+    FakeJob,
+    FakeService,
+    assert_right,
+    damaged,
+    pub,
+)
 
 from qkd_qiskit.errors import (
     BudgetError,
@@ -18,10 +27,7 @@ from qkd_qiskit.recipe import RuntimeSpec
 from qkd_qiskit.targets.ibm.job_runner import Runner
 from qkd_qiskit.targets.ibm.journal import Journal, read_journal
 from qkd_qiskit.targets.ibm.service_errors import ServiceError
-
-WORK = {"a": [pub(3)], "b/1": [pub(5, start=1.0), pub(2, start=7.0)], "c": [pub(1)]}
-# Parts of at most 40 executions: 3 rows; 4 + 3 rows in 2 jobs; 1 row.
-SPLIT = RuntimeSpec(mode="batch", max_executions=40)
+from qkd_qiskit.targets.ibm.usage import seconds_of
 
 
 def work(folder, service, *, options=SPLIT, journal=Journal, keys=WORK, **settings):
@@ -33,12 +39,6 @@ def work(folder, service, *, options=SPLIT, journal=Journal, keys=WORK, **settin
         for key, pubs in keys.items():
             runner.submit(key, pubs)
         return {key: runner.collect(key) for key in keys}
-
-
-def assert_right(found, keys=WORK):
-    for key, pubs in keys.items():
-        for mine, theirs in zip(found[key], pubs, strict=True):
-            np.testing.assert_array_equal(mine, expected(theirs))
 
 
 def assert_once(folder, service, *, jobs=4):
@@ -133,7 +133,7 @@ class TestOnce:
         service = FakeService()
         submit = service.submit
 
-        def twice(pubs, *, tag, seed):
+        def twice(pubs, *, tag, seed, group=None):
             submit(pubs, tag=tag, seed=seed)
             submit(pubs, tag=tag, seed=seed)
             service.submit = submit
@@ -152,11 +152,11 @@ class TestOnce:
         service = FakeService()
         submit = service.submit
 
-        def late(pubs, *, tag, seed):
+        def late(pubs, *, tag, seed, group=None):
             service.submit = later
             raise ServiceError("network", "no answer in time")
 
-        def later(pubs, *, tag, seed):
+        def later(pubs, *, tag, seed, group=None):
             service.submit = submit
             job = submit(pubs, tag=tag, seed=seed)
             submit(pubs, tag=tag, seed=seed)  # the first try arrives
@@ -417,7 +417,7 @@ class TestSessions:
         service = FakeService()
         submit = service.submit
 
-        def closing(pubs, *, tag, seed):
+        def closing(pubs, *, tag, seed, group=None):
             if len(service.jobs) == 2 and service.session == "s0":
                 service.sessions["s0"] = False
             return submit(pubs, tag=tag, seed=seed)
@@ -432,7 +432,7 @@ class TestSessions:
         service.ends.append({"ends": "cancelled"})
         state = service.submit
 
-        def expiring(pubs, *, tag, seed):
+        def expiring(pubs, *, tag, seed, group=None):
             job = state(pubs, tag=tag, seed=seed)
             if job.ends == "cancelled":
                 service.sessions[service.session] = False
@@ -484,7 +484,7 @@ class TestSessions:
 
     def test_that_of_another_mode_is_closed(self, tmp_path):
         service = FakeService()
-        service.script["close"] = [ServiceError("server", "down")]
+        service.script["close"] = [ServiceError("server", "down")] * 4
         work(tmp_path, service)
         options = RuntimeSpec(mode="session", max_executions=40)
         more = WORK | {"d": [pub()]}
@@ -493,8 +493,67 @@ class TestSessions:
 
     def test_one_that_cannot_be_closed_does_not_hide_what_happened(self, tmp_path, caplog):
         service = FakeService()
-        service.script["close"] = [ServiceError("server", "down")]
+        service.script["close"] = [ServiceError("server", "down")] * 4
         service.ends.append({"ends": "cancelled"})
         with pytest.raises(SubmissionError, match="was cancelled"):
             work(tmp_path, service)
-        assert "session not closed: down" in caplog.text
+        assert "session not closed: fake: closing the session failed 4 times: down" in caplog.text
+
+
+class TestWrongResults:
+    HOW = (
+        "a row too few",
+        "a bit too many",
+        "a shot too few",
+        "a shot too many",
+        "below zero",
+        "a PUB too few",
+        "a PUB too many",
+    )
+
+    @pytest.mark.parametrize("how", HOW)
+    def test_they_are_asked_for_again(self, tmp_path, how, monkeypatch):
+        right, wrong = FakeJob.counts, [True, True]
+
+        def counts(job, pubs):
+            given = right(job, pubs)
+            return damaged(how, given) if wrong and wrong.pop() else given
+
+        monkeypatch.setattr(FakeJob, "counts", counts)
+        service = FakeService()
+        assert_right(work(tmp_path, service))
+        assert_once(tmp_path, service)
+
+    @pytest.mark.parametrize("how", HOW)
+    def test_and_never_kept(self, tmp_path, how, monkeypatch):
+        right = FakeJob.counts
+        monkeypatch.setattr(FakeJob, "counts", lambda job, pubs: damaged(how, right(job, pubs)))
+        service = FakeService()
+        with pytest.raises(SubmissionError, match="results of job job0 failed 4 times"):
+            work(tmp_path, service)
+        assert not list((tmp_path / "jobs").rglob("*.safetensors"))
+        monkeypatch.setattr(FakeJob, "counts", right)
+        assert_right(work(tmp_path, service))
+        assert_once(tmp_path, service)
+
+    def test_a_long_wait_that_is_asked_for_stops_the_run(self, tmp_path):
+        service = FakeService()
+        service.script["state"] = [ServiceError("busy", "429", retry_after=7200.0)]
+        with pytest.raises(SubmissionError, match="asks to wait 7200 s; after that run the same"):
+            work(tmp_path, service)
+        assert service.sessions == {"s0": False}
+        assert_right(work(tmp_path, service))
+        assert_once(tmp_path, service)
+
+
+@pytest.mark.parametrize(
+    ("reported", "counted"),
+    [
+        (1.5, 1.5),
+        (0, 0.0),
+        *((wrong, None) for wrong in (-1.0, float("nan"), float("inf"), "2", None, True, [3])),
+    ],
+)
+def test_usage_that_is_no_number_of_seconds_is_not_counted(reported, counted, caplog):
+    assert seconds_of(reported, of="job j") == counted
+    assert ("is not counted" in caplog.text) == (counted is None and reported is not None)

@@ -1,6 +1,7 @@
 """A training on a device through hundreds of faults and kills loses nothing and pays nothing twice.
 
-The true client talks to a rehearsal. Faults are drawn from a seed; a process is killed (SIGKILL) at
+The true client talks to a rehearsal. Faults are drawn from a seed; a process is killed (SIGKILL, or
+SIGTERM, SIGHUP or SIGINT, which it can answer) at
 a moment that is drawn too, and the next one goes on. Which requests the faults meet depends on the
 machine's speed, what has to hold does not.
 """
@@ -42,6 +43,17 @@ FAULTS = (
     "submit:409:accepted:rate=0.03",
     "submit:409:rate=0.02",
     "metrics:pending:rate=0.2",
+    "metrics:negative:rate=0.1",
+    "metrics:text:rate=0.05",
+    "metrics:empty:rate=0.05",
+    "results:short:rate=0.15",
+    "results:lost:rate=0.1",
+    "results:garbled:rate=0.1",
+    "results:empty:rate=0.05",
+    "results:drip:rate=0.05:seconds=0.1",
+    "job:garbled:rate=0.02",
+    "session:garbled:rate=0.05",
+    "jobs:garbled:rate=0.05",
     "run:fail:rate=0.08",
     "run:fail:accepted:rate=0.04",
     "run:cancel:rate=0.03",
@@ -73,8 +85,8 @@ class Nursery:
         with self.process:
             self.process.stdin.close()
 
-    def train(self, folder, server, *, mode, kill_after=None):
-        """Run one process to its end, or kill it; returns DONE, STOPPED or the signal, negative."""
+    def train(self, folder, server, *, mode, kill_after=None, number=signal.SIGKILL):
+        """Run one process to its end, or kill it; returns its status, or the signal, negative."""
         task = {
             "folder": str(folder),
             "log": str(self.log),
@@ -87,7 +99,7 @@ class Nursery:
         child = int(self.process.stdout.readline())
         killer = None
         if kill_after is not None:
-            killer = threading.Timer(kill_after, _kill, [child])
+            killer = threading.Timer(kill_after, _kill, [child, number])
             killer.start()
         status = int(self.process.stdout.readline())
         if killer is not None:
@@ -95,9 +107,15 @@ class Nursery:
         return os.waitstatus_to_exitcode(status)
 
 
-def _kill(child):
+def _kill(child, number):
     with contextlib.suppress(ProcessLookupError):
-        os.kill(child, signal.SIGKILL)
+        os.kill(child, number)
+
+
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+KILLED = (-signal.SIGKILL, soak.INTERRUPTED)
+# A signal that comes before the process has set its handlers ends it as such.
+ENDS = (soak.DONE, soak.STOPPED, soak.INTERRUPTED, *(-number for number in SIGNALS))
 
 
 def go_through(tmp_path, *, seed, kills, longest_kill_s, modes, most=400):
@@ -111,11 +129,16 @@ def go_through(tmp_path, *, seed, kills, longest_kill_s, modes, most=400):
         with ServiceEmulator(soak.DEVICE, faults=Faults(FAULTS, seed=seed)) as server:
             folder, end = tmp_path / "soaked", None
             while end != soak.DONE or read_journal(folder).unsettled():
-                killed = ends[-signal.SIGKILL] < kills
-                after = stream.uniform(0.05, longest_kill_s) if killed else None
-                end = nursery.train(folder, server, mode=stream.choice(modes), kill_after=after)
+                more = sum(ends[killed] for killed in KILLED) < kills
+                end = nursery.train(
+                    folder,
+                    server,
+                    mode=stream.choice(modes),
+                    kill_after=stream.uniform(0.05, longest_kill_s) if more else None,
+                    number=stream.choice(SIGNALS),
+                )
                 ends[end] += 1
-                assert end in (soak.DONE, soak.STOPPED, -signal.SIGKILL), log.read_text()[-3000:]
+                assert end in ENDS, log.read_text()[-3000:]
                 assert sum(ends.values()) < most
             server.faults.clear()
             return {
@@ -137,7 +160,10 @@ def check(found, *, least_strikes, kills):
     records = list(journal.records.values())
     # Enough happened.
     assert len(found["strikes"]) >= least_strikes
-    assert found["ends"][-signal.SIGKILL] >= kills
+    assert sum(found["ends"][killed] for killed in KILLED) >= kills
+    assert all(found["ends"][killed] for killed in KILLED)
+    # No session that has run a job is left open. One whose answer was lost was never joined.
+    assert not any(one.jobs and one.accepting_jobs for one in found["ledger"].sessions.values())
     # No job was submitted twice.
     tags = Counter(tag for job in jobs.values() for tag in job.tags if tag.startswith("qkd:"))
     assert set(tags.values()) == {1}
@@ -180,6 +206,6 @@ def test_a_training_survives_hundreds_of_faults_and_kills(tmp_path):
 @pytest.mark.parametrize("seed", range(1, 9))
 def test_a_longer_soak(tmp_path, seed):
     found = go_through(
-        tmp_path, seed=seed, kills=40, longest_kill_s=1.0, modes=("job", "batch", "session")
+        tmp_path, seed=seed, kills=64, longest_kill_s=1.0, modes=("job", "batch", "session")
     )
-    check(found, least_strikes=200, kills=40)
+    check(found, least_strikes=200, kills=64)

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any
 
+import numpy as np
 from aiohttp import web
 
 from qkd_qiskit.errors import InputError
@@ -16,11 +17,13 @@ from qkd_qiskit.targets.ibm.emulator.auth import Access
 from qkd_qiskit.targets.ibm.emulator.fault_injection import Fault
 from qkd_qiskit.targets.ibm.emulator.service import EmulatedService
 from qkd_qiskit.targets.ibm.emulator.sessions import Refused, iso_now
+from qkd_qiskit.targets.ibm.emulator.wrong_answers import wrong_answer
 
 logger = logging.getLogger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 MAX_BODY_BYTES = 2**28
+_WRONG = {"garbled", "empty", "short", "lost", "negative", "text"}
 _STRIKING: ContextVar[Fault | None] = ContextVar("the fault of this request", default=None)
 _MESSAGES = {
     401: (1201, "Invalid credentials."),
@@ -95,6 +98,10 @@ class Endpoints:
             self.service.queue.expire_sessions()
         if fault.kind in ("delay", "pending", "expire_token", "expire_session"):
             return await self._checked(request, handler, name)
+        if fault.kind == "drip":
+            return await _dripping(request, await self._checked(request, handler, name), fault)
+        if fault.kind in _WRONG:
+            return _wrong(await self._checked(request, handler, name), fault)
         if fault.accepted:
             await self._checked(request, handler, name)
         return _faulty(request, fault)
@@ -259,6 +266,34 @@ async def _served(request: web.Request, handler: Handler) -> web.StreamResponse:
         return _error(400, 1002, str(error))
     except (json.JSONDecodeError, KeyError, ValueError, AttributeError) as error:
         return _error(400, 1002, f"The request cannot be read ({type(error).__name__})")
+
+
+def _wrong(right: web.StreamResponse, fault: Fault) -> web.StreamResponse:
+    """Return a wrong answer in place of a right one; other answers than 200 stay."""
+    if not isinstance(right, web.Response) or right.status != 200 or not right.text:
+        return right
+    try:
+        text = wrong_answer(fault.kind, right.text)
+    except (ValueError, KeyError, TypeError, IndexError):  # the result of a job that failed
+        return right
+    return web.Response(text=text, content_type="application/json")
+
+
+async def _dripping(
+    request: web.Request, right: web.StreamResponse, fault: Fault
+) -> web.StreamResponse:
+    """Send an answer byte by byte, the last one after the fault's seconds."""
+    body = right.body if isinstance(right, web.Response) and right.body else b""
+    content = bytes(body) if isinstance(body, bytes | bytearray) else b""
+    drip = web.StreamResponse(status=right.status)
+    drip.content_type = "application/json"
+    drip.content_length = len(content)
+    await drip.prepare(request)
+    pieces = max(1, min(len(content), 50))
+    for piece in np.array_split(np.frombuffer(content, dtype=np.uint8), pieces):
+        await asyncio.sleep(fault.seconds / pieces)
+        await drip.write(piece.tobytes())
+    return drip
 
 
 def _faulty(request: web.Request, fault: Fault) -> web.Response:

@@ -46,7 +46,12 @@ REQUEST_KINDS = (
     "pending",
     "expire_token",
     "expire_session",
+    "drip",
+    "garbled",
+    "empty",
 )
+ENDPOINT_KINDS = {"results": ("short", "lost"), "metrics": ("negative", "text")}
+"""Wrong answers that only some requests can have."""
 RUN_KINDS = ("fail", "max_time", "cancel", "delay", "expire_session")
 _FLAGS = {"accepted"}
 _NUMBERS = {"times": int, "after": int, "seconds": float, "retry_after": int, "rate": float}
@@ -62,13 +67,16 @@ class Fault:
         kind: For a request: an HTTP status such as ``"503"``; ``cut``, the connection breaks;
             ``delay``; ``pending``, the usage in a job's metrics is not final yet;
             ``expire_token``, the access tokens given out so far are no longer valid;
-            ``expire_session``, all open sessions and batches reach their maximum time. For a job:
+            ``expire_session``, all open sessions and batches reach their maximum time; ``drip``,
+            the answer comes byte by byte within `seconds`; ``garbled`` and ``empty``, it is no JSON
+            or lacks all; ``short`` and ``lost``, a result lacks a shot or a PUB; ``negative`` and
+            ``text``, metrics tell such QPU seconds. For a job:
             ``fail``, ``max_time`` (reason code 1305), ``cancel``, ``delay``, ``expire_session``.
         times: How often it strikes at most; default: once, or without limit if it has a rate.
         after: How many requests it lets pass first.
         accepted: The request is served before the answer is lost or replaced: a job is accepted,
             and the client does not know. A job that fails has run, and has cost, before.
-        seconds: How long a ``delay`` is.
+        seconds: How long a ``delay`` or ``drip`` is.
         retry_after: Whole seconds in the Retry-After header of an HTTP status; None: no header.
         rate: Probability with which it strikes; None: always.
     """
@@ -89,7 +97,10 @@ class Fault:
             raise TargetError(
                 f"fault: there is no request {self.endpoint!r}; accepted are {', '.join(known)}"
             )
-        kinds = RUN_KINDS if struck == [RUN] else REQUEST_KINDS
+        own = [kinds for name, kinds in ENDPOINT_KINDS.items() if name in struck]
+        kinds = (
+            RUN_KINDS if struck == [RUN] else (*REQUEST_KINDS, *(kind for k in own for kind in k))
+        )
         if self.kind not in kinds:
             raise TargetError(
                 f"fault {self.endpoint}: kind {self.kind!r} is not known; accepted are "
@@ -231,7 +242,8 @@ class _Armed:
     def applies(self, endpoint: str) -> bool:
         if not fnmatch.fnmatchcase(endpoint, self.fault.endpoint):
             return False
-        if self.fault.kind not in (RUN_KINDS if endpoint == RUN else REQUEST_KINDS):
+        possible = (*REQUEST_KINDS, *ENDPOINT_KINDS.get(endpoint, ()))
+        if self.fault.kind not in (RUN_KINDS if endpoint == RUN else possible):
             return False
         self.seen += 1
         if self.seen <= self.fault.after or self.left <= 0:

@@ -122,6 +122,10 @@ class ServiceEmulator:
         """Let the access tokens given so far be invalid: their holders are answered 401."""
         self._access.expire()
 
+    def retire(self, name: str) -> None:
+        """Take a device out of service, by the name that it is served under: its jobs stay."""
+        self._service.retire(name)
+
     def expire_sessions(self) -> None:
         """Let all open sessions and batches reach their maximum time."""
         self._service.queue.expire_sessions()

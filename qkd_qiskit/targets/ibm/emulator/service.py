@@ -2,6 +2,7 @@
 
 import math
 import uuid
+from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -48,14 +49,16 @@ class EmulatedService:
             allowance_s: QPU seconds of the instance; default: the plan's, or no limit.
         """
         self.devices = {device.name: device for device in devices}
+        self._retired: dict[str, EmulatedDevice] = {}
         self.plan: Plan = plan
         self.faults = faults
         self.seed = seed
         self.allowance_s = OPEN_PLAN_S if allowance_s is None and plan == "open" else allowance_s
         self.ledger = Ledger(faults)
         self._lock = self.ledger.lock
+        served = ChainMap(self.devices, self._retired)
         self.queue = JobQueue(
-            self.devices, faults=faults, lock=self._lock, is_open=lambda: not self.used_up
+            served, faults=faults, lock=self._lock, is_open=lambda: not self.used_up
         )
 
     def device(self, name: str) -> EmulatedDevice:
@@ -68,6 +71,10 @@ class EmulatedService:
             return self.devices[name]
         except KeyError:
             raise Refused(404, 1007, f"Backend not found: {name}") from None
+
+    def retire(self, name: str) -> None:
+        """Take a device out of service: it is no longer listed, what it has run stays."""
+        self._retired[name] = self.devices.pop(name)
 
     def pending(self, device: str) -> int:
         """Return how many jobs wait for a device or run on it."""
