@@ -29,10 +29,11 @@ from qkd_qiskit.simulator.kernel.plan import MIX, ROTATE
 
 
 @inner
-def _rotate_back(
+def rotate_back(
     step: Any, by_tangent: bool, state: Any, costate: Any, plane: int, rows: Any, sums: Any,
     num_qubits: int, lanes: int,
 ) -> None:  # fmt: skip
+    """Undo `rotate` on state and costate, and sum its gradients."""
     count, at, to = step[1], 3 * step[5] * lanes, step[5] * lanes
     q0, q1, q2 = step[2], step[3], step[4]
     s0, s1, s2 = lanes << q0, lanes << q1, lanes << q2
@@ -197,7 +198,7 @@ def backward(
                 step = steps[number]
                 if step[0] == ROTATE:
                     for part in range(1 + step[6]):
-                        _rotate_back(
+                        rotate_back(
                             step, by_tangent[number], state, costate, part * plane, rows, sums,
                             num_qubits, lanes,
                         )  # fmt: skip

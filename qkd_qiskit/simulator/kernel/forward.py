@@ -253,9 +253,10 @@ def _product_state(product: Any, rows: Any, state: Any, lanes: int) -> None:
 
 
 @inner
-def _rotate(
+def rotate(
     step: Any, by_tangent: bool, state: Any, plane: int, rows: Any, num_qubits: int, lanes: int
 ) -> None:
+    """Rotate up to three qubits of one part of a state."""
     count, at = step[1], 3 * step[5] * lanes
     q0, q1, q2 = step[2], step[3], step[4]
     stride0, stride1, stride2 = lanes << q0, lanes << q1, lanes << q2
@@ -359,7 +360,7 @@ def forward(
                 step = steps[number]
                 if step[0] == ROTATE:
                     for part in range(1 + step[6]):
-                        _rotate(
+                        rotate(
                             step, by_tangent[number], state, part * plane, rows, num_qubits, lanes
                         )
                 elif step[0] == MIX:
