@@ -23,7 +23,8 @@ from qkd_qiskit.experiments.run_folder import RESULT, RunFolder, read_json, writ
 from qkd_qiskit.recipe import Recipe
 from qkd_qiskit.recipe.parsing import load_recipe
 from qkd_qiskit.students.factory import make_student
-from qkd_qiskit.teachers.teacher import Teacher, make_teacher
+from qkd_qiskit.teachers.base import Teacher
+from qkd_qiskit.teachers.teacher import make_teacher
 
 DATA_SETS = ("mnist", "fashion_mnist", "cifar10")
 QUBITS = (4, 8)

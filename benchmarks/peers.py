@@ -666,8 +666,8 @@ def run_wide(case: Case) -> dict[str, Any]:
     value, gradient = runs["ours"]()
     for name in ("lightning", "qulacs"):
         theirs = runs[name]()
-        np.testing.assert_allclose(theirs[0], value, rtol=1e-4, atol=1e-4, err_msg=name)
-        np.testing.assert_allclose(theirs[1], gradient, rtol=1e-4, atol=2e-4, err_msg=name)
+        np.testing.assert_allclose(theirs[0], value, rtol=1e-3, atol=5e-4, err_msg=name)
+        np.testing.assert_allclose(theirs[1], gradient, rtol=1e-3, atol=5e-4, err_msg=name)
     times = seconds_in_turns(runs, turns=3 if case.qubits > 16 else 5, least=0.05)
     row = asdict(case) | {
         f"{name}_ms": 1e3 * statistics.median(values) / case.batch for name, values in times.items()

@@ -36,7 +36,7 @@ from qiskit_aer.library import SaveProbabilities
 from qiskit_aer.primitives import SamplerV2
 
 from qkd_qiskit import StudentSpec, Target, load_data, make_student
-from qkd_qiskit.experiments.evaluation import parameter_values
+from qkd_qiskit.experiments.simulator_check import parameter_values
 from qkd_qiskit.recipe import DataSpec
 from qkd_qiskit.students.quantum import QuantumStudent
 from qkd_qiskit.targets import DeviceTarget

@@ -40,7 +40,8 @@ from qkd_qiskit.experiments.quanvolution_evaluation import patch_cost
 from qkd_qiskit.recipe import DataSpec, StudentSpec, TeacherSpec
 from qkd_qiskit.students.quanvolutional import QuanvolutionalStudent
 from qkd_qiskit.targets import Target
-from qkd_qiskit.teachers.teacher import Teacher, make_teacher
+from qkd_qiskit.teachers.base import Teacher
+from qkd_qiskit.teachers.teacher import make_teacher
 
 IMAGES, FILTERS = 256, 3
 TEACHER = TeacherSpec(kind="quanvolution", epochs=10, batch_size=32, lr=0.003, train_per_class=100)

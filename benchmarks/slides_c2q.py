@@ -50,7 +50,8 @@ from qkd_qiskit.students.base import Student
 from qkd_qiskit.students.class_bins import bins_of, class_distributions, learn_bins
 from qkd_qiskit.students.factory import make_student
 from qkd_qiskit.students.quantum import QuantumStudent
-from qkd_qiskit.teachers.teacher import Teacher, make_teacher
+from qkd_qiskit.teachers.base import Teacher
+from qkd_qiskit.teachers.teacher import make_teacher
 
 RESULTS = Path(__file__).parent / "results"
 RATES = (0.01, 0.03, 0.1)

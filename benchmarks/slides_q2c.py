@@ -53,7 +53,8 @@ from qkd_qiskit.recipe import DataSpec, DistillSpec, StudentSpec, TeacherSpec
 from qkd_qiskit.recipe.seeds import generator
 from qkd_qiskit.students.base import Student
 from qkd_qiskit.students.factory import make_student
-from qkd_qiskit.teachers.teacher import Teacher, make_teacher
+from qkd_qiskit.teachers.base import Teacher
+from qkd_qiskit.teachers.teacher import make_teacher
 
 RESULTS = Path(__file__).parent / "results"
 POINTS = (50, 100, 200, 500, 1000, 5000)

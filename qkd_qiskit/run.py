@@ -5,18 +5,23 @@ The command is a thin layer on this. It stands above experiments and report, as 
 
 from __future__ import annotations
 
+from html import escape
 from pathlib import Path
 
 from qkd_qiskit.errors import InputError
-from qkd_qiskit.experiments.callbacks import Callback
+from qkd_qiskit.experiments.callbacks import Callback, Callbacks
 from qkd_qiskit.experiments.experiment import run
+from qkd_qiskit.experiments.progress import default_callback
 from qkd_qiskit.experiments.repair import put_damage_aside
 from qkd_qiskit.experiments.run_folder import RunFolder, new_folder
+from qkd_qiskit.experiments.trackers import make_tracker
 from qkd_qiskit.experiments.trained_run import TrainedRun
 from qkd_qiskit.experiments.workers import Workers
 from qkd_qiskit.recipe import Recipe
 from qkd_qiskit.recipe.parsing import load_recipe
+from qkd_qiskit.report.conclusions import conclusions
 from qkd_qiskit.report.report import write_report
+from qkd_qiskit.students.base import WEIGHTS_FILE
 
 
 class Run(TrainedRun):
@@ -36,9 +41,20 @@ class Run(TrainedRun):
         arms = ", ".join(self.recipe.arms)
         return f"Run({str(self.path)!r}, {len(self.recipe.member_seeds)} seeds of {arms}; {state})"
 
-    def _repr_html_(self) -> str | None:
+    def _repr_html_(self) -> str:
         result = self.folder.result
-        return None if result is None else result._repr_html_()
+        count = sum((self.folder.member(*it) / WEIGHTS_FILE).exists() for it in self.folder.members)
+        state = f"{count} of {len(self.folder.members)} students trained"
+        state += "" if result is not None else ", not ended"
+        head = f"<p><strong>Run</strong> {escape(str(self.path))}: {state}</p>"
+        if result is None:
+            return f"{head}{self.recipe._repr_html_()}"
+        answers = "".join(
+            f"<li>{escape(f'{target}: {answer.sentence}')}</li>"
+            for target in result.targets
+            for answer in conclusions(result, target)[:1]
+        )
+        return f"{head}{result._repr_html_()}<ul>{answers}</ul>"
 
 
 def run_experiment(
@@ -47,6 +63,7 @@ def run_experiment(
     out: str | Path | None = None,
     callback: Callback | None = None,
     workers: Workers | None = None,
+    track: str | None = None,
     command: str = "",
 ) -> Run:
     """Train and evaluate everything that a recipe asks for, and return the run.
@@ -54,8 +71,10 @@ def run_experiment(
     Args:
         recipe: A recipe, the name of a built-in one, or the path of a YAML file.
         out: A new or empty folder; default: a new one under runs/.
-        callback: Hears of the progress.
+        callback: Hears of the progress, such as `Progress()`, which prints lines; default: bars in
+            a notebook, elsewhere nothing.
         workers: Where students are trained; default: in this process.
+        track: Where figures go as well: tensorboard, mlflow or wandb.
         command: What was typed, for the report.
 
     Raises:
@@ -64,13 +83,14 @@ def run_experiment(
         WorkerError: Workers keep dying.
         StorageError: The disk is full, or the folder cannot be written.
     """
+    callback = _told(callback, track)
     if out is None:
         out = new_folder(recipe if isinstance(recipe, str) else recipe.data.name)
     wanted = load_recipe(recipe) if isinstance(recipe, str) else recipe
     folder = RunFolder.create(out, wanted)
     try:
         with folder.locked():
-            run(folder, callback=callback, command=command, workers=workers)
+            _run(folder, callback=callback, command=command, workers=workers)
     except InputError:
         folder.discard()
         raise
@@ -82,6 +102,7 @@ def resume_experiment(
     *,
     callback: Callback | None = None,
     workers: Workers | None = None,
+    track: str | None = None,
     command: str = "",
 ) -> Run:
     """Go on with a run that was stopped, and return it; what is finished is not done again.
@@ -92,14 +113,29 @@ def resume_experiment(
         path: Its folder.
         callback: As for `run_experiment`, and so are the others.
         workers: Where students are trained.
+        track: Where figures go; what has been told there is not told again.
         command: What was typed.
 
     Raises:
         CheckpointError: There is no run in the folder.
         QKDError: As `run_experiment`.
     """
-    folder = RunFolder.open(path)
+    callback, folder = _told(callback, track), RunFolder.open(path)
     with folder.locked():
         put_damage_aside(folder)
-        run(folder, callback=callback, command=command, workers=workers)
+        _run(folder, callback=callback, command=command, workers=workers)
     return Run(folder)
+
+
+def _told(callback: Callback | None, track: str | None) -> Callback:
+    """Return who hears of a run."""
+    shown = default_callback() if callback is None else callback
+    return shown if track is None else Callbacks(shown, make_tracker(track))
+
+
+def _run(folder: RunFolder, *, callback: Callback, command: str, workers: Workers | None) -> None:
+    try:
+        run(folder, callback=callback, command=command, workers=workers)
+    except BaseException:
+        callback.close()
+        raise

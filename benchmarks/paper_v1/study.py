@@ -28,7 +28,8 @@ from paper_v1 import (
 from paper_v1.cells import TEACHER_ACCURACIES
 from qkd_qiskit.experiments.run_folder import write_json
 from qkd_qiskit.recipe import TeacherSpec
-from qkd_qiskit.teachers.teacher import Teacher, make_teacher
+from qkd_qiskit.teachers.base import Teacher
+from qkd_qiskit.teachers.teacher import make_teacher
 
 ORDER_OFFSET = 1000  # order seeds of the replicate arm, apart from all others
 ALPHAS = (0.9, 0.1)

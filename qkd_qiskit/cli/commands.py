@@ -85,4 +85,5 @@ COMMANDS = {
     "targets": Command(
         "simulators and devices", "listings", "run_targets", "listing_parser", TARGETS
     ),
+    "doctor": Command("what is usable on this machine", "doctor", "run_doctor", "doctor_parser"),
 }

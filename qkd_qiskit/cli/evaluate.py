@@ -21,7 +21,8 @@ def evaluate_parser(words: Sequence[str], name: str) -> CommandParser:
         "--target",
         type=str,
         required=True,
-        help="exact, aer, fake_<device> or a snapshot's file; with options, fake_torino:scale=2",
+        help="exact, aer, fake_<device> or a snapshot's file; with options, fake_torino:scale=2; "
+        "fake_torino:aer has Aer draw the shots",
     )
     parser.add_argument("--shots", type=int, help="shots per image; default: the recipe's")
     add_output_options(parser)

@@ -70,6 +70,7 @@ def run_circuits(options: Namespace, words: Sequence[str]) -> int:
 def run_targets(options: Namespace, words: Sequence[str]) -> int:
     """List the targets, save a device's calibration, or rehearse; returns the exit status."""
     from qkd_qiskit.targets import list_targets
+    from qkd_qiskit.targets.names import DEVICE_OPTIONS
 
     if options.action == "snapshot":
         return _snapshot(options.device, options.file)
@@ -84,6 +85,7 @@ def run_targets(options: Namespace, words: Sequence[str]) -> int:
                 f"{target.num_qubits:4d} qubits, {gate}, calibrated {target.calibration_date}"
             )
     print_columns(rows)
+    print(f"\nA device takes options after its name: {'; '.join(DEVICE_OPTIONS.values())}.")
     return 0
 
 

@@ -58,7 +58,8 @@ def add_keys(
 def _add_key(group: Any, key: str, text: str, values: Mapping[str, Any]) -> None:
     kind = recipe_keys()[key]
     choices = "{" + ",".join(names(kind)) + "}"
-    short = len(choices) in range(3, _LONGEST_CHOICES)  # longer ones do not wrap
+    # Longer ones do not wrap, and names beside numbers are not all that is accepted.
+    short = len(choices) in range(3, _LONGEST_CHOICES) and "number" not in accepted(kind)
     wanted = "" if short else f"{accepted(kind)}; "
     group.add_argument(
         f"--{key}",

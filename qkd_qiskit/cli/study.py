@@ -7,7 +7,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 
 from qkd_qiskit.cli.command_parser import CommandParser
-from qkd_qiskit.cli.distill import run_folder
+from qkd_qiskit.cli.distill import add_track_option, run_folder
 from qkd_qiskit.cli.output import add_output_options
 from qkd_qiskit.cli.recipe_options import add_keys
 from qkd_qiskit.errors import InputError
@@ -49,6 +49,7 @@ def study_parser(words: Sequence[str], name: str) -> CommandParser:
     )
     parser.add_argument("--out", type=str, help="new run folder; default: runs/RECIPE-study")
     parser.add_argument("--resume", type=str, help="run folder to continue, with its own recipe")
+    add_track_option(parser)
     add_output_options(parser)
     add_keys(parser, words, defaults=DEFAULTS)
     parser.epilog = ARMS_HELP

@@ -6,7 +6,8 @@ import hashlib
 import reprlib
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from qkd_qiskit.data.containers import (
 )
 from qkd_qiskit.data.images import Channels, plain_images, require_same_type
 from qkd_qiskit.data.labels import Classes, find_classes, plain_labels
+from qkd_qiskit.data.soft_labels import soft_labels
 from qkd_qiskit.data.sources import Source
 from qkd_qiskit.errors import DataError
 
@@ -36,11 +38,16 @@ _NAMES = {
     "test_images": ("test_images", "x_test", "test_x"),
     "test_labels": ("test_labels", "y_test", "test_y"),
     "class_names": ("class_names",),
+    "teacher_logits": ("teacher_logits",),
+    "teacher_probabilities": ("teacher_probabilities",),
+    "teacher_logits_test": ("teacher_logits_test", "test_teacher_logits"),
+    "teacher_probabilities_test": ("teacher_probabilities_test", "test_teacher_probabilities"),
 }
 _PARTS = {name: part for part, names in _NAMES.items() for name in names}
 _HOW = (
     "write it with numpy.savez(path, images=images, labels=labels), if you like with test_images, "
-    "test_labels, validation_images, validation_labels and class_names"
+    "test_labels, validation_images, validation_labels, class_names, teacher_logits and "
+    "teacher_logits_test"
 )
 
 
@@ -71,6 +78,7 @@ def read_arrays(path: str | Path, *, digest: str | None = None) -> Source:
             test=_pair(parts, "test"),
             validation=_pair(parts, "validation"),
             class_names=parts.get("class_names"),
+            teacher=parts,
         )
     except DataError as error:
         raise DataError(f"data.file: {path}: {error}") from error
@@ -138,6 +146,7 @@ def check_arrays(
     validation: Any = None,
     class_names: Sequence[str] | Array | None = None,
     channels: Channels | None = None,
+    teacher: Mapping[str, Any] | None = None,
 ) -> Source:
     """Return arrays as a data set with images (N, channels, height, width), float32.
 
@@ -150,6 +159,8 @@ def check_arrays(
         class_names: Names, one per class; default: the labels, those of a torch Dataset, or the
             categories of pandas labels in their order.
         channels: Where the channels are; None = found.
+        teacher: What a teacher said of the images: `teacher_logits` or `teacher_probabilities`,
+            `teacher_logits_test` or `teacher_probabilities_test`; see `soft_labels`.
 
     Raises:
         DataError: Arrays that do not belong together, values that are not finite, or labels that
@@ -183,7 +194,7 @@ def check_arrays(
             )
         return values, numbers
 
-    return Source(
+    source = Source(
         pixels,
         classes.numbers_of(plain, what="images"),
         other(test, "test images"),
@@ -191,6 +202,34 @@ def check_arrays(
         validation=other(validation, "validation images"),
         labels_given=_numbers(classes),
     )
+    return _with_teacher(source, teacher or {})
+
+
+def _with_teacher(source: Source, teacher: Mapping[str, Any]) -> Source:
+    """Return a data set with the soft labels of its training and test images."""
+    classes, test = len(source.class_names), source.test
+    of_others = [name for name in teacher if name.endswith("_test") and teacher[name] is not None]
+    if of_others and test is None:
+        raise DataError(
+            f"{of_others[0]} are given without test images; of those that are held out of the "
+            "images the teacher's outputs are among theirs: leave it out"
+        )
+    logits = soft_labels(
+        teacher, count=len(source.labels), num_classes=classes, what="training images"
+    )
+    of_test = soft_labels(
+        teacher,
+        suffix="_test",
+        count=0 if test is None else len(test[1]),
+        num_classes=classes,
+        what="test images",
+    )
+    if of_test is not None and logits is None:
+        raise DataError(
+            "teacher_logits_test are given without teacher_logits, from which a student learns; "
+            "give both"
+        )
+    return replace(source, teacher_logits=logits, teacher_logits_test=of_test)
 
 
 def _distinct_names(given: Any) -> tuple[str, ...]:

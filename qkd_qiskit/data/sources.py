@@ -46,6 +46,8 @@ class Source:
         class_names: Name of each class.
         validation: Validation images and labels of the set's own, or None.
         labels_given: The number that the set itself gives each class; None = 0, 1, ...
+        teacher_logits: A teacher's logits of the training images (N, classes), or None.
+        teacher_logits_test: The same of the test images of the official split.
     """
 
     images: npt.NDArray[np.float32]
@@ -54,6 +56,8 @@ class Source:
     class_names: tuple[str, ...]
     validation: tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]] | None = None
     labels_given: tuple[int, ...] | None = None
+    teacher_logits: npt.NDArray[np.float32] | None = None
+    teacher_logits_test: npt.NDArray[np.float32] | None = None
 
 
 def read_digits() -> Source:
@@ -80,7 +84,7 @@ def read_mnist(name: str, *, root: str | Path | None = None) -> Source:
     from torchvision import datasets
 
     published = getattr(datasets, _TORCHVISION_NAMES[name])
-    root = _root(root)
+    root = data_root(root)
     folder = root / _TORCHVISION_NAMES[name] / "raw"
     missing = [
         (file, md5)
@@ -114,7 +118,7 @@ def read_cifar10(*, root: str | Path | None = None) -> Source:
     """
     from torchvision import datasets
 
-    root = _root(root)
+    root = data_root(root)
     try:
         parts = [datasets.CIFAR10(root, train=train) for train in (True, False)]
     except (RuntimeError, OSError) as error:
@@ -133,7 +137,8 @@ def read_cifar10(*, root: str | Path | None = None) -> Source:
     return Source(*train, test, tuple(parts[0].classes))
 
 
-def _root(root: str | Path | None) -> Path:
+def data_root(root: str | Path | None) -> Path:
+    """Return the folder of the data sets that come as files."""
     return user_path(root or os.environ.get("QKD_DATA") or "~/.cache/qkd_qiskit/data")
 
 

@@ -10,9 +10,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from numbers import Integral
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -20,12 +19,14 @@ import numpy.typing as npt
 import torch
 
 from qkd_qiskit.data.arrays import check_arrays, read_arrays
+from qkd_qiskit.data.draws import choose_per_class, require_count, require_one_of
 from qkd_qiskit.data.images import Channels
 from qkd_qiskit.data.scaling import Scale, Scaling, fit_scaling, scale_hint
 from qkd_qiskit.data.sources import Source, read_cifar10, read_digits, read_mnist
 from qkd_qiskit.data.synthetic import generate
 from qkd_qiskit.errors import DataError, RecipeError, require_kind
 from qkd_qiskit.recipe import GENERATED, DataSpec
+from qkd_qiskit.recipe.display import short_repr
 from qkd_qiskit.recipe.seeds import generator
 from qkd_qiskit.recipe.unused import say_unused
 from qkd_qiskit.storage import tensor_digest
@@ -40,17 +41,21 @@ class Split:
     Attributes:
         images: (N, channels, height, width), float32; in [0, 1] for the built-in data sets.
         labels: (N,), int64 in 0 .. num_classes - 1.
+        teacher_logits: What a teacher said of them elsewhere (N, num_classes), or None.
     """
 
     images: torch.Tensor
     labels: torch.Tensor
+    teacher_logits: torch.Tensor | None = None
+    __repr__ = short_repr
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, indices: torch.Tensor) -> Split:
         """Return the images and labels at `indices`, in that order."""
-        return Split(self.images[indices], self.labels[indices])
+        logits = None if self.teacher_logits is None else self.teacher_logits[indices]
+        return Split(self.images[indices], self.labels[indices], logits)
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -82,6 +87,7 @@ class Data:
     test: Split
     spec: DataSpec | None = None
     scaling: Scaling | None = None
+    __repr__ = short_repr
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -113,10 +119,10 @@ class Data:
         Raises:
             DataError: A class has fewer images than asked for.
         """
-        _require_one_of("draw", draw, ("random", "first"))
+        require_one_of("draw", draw, ("random", "first"))
         if per_class is None:
             return torch.arange(len(self.pool))
-        _require_count("images per class", per_class)
+        require_count("images per class", per_class)
         order = generator(seed, "draw")
 
         def choose(members: torch.Tensor) -> torch.Tensor:
@@ -124,7 +130,7 @@ class Data:
                 return members[:per_class]
             return members[torch.randperm(len(members), generator=order)[:per_class]]
 
-        return _per_class(
+        return choose_per_class(
             self.pool.labels,
             choose,
             least=per_class,
@@ -146,8 +152,8 @@ class Data:
         Raises:
             DataError: The pool has fewer images than asked for.
         """
-        _require_one_of("draw", draw, ("random", "first"))
-        _require_count("training points", points)
+        require_one_of("draw", draw, ("random", "first"))
+        require_count("training points", points)
         if points > len(self.pool):
             raise DataError(
                 f"{points} training points are asked for, the pool has {len(self.pool)} (after "
@@ -178,6 +184,8 @@ class Data:
         validation: Any = None,
         class_names: Sequence[str] | None = None,
         channels: Channels | None = None,
+        teacher_logits: Any = None,
+        teacher_logits_test: Any = None,
         scale: Scale = "none",
         validation_fraction: float = 0.1,
         test_per_class: int | None = None,
@@ -199,6 +207,9 @@ class Data:
                 the training images.
             class_names: Names, one per class; default: the labels.
             channels: first or last; default: found from the shape.
+            teacher_logits: What a teacher said of each of the images (N, classes), columns in the
+                order of the classes: for `teacher.kind: logits`.
+            teacher_logits_test: The same of the test images.
             scale: none, standard or minmax; see `qkd_qiskit.data.scaling`.
             validation_fraction: Share of the training images held out for validation.
             test_per_class: First test images per class to keep; None = all.
@@ -209,7 +220,7 @@ class Data:
             DataError: Arrays that do not belong together, values that are not finite, labels that
                 are no classes, classes with too few images, or an argument that is none of these.
         """
-        _require_one_of("channels", channels, (None, *get_args(Channels)))
+        require_one_of("channels", channels, (None, *get_args(Channels)))
         try:  # as a recipe's
             spec = DataSpec(
                 scale=scale, validation_fraction=validation_fraction, test_per_class=test_per_class
@@ -223,6 +234,7 @@ class Data:
             validation=validation,
             class_names=class_names,
             channels=channels,
+            teacher={"teacher_logits": teacher_logits, "teacher_logits_test": teacher_logits_test},
         )
         with torch.inference_mode(mode=False):  # whose tensors could not be trained on later
             return _split(
@@ -287,17 +299,29 @@ def _read(spec: DataSpec, *, seed: int) -> Source:
 
 
 def _select(
-    part: tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]], classes: tuple[int, ...] | None
+    part: tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]],
+    classes: tuple[int, ...] | None,
+    *,
+    teacher_logits: npt.NDArray[np.float32] | None = None,
 ) -> Split:
-    """Keep the images of `classes` and number the classes in the order given."""
+    """Keep the images of `classes` and number the classes in the order given.
+
+    Of a teacher's logits their columns are kept: its probabilities, given one of these classes.
+    """
     images, labels = part
     if classes is not None:
         position = np.full(max(*classes, labels.max()) + 1, -1, dtype=np.int64)
         position[list(classes)] = np.arange(len(classes))
         kept = position[labels] >= 0
         images, labels = images[kept], position[labels[kept]]
+        if teacher_logits is not None:
+            teacher_logits = teacher_logits[kept][:, list(classes)]
     pixels = torch.from_numpy(images)
-    return Split(pixels[:, None] if pixels.ndim == 3 else pixels, torch.from_numpy(labels))
+    return Split(
+        pixels[:, None] if pixels.ndim == 3 else pixels,
+        torch.from_numpy(labels),
+        None if teacher_logits is None else torch.from_numpy(teacher_logits),
+    )
 
 
 def _split(
@@ -310,14 +334,15 @@ def _split(
     test_per_class: int | None,
     seed: int,
 ) -> Data:
-    train = _select((source.images, source.labels), classes)
+    logits = source.teacher_logits
+    train = _select((source.images, source.labels), classes, teacher_logits=logits)
     names = source.class_names
     class_names = names if classes is None else tuple(names[label] for label in classes)
     if source.test is None:
         order = generator(seed, "test split")
         train, test = _hold_out(train, 1 / 3, class_names=class_names, order=order)
     else:
-        test = _select(source.test, classes)
+        test = _select(source.test, classes, teacher_logits=source.teacher_logits_test)
     if source.validation is None:
         order = generator(seed, "validation split")
         train, validation = _hold_out(
@@ -331,7 +356,7 @@ def _split(
     else:
         validation = _select(source.validation, classes)
     if test_per_class is not None:
-        first = _per_class(
+        first = choose_per_class(
             test.labels,
             lambda members: members[:test_per_class],
             least=test_per_class,
@@ -345,19 +370,9 @@ def _split(
     scaling = fit_scaling(train.images, scale)
     if scaling is not None:
         train, validation, test = (
-            Split(scaling(part.images), part.labels) for part in (train, validation, test)
+            replace(part, images=scaling(part.images)) for part in (train, validation, test)
         )
     return Data(name, len(class_names), class_names, train, validation, test, scaling=scaling)
-
-
-def _require_one_of(key: str, given: object, accepted: tuple[object, ...]) -> None:
-    if given not in accepted:
-        raise DataError(f"{key} is {given!r}; give one of {', '.join(map(str, accepted))}")
-
-
-def _require_count(what: str, given: object) -> None:
-    if isinstance(given, bool) or not (isinstance(given, Integral) and int(given) >= 1):
-        raise DataError(f"{given!r} {what} are asked for; give a whole number of at least 1")
 
 
 def _hold_out(
@@ -369,30 +384,8 @@ def _hold_out(
         count = min(max(round(fraction * len(members)), 1), len(members) - 1)
         return members[torch.randperm(len(members), generator=order)[:count]]
 
-    held_out = _per_class(
+    held_out = choose_per_class(
         split.labels, choose, least=2, class_names=class_names, what="images to split"
     )
-    kept = torch.ones(len(split), dtype=torch.bool)
-    kept[held_out] = False
+    kept = ~torch.isin(torch.arange(len(split)), held_out)
     return split[kept], split[held_out]
-
-
-def _per_class(
-    labels: torch.Tensor,
-    choose: Callable[[torch.Tensor], torch.Tensor],
-    *,
-    least: int,
-    class_names: tuple[str, ...],
-    what: str,
-) -> torch.Tensor:
-    """Return, sorted, what `choose` takes of the indices of each class."""
-    chosen = []
-    for label, name in enumerate(class_names):
-        members = torch.nonzero(labels == label).flatten()
-        if len(members) < least:
-            raise DataError(
-                f"class {name!r} has {len(members)} {what}, {least} per class are asked for; "
-                "ask for fewer or leave the class out"
-            )
-        chosen.append(choose(members))
-    return torch.cat(chosen).sort().values

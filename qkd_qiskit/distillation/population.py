@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -20,6 +20,7 @@ from torch.func import functional_call, vmap
 from qkd_qiskit.distillation.feature_maps import of_student
 from qkd_qiskit.errors import CheckpointError
 from qkd_qiskit.recipe import DistillSpec
+from qkd_qiskit.recipe.display import short_repr
 from qkd_qiskit.storage import load_tensors, save_tensors
 from qkd_qiskit.students.base import Student
 
@@ -79,6 +80,7 @@ class DistillationData:
     validation_labels: Tensor
     featured: Tensor | None = None
     teacher_features: Tensor | None = None
+    __repr__ = short_repr
 
     def batch(self, rows: Tensor) -> tuple[Tensor, ...]:
         """Return inputs, labels, teacher logits and any features (members, images, ...) of rows."""
@@ -140,6 +142,14 @@ class TrainingResult:
     state: dict[str, Tensor]
     chosen_epoch: int
     history: list[EpochMetrics]
+
+    def __repr__(self) -> str:
+        last = self.history[-1]
+        return (
+            f"TrainingResult({self.member.arm}, seed {self.member.seed}: {last.epoch} epochs, loss "
+            f"{last.loss:.3f}, validation accuracy {last.validation_accuracy:.1%}; weights of "
+            f"epoch {self.chosen_epoch})"
+        )
 
     @property
     def validation_accuracy(self) -> float:
@@ -215,19 +225,33 @@ class Population:
                 value.data[self.failed] = self.best[name][self.failed]
 
     def end_epoch(
-        self, terms: Tensor, *, validation_inputs: Tensor, validation_labels: Tensor, lr: float
+        self,
+        terms: Tensor,
+        *,
+        validation_inputs: Tensor,
+        validation_labels: Tensor,
+        lr: float,
+        accuracy: Callable[[Tensor, Tensor], Tensor] | None = None,
     ) -> None:
-        """Keep the epoch's mean loss terms `(members, terms)` and choose weights on validation."""
-        accuracy = self._accuracy(validation_inputs, validation_labels)
+        """Keep the epoch's mean loss terms `(members, terms)` and choose weights on validation.
+
+        Args:
+            terms: The loss terms.
+            validation_inputs: What `student.features` gives for validation images.
+            validation_labels: Their labels.
+            lr: Learning rate of the epoch.
+            accuracy: Gives the members' accuracies from both; default: the student in torch.
+        """
+        accuracies = (accuracy or self._accuracy)(validation_inputs, validation_labels)
         terms[self.failed] = math.nan
         loss = (self.weights * terms).sum(dim=1)
         rates = torch.full_like(loss, lr)
         ce, kd, feature, *others = terms.T
-        row = torch.stack([loss, ce, kd, accuracy, rates, feature, *others], dim=1)
+        row = torch.stack([loss, ce, kd, accuracies, rates, feature, *others], dim=1)
         self.history = torch.cat([self.history, row[None].double()])
-        accuracies = self.history[:, :, _ACCURACY]
+        so_far = self.history[:, :, _ACCURACY]
         # Of equally good epochs the later one: the learning rate has fallen further.
-        chosen = accuracies[-1] >= accuracies.max(dim=0).values
+        chosen = so_far[-1] >= so_far.max(dim=0).values
         if self.spec.selection == "last":
             chosen = torch.ones_like(chosen)
         chosen &= ~self.failed

@@ -41,7 +41,8 @@ def distill(
             `spec.gradient` and `spec.train_target` say while it trains, and as before afterwards.
             Bins of the read-out `learned` are chosen first, where they have not been.
         teacher: What teaches: a `Teacher`, or what `as_teacher` takes: a network, a function, a
-            scikit-learn classifier, or its logits for `data.pool` (pool, num_classes).
+            scikit-learn classifier, its logits for `data.pool` (pool, num_classes), or a list of
+            these.
         data: Images with a training pool and a validation split.
         spec: Loss weights, optimizer and schedule; default: `DistillSpec()`.
         train_per_class: Labelled images per class that are drawn from the pool; None = as the
@@ -74,7 +75,13 @@ def distill(
     member = _member(spec, seed=seed, loss=loss)
     rows = _draw(data, train_per_class, seed=seed)
     examples = make_distillation_data(
-        student, [taught_by], data, draws=rows[None], layer=layer_of(spec)
+        student,
+        [taught_by],
+        data,
+        draws=rows[None],
+        layer=layer_of(spec),
+        # A function of the user's own softens as it likes.
+        temperature=spec.temperature if loss is None else 1.0,
     )
     if _has_first_bins(student):
         learn_bins(student, data.pool[rows])

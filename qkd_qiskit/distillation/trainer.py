@@ -8,10 +8,11 @@ its figures do not depend on its companions.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +21,8 @@ from torch.func import functional_call, vmap
 from qkd_qiskit.data.splits import Data
 from qkd_qiskit.distillation.feature_maps import adapt, make_adapter, of_student
 from qkd_qiskit.distillation.fused import fused_steps
-from qkd_qiskit.distillation.losses import distillation_loss, feature_loss, label_loss
+from qkd_qiskit.distillation.fused_hybrid import hybrid_steps
+from qkd_qiskit.distillation.losses import feature_loss
 from qkd_qiskit.distillation.population import (
     DistillationData,
     EpochMetrics,
@@ -29,13 +31,23 @@ from qkd_qiskit.distillation.population import (
     TrainingResult,
     without_shots,
 )
-from qkd_qiskit.distillation.terms import Loss, other_losses, own_loss
+from qkd_qiskit.distillation.terms import (
+    Loss,
+    check_states,
+    logit_terms,
+    other_losses,
+    other_values,
+    own_loss,
+    population_terms,
+    reads_states,
+)
 from qkd_qiskit.errors import InputError, TeacherError, TrainingError
 from qkd_qiskit.recipe import DistillSpec
 from qkd_qiskit.recipe.seeds import generator
+from qkd_qiskit.simulator.threads import one_torch_thread
 from qkd_qiskit.students.base import Student
+from qkd_qiskit.teachers.base import Teacher
 from qkd_qiskit.teachers.layer_outputs import captured, only
-from qkd_qiskit.teachers.teacher import Teacher
 
 TERMS = ("ce", "kd", "feature")
 WATCHED = 500  # validation images that follow a training in which they choose nothing
@@ -74,7 +86,7 @@ def train_population(
             continued training ends with the same bits as one that was never stopped.
         on_epoch: Called after every epoch with one `EpochMetrics` for each member.
         on_step: Called after every step with its number, counted from 1, and the members' mean
-            loss; not where whole epochs run fused.
+            loss; not where a circuit's weights are all that is trained, exactly.
 
     Raises:
         TrainingError: A loss term with a weight above 0 gives the student no gradient.
@@ -95,9 +107,13 @@ def train_population(
         check_terms(student, members, starts=starts, examples=examples, spec=spec, others=others)
 
     with _threads_for(population):
-        take_steps = fused_steps(population, examples) or partial(
-            _steps, population, examples, others=others, mapped=loss is None, on_step=on_step
-        )
+        in_torch: dict[str, Any] = {"others": others, "mapped": loss is None}
+        hybrid, of_circuit = None, fused_steps(population, examples)
+        if of_circuit is None and not reads_states(others):
+            terms_of = partial(population_terms, spec=spec, **in_torch)
+            hybrid = hybrid_steps(population, examples, terms=terms_of, on_step=on_step)
+        plain = partial(_steps, population, examples, on_step=on_step, **in_torch)
+        take_steps: Callable[..., Tensor] = of_circuit or hybrid or plain
         plan = step_sizes(spec, examples.draws.shape[1])
         for epoch in range(population.epochs_done, len(plan)):
             order = torch.stack(
@@ -116,6 +132,7 @@ def train_population(
                 validation_inputs=examples.validation_inputs[seen],
                 validation_labels=examples.validation_labels[seen],
                 lr=lr,
+                accuracy=None if hybrid is None else hybrid.accuracy,
             )
             if checkpoint is not None:
                 population.save(checkpoint)
@@ -137,6 +154,7 @@ def make_distillation_data(
     draws: Tensor,
     taught_by: Tensor | None = None,
     layer: str | None = None,
+    temperature: float = 1.0,
 ) -> DistillationData:
     """Return the examples of a population: inputs and what the teachers say, each computed once.
 
@@ -149,6 +167,7 @@ def make_distillation_data(
         draws: Rows of the pool for each member, `(members, images)`.
         taught_by: Which of the teachers teaches each member, `(members,)`; default: the first.
         layer: Layer of the teachers whose feature maps are taken, for the rows that are drawn.
+        temperature: That the teachers are softened by, which matters to ensembles.
 
     Raises:
         InputError: The student takes other images or has another number of classes.
@@ -173,7 +192,9 @@ def make_distillation_data(
     return DistillationData(
         inputs=student.features(data.pool.images),
         labels=data.pool.labels,
-        teacher_logits=torch.stack([teacher.logits(data.pool.images) for teacher in teachers]),
+        teacher_logits=torch.stack(
+            [teacher.logits(data.pool.images, temperature=temperature) for teacher in teachers]
+        ),
         teachers=first if taught_by is None else taught_by,
         draws=draws,
         validation_inputs=student.features(data.validation.images),
@@ -219,6 +240,7 @@ def check_terms(
                     f"loss term 'feature' of arm {member.arm!r} has no feature maps to compare "
                     f"with: make the examples with the teacher's layer"
                 )
+            check_states(others.get(term), student, name=f"{term!r} of arm {member.arm!r}")
             batch = tuple(part[place] for part in first)
             leaves = {name: value.detach().requires_grad_() for name, value in start.items()}
             with without_shots(student):
@@ -332,14 +354,9 @@ def _terms(
             logits = functional_call(student, own, (inputs,))
         features = adapt(parameters, only(found, layer, owner="student"))
         feature = feature_loss(features, teacher_features[0])
-    kd = distillation_loss(
-        logits,
-        teacher_logits,
-        temperature=spec.temperature,
-        student_temperature=spec.student_temperature,
-    )
-    rest = [loss(logits, teacher_logits, labels) for loss in others.values()]
-    return [label_loss(logits, labels), kd, feature, *rest]
+    ce, kd = logit_terms(logits, teacher_logits=teacher_logits, labels=labels, spec=spec, others={})
+    rest = other_values(others, student, own, batch=batch, logits=logits)
+    return [ce, kd, feature, *rest]
 
 
 def _with_adapters(
@@ -366,19 +383,13 @@ def _with_adapters(
     ]
 
 
-@contextmanager
-def _threads_for(population: Population) -> Iterator[None]:
-    """Use one torch thread while a step is small.
+def _threads_for(population: Population) -> AbstractContextManager[None]:
+    """Use one torch thread while a step is small; the kernel may take more.
 
     A second one brings nothing there, and on a busy machine it costs many times the step.
     """
-    threads = torch.get_num_threads()
-    if population.size * population.spec.batch_size < _LARGE_STEP:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+    small = population.size * population.spec.batch_size < _LARGE_STEP
+    return one_torch_thread() if small else nullcontext()
 
 
 def _learning_rate(spec: DistillSpec, epoch: int) -> float:

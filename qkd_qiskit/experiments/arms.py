@@ -6,6 +6,7 @@ The arms themselves are the table `qkd_qiskit.recipe.arms`.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -18,6 +19,7 @@ from qkd_qiskit.errors import RecipeError
 from qkd_qiskit.recipe import LABEL_LOSSES, DistillSpec, Recipe
 from qkd_qiskit.recipe.arms import FIRST_NOISY, TREATMENT, Loss
 from qkd_qiskit.recipe.seeds import generator
+from qkd_qiskit.recipe.training import STATE_LOSSES
 from qkd_qiskit.teachers.teacher import make_untrained_teacher
 
 _SMALLEST = 1e-12  # of a target probability: its logarithm stays finite
@@ -31,7 +33,8 @@ def loss_weights(arm: str, recipe: Recipe) -> tuple[float, float, float]:
     """
     table, spec = recipe.arm_table[arm], recipe.distill_of(arm)
     ce_weight, kd_weight = spec.ce_weight, spec.kd_weight
-    features = spec.feature_weight if table.targets == "teacher" else 0.0
+    own_teacher = table.targets == "teacher" and table.taught_by is None
+    features = spec.feature_weight if own_teacher else 0.0
     weights: dict[Loss, tuple[float, float, float]] = {
         "labels": (1.0, 0.0, 0.0),
         "labels_scaled": (ce_weight, 0.0, 0.0),
@@ -47,6 +50,16 @@ def other_weights(arm: str, recipe: Recipe) -> tuple[float, ...]:
     """Return an arm's weights of the recipe's other terms: 0 where it learns from less."""
     uses = recipe.arm_table[arm].loss in ("distilled", "teacher_only", "logits_only")
     return tuple(term.weight if uses else 0.0 for term in recipe.distill_of(arm).other_terms)
+
+
+def term_of_states(arms: Sequence[str], recipe: Recipe) -> str | None:
+    """Return the first loss of states that one of the arms learns from, and the arm, for errors."""
+    for arm in arms:
+        terms, weights = recipe.distill_of(arm).other_terms, other_weights(arm, recipe)
+        for term, weight in zip(terms, weights, strict=True):
+            if weight > 0 and term.loss in STATE_LOSSES:
+                return f"{term.loss!r} of arm {arm!r}"
+    return None
 
 
 def check_arms(recipe: Recipe) -> None:
@@ -132,10 +145,10 @@ def soft_targets(arm: str, recipe: Recipe, data: Data, *, teacher_logits: Tensor
         teacher_logits: Logits of the recipe's teacher for the pool `(pool, num_classes)`.
     """
     kind = recipe.arm_table[arm].targets
+    labels, temperature = data.pool.labels, recipe.distill_of(arm).temperature
     if kind == "untrained":
         untrained = make_untrained_teacher(recipe.teacher, data, seed=recipe.seed)
-        return untrained.logits(data.pool.images)
-    labels, temperature = data.pool.labels, recipe.distill_of(arm).temperature
+        return untrained.logits(data.pool.images, temperature=temperature)
     if kind == "smoothed":
         return smoothed(teacher_logits, labels, temperature=temperature)
     if kind == "class_means":

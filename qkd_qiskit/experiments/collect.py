@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from importlib.metadata import version
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -28,7 +29,12 @@ from qkd_qiskit.experiments.results import (
 )
 from qkd_qiskit.experiments.run_folder import RunFolder
 from qkd_qiskit.experiments.statistics import Gain, paired_gain
-from qkd_qiskit.experiments.target_summary import TargetSummary, TrainingCost, describe_target
+from qkd_qiskit.experiments.target_summary import (
+    TargetSummary,
+    TrainingCost,
+    describe_target,
+    with_simulators,
+)
 from qkd_qiskit.experiments.tasks import new_student, training_tasks
 from qkd_qiskit.experiments.teachers import TeachersBySeed
 from qkd_qiskit.recipe import GENERATED, Recipe
@@ -40,6 +46,7 @@ from qkd_qiskit.students.factory import load_student
 from qkd_qiskit.students.quantum import QuantumStudent
 from qkd_qiskit.students.quanvolutional import QuanvolutionalStudent
 from qkd_qiskit.targets import Target
+from qkd_qiskit.teachers.base import Teacher
 
 # A student that on validation comes no further than this from chance (0) to perfect (1) has not
 # been trained: for ten classes an accuracy of 0.15, for two of 0.53.
@@ -128,16 +135,33 @@ def describe_teachers(teachers_by_seed: TeachersBySeed, data: Data) -> TeacherSu
     Where each seed has its own: the mean accuracy, the accuracies, and all confusions summed.
     """
     teachers = teachers_by_seed.teachers
+    if teachers[0].kind == "logits":
+        return _describe_soft_labels(teachers[0], data)
     choices = torch.cat([teacher.logits(data.test.images).argmax(dim=1) for teacher in teachers])
     labels = data.test.labels.repeat(len(teachers))
     accuracies = tuple(teacher.accuracy for teacher in teachers)
+    members = [[member.accuracy for member in teacher.members] for teacher in teachers]
     return TeacherSummary(
         kind=teachers[0].kind,
         accuracy=math.fsum(accuracies) / len(accuracies),
         accuracies=accuracies if len(teachers) > 1 else None,
         parameters=teachers[0].parameters,
+        members=tuple(map(fmean, zip(*members, strict=True))) or None,
         confusion=confusion_counts(choices, labels, num_classes=data.num_classes),
     )
+
+
+def _describe_soft_labels(teacher: Teacher, data: Data) -> TeacherSummary:
+    """Return what is known of soft labels: of the test images only where they came with them."""
+    right = teacher.logits(data.pool.images).argmax(dim=1) == data.pool.labels
+    summary = TeacherSummary(
+        kind=teacher.kind, accuracy=None, train_accuracy=float(right.double().mean())
+    )
+    if not teacher.tested:
+        return summary
+    choices = teacher.logits(data.test.images).argmax(dim=1)
+    confusion = confusion_counts(choices, data.test.labels, num_classes=data.num_classes)
+    return replace(summary, accuracy=teacher.accuracy, confusion=confusion)
 
 
 def describe_student(student: Student) -> StudentSummary:
@@ -190,9 +214,10 @@ def failures(folder: RunFolder, arm: str, *, num_classes: int) -> dict[str, str]
 def _with_metrics(result: Result, folder: RunFolder, *, key: str, target: TargetSummary) -> Result:
     """Return a result with a target's metrics and gains, its comparisons as they were."""
     seeds = result.seeds if target.seeds is None else target.seeds
+    evaluations = (folder.evaluations(arm, seed)[key] for arm in result.arms for seed in seeds)
     result = replace(
         result,
-        targets={**result.targets, key: target},
+        targets={**result.targets, key: with_simulators(target, evaluations)},
         arms={
             arm: {**metrics, key: _read_metrics(folder, arm, key, all_seeds=result.seeds, of=seeds)}
             for arm, metrics in result.arms.items()

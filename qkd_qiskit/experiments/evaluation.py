@@ -14,11 +14,17 @@ from qkd_qiskit.data.splits import Split
 from qkd_qiskit.errors import InputError, require_kind
 from qkd_qiskit.experiments.json_codec import OMITTED
 from qkd_qiskit.experiments.quanvolution_evaluation import logits_on_target
+from qkd_qiskit.experiments.simulator_check import (
+    check_students,
+    parameter_values,
+    simulator_of,
+)
+from qkd_qiskit.recipe.display import html_pairs
 from qkd_qiskit.recipe.seeds import derive_seed, generator
 from qkd_qiskit.students.base import Student
 from qkd_qiskit.students.quantum import QuantumStudent
 from qkd_qiskit.students.quanvolutional import QuanvolutionalStudent
-from qkd_qiskit.targets import Target
+from qkd_qiskit.targets import AerCheck, Simulator, Target
 
 CALIBRATION_BINS = 15
 _EXACT_BATCH = 1024
@@ -41,6 +47,9 @@ class Evaluation:
         confusion: Counts, row = label, column = choice.
         exact_agreement: Share of images where the choice is that without noise and shots; None
             where it was not asked for.
+        simulator: What drew the shots under a noise model, `density` or `aer`; None without, and in
+            files of earlier versions, where it was Aer.
+        check: A few of the circuits run by Aer too, where it did not draw the shots.
     """
 
     target: str
@@ -51,8 +60,37 @@ class Evaluation:
     agreement: float | None
     divergence: float | None
     calibration_error: float
-    confusion: list[list[int]]
+    confusion: list[list[int]] = field(repr=False)
     exact_agreement: float | None = field(default=None, metadata=OMITTED)
+    simulator: Simulator | None = field(default=None, metadata=OMITTED)
+    check: AerCheck | None = field(default=None, metadata=OMITTED)
+
+    def _repr_html_(self) -> str:
+        shares = {
+            "accuracy": self.accuracy,
+            "without noise and shots": self.exact_accuracy,
+            "agreement with the teacher": self.agreement,
+            "calibration error": self.calibration_error,
+        }
+        figures = {name: f"{value:.1%}" for name, value in shares.items() if value is not None}
+        if self.divergence is not None:
+            figures["divergence from the teacher"] = f"{self.divergence:.3f} nats"
+        return html_pairs(
+            {
+                "images": f"{self.images}",
+                "shots": "" if self.shots is None else f"{self.shots} for each image",
+                **figures,
+                "most often mixed up": self._mixed_up(),
+            },
+            title=f"Student on {self.target}",
+        )
+
+    def _mixed_up(self) -> str:
+        counts = np.array(self.confusion)
+        np.fill_diagonal(counts, 0)
+        label, choice = np.unravel_index(counts.argmax(), counts.shape)
+        worst = int(counts[label, choice])
+        return f"class {label} as {choice}, {worst} times" if worst else ""
 
 
 def evaluate(
@@ -99,6 +137,8 @@ def evaluate(
         target=target.name,
         teacher_logits=teacher_logits,
         shots=shots,
+        simulator=simulator_of(student, target),
+        check=check_students([student], split.images, target=target)[0],
     )
 
 
@@ -134,6 +174,8 @@ def evaluate_logits(
     teacher_logits: Tensor | None = None,
     shots: int | None = None,
     compare_exact: bool = False,
+    simulator: Simulator | None = None,
+    check: AerCheck | None = None,
 ) -> Evaluation:
     """Return the figures of a student whose logits are known.
 
@@ -145,6 +187,8 @@ def evaluate_logits(
         teacher_logits: As for `evaluate`.
         shots: Shots per image; None where nothing was sampled.
         compare_exact: Whether choices are compared with those without noise and shots.
+        simulator: What drew the shots, as in `Evaluation`.
+        check: As in `Evaluation`.
     """
     exact = exact_logits(student, split.images)
     logits = exact if logits is None else logits
@@ -161,6 +205,8 @@ def evaluate_logits(
         calibration_error=calibration_error(logits.softmax(dim=1), split.labels),
         confusion=confusion_counts(choices, split.labels, num_classes=student.num_classes),
         exact_agreement=_share(choices == exact_choices) if compare_exact else None,
+        simulator=simulator,
+        check=check,
     )
 
 
@@ -171,11 +217,13 @@ def logits_on(
     target: Target,
     shots: int | None = None,
     seed: int = 0,
+    stream: str = "",
     on_batch: Callable[[int], None] | None = None,
 ) -> tuple[Tensor | None, int | None]:
     """Return a student's logits on a target `(images, num_classes)`, and the shots per image.
 
     Both are None where the target changes nothing: it is ideal, or the student has no circuit.
+    Arguments are those of `target_logits`.
     """
     if target.ideal or student.circuit is None:
         if on_batch is not None:
@@ -183,7 +231,13 @@ def logits_on(
         return None, None
     shots = (target.shots if shots is None else shots) if target.sampled else None
     logits = target_logits(
-        student, images, target=target, shots=shots, seed=seed, on_batch=on_batch
+        student,
+        images,
+        target=target,
+        shots=shots,
+        seed=seed,
+        stream=stream,
+        on_batch=on_batch,
     )
     return logits, shots
 
@@ -213,12 +267,23 @@ def target_logits(
     target: Target,
     shots: int | None = None,
     seed: int = 0,
+    stream: str = "",
     on_batch: Callable[[int], None] | None = None,
 ) -> Tensor:
     """Return logits `(images, num_classes)` from outcome frequencies on a target.
 
-    The images go in batches, each as one PUB with its own seed. Of a quanvolutional student every
-    patch is a circuit with `shots` shots.
+    The images go in batches. Where shots are drawn from known probabilities, all batches share one
+    stream; elsewhere each is one PUB with its own seed. Of a quanvolutional student every patch is
+    a circuit with `shots` shots.
+
+    Args:
+        student: A student with a circuit.
+        images: Images as it takes them.
+        target: Where its circuit runs.
+        shots: Shots per circuit; default: the target's.
+        seed: Seed of the shots.
+        stream: What sets the shots apart from those of other students with this seed.
+        on_batch: Called with the number of images just evaluated.
     """
     if isinstance(student, QuanvolutionalStudent):
         return logits_on_target(
@@ -226,28 +291,20 @@ def target_logits(
         )
     assert isinstance(student, QuantumStudent)
     compiled = target.compile(student.circuit)
+    drawn = target.simulator_of(compiled) == "density"
+    rng = np.random.default_rng(derive_seed(seed, "shots", target.stream_name, stream))
     logits = []
     for number, batch in enumerate(torch.split(images, _SAMPLED_BATCH)):
         values = parameter_values(student, batch, names=compiled.parameters)
-        probabilities = target.probabilities(
-            compiled, values, shots=shots, seed=derive_seed(seed, "shots", target.name, number)
-        )
+        if drawn:
+            probabilities = target.frequencies(compiled, values, shots=shots, rng=rng)
+        else:
+            own = derive_seed(seed, "shots", target.stream_name, number)
+            probabilities = target.probabilities(compiled, values, shots=shots, seed=own)
         logits.append(student.decode(torch.as_tensor(probabilities)))
         if on_batch is not None:
             on_batch(len(batch))
     return torch.cat(logits)
-
-
-@torch.no_grad()
-def parameter_values(
-    student: QuantumStudent, images: Tensor, *, names: tuple[str, ...]
-) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    """Return circuit parameters `(images, parameters)` in radians, columns as `names`."""
-    inputs = student.encode(student.features(images)).double()
-    weights = student.weights.detach().double().expand(len(images), -1)
-    columns = dict(zip(student.input_names, inputs.T, strict=True))
-    columns |= dict(zip(student.weight_names, weights.T, strict=True))
-    return torch.stack([columns[name] for name in names], dim=1).numpy()
 
 
 def confusion_counts(choices: Tensor, labels: Tensor, *, num_classes: int) -> list[list[int]]:

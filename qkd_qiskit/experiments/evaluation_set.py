@@ -6,6 +6,8 @@ images; what follows from them, and under which key it is kept, is decided here.
 
 from __future__ import annotations
 
+import functools
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,12 +19,16 @@ from qkd_qiskit.errors import InputError
 from qkd_qiskit.experiments.callbacks import Callback
 from qkd_qiskit.experiments.evaluation import evaluate_logits, logits_on, subset
 from qkd_qiskit.experiments.run_folder import RunFolder
+from qkd_qiskit.experiments.simulator_check import check_students, simulator_of
 from qkd_qiskit.experiments.teachers import TeachersBySeed
 from qkd_qiskit.recipe import Recipe
 from qkd_qiskit.recipe.seeds import derive_seed
 from qkd_qiskit.students.base import Student
 from qkd_qiskit.students.factory import load_student
-from qkd_qiskit.targets import Target
+from qkd_qiskit.targets import AerCheck, DeviceTarget, Simulator, Target
+
+logger = logging.getLogger(__name__)
+_warn_once = functools.cache(logger.warning)
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,12 +38,13 @@ class EvaluationSet:
     Attributes:
         folder: The run.
         split: The images, and their labels.
-        teacher_logits: Of the teacher of each seed `(images, num_classes)`.
+        teacher_logits: Of the teacher of each seed `(images, num_classes)`; None where they are not
+            known, of soft labels of other images.
     """
 
     folder: RunFolder
     split: Split
-    teacher_logits: Mapping[int, Tensor]
+    teacher_logits: Mapping[int, Tensor | None]
 
     def keep(
         self,
@@ -49,6 +56,8 @@ class EvaluationSet:
         target: str,
         shots: int | None,
         compare_exact: bool = False,
+        simulator: Simulator | None = None,
+        check: AerCheck | None = None,
     ) -> None:
         """Write the figures of one student into the run.
 
@@ -60,6 +69,8 @@ class EvaluationSet:
             target: Name of the target.
             shots: Shots per image; None where nothing was sampled.
             compare_exact: As for `evaluate_logits`.
+            simulator: As in `Evaluation`.
+            check: As in `Evaluation`.
         """
         evaluation = evaluate_logits(
             student,
@@ -69,6 +80,8 @@ class EvaluationSet:
             teacher_logits=self.teacher_logits[member[1]],
             shots=shots,
             compare_exact=compare_exact,
+            simulator=simulator,
+            check=check,
         )
         self.folder.add_evaluation(*member, key=key, evaluation=evaluation)
 
@@ -80,7 +93,10 @@ def make_evaluation_set(
     split, rows = data.test, torch.arange(len(data.test))
     if limit is not None:
         split, rows = subset(data.test, limit=limit, seed=folder.recipe.seed)
-    logits = [teacher.logits(data.test.images)[rows] for teacher in teachers_by_seed.teachers]
+    logits = [
+        teacher.logits(data.test.images)[rows] if teacher.tested else None
+        for teacher in teachers_by_seed.teachers
+    ]
     return EvaluationSet(
         folder=folder,
         split=split,
@@ -104,7 +120,8 @@ def evaluate_members(
 ) -> str:
     """Evaluate trained students on one target, and return the key of their figures.
 
-    What is there already is kept.
+    What is there already is kept. Of each student whose shots are drawn from known probabilities a
+    few circuits are run by Aer too; figures on one target have shots of one origin.
 
     Args:
         folder: The run.
@@ -119,7 +136,7 @@ def evaluate_members(
 
     Raises:
         InputError: `limit` is below 1.
-        TargetError: The target cannot run the circuit.
+        TargetError: The target cannot run the circuit, or Aer has other probabilities.
     """
     if limit is not None and limit < 1:
         raise InputError(f"limit is {limit}; give a number of test images of at least 1")
@@ -128,6 +145,7 @@ def evaluate_members(
     wanted = usual if limit is None else min(limit, total)
     key = evaluation_key(recipe, target, shots=shots)
     key += "" if wanted == usual else f", {wanted} images"
+    by = _as_before(folder, key, target)
     missing = [member for member in members if not _is_kept(folder, member, key, compare_exact)]
     if not missing:
         return key
@@ -138,14 +156,16 @@ def evaluate_members(
     def on_batch(images: int) -> None:
         callback.evaluated(images, total=len(missing) * len(examples.split))
 
-    for arm, seed in missing:
-        student = load_student(folder.member(arm, seed))
+    students = [load_student(folder.member(*member)) for member in missing]
+    checks = check_students(students, examples.split.images, target=by)
+    for (arm, seed), student, check in zip(missing, students, checks, strict=True):
         logits, taken = logits_on(
             student,
             examples.split.images,
-            target=target,
+            target=by,
             shots=shots,
             seed=derive_seed(recipe.seed, "evaluate", seed),
+            stream=arm,
             on_batch=on_batch,
         )
         examples.keep(
@@ -156,6 +176,8 @@ def evaluate_members(
             target=target.name,
             shots=taken,
             compare_exact=compare_exact,
+            simulator=simulator_of(student, by),
+            check=check,
         )
     return key
 
@@ -165,6 +187,21 @@ def evaluation_key(recipe: Recipe, target: Target, *, shots: int | None = None) 
     shots = target.shots if shots is None else shots
     own = not target.sampled or shots == recipe.shots
     return target.name if own else f"{target.name}@{shots}"
+
+
+def _as_before(folder: RunFolder, key: str, target: Target) -> Target:
+    """Return the target with the simulator that drew the figures it is to stand beside."""
+    if not isinstance(target, DeviceTarget) or not target.sampled or target.simulator == "aer":
+        return target
+    kept = (folder.evaluations(*member).get(key) for member in folder.members)
+    if not any(it is not None and it.shots is not None and it.simulator is None for it in kept):
+        return target
+    _warn_once(
+        "%s: this run has figures of an earlier version there, whose shots Aer drew; they stay, "
+        "and what is missing beside them is drawn by Aer too",
+        key,
+    )
+    return target.by_aer()
 
 
 def _is_kept(folder: RunFolder, member: tuple[str, int], key: str, compare_exact: bool) -> bool:

@@ -13,8 +13,9 @@ from contextlib import contextmanager, nullcontext
 
 from qkd_qiskit.circuits.openqasm import dump_circuit
 from qkd_qiskit.data.splits import Data, load_data
+from qkd_qiskit.distillation.terms import why_no_states
 from qkd_qiskit.errors import CheckpointError, RecipeError
-from qkd_qiskit.experiments.arms import check_arms
+from qkd_qiskit.experiments.arms import check_arms, term_of_states
 from qkd_qiskit.experiments.callbacks import Callback
 from qkd_qiskit.experiments.collect import collect_result, student_arm
 from qkd_qiskit.experiments.evaluation_set import evaluate_members
@@ -90,6 +91,7 @@ def run(
         student = new_student(recipe, data, arm=student_arm(recipe))
         if not trained:
             _check_before_training(recipe, data, student=student, targets=targets)
+    callback.began(folder)
     with timing("teacher"):
         callback.stage("teacher")
         teachers_by_seed = _train_teachers(folder, data, callback)
@@ -128,6 +130,7 @@ def run(
         command=command,
     )
     folder.end(result)
+    callback.ended(result)
     return result
 
 
@@ -155,13 +158,17 @@ def _check_before_training(
 ) -> None:
     """Raise now what would otherwise be raised after the teacher or the students are trained."""
     data.draw_for(recipe.data, seed=recipe.member_seeds[0])
-    for arm in dict.fromkeys(task.arms[0] for task in training_tasks(recipe)):
+    for arms in dict.fromkeys(task.arms for task in training_tasks(recipe)):
+        arm = arms[0]
         own = recipe.student_of(arm) == recipe.student
         trained = student if own else new_student(recipe, data, arm=arm)
         for target in targets:
             if not target.ideal and trained.circuit is not None:
                 target.compile(trained.circuit)
-        training_executor(recipe, trained, arm=arm)
+        exact = training_executor(recipe, trained, arm=arm) is None
+        reason = why_no_states(trained, exact=exact)
+        if reason is not None and (term := term_of_states(arms, recipe)) is not None:
+            raise RecipeError(f"loss term {term} gives the student no gradient: {reason}")
 
 
 def _train_teachers(folder: RunFolder, data: Data, callback: Callback) -> TeachersBySeed:

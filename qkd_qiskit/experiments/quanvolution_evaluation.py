@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from qkd_qiskit.circuits.quanvolution import Quanvolution
@@ -64,6 +65,30 @@ def patch_cost(
 
 
 @torch.no_grad()
+def patch_values(
+    layer: Quanvolution, images: Tensor, *, names: Sequence[str]
+) -> Iterator[NDArray[np.float64]]:
+    """Yield, filter by filter, circuit parameters `(patches, parameters)` in radians.
+
+    Args:
+        layer: The filters.
+        images: Images `(N, channels, height, width)`; their patches follow one another.
+        names: The parameters, in the order of the columns.
+    """
+    inputs = [parameter.name for parameter in layer.parts.input_params]
+    weights = [parameter.name for parameter in layer.parts.weight_params]
+    angles = dict(zip(inputs, layer.angles(images).double(), strict=True))
+    rows, columns = layer.map_shape(images)
+    for weight in layer.weight.double():
+        shared = {
+            name: value.expand(len(images) * rows * columns)
+            for name, value in zip(weights, weight, strict=True)
+        }
+        by_name = angles | shared
+        yield torch.stack([by_name[name] for name in names], dim=1).numpy()
+
+
+@torch.no_grad()
 def maps_on_target(
     layer: Quanvolution,
     images: Tensor,
@@ -90,25 +115,21 @@ def maps_on_target(
     """
     rows, columns = layer.map_shape(images)
     compiled = target.compile(layer.circuit)
-    names = [parameter.name for parameter in layer.parts.input_params]
-    weight_names = [parameter.name for parameter in layer.parts.weight_params]
+    streams = [
+        np.random.default_rng(derive_seed(seed, "patches", target.stream_name, index))
+        for index in range(len(layer.weight))
+    ]
     maps = []
     for number, batch in enumerate(torch.split(images, max(1, _CHUNK // (rows * columns)))):
-        angles = dict(zip(names, layer.angles(batch).double(), strict=True))
         channels = []
-        for index, weight in enumerate(layer.weight.double()):
-            shared = {
-                name: value.expand(len(batch) * rows * columns)
-                for name, value in zip(weight_names, weight, strict=True)
-            }
-            columns_by_name = angles | shared
-            values = torch.stack([columns_by_name[name] for name in compiled.parameters], dim=1)
-            probabilities = target.probabilities(
-                compiled,
-                values.numpy(),
-                shots=shots,
-                seed=derive_seed(seed, "patches", target.name, number, index),
-            )
+        for index, (values, stream) in enumerate(
+            zip(patch_values(layer, batch, names=compiled.parameters), streams, strict=True)
+        ):
+            if target.simulator_of(compiled) == "density":
+                probabilities = target.frequencies(compiled, values, shots=shots, rng=stream)
+            else:
+                own = derive_seed(seed, "patches", target.stream_name, number, index)
+                probabilities = target.probabilities(compiled, values, shots=shots, seed=own)
             outputs = layer.from_probabilities(torch.as_tensor(np.asarray(probabilities)))
             channels.append(outputs.reshape(len(batch), rows, columns, -1).movedim(-1, 1))
         maps.append(torch.cat(channels, dim=1))

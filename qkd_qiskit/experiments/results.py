@@ -14,10 +14,11 @@ from typing import Any
 
 from qkd_qiskit.errors import InputError
 from qkd_qiskit.experiments.json_codec import OMITTED, decode, encode
-from qkd_qiskit.experiments.result_tables import csv_text, html_table, latex_table, mean_text
+from qkd_qiskit.experiments.result_tables import csv_text, gain_text, latex_table, mean_text
 from qkd_qiskit.experiments.statistics import Gain
 from qkd_qiskit.experiments.target_summary import DeviceJobs, TargetSummary, TrainingCost
 from qkd_qiskit.recipe.arms import BASELINE, FULL_TWIN, NOISE_AWARE, TREATMENT, TWIN
+from qkd_qiskit.recipe.display import html_table
 
 COMPARISONS = {
     "gain": (TREATMENT, BASELINE),
@@ -35,17 +36,28 @@ class TeacherSummary:
 
     Attributes:
         kind: Its architecture, or `module` for one of your own.
-        accuracy: On all test images; a mean where each seed has a teacher.
+        accuracy: On all test images; a mean where each seed has a teacher. None where its outputs
+            for them are not known.
         accuracies: Of the teacher of each seed; None where one teaches all.
-        parameters: Number of its trained parameters.
+        parameters: Number of its trained parameters, of an ensemble in all.
+        members: Of an ensemble, the accuracy of each network; a mean over seeds. None of one
+            network.
+        train_accuracy: On the training images, of soft labels that came with them.
         confusion: Counts on all test images, row = label, column = choice; a sum over teachers.
     """
 
     kind: str
-    accuracy: float
+    accuracy: float | None
     accuracies: tuple[float, ...] | None = field(default=None, metadata=OMITTED)
     parameters: int | None = field(default=None, metadata=OMITTED)
-    confusion: list[list[int]] | None = field(default=None, metadata=OMITTED)
+    members: tuple[float, ...] | None = field(default=None, metadata=OMITTED)
+    train_accuracy: float | None = field(default=None, metadata=OMITTED)
+    confusion: list[list[int]] | None = field(default=None, metadata=OMITTED, repr=False)
+
+    @property
+    def title(self) -> str:
+        """What tables call it: `softmax`, or of an ensemble `3 × softmax`."""
+        return self.kind if self.members is None else f"{len(self.members)} × {self.kind}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +103,7 @@ class Metrics:
     calibration_error: tuple[float | None, ...]
     images: tuple[int | None, ...]
     shots: tuple[int | None, ...]
-    confusion: tuple[list[list[int]] | None, ...]
+    confusion: tuple[list[list[int]] | None, ...] = field(repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -313,8 +325,21 @@ class Result:
         """Return mean accuracies as a LaTeX table, for the package booktabs."""
         return latex_table(*self._summary(r"$\pm$"), caption=self._caption())
 
+    def __repr__(self) -> str:
+        arms, targets, count = ", ".join(self.arms), ", ".join(self.targets), len(self.seeds)
+        gains = "".join(f"; gain on {name} {gain_text(gain)}" for name, gain in self.gain.items())
+        return f"Result({count} seed{'s' * (count != 1)} of {arms} on {targets}{gains})"
+
     def _repr_html_(self) -> str:
-        return html_table(*self._summary("±"), caption=self._caption())
+        heads, rows = self._summary("±")
+        for name, arms in COMPARISONS.items():
+            gains = self.gains(name)
+            if gains:
+                cells = (gain_text(gains[it]) if it in gains else "" for it in self.targets)
+                rows.append([" - ".join(arms).replace("_", " "), *cells])
+        return html_table(
+            heads, rows, caption=f"{self._caption()} Differences in points, 95 % t interval."
+        )
 
     def _summary(self, sign: str) -> tuple[list[str], list[list[str]]]:
         """Return heads and rows of the table of mean accuracies, an arm a row."""
@@ -336,6 +361,7 @@ class Result:
             shots = "no shots" if target.shots is None else f"{target.shots} shots"
             date = f", calibrated {target.calibration_date}" if target.calibration_date else ""
             model = ", a noise model: a best case" if target.noisy else ""
+            model += ", shots by Aer" if target.by_aer else ""
             conditions.append(
                 f"{name}: {self.num_images(name)} {self.sample}s, {shots}{date}{model}"
             )

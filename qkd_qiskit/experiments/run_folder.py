@@ -2,7 +2,7 @@
 
     runs/NAME/
       recipe.yaml  teacher.safetensors  circuit.qasm  result.json  report.html
-      teachers/seed_N.safetensors
+      teachers/seed_N.safetensors  teachers/member_K.safetensors  teachers/seed_N/
       checkpoints/POPULATION.safetensors
       tuning/SETTING.json
       ARM/seed_N/  student.json  weights.safetensors  metrics.jsonl  evaluations.json
@@ -30,13 +30,15 @@ from qkd_qiskit.errors import CheckpointError, StorageError
 from qkd_qiskit.experiments.evaluation import Evaluation
 from qkd_qiskit.experiments.json_codec import decode, encode
 from qkd_qiskit.experiments.results import Result
-from qkd_qiskit.recipe import Recipe
+from qkd_qiskit.experiments.teaching_students import students_digest, teaching_seeds
+from qkd_qiskit.recipe import Recipe, TeacherSpec
 from qkd_qiskit.recipe.parsing import dump_recipe, load_recipe
 from qkd_qiskit.storage import remove_unfinished, take_lock, user_path, write_text
 
 RECIPE, RESULT, REPORT = "recipe.yaml", "result.json", "report.html"
 DEVICES, EVALUATIONS, LOCK = "devices", "evaluations.json", ".lock"
-TEACHER, CIRCUIT, METRICS = "teacher.safetensors", "circuit.qasm", "metrics.jsonl"
+TEACHER, TEACHERS, CIRCUIT = "teacher.safetensors", "teachers", "circuit.qasm"
+METRICS = "metrics.jsonl"
 
 
 class RunFolder:
@@ -57,6 +59,7 @@ class RunFolder:
         Raises:
             CheckpointError: The folder holds something already.
             DataError: The recipe's own data file cannot be read.
+            TeacherError: The run whose students teach has no such arm or seed.
             StorageError: The folder cannot be written.
         """
         path = user_path(path)
@@ -218,14 +221,37 @@ def _settled(recipe: Recipe) -> Recipe:
     def absolute(path: str | None) -> str | None:
         return None if path is None else str(user_path(path).absolute())
 
-    data = recipe.data
+    data, teacher = recipe.data, recipe.teacher
+    if teacher.run is not None:
+        teacher = replace(teacher, run=absolute(teacher.run))
+        teacher = replace(teacher, digest=teacher.digest or _teaching_digest(teacher, recipe))
     digest = data.digest or (None if data.file is None else file_digest(user_path(data.file)))
     return replace(
         recipe,
         data=replace(data, root=absolute(data.root), file=absolute(data.file), digest=digest),
-        teacher=replace(recipe.teacher, checkpoint=absolute(recipe.teacher.checkpoint)),
+        teacher=replace(teacher, checkpoint=absolute(teacher.checkpoint)),
         student=replace(recipe.student, circuit=absolute(recipe.student.circuit)),
     )
+
+
+def teaching_run(spec: TeacherSpec) -> RunFolder:
+    """Return the earlier run whose students teach.
+
+    Raises:
+        CheckpointError: There is no run in its folder.
+        RecipeError: Its recipe cannot be read.
+    """
+    assert spec.run is not None  # as the specification has seen to
+    try:
+        return RunFolder.open(spec.run)
+    except CheckpointError as error:
+        raise CheckpointError(f"teacher.run: {error}") from error
+
+
+def _teaching_digest(spec: TeacherSpec, recipe: Recipe) -> str:
+    earlier = teaching_run(spec)
+    seeds = teaching_seeds(spec, earlier.recipe, seeds=recipe.member_seeds)
+    return students_digest(earlier.member(spec.arm, seed) for seed in seeds)
 
 
 def new_folder(recipe_name: str, *, suffix: str = "", parent: Path = Path("runs")) -> Path:

@@ -214,11 +214,13 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
     Holm, "A simple sequentially rejective multiple test procedure", Scand. J. Statist. 6 (1979) 65.
     """
-    corrected, largest = [0.0] * len(p_values), 0.0
-    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
-        corrected[index] = largest
-    return corrected
+    given = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(given)
+    # The smallest times their number, the next times one less, ...; none below one before it.
+    steps = np.maximum.accumulate(given[order] * np.arange(len(given), 0, -1))
+    corrected = np.empty_like(given)
+    corrected[order] = np.minimum(steps, 1.0)
+    return [float(value) for value in corrected]
 
 
 def _power(effect: float, seeds: int) -> float:

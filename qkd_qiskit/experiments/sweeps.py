@@ -26,7 +26,7 @@ from qkd_qiskit.experiments.trained_run import TrainedRun
 from qkd_qiskit.recipe import IDEAL_TARGETS, Recipe
 from qkd_qiskit.storage import write_text
 from qkd_qiskit.targets import Target
-from qkd_qiskit.targets.names import split_name
+from qkd_qiskit.targets.names import split_name, without_option
 from qkd_qiskit.targets.noisy import DeviceTarget
 
 SCALES = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
@@ -52,6 +52,8 @@ class SweepRow:
         divergence: KL(teacher || student) at temperature 1, a mean in nats.
         calibration_error: Expected calibration error, as `evaluate.calibration_error`.
         agreement: Share of images with the choice of the same student without noise and shots.
+        simulator: What drew the shots under a noise model, `density` or `aer`; empty without them,
+            and in files of earlier versions, where it was Aer.
     """
 
     target: str
@@ -65,6 +67,7 @@ class SweepRow:
     divergence: float
     calibration_error: float
     agreement: float
+    simulator: str = ""
 
     @property
     def key(self) -> tuple[Any, ...]:
@@ -158,7 +161,7 @@ def sweep_shots(
         setting = sampled
         if count is None:
             ideal = "exact" if name == "aer" else name
-            setting = Target.parse(ideal, shots=None, seed=recipe.seed)
+            setting = Target.parse(without_option(ideal, "aer"), shots=None, seed=recipe.seed)
         settings.append(_Setting(name, float(getattr(setting, "scale", 0.0)), count, setting))
     limit = recipe.test_limit if limit is None else limit
     return _evaluate(run, settings, file="shots.csv", limit=limit, callback=callback)
@@ -214,7 +217,9 @@ def write_rows(path: Path, rows: Sequence[SweepRow]) -> None:
 def _devices_of(recipe: Recipe) -> list[str]:
     """Return the devices in a run's targets; what a target changes about one is left out."""
     bases = {name: split_name(name)[0] for name in recipe.targets if name not in IDEAL_TARGETS}
-    own = (name if base == "synthetic" else base for name, base in bases.items())
+    own = (
+        without_option(name, "aer") if base == "synthetic" else base for name, base in bases.items()
+    )
     return list(dict.fromkeys(own))
 
 
@@ -272,6 +277,7 @@ def _cell(
         divergence=math.nan if evaluation.divergence is None else evaluation.divergence,
         calibration_error=evaluation.calibration_error,
         agreement=math.nan if (share := evaluation.exact_agreement) is None else share,
+        simulator=evaluation.simulator or "",
     )
 
 
@@ -285,4 +291,5 @@ def _parse(row: dict[str, str]) -> SweepRow:
         seed=int(row["seed"]),
         images=int(row["images"]),
         **{name: float(row[name]) for name in FIGURES},
+        simulator=row.get("simulator", ""),
     )

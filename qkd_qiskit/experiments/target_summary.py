@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from qkd_qiskit.experiments.evaluation import Evaluation
 from qkd_qiskit.experiments.json_codec import OMITTED
 from qkd_qiskit.recipe import Mode
 from qkd_qiskit.students.base import Student
-from qkd_qiskit.targets import CompiledCircuit, Target
+from qkd_qiskit.targets import AerCheck, CompiledCircuit, Simulator, Target
 
 Place = Literal["device", "simulation", "rehearsal"]
 
@@ -77,6 +78,9 @@ class TargetSummary:
         options: What was changed about a noisy target; None without a noise model.
         circuit: What the students' circuit costs there; None where none was compiled.
         device: Jobs, where the target is a device.
+        simulators: What drew the shots under a noise model, `density` or `aer`; None without shots,
+            and in files of earlier versions, where it was Aer.
+        check: Circuits that Aer has run too, and how near it comes; None where it drew all.
     """
 
     shots: int | None
@@ -85,11 +89,20 @@ class TargetSummary:
     options: Mapping[str, object] | None = field(default=None, metadata=OMITTED)
     circuit: CircuitCost | None = field(default=None, metadata=OMITTED)
     device: DeviceJobs | None = field(default=None, metadata=OMITTED)
+    simulators: tuple[Simulator, ...] | None = field(default=None, metadata=OMITTED)
+    check: AerCheck | None = field(default=None, metadata=OMITTED)
 
     @property
     def noisy(self) -> bool:
         """Whether it has a noise model."""
         return self.options is not None
+
+    @property
+    def by_aer(self) -> bool:
+        """Whether Aer drew shots under a noise model."""
+        if self.shots is None or not self.noisy:
+            return False
+        return self.simulators is None or "aer" in self.simulators
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +132,25 @@ def describe_target(target: Target, student: Student) -> TargetSummary:
         calibration_date=target.calibration_date,
         options=target.options or None,
         circuit=circuit,
+    )
+
+
+def with_simulators(summary: TargetSummary, evaluations: Iterable[Evaluation]) -> TargetSummary:
+    """Return the summary of a target with what drew the shots of its figures, and Aer's check."""
+    if not summary.noisy or summary.shots is None:
+        return summary
+    sampled = [it for it in evaluations if it.shots is not None]
+    simulators: list[Simulator] = sorted({it.simulator or "aer" for it in sampled})
+    checks = [it.check for it in sampled if it.check is not None]
+    return replace(
+        summary,
+        simulators=tuple(simulators) or None,
+        check=AerCheck(
+            circuits=sum(check.circuits for check in checks),
+            within=max(check.within for check in checks),
+        )
+        if checks
+        else None,
     )
 
 

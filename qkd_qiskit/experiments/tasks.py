@@ -42,6 +42,7 @@ from qkd_qiskit.experiments.baseline_tuning import (
 from qkd_qiskit.experiments.callbacks import Callback
 from qkd_qiskit.experiments.evaluation_set import evaluation_key
 from qkd_qiskit.experiments.run_folder import RunFolder
+from qkd_qiskit.experiments.student_teachers import teacher_of_students
 from qkd_qiskit.experiments.teachers import TeachersBySeed
 from qkd_qiskit.recipe import DistillSpec, Recipe
 from qkd_qiskit.recipe.arms import TUNED
@@ -117,7 +118,10 @@ def rounds(folder: RunFolder) -> Iterator[list[TrainingTask]]:
         first = first_round(recipe)
         yield _tuning_tasks(recipe, first)
         yield _tuning_tasks(recipe, second_round(folder), start=len(first))
-    yield training_tasks(recipe)
+    tasks = training_tasks(recipe)
+    generations = {task: recipe.generation_of(task.arms[0]) for task in tasks}
+    for generation in sorted(set(generations.values())):
+        yield [task for task in tasks if generations[task] == generation]
 
 
 def _tuning_tasks(
@@ -242,19 +246,26 @@ def _task_spec(context: RunContext, task: TrainingTask) -> DistillSpec:
 def _task_examples(context: RunContext, task: TrainingTask, shape: Student) -> DistillationData:
     """Return what the members learn from.
 
-    Among the examples' teachers are the run's, once for each kind of soft targets that an arm has.
+    Among the examples' teachers are the run's, or the students of the arm that teaches the task's,
+    once for each kind of soft targets that an arm has.
     """
     recipe = context.folder.recipe
     draws = [draw_images(arm, recipe, context.data, seed=seed) for arm, seed in task.members]
+    spec = recipe.distill_of(task.arms[0])
     featured = any(loss_weights(arm, recipe)[2] > 0 for arm in task.arms)
-    places = [context.teachers_by_seed.index_of(seed) for seed in task.seeds]
-    teachers = context.teachers_by_seed.teachers[min(places) : max(places) + 1]
+    teachers_by_seed = context.teachers_by_seed
+    teaching_arm = recipe.arm_table[task.arms[0]].taught_by
+    if teaching_arm is not None:
+        teachers_by_seed = _students_as_teachers(context, teaching_arm, seeds=task.seeds)
+    places = [teachers_by_seed.index_of(seed) for seed in task.seeds]
+    teachers = teachers_by_seed.teachers[min(places) : max(places) + 1]
     examples = make_distillation_data(
         shape,
         teachers,
         context.data,
         draws=torch.stack(draws),
-        layer=layer_of(recipe.distill_of(task.arms[0])) if featured else None,
+        layer=layer_of(spec) if featured else None,
+        temperature=spec.temperature,
     )
     kind_of = {arm: recipe.arm_table[arm].targets for arm in task.arms}
     kinds = list(dict.fromkeys(kind_of.values()))
@@ -266,9 +277,7 @@ def _task_examples(context: RunContext, task: TrainingTask, shape: Student) -> D
         for arm in task.arms
     }
     taught_by = [
-        kinds.index(kind_of[arm]) * len(teachers)
-        + context.teachers_by_seed.index_of(seed)
-        - min(places)
+        kinds.index(kind_of[arm]) * len(teachers) + teachers_by_seed.index_of(seed) - min(places)
         for arm, seed in task.members
     ]
     features = examples.teacher_features
@@ -280,6 +289,19 @@ def _task_examples(context: RunContext, task: TrainingTask, shape: Student) -> D
         teacher_features=None
         if features is None
         else features.repeat(len(kinds), *[1] * (features.ndim - 1)),
+    )
+
+
+def _students_as_teachers(context: RunContext, arm: str, *, seeds: Sequence[int]) -> TeachersBySeed:
+    """Return the trained students of an arm as the teachers of their seeds."""
+    exact = Target.parse("exact")
+    return TeachersBySeed(
+        {
+            seed: teacher_of_students(
+                [context.folder.member(arm, seed)], context.data, target=exact
+            )
+            for seed in seeds
+        }
     )
 
 

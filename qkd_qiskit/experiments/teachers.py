@@ -12,8 +12,11 @@ from pathlib import Path
 
 from qkd_qiskit.data.splits import Data
 from qkd_qiskit.experiments.run_folder import TEACHER, RunFolder
-from qkd_qiskit.recipe import Recipe, TeacherSpec
-from qkd_qiskit.teachers.teacher import Teacher, make_teacher, save_teacher
+from qkd_qiskit.experiments.student_teachers import load_run_teachers
+from qkd_qiskit.recipe import UNTRAINED_TEACHERS, Recipe, TeacherSpec
+from qkd_qiskit.teachers.base import Teacher, combine_teachers
+from qkd_qiskit.teachers.ensembles import member_specs
+from qkd_qiskit.teachers.teacher import make_teacher, save_teacher
 from qkd_qiskit.teachers.training import OnEpoch
 
 
@@ -37,11 +40,22 @@ class TeachersBySeed:
         return next(i for i, it in enumerate(self.teachers) if it is self.by_seed[seed])
 
 
-def teacher_files(recipe: Recipe) -> dict[int, str]:
-    """Return where in the run folder the teacher of each seed lies."""
-    if not recipe.teacher.same_draw:
-        return dict.fromkeys(recipe.member_seeds, TEACHER)
-    return {seed: f"teachers/seed_{seed}.safetensors" for seed in recipe.member_seeds}
+def teacher_files(recipe: Recipe) -> dict[int, tuple[str, ...]]:
+    """Return where in the run folder the teacher of each seed lies: a file for each network.
+
+    Soft labels lie in the data file, and students of an earlier run in folders of their own.
+    """
+    spec = recipe.teacher
+    if spec.kind in UNTRAINED_TEACHERS:
+        return dict.fromkeys(recipe.member_seeds, ())
+    if not spec.same_draw:
+        names = [f"teachers/member_{k}.safetensors" for k in range(spec.ensemble)]
+        return dict.fromkeys(recipe.member_seeds, tuple(names) if len(names) > 1 else (TEACHER,))
+    parts = [""] if spec.ensemble == 1 else [f"_member_{k}" for k in range(spec.ensemble)]
+    return {
+        seed: tuple(f"teachers/seed_{seed}{part}.safetensors" for part in parts)
+        for seed in recipe.member_seeds
+    }
 
 
 def load_teachers(
@@ -60,20 +74,36 @@ def load_teachers(
         CheckpointError: A teacher is not there, and is not to be trained.
         StorageError: The folder cannot be written.
     """
-    recipe, teachers = folder.recipe, {}
-    for seed, name in teacher_files(recipe).items():
-        if name in teachers:
+    recipe = folder.recipe
+    if recipe.teacher.kind == "logits":
+        spec = recipe.teacher if train else TeacherSpec(kind="logits")
+        return TeachersBySeed(dict.fromkeys(recipe.member_seeds, make_teacher(spec, data)))
+    if recipe.teacher.kind == "run":
+        return TeachersBySeed(load_run_teachers(folder, data, train=train))
+    teachers: dict[tuple[str, ...], Teacher] = {}
+    for seed, names in teacher_files(recipe).items():
+        if names in teachers:
             continue
         own, first = data, recipe.seed
         if recipe.teacher.same_draw:
             own, first = replace(data, pool=data.pool[data.draw_for(recipe.data, seed=seed)]), seed
-        path = folder.path / name
-        teachers[name] = _load(folder, own, path, seed=first, train=train, on_epoch=on_epoch)
-    return TeachersBySeed({seed: teachers[name] for seed, name in teacher_files(recipe).items()})
+        spec = replace(recipe.teacher, same_draw=False)
+        members = [
+            _load(single, images, folder.path / name, seed=its, train=train, on_epoch=on_epoch)
+            for name, (single, images, its) in zip(
+                names, member_specs(spec, own, seed=first), strict=True
+            )
+        ]
+        teachers[names] = (
+            members[0]
+            if len(members) == 1
+            else combine_teachers(members, data, average=spec.average)
+        )
+    return TeachersBySeed({seed: teachers[it] for seed, it in teacher_files(recipe).items()})
 
 
 def _load(
-    folder: RunFolder,
+    spec: TeacherSpec,
     data: Data,
     path: Path,
     *,
@@ -81,7 +111,8 @@ def _load(
     train: bool,
     on_epoch: OnEpoch | None,
 ) -> Teacher:
-    spec, missing = replace(folder.recipe.teacher, same_draw=False), not path.exists()
+    """Return one network, from its file or made now."""
+    missing = not path.exists()
     if not (train and missing):
         # How it was trained is of no use to one that is there.
         spec = TeacherSpec(

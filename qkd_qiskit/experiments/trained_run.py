@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from torch import Tensor
 
@@ -17,14 +17,18 @@ from qkd_qiskit.errors import InputError
 from qkd_qiskit.experiments.callbacks import Callback
 from qkd_qiskit.experiments.collect import student_arm, with_target
 from qkd_qiskit.experiments.evaluation_set import evaluate_members
+from qkd_qiskit.experiments.progress import default_callback
 from qkd_qiskit.experiments.results import Result
 from qkd_qiskit.experiments.run_folder import RunFolder
+from qkd_qiskit.experiments.student_teachers import teacher_of_students
 from qkd_qiskit.experiments.target_summary import describe_target
 from qkd_qiskit.experiments.teachers import TeachersBySeed, load_teachers
-from qkd_qiskit.recipe import Recipe
+from qkd_qiskit.experiments.teaching_students import teaching_seeds
+from qkd_qiskit.recipe import Recipe, TeacherAverage, TeacherSpec
 from qkd_qiskit.students.base import Student
 from qkd_qiskit.students.factory import load_student
 from qkd_qiskit.targets import Target
+from qkd_qiskit.teachers.base import Teacher
 
 R = TypeVar("R", bound="TrainedRun")
 
@@ -103,6 +107,38 @@ class TrainedRun:
             )
         return load_student(self.folder.member(arm, self._seed(seed)))
 
+    def as_teacher(
+        self,
+        data: Data,
+        *,
+        arm: str = "distilled",
+        seed: int | Literal["all"] = "all",
+        target: str = "exact",
+        average: TeacherAverage = "probabilities",
+    ) -> Teacher:
+        """Return trained students as a teacher of other students, also of other circuits.
+
+        Args:
+            data: What it teaches: images of the same shape and classes.
+            arm: An arm of the run.
+            seed: A seed of the run; all = an ensemble of its students.
+            target: Where their circuits run, as `Target.parse` takes it.
+            average: What is averaged over an ensemble.
+
+        Raises:
+            TeacherError: The run has no such arm or seed, or its students take other images.
+            CheckpointError: A student is not there.
+            TargetError: The target is unknown.
+        """
+        spec = TeacherSpec(kind="run", run=str(self.path), arm=arm, seed=seed, target=target)
+        parsed = Target.parse(target, shots=self.recipe.shots, seed=self.recipe.seed)
+        return teacher_of_students(
+            [self.folder.member(arm, one) for one in teaching_seeds(spec, self.recipe, seeds=())],
+            data,
+            target=parsed,
+            average=average,
+        )
+
     def teacher_logits(self, *, seed: int | None = None) -> Tensor:
         """Return the teacher's logits of all test images `(images, num_classes)`.
 
@@ -124,13 +160,13 @@ class TrainedRun:
         Args:
             target: Name of the target, as `Target.parse` takes it.
             shots: Shots per image; default: the recipe's.
-            callback: Hears of the progress.
+            callback: Hears of the progress; default: a bar in a notebook, elsewhere nothing.
 
         Raises:
             CheckpointError: The run has not ended.
             TargetError: The target is unknown or cannot run the circuit.
         """
-        callback, recipe, result = callback or Callback(), self.recipe, self.result
+        callback, recipe, result = callback or default_callback(), self.recipe, self.result
         shots = recipe.shots if shots is None else shots
         parsed = Target.parse(target, shots=shots, seed=recipe.seed)
         callback.stage("data")

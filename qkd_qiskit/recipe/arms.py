@@ -70,6 +70,7 @@ class Arm:
         began: Whether it is such an arm: it is not trained again.
         compared_with: The arms that it is compared with; COUNTING_BASELINE = the tuned label-only
             arm of a run, or without one the label-only arm.
+        taught_by: The arm whose students teach in place of the teacher, each that of its own seed.
         control: Whether it takes away what the teacher knows.
         population: Members of equal population have one shape and optimizer setting: they train
             together. It names their checkpoint.
@@ -90,6 +91,7 @@ class Arm:
     before: str | None = None
     began: bool = False
     compared_with: tuple[str, ...] = (COUNTING_BASELINE,)
+    taught_by: str | None = None
     control: bool = False
     population: str = "students"
     style: Style = Style()
@@ -129,6 +131,7 @@ ARMS: dict[str, Arm] = {
             "class_mean_labels",
             "shuffled_teacher",
             "untrained_teacher",
+            "self_distilled",
             TWIN,
             FULL_TWIN,
         ),
@@ -194,6 +197,30 @@ ARMS: dict[str, Arm] = {
         targets="untrained",
         control=True,
     ),
+    "self_distilled": Arm(
+        label="self-distilled",
+        description="distilled from the label_only student of its seed in place of the teacher",
+        loss="distilled",
+        taught_by=BASELINE,
+        compared_with=(COUNTING_BASELINE, BASELINE),
+        population="self-distilled students",
+    ),
+    "generation_2": Arm(
+        label="generation 2",
+        description="distilled from the distilled student of its seed in place of the teacher",
+        loss="distilled",
+        taught_by=TREATMENT,
+        compared_with=(COUNTING_BASELINE, TREATMENT),
+        population="students of generation 2",
+    ),
+    "generation_3": Arm(
+        label="generation 3",
+        description="distilled from the generation_2 student of its seed in place of the teacher",
+        loss="distilled",
+        taught_by="generation_2",
+        compared_with=(COUNTING_BASELINE, "generation_2"),
+        population="students of generation 3",
+    ),
     TWIN: Arm(
         label="classical twin",
         description="distilled into a student without a circuit, of about as many parameters",
@@ -245,6 +272,7 @@ ARMS_HELP = "Arms: " + "; ".join(f"{name}: {arm.description}" for name, arm in A
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _FOLDERS = ("bench", "checkpoints", "devices", "teachers", "tuning")
 _CHANGED = ("student", "distill")
+_TAUGHT = ("distilled", "teacher_only", "logits_only")  # losses with the teacher's logits
 
 
 def own_arm(name: str, given: Mapping[str, Any]) -> Arm:
@@ -252,8 +280,9 @@ def own_arm(name: str, given: Mapping[str, Any]) -> Arm:
 
     Args:
         name: Its name, also of its folder in a run.
-        given: `base` (default: distilled) and the keys of student and distill that it changes, such
-            as `distill.temperature`, or as a tree, `distill: {temperature: 2.0}`.
+        given: `base` (default: distilled), the keys of student and distill that it changes, such
+            as `distill.temperature`, or as a tree, `distill: {temperature: 2.0}`, and `taught_by`,
+            the arm whose students teach it.
 
     Raises:
         RecipeError: The name is taken or no name, the base is unknown or has settings of its own,
@@ -270,6 +299,14 @@ def own_arm(name: str, given: Mapping[str, Any]) -> Arm:
     base = changes.pop("base", TREATMENT)
     bases = [known for known, arm in ARMS.items() if not (arm.tuned or arm.began)]
     require(base in bases, f"{key}.base", base, f"one of {', '.join(bases)}")
+    taught_by = changes.pop("taught_by", ARMS[base].taught_by)
+    learns = ARMS[base].loss in _TAUGHT and ARMS[base].targets != "untrained"
+    require(
+        taught_by is None or (isinstance(taught_by, str) and taught_by != name and learns),
+        f"{key}.taught_by",
+        taught_by,
+        "the name of another arm of the run, with a base that learns from the teacher's logits",
+    )
     shared = [changed for changed in changes if changed.partition(".")[0] not in _CHANGED]
     require(
         not shared,
@@ -278,8 +315,10 @@ def own_arm(name: str, given: Mapping[str, Any]) -> Arm:
         "keys of student and distill: the arms of a run share everything else, or could not be "
         "compared",
     )
-    require(len(changes) > 0, key, dict(given), "at least one key that the arm changes")
+    taught = taught_by != ARMS[base].taught_by
+    require(len(changes) + taught > 0, key, dict(given), "at least one key that the arm changes")
     values = ", ".join(f"{changed} {shown(value)}" for changed, value in changes.items())
+    values += f"{', ' if values else ''}taught by {taught_by}" if taught else ""
     placed = {"distill.gradient", "distill.train_target"} & changes.keys()
     return replace(
         ARMS[base],
@@ -287,8 +326,11 @@ def own_arm(name: str, given: Mapping[str, Any]) -> Arm:
         description=f"{ARMS[base].label} with {values}",
         train_target=None if placed else ARMS[base].train_target,
         before=None,
+        taught_by=taught_by,
         control=False,
-        compared_with=tuple(dict.fromkeys((COUNTING_BASELINE, base))),
+        compared_with=tuple(
+            dict.fromkeys((COUNTING_BASELINE, base, *([taught_by] if taught_by else ())))
+        ),
         population=f"students of {name}",
         style=Style(),
         base=base,

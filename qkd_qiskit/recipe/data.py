@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+from qkd_qiskit.recipe.display import short_repr
 from qkd_qiskit.recipe.synthetic import Generator
 from qkd_qiskit.recipe.validation import Count, Range, Share, check_fields, require, whole_number
 
@@ -28,8 +29,9 @@ class DataSpec:
         file: For name=arrays: .npz file with `images` (N, channels, height, width), (N, height,
             width, channels), (N, height, width) or (N, features) and `labels` (N,); if you like
             `test_images` and `test_labels` (else a third is held out), `validation_images` and
-            `validation_labels` (else `validation_fraction` is held out) and `class_names`. The
-            names of MedMNIST, and X and y, are understood too.
+            `validation_labels` (else `validation_fraction` is held out) and `class_names`; for
+            `teacher.kind: logits` also `teacher_logits` (N, classes). The names of MedMNIST, and X
+            and y, are understood too.
         digest: SHA-256 of `file`, written into a run's recipe when it begins.
         classes: Labels to keep, relabelled 0, 1, ... in this order; default: all.
         train_per_class: Labelled training images per class for the student; null = all.
@@ -64,6 +66,8 @@ class DataSpec:
     informative: Count = 4
     noise_features: Annotated[int, whole_number(least=0, most=100_000)] = 0
     difficulty: Annotated[float, Range(accepted="a number from 0 to 1", least=0, most=1)] = 0.25
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         check_fields(self, "data")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from qkd_qiskit.recipe.display import short_repr
 from qkd_qiskit.recipe.validation import (
     BatchSize,
     Count,
@@ -12,6 +13,7 @@ from qkd_qiskit.recipe.validation import (
     LearningRate,
     Positive,
     Range,
+    Seed,
     Weight,
     Width,
     check_fields,
@@ -30,8 +32,12 @@ TeacherKind = Literal[
     "random_quanvolution",
     "convolution",
     "module",
+    "logits",
+    "run",
 ]
 TeacherOutputs = Literal["logits", "probabilities", "log_probabilities", "sigmoid"]
+UNTRAINED_TEACHERS: tuple[TeacherKind, ...] = ("logits", "run")  # no network is trained for them
+TeacherAverage = Literal["probabilities", "logits"]
 StudentKind = Literal[
     "quantum", "hybrid", "classical", "classical_full", "quanvolution", "convolution"
 ]
@@ -50,13 +56,21 @@ class TeacherSpec:
     """What teaches.
 
     Attributes:
-        kind: Architecture; module = your own, named by `module`.
+        kind: Architecture; module = your own, named by `module`; logits = no network: what is
+            taught are the `teacher_logits` or `teacher_probabilities` in your own `data.file`;
+            run = trained students of an earlier run, named by `run`.
         module: For kind=module: import path `package.file:factory`;
             factory(image_shape, num_classes) returns an nn.Module that maps images
             (batch, channels, height, width) to logits, or to what `outputs` says.
         outputs: For kind=module: what it gives: logits, probabilities (of a softmax),
             log_probabilities or sigmoid (a probability for each class by itself), which are turned
             into logits; null = found from what it gives.
+        run: For kind=run: folder of the run whose students teach.
+        arm: For kind=run: arm of these students.
+        seed: For kind=run: seed of the student that teaches; all = an ensemble of the students of
+            all its seeds; each = the student of a seed teaches those of the same seed here.
+        target: For kind=run: where the circuits of these students run: exact, fake_lima:exact, ...
+        digest: SHA-256 of these students, written into a run's recipe when it begins.
         checkpoint: Safetensors file with trained weights; the teacher is then not trained.
         epochs: Training epochs.
         batch_size: Training batch size.
@@ -65,11 +79,20 @@ class TeacherSpec:
         train_per_class: Training images per class for the teacher; null = all.
         same_draw: One teacher for each seed, trained on the images that the students of that seed
             train on.
+        ensemble: How many networks teach together: the same specification on the same images, with
+            other initial weights and another order; 1 = one network.
+        average: What is averaged over the networks of an ensemble: probabilities (softened by the
+            temperature that the student is taught at) or logits.
     """
 
     kind: TeacherKind = "softmax"
     module: str | None = None
     outputs: TeacherOutputs | None = None
+    run: str | None = None
+    arm: str = "distilled"
+    seed: Seed | Literal["all", "each"] = "all"
+    target: str = "exact"
+    digest: str | None = None
     checkpoint: str | None = None
     epochs: Epochs = 60
     batch_size: BatchSize = 128
@@ -77,6 +100,10 @@ class TeacherSpec:
     weight_decay: Weight = 0.0
     train_per_class: Count | None = None
     same_draw: bool = False
+    ensemble: Annotated[int, whole_number(most=100)] = 1
+    average: TeacherAverage = "probabilities"
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         check_fields(self, "teacher")
@@ -93,10 +120,30 @@ class TeacherSpec:
             "null where teacher.kind is not `module`: the built-in kinds give logits",
         )
         require(
+            (self.run is not None) == (self.kind == "run"),
+            "teacher.run",
+            self.run,
+            "the folder of a run exactly when teacher.kind is `run`",
+        )
+        if self.kind in UNTRAINED_TEACHERS:
+            for key, default in (("checkpoint", None), ("same_draw", False), ("ensemble", 1)):
+                require(
+                    getattr(self, key) == default,
+                    f"teacher.{key}",
+                    getattr(self, key),
+                    f"another kind where teacher.kind is {self.kind}, which trains no network",
+                )
+        require(
             not self.same_draw or (self.checkpoint is None and self.train_per_class is None),
             "teacher.same_draw",
             self.same_draw,
             "false where teacher.checkpoint or teacher.train_per_class is given",
+        )
+        require(
+            self.ensemble == 1 or self.checkpoint is None,
+            "teacher.ensemble",
+            self.ensemble,
+            "1 where teacher.checkpoint is given, which holds one network",
         )
 
 
@@ -141,6 +188,8 @@ class StudentSpec:
     full_width: Width = 8
     sharpness: Positive | Literal["learned"] = 8.0
     circuit: str | None = None
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         check_fields(self, "student")

@@ -26,6 +26,13 @@ _DEEPEST = 50  # brackets in brackets
 _LEFT_OUT: dict[str, object] = {
     "data.scale": "none",
     "teacher.outputs": None,
+    "teacher.run": None,
+    "teacher.arm": "distilled",
+    "teacher.seed": "all",
+    "teacher.target": "exact",
+    "teacher.digest": None,
+    "teacher.ensemble": 1,
+    "teacher.average": "probabilities",
     "distill.terms": None,
     "own_arms": {},
 }

@@ -10,12 +10,20 @@ from typing import Annotated, Any, Literal, TypeVar, cast
 from qkd_qiskit.errors import RecipeError
 from qkd_qiskit.recipe.arms import ARMS, FIRST_NOISY, Arm, OwnArms, own_arm
 from qkd_qiskit.recipe.data import DataSpec
-from qkd_qiskit.recipe.models import CLASSICAL_STUDENTS, FILTER_STUDENTS, StudentSpec, TeacherSpec
+from qkd_qiskit.recipe.display import changed_settings, html_pairs, short_repr
+from qkd_qiskit.recipe.models import (
+    CLASSICAL_STUDENTS,
+    FILTER_STUDENTS,
+    UNTRAINED_TEACHERS,
+    StudentSpec,
+    TeacherSpec,
+)
 from qkd_qiskit.recipe.runtime import RuntimeSpec
 from qkd_qiskit.recipe.training import IDEAL_TARGETS, DistillSpec
 from qkd_qiskit.recipe.validation import (
     Count,
     Range,
+    Seed,
     check_fields,
     checked,
     no_such_key,
@@ -27,7 +35,6 @@ from qkd_qiskit.recipe.validation import (
 Spec = TypeVar("Spec", StudentSpec, DistillSpec)
 
 SeedCount = Annotated[int, whole_number(most=10_000)]
-Seed = Annotated[int, Range(accepted="a whole number of at least 0", least=0)]
 SharedSeed = Annotated[
     int, Range(accepted="a whole number from 0 to 2**32 - 1", least=0, most=2**32 - 1)
 ]
@@ -46,9 +53,11 @@ class Recipe:
         arms: What is compared; `qkd study --help` lists the arms.
         own_arms: Arms of your own: a name, the arm that it changes (base; default: distilled), and
             the keys of student and distill that it changes, such as
-            {mine: {base: distilled, distill.temperature: 2.0}}. Those named in arms are trained.
+            {mine: {base: distilled, distill.temperature: 2.0}}; with {taught_by: ARM} the students
+            of that arm teach it. Those named in arms are trained.
         targets: Where the trained students are evaluated: exact, aer, fake_<device>, a snapshot's
-            file; a device with options is fake_torino:exact, fake_torino:scale=2, ...
+            file; a device with options is fake_torino:exact, fake_torino:scale=2, and
+            fake_torino:aer, where Aer draws the shots in place of our own density matrices, ...
         shots: Shots per image on sampled targets.
         test_limit: Test images on sampled targets.
         seeds: Number of paired seeds, or a list of them.
@@ -67,6 +76,34 @@ class Recipe:
     seeds: SeedCount | tuple[Seed, ...] = 3
     seed: SharedSeed = 0
     own_arms: OwnArms = field(default_factory=dict, hash=False)
+
+    __repr__ = short_repr
+
+    def _repr_html_(self) -> str:
+        sections = {
+            "data": self.data,
+            "teacher": self.teacher,
+            "student": self.student,
+            "distill": self.distill,
+            "runtime": self.runtime,
+        }
+        said = {name: changed_settings(spec) for name, spec in sections.items()}
+        first = {"data": f"{self.data.name}", "teacher": self.teacher.kind}
+        first["student"] = self.student.kind
+        return html_pairs(
+            {
+                name: ", ".join(filter(None, [first.get(name, ""), text]))
+                for name, text in said.items()
+            }
+            | {
+                "arms": ", ".join(self.arms),
+                "targets": ", ".join(self.targets),
+                "seeds": str(self.seeds)
+                if isinstance(self.seeds, int)
+                else f"those of {', '.join(map(str, self.seeds))}",
+            },
+            title="Recipe: settings that are not as by default",
+        )
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -91,8 +128,34 @@ class Recipe:
                 raise (
                     error if arm.base is None else RecipeError(f"own_arms.{name}: {error}")
                 ) from None
+        self._check_teacher()
+
+    def _check_teacher(self) -> None:
+        kind = self.teacher.kind
+        require(
+            kind != "logits" or self.data.name == "arrays",
+            "teacher.kind",
+            kind,
+            "a network to be trained, or data.name arrays with a data.file that has teacher_logits",
+        )
+        for name in self.arms if kind in UNTRAINED_TEACHERS else ():
+            weight = self.distill_of(name).feature_weight
+            require(
+                weight == 0,
+                "distill.feature_weight",
+                weight,
+                f"0 where teacher.kind is {kind}, which has no layers",
+            )
+            require(
+                self.arm_table[name].targets != "untrained",
+                "arms",
+                list(self.arms),
+                f"arms without {name} where teacher.kind is {kind}, of which no network is trained",
+            )
 
     def _check_arm(self, name: str, arm: Arm) -> None:
+        if name in self.arms:
+            self._check_taught(name)
         require(
             arm.kind is None or self.student.kind != "convolution",
             "arms",
@@ -115,6 +178,21 @@ class Recipe:
             f"a device such as fake_torino for the arm {name}",
         )
 
+    def _check_taught(self, name: str) -> None:
+        """Check that the arms that teach an arm, one after the other, are trained before it."""
+        chain = [name]
+        while (by := self.arm_table[chain[-1]].taught_by) is not None:
+            trained = by in self.arms and not self.arm_table[by].began
+            require(
+                trained and by not in chain,
+                "arms",
+                list(self.arms),
+                f"the arm {by} too, which teaches {chain[-1]}"
+                if not trained
+                else f"arms that do not teach themselves: {' by '.join([*chain, by])}",
+            )
+            chain.append(by)
+
     @property
     def noise_target(self) -> str | None:
         """Return the first device in targets: where arms train that name FIRST_NOISY."""
@@ -133,6 +211,11 @@ class Recipe:
             RecipeError: As `own_arm`.
         """
         return ARMS | {name: own_arm(name, given) for name, given in self.own_arms.items()}
+
+    def generation_of(self, arm: str) -> int:
+        """Return how many arms are trained before an arm, each the teacher of the next."""
+        by = self.arm_table[arm].taught_by
+        return 0 if by is None else 1 + self.generation_of(by)
 
     def student_of(self, arm: str) -> StudentSpec:
         """Return what learns in an arm."""

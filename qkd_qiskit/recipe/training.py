@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Literal
 
+from qkd_qiskit.recipe.display import short_repr
 from qkd_qiskit.recipe.validation import (
     BatchSize,
     Count,
@@ -32,6 +33,7 @@ LossName = Literal[
     "rkd_angle",
     "similarity",
     "pkt",
+    "fidelity",
 ]
 LOSS_OPTIONS: dict[LossName, tuple[str, ...]] = {
     "label_smoothing": ("smoothing",),
@@ -39,8 +41,10 @@ LOSS_OPTIONS: dict[LossName, tuple[str, ...]] = {
     "dkd": ("temperature", "alpha", "beta"),
     "dist": ("temperature", "beta", "gamma"),
     "jensen_shannon": ("temperature",),
+    "fidelity": ("temperature",),
 }
 LABEL_LOSSES: tuple[LossName, ...] = ("ce", "label_smoothing", "dkd")  # those that read the label
+STATE_LOSSES: tuple[LossName, ...] = ("fidelity",)  # those that read the states of a circuit
 _WEIGHTED: dict[LossName, str] = {"ce": "ce_weight", "kd": "kd_weight", "feature": "feature_weight"}
 
 
@@ -52,9 +56,11 @@ class LossTerm:
         loss: Which one: ce (cross-entropy with the labels), kd (the divergence from the teacher, of
             distill.temperature and distill.student_temperature), feature (of distill.teacher_layer
             and distill.student_layer), label_smoothing, standardized_kd, dkd, dist,
-            jensen_shannon, rkd_distance, rkd_angle, similarity, pkt.
+            jensen_shannon, rkd_distance, rkd_angle, similarity, pkt, fidelity (of the states of the
+            student's circuit, whose encoding must be trained).
         weight: Weight of the term in the distilled arm.
-        temperature: Of standardized_kd, dkd, dist and jensen_shannon; null = distill.temperature.
+        temperature: Of standardized_kd, dkd, dist, jensen_shannon and fidelity; null =
+            distill.temperature.
         alpha: Of dkd, the weight of the label; null = 1.
         beta: Of dkd, the weight of the other classes, null = 8; of dist, the weight of the relation
             between classes, null = 1.
@@ -69,6 +75,8 @@ class LossTerm:
     beta: Weight | None = None
     gamma: Weight | None = None
     smoothing: Share | None = None
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         check_fields(self, "distill.terms")
@@ -131,6 +139,8 @@ class DistillSpec:
     steps: Count | None = None
     selection: Literal["validation", "last"] = "last"
     terms: tuple[LossTerm, ...] | None = None
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         check_fields(self, "distill")

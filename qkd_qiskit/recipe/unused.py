@@ -10,7 +10,13 @@ import logging
 from dataclasses import fields
 
 from qkd_qiskit.recipe.data import GENERATED, DataSpec
-from qkd_qiskit.recipe.models import CLASS_BINS, FILTER_STUDENTS, StudentSpec, TeacherSpec
+from qkd_qiskit.recipe.models import (
+    CLASS_BINS,
+    FILTER_STUDENTS,
+    UNTRAINED_TEACHERS,
+    StudentSpec,
+    TeacherSpec,
+)
 
 logger = logging.getLogger(__name__)
 _warn_once = functools.cache(logger.warning)
@@ -45,8 +51,18 @@ def _unused(spec: DataSpec | TeacherSpec | StudentSpec) -> dict[str, tuple[str, 
         if spec.train_per_class is None and spec.train_points is None:
             unused["train_per_class and data.train_points are null"] = ("draw",)
     elif isinstance(spec, TeacherSpec):
+        training = ("epochs", "batch_size", "lr", "weight_decay", "train_per_class")
         if spec.checkpoint is not None:
-            unused["checkpoint is given"] = ("epochs", "batch_size", "lr", "weight_decay")
+            unused["checkpoint is given"] = training[:-1]
+        given = training if spec.kind in UNTRAINED_TEACHERS else ()
+        if spec.kind == "run":
+            unused["kind is run"] = given
+        if spec.kind != "run":
+            unused[f"kind is {spec.kind}"] = (*given, "arm", "seed", "target", "digest")
+        if spec.kind == "run" and spec.seed != "all":
+            unused["seed is not all"] = ("average",)
+        elif spec.kind != "run" and spec.ensemble == 1:
+            unused["ensemble is 1"] = ("average",)
     elif spec.kind in FILTER_STUDENTS:
         names = tuple(field.name for field in fields(spec))
         unused[f"kind is {spec.kind}"] = names[1:]

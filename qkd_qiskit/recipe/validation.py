@@ -69,6 +69,7 @@ def whole_number(*, most: int, least: int = 1) -> Range:
     )
 
 
+Seed = Annotated[int, Range(accepted="a whole number of at least 0", least=0)]
 Count = Annotated[int, whole_number(most=10**9)]
 Epochs = Annotated[int, whole_number(most=100_000)]
 BatchSize = Annotated[int, whole_number(most=1_000_000)]

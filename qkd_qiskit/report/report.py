@@ -46,6 +46,7 @@ from qkd_qiskit.report.tables import (
 from qkd_qiskit.report.text import (
     arm_name,
     best_case,
+    checked,
     conditions,
     count,
     measured,
@@ -111,6 +112,7 @@ def _headline(folder: RunFolder, result: Result, *, title: str, what: str) -> Ma
                 for text in (
                     *reminders(folder.recipe, result),
                     *measured(result),
+                    *checked(result),
                     best_case(result),
                 )
                 if text

@@ -20,6 +20,7 @@ from qkd_qiskit.report.text import (
     percent,
     points,
     seeds_text,
+    teacher_accuracy,
 )
 
 _GAIN_HEADINGS = (
@@ -37,8 +38,7 @@ def accuracy_table(result: Result) -> Markup:
     targets = list(result.targets)
     heads = [_target_heading(result, name) for name in targets]
     teacher = [
-        percent(result.teacher.accuracy) if result.targets[name].shots is None else NONE
-        for name in targets
+        teacher_accuracy(result) if result.targets[name].shots is None else NONE for name in targets
     ]
     arms = [
         [_arm_heading(result, arm), *(_spread(result, arm, name, "accuracy") for name in targets)]
@@ -51,7 +51,7 @@ def accuracy_table(result: Result) -> Markup:
     ]
     return table(
         ["", *heads],
-        [[[f"teacher ({result.teacher.kind})", *teacher]], arms, gains],
+        [[[f"teacher ({result.teacher.title})", *teacher]], arms, gains],
         caption=f"Mean and, below it, lowest to highest of {seeds_text(result)}. Gains: mean "
         "of the paired differences in points and its 95\u202f% interval (paired t). "
         f"The teacher is measured on the whole test set. {best_case(result)}",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from qkd_qiskit.experiments.results import Result
 from qkd_qiskit.experiments.target_summary import DeviceJobs
-from qkd_qiskit.recipe import Recipe
+from qkd_qiskit.recipe import Recipe, TeacherSpec
 from qkd_qiskit.recipe.arms import ARMS, NOISE_AWARE
 
 PLACES = {
@@ -25,6 +27,7 @@ TEACHER_NAMES = {
     "random_quanvolution": "a network with random quanvolutional filters",
     "convolution": "a convolutional network",
     "module": "a network of your own",
+    "logits": "soft labels of your own",
 }
 
 
@@ -52,7 +55,7 @@ def arm_name(arm: str) -> str:
 
 def subject(recipe: Recipe, result: Result) -> tuple[str, str]:
     """Return what was distilled into what: a title, and a paragraph with the sizes."""
-    teacher = TEACHER_NAMES.get(result.teacher.kind, result.teacher.kind)
+    teacher = _teacher_name(recipe, result)
     student, classes = result.student, len(result.classes)
     if student.qubits is not None:
         title = f"{teacher} distilled into a {student.qubits}-qubit circuit"
@@ -80,15 +83,54 @@ def subject(recipe: Recipe, result: Result) -> tuple[str, str]:
     own = (
         f" Each seed has a teacher of its own, trained on the same {sample}s as its students."
         if recipe.teacher.same_draw
+        else " Each seed is taught by the student of the same seed."
+        if recipe.teacher.seed == "each"
         else ""
     )
+    if result.teacher.members is not None:
+        low, high = min(result.teacher.members), max(result.teacher.members)
+        own += f" Its members alone are right on {percent(low)} to {percent(high)}."
+    title_of_data = f"{recipe.data.title}{f' ({classes} classes)' if classes else ''}"
+    right = f"right on {teacher_accuracy(result)} of the test {sample}s of {title_of_data}"
+    if result.teacher.train_accuracy is not None:
+        of_train = f"right on {percent(result.teacher.train_accuracy)} of the training {sample}s"
+        unknown = (
+            f"{of_train} of {title_of_data} (what they would be on the test {sample}s is not known)"
+        )
+        known = f"{of_train} and on {right.removeprefix('right on ')}"
+        right = unknown if result.teacher.accuracy is None else known
     paragraph = (
-        f"{_capital(teacher)}, {each}right on {percent(result.teacher.accuracy)} of the test "
-        f"{sample}s of {recipe.data.title}{f' ({classes} classes)' if classes else ''}, taught "
+        f"{_capital(teacher)}, {each}{right}, taught "
         f"{what}. "
         f"Each student learned from {_labelled(recipe, sample)}.{own}"
     )
     return _capital(title), paragraph
+
+
+def teacher_accuracy(result: Result) -> str:
+    """Return the share of test images that the teacher classifies rightly, if it is known."""
+    accuracy = result.teacher.accuracy
+    return "not known" if accuracy is None else percent(accuracy)
+
+
+def _teacher_name(recipe: Recipe, result: Result) -> str:
+    kind, members = result.teacher.kind, result.teacher.members
+    if kind == "run":
+        return _teaching_students(recipe.teacher, members)
+    name = TEACHER_NAMES.get(kind, kind)
+    if members is None:
+        return name
+    return f"an ensemble of {len(members)} networks ({name.removeprefix('a ').removeprefix('an ')})"
+
+
+def _teaching_students(spec: TeacherSpec, members: tuple[float, ...] | None) -> str:
+    number = f"seed {spec.seed}" if members is None else count(len(members), "seed")
+    run = f"the run {Path(spec.run or '').name} (arm {spec.arm.replace('_', ' ')}, "
+    run += f"{'each seed' if spec.seed == 'each' else number}"
+    run += ")" if spec.target == "exact" else f", on {spec.target})"
+    if spec.seed == "each":
+        return f"students of {run}"
+    return f"a student of {run}" if members is None else f"an ensemble of students of {run}"
 
 
 def _labelled(recipe: Recipe, sample: str) -> str:
@@ -118,6 +160,12 @@ def training_place(recipe: Recipe, result: Result) -> str:
         sentences = [trained, emulated_training(device)]
     for arm in (recipe.arm_table[name] for name in result.arms if name in recipe.own_arms):
         sentences.append(f"The arm `{arm.label}` is {arm.description}.")
+    for arm in (recipe.arm_table[name] for name in result.arms):
+        if arm.taught_by is not None:
+            sentences.append(
+                f"The arm `{arm.label}` is taught by the students of `{arm_name(arm.taught_by)}`, "
+                "each by that of its seed."
+            )
     if NOISE_AWARE in result.arms:
         sentences.append(
             f"The arm `distilled noisy` trains through the noise of {recipe.noise_target}."
@@ -144,6 +192,8 @@ def conditions(result: Result, target: str) -> str:
         parts.append(f"noise calibrated {date}" if date else "synthetic noise")
         if summary.options.get("readout_mitigation"):
             parts.append("readout errors mitigated")
+        if summary.by_aer:
+            parts.append("shots by Aer")
     elif shots is not None:
         parts.append("no noise")
     return ", ".join(parts)
@@ -189,6 +239,16 @@ def measured(result: Result) -> list[str]:
                 "and no quantum computer was used."
             )
     return sentences
+
+
+def checked(result: Result) -> list[str]:
+    """Return that Aer has the probabilities that shots were drawn from, a sentence for a target."""
+    return [
+        f"Shots on {name} are drawn from exact noisy probabilities; Aer's density matrix gives the "
+        f"same for {count(check.circuits, 'circuit')} to within {check.within:.0e}."
+        for name, summary in result.targets.items()
+        if (check := summary.check) is not None
+    ]
 
 
 def emulated_training(device: DeviceJobs) -> str:

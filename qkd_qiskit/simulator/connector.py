@@ -222,6 +222,13 @@ class CompiledConnector(TorchConnector):  # type: ignore[misc]
         """Whether the circuit was compiled; otherwise this is the stock connector."""
         return self._program is not None or self._noisy is not None
 
+    def extra_repr(self) -> str:
+        """Return what torch prints of it: sizes, and how it runs."""
+        network = self._neural_network
+        way = "compiled" if self.compiled else "not compiled, as the stock connector"
+        sizes = f"{network.circuit.num_qubits} qubits, {network.num_inputs} inputs"
+        return f"{sizes}, {network.num_weights} weights; {way}"
+
     def forward(self, input_data: Tensor | None = None) -> Tensor:
         """Return the network's output ``(..., *output_shape)`` in the weights' dtype.
 

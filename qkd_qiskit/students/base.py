@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from qkd_qiskit.circuits.openqasm import dump_circuit
 from qkd_qiskit.recipe import StudentSpec
+from qkd_qiskit.recipe.display import changed_settings, html_pairs
 from qkd_qiskit.storage import save_tensors, write_text
 from qkd_qiskit.students.reductions import TRAINED, PrincipalComponents
 from qkd_qiskit.targets.gradients import CircuitExecutor
@@ -77,6 +78,21 @@ class Student(nn.Module):
         with torch.no_grad():
             for name, parameter in self.named_parameters():
                 parameter.copy_(state[name])
+
+    def _repr_html_(self) -> str:
+        circuit, shape = self.circuit, " x ".join(map(str, self.image_shape))
+        size = "" if circuit is None else f"{circuit.num_qubits} qubits, depth {circuit.depth()}"
+        if circuit is not None:
+            size += f", {circuit.num_nonlocal_gates()} two-qubit gates before transpiling"
+        return html_pairs(
+            {
+                "takes": f"images of {shape} in {self.num_classes} classes",
+                "circuit": size,
+                "trained numbers": f"{self.num_parameters}",
+                "settings": changed_settings(self.spec),
+            },
+            title=f"Student of kind {self.spec.kind}",
+        )
 
     @property
     def num_parameters(self) -> int:

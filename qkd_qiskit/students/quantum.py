@@ -7,6 +7,7 @@ on another target needs only `student.encode`, `student.circuit` and `student.de
 from __future__ import annotations
 
 import math
+from functools import cached_property
 
 import torch
 from qiskit import QuantumCircuit
@@ -17,6 +18,9 @@ from qkd_qiskit.circuits.qnn import make_qnn
 from qkd_qiskit.recipe import StudentSpec
 from qkd_qiskit.recipe.seeds import derive_seed, seeded
 from qkd_qiskit.simulator import CompiledConnector
+from qkd_qiskit.simulator.angles import extend
+from qkd_qiskit.simulator.program import Program
+from qkd_qiskit.simulator.statevector import evolve
 from qkd_qiskit.students.base import Student
 from qkd_qiskit.students.reductions import TRAINED, make_reduction
 
@@ -85,6 +89,10 @@ class QuantumStudent(Student):
     def circuit(self) -> QuantumCircuit:
         """Return the unmeasured circuit, parameters x_000... (inputs) and w_000... (weights)."""
         return self.parts.circuit
+
+    def extra_repr(self) -> str:
+        """Return what torch prints of it beside its layers."""
+        return f"{self.qubits} qubits, {self.num_parameters} trained numbers"
 
     @property
     def qubits(self) -> int:
@@ -160,6 +168,39 @@ class QuantumStudent(Student):
         """
         matrix = self.readout_matrix.detach()
         return self._logits(probabilities.to(matrix.dtype) @ matrix)
+
+    def states(self, inputs: Tensor) -> Tensor:
+        """Return the states that images or prepared features are encoded in `(batch, 2^n)`.
+
+        Little-endian, real or complex, up to a phase of each and to a unitary that is the same for
+        all, so that the fidelities between them are those of the circuit's own states. Exact and
+        differentiable, wherever the circuit runs.
+        """
+        features, encoding = self.reduce(inputs), self.parts.encoding
+        if encoding is not None and encoding.prepares_state:
+            return encoding.amplitudes(features)
+        program, weights = self._encoding_program, self.weights
+        values = self._input_values(features).to(weights.dtype)
+        return evolve(program, *extend(program.features, values, weights))
+
+    @property
+    def trains_states(self) -> bool:
+        """Whether a trained number has an effect on the fidelities between the states."""
+        if self.spec.reduction in TRAINED:
+            return True
+        return not self._encoding_circuit.parameters.isdisjoint(self.parts.weight_params)
+
+    @cached_property
+    def _encoding_circuit(self) -> QuantumCircuit:
+        return self.parts.encoding_part()
+
+    @cached_property
+    def _encoding_program(self) -> Program:
+        return Program.from_circuit(
+            self._encoding_circuit,
+            input_params=self.parts.input_params,
+            weight_params=self.parts.weight_params,
+        )
 
     def _input_values(self, features: Tensor) -> Tensor:
         encoding = self.parts.encoding

@@ -10,7 +10,7 @@ Bit order: outcome index k of a probability row has bit i = logical qubit i (lit
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from numbers import Integral
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,6 +22,8 @@ from qkd_qiskit.targets.compiled_circuit import CompiledCircuit, content_digest,
 from qkd_qiskit.targets.measured_program import Basis, MeasuredProgram
 from qkd_qiskit.targets.primitives import Seed, TargetEstimator, TargetSampler
 
+Simulator = Literal["density", "aer"]
+"""What draws the shots of a noisy circuit: our density matrices, or Aer."""
 MAX_QUBITS = 36
 """Width of a circuit up to which its 2**n outcome probabilities are given."""
 
@@ -39,6 +41,8 @@ class Target(ABC):
         check_whole("seed", seed, least=0)
         self.name = name
         """As `Target.parse` takes it."""
+        self.stream_name = name
+        """What streams of shots derive from: the name, whatever draws them."""
         self.shots = shots
         """Shots per row of a batch; None where nothing is sampled."""
         self.seed = seed
@@ -59,6 +63,9 @@ class Target(ABC):
         """Whether probabilities are those of the ideal circuit: neither shots nor noise."""
         return False
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r}, shots={self.shots}, seed={self.seed})"
+
     @staticmethod
     def parse(
         name: str,
@@ -76,7 +83,7 @@ class Target(ABC):
                 snapshot such as ``snapshots/ibm_torino.json``, or synthetic noise,
                 ``synthetic:qubits=5:p1=0.001:p2=0.01:readout=0.02``. A device takes options after
                 its name: ``fake_torino:scale=2``, ``fake_torino:mitigated`` (readout errors taken
-                back), ``fake_torino:exact`` (noisy, no shots).
+                back), ``fake_torino:exact`` (noisy, no shots), ``fake_torino:aer`` (shots by Aer).
             shots: Shots per row of a batch; ``exact`` takes none; None for a device: no shots.
             seed: Seed that transpiler and shot seeds derive from.
             scale: What a device's noise is multiplied by; default: the name's, or 1.
@@ -168,9 +175,46 @@ class Target(ABC):
             check_whole("shots", shots, least=1)
         if not len(rows):
             return np.empty((0, 2**compiled.num_qubits))
-        return self._run(
-            compiled, rows, shots=shots or self.shots or 1, seed=self._shot_seed(seed or 0)
-        )
+        shots, call = shots or self.shots or 1, seed or 0
+        if self.simulator_of(compiled) == "density":
+            rng = np.random.default_rng([self.seed, 4, call])
+            return self._draw(compiled, rows, shots=shots, rng=rng)
+        return self._run(compiled, rows, shots=shots, seed=self._shot_seed(call))
+
+    def frequencies(
+        self,
+        compiled: CompiledCircuit,
+        values: ArrayLike,
+        *,
+        shots: int | None = None,
+        rng: np.random.Generator,
+    ) -> NDArray[np.float64]:
+        """Return what `probabilities` does, with shots from a stream that calls share.
+
+        Rows take from it one after the other: the counts of a batch do not depend on how it is
+        cut into calls.
+
+        Args:
+            compiled: What `compile` of this target returned; `simulator_of` gives ``density``.
+            values: As for `probabilities`.
+            shots: Shots per row in place of the target's.
+            rng: The stream.
+
+        Raises:
+            TargetError: As `probabilities`; or the shots are not ours to draw.
+        """
+        if self.simulator_of(compiled) != "density":
+            raise TargetError(f"{self.name} draws its own shots; take probabilities(seed=...)")
+        rows = self._checked(compiled, values)
+        if shots is not None:
+            check_whole("shots", shots, least=1)
+        if not len(rows):
+            return np.empty((0, 2**compiled.num_qubits))
+        return self._draw(compiled, rows, shots=shots or self.shots or 1, rng=rng)
+
+    def simulator_of(self, compiled: CompiledCircuit) -> Simulator | None:
+        """Return what draws a circuit's shots under noise; None without shots, or without noise."""
+        return None
 
     def exact_probabilities(
         self, compiled: CompiledCircuit, values: ArrayLike
@@ -251,6 +295,17 @@ class Target(ABC):
     def _run(
         self, compiled: CompiledCircuit, values: NDArray[np.float64], *, shots: int, seed: int
     ) -> NDArray[np.float64]: ...
+
+    def _draw(
+        self,
+        compiled: CompiledCircuit,
+        values: NDArray[np.float64],
+        *,
+        shots: int,
+        rng: np.random.Generator,
+    ) -> NDArray[np.float64]:
+        """Return frequencies where `simulator_of` is ``density``."""
+        raise NotImplementedError(f"{self.name} draws no shots of known probabilities")
 
     @abstractmethod
     def _run_exactly(

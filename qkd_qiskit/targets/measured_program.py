@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from qiskit.circuit import Barrier, ControlFlowOp, Delay, Gate, Measure, QuantumCircuit
 
 from qkd_qiskit.errors import TargetError, first_line
+from qkd_qiskit.targets.shot_drawing import clean_probabilities, draw_outcomes
 
 logger = logging.getLogger(__name__)
 
@@ -207,9 +208,7 @@ class Part:
                     )
                 ]
             ).numpy()
-        rows = np.clip(rows, 0.0, None)
-        normal: NDArray[np.float64] = rows / rows.sum(axis=1, keepdims=True)
-        return normal
+        return clean_probabilities(rows)
 
 
 def registers_of(circuit: QuantumCircuit) -> dict[str, tuple[int, ...]]:
@@ -334,20 +333,6 @@ def require_registers(circuit: QuantumCircuit, *, name: str, steered: bool) -> N
             f"circuit {circuit.name!r} is steered by what it measures ({flow[0]}), which {name} "
             "does not simulate; accepted are gates, measurements and resets: use exact or aer"
         )
-
-
-def draw_outcomes(
-    rows: NDArray[np.float64], shots: int, *, rng: np.random.Generator
-) -> NDArray[np.unsignedinteger[Any]]:
-    """Return outcomes (batch, shots) of probabilities (batch, outcomes), in random order."""
-    batch, size = rows.shape
-    kind = np.min_scalar_type(size - 1)
-    counts = rng.multinomial(shots, rows)
-    ordered = np.repeat(np.tile(np.arange(size, dtype=kind), batch), counts.ravel())
-    outcomes = ordered.reshape(batch, shots)
-    # A user may take the first shots only, or compare registers shot by shot.
-    rng.permuted(outcomes, axis=1, out=outcomes)
-    return outcomes
 
 
 def _bytes_per_outcome(bits: tuple[int, ...], register: tuple[int, ...]) -> NDArray[np.uint8]:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from qkd_qiskit.targets.noisy import DeviceTarget
 
 logger = logging.getLogger(__name__)
+_warn_once = functools.cache(logger.warning)
 
 IDEAL_QUBITS = 20
 """Joined qubits up to which an ideal circuit's probabilities are listed: 2**20 numbers a row."""
@@ -69,7 +70,7 @@ def ideal_program(circuit: QuantumCircuit, *, name: str) -> MeasuredProgram:
         if all(len(part.qubits) <= IDEAL_QUBITS for part in parts):
             return ExactProgram(registers, [_ideal_part(part) for part in parts])
     require_registers(circuit, name=name, steered=True)
-    _say_sampled(circuit, name, early=sources is None, limit=IDEAL_QUBITS)
+    say_sampled(circuit, name, early=sources is None, limit=IDEAL_QUBITS)
     used = noise.restrict_circuit(plain, noise.used_qubits(plain))
     simulator = make_simulator(used.num_qubits)
     return _shots(registers, names, circuit=used, simulator=simulator)
@@ -106,6 +107,7 @@ def device_program(
         name=target.name,
         registers=registers_of(given),
         names=_names(given),
+        by_aer=target.simulator == "aer",
     )
 
 
@@ -138,6 +140,7 @@ def noisy_program(
     name: str,
     registers: Mapping[str, tuple[int, ...]],
     names: tuple[str, ...],
+    by_aer: bool = False,
 ) -> MeasuredProgram:
     """Return a transpiled circuit under the noise of its physical qubits.
 
@@ -150,6 +153,7 @@ def noisy_program(
         name: the target's.
         registers: classical bits of the circuit that was given.
         names: its parameters, the columns of `values`.
+        by_aer: whether Aer draws the shots, however narrow the circuit is.
 
     Raises:
         TargetError: a used qubit or gate has no calibration, or the circuit has control flow.
@@ -161,9 +165,10 @@ def noisy_program(
         sources = _listed(sources, registers)
         parts = split_parts(isa, sources, names=names)
     widest = max((len(part.qubits) for part in parts), default=0)
-    if sources is None or widest > MAX_QUBITS:
+    if by_aer or sources is None or widest > MAX_QUBITS:
         noisy = _with_noise(isa, device, scale=scale)
-        _say_sampled(isa, name, early=sources is None, limit=MAX_QUBITS)
+        if not by_aer:
+            say_sampled(isa, name, early=sources is None, limit=MAX_QUBITS)
         simulator = make_simulator(len(noisy.qubits), noise_model=noisy.noise_model)
         return _shots(registers, names, circuit=noisy.circuit, simulator=simulator)
     idle = [part for part in parts if not _has_gates(part.circuit)]
@@ -302,9 +307,17 @@ def _shots(
     return ShotProgram(registers, run)
 
 
-def _say_sampled(circuit: QuantumCircuit, name: str, *, early: bool, limit: int) -> None:
-    why = "is measured before its end" if early else f"joins more than {limit} qubits"
-    logger.warning("circuit %r %s: Aer samples it for %s, shot by shot", circuit.name, why, name)
+def say_sampled(circuit: QuantumCircuit, name: str, *, early: bool, limit: int) -> None:
+    """Say, once, that Aer samples a circuit, and why.
+
+    Args:
+        circuit: what is sampled.
+        name: the target's.
+        early: whether it is measured before its end.
+        limit: qubits up to which its probabilities would be exact.
+    """
+    why = "is measured before its end" if early else f"is on more than {limit} qubits"
+    _warn_once("circuit %r %s: Aer samples it for %s", circuit.name, why, name)
 
 
 def _listed(sources: Mapping[int, int], registers: Mapping[str, tuple[int, ...]]) -> dict[int, int]:

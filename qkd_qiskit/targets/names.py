@@ -9,6 +9,7 @@ DEVICE_OPTIONS = {
     "scale": "scale=2, the device's noise twice as strong",
     "mitigated": "mitigated, readout errors taken back (or mitigated=measured)",
     "exact": "exact, probabilities without shots",
+    "aer": "aer, shots by Aer's density matrix in place of ours",
 }
 SYNTHETIC_NUMBERS = ("p1", "p2", "t1", "t2", "readout")
 SYNTHETIC_WORDS = ("coupling", "two_qubit_gate")
@@ -32,12 +33,21 @@ def split_name(name: str) -> tuple[str, dict[str, str]]:
     return head + is_file + base, options
 
 
+def without_option(name: str, option: str) -> str:
+    """Return a target's name without an option such as ``aer``."""
+    base, options = split_name(name)
+    kept = (f":{key}={value}" if value else f":{key}" for key, value in options.items())
+    return base + "".join(text for key, text in zip(options, kept, strict=True) if key != option)
+
+
 def device_options(name: str, options: Mapping[str, str]) -> dict[str, Any]:
-    """Return scale, readout_mitigation and exact, as far as a name has them.
+    """Return scale, readout_mitigation, simulator and exact, as far as a name has them.
 
     Raises:
         TargetError: An option is not known, or its value is not accepted.
     """
+    if {"exact", "aer"} <= options.keys():
+        raise TargetError(f"target {name!r}: exact has no shots for Aer to draw; give one of them")
     settings: dict[str, Any] = {}
     for key, value in options.items():
         if key == "scale":
@@ -46,6 +56,8 @@ def device_options(name: str, options: Mapping[str, str]) -> dict[str, Any]:
             settings["readout_mitigation"] = value or True
         elif key == "exact" and not value:
             settings["exact"] = True
+        elif key == "aer" and not value:
+            settings["simulator"] = "aer"
         else:
             accepted = "; ".join(DEVICE_OPTIONS.values())
             raise TargetError(f"target {name!r}: option {key!r} is not known; accepted: {accepted}")

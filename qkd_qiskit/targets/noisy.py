@@ -1,8 +1,13 @@
-"""The noisy targets: a device's basis, coupling and noise, simulated by Aer."""
+"""The noisy targets: a device's basis, coupling and noise, simulated.
+
+Shots are drawn from the exact probabilities of our density matrices, up to the width that these
+take; wider circuits, and targets named ``fake_torino:aer``, are sampled by Aer.
+"""
 
 import copy
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -11,16 +16,18 @@ from qiskit.circuit import Parameter, QuantumCircuit
 
 from qkd_qiskit.errors import TargetError
 from qkd_qiskit.targets import noise
-from qkd_qiskit.targets.base import Target
+from qkd_qiskit.targets.base import Simulator, Target
 from qkd_qiskit.targets.compiled_circuit import (
     CompiledCircuit,
     content_digest,
     measure_all_qubits,
 )
+from qkd_qiskit.targets.exact_noise import MAX_QUBITS, exact_rows
 from qkd_qiskit.targets.measured_program import Basis, MeasuredProgram
-from qkd_qiskit.targets.measured_targets import device_program
+from qkd_qiskit.targets.measured_targets import device_program, say_sampled
 from qkd_qiskit.targets.mitigation import confusion_from_counts, mitigate_readout
 from qkd_qiskit.targets.sampling import make_simulator, sample_probabilities
+from qkd_qiskit.targets.shot_drawing import clean_probabilities, draw_counts
 from qkd_qiskit.targets.transpilation import (
     best_transpilation,
     calibration_circuit,
@@ -35,14 +42,17 @@ ReadoutMitigation = Literal["calibrated", "measured"]
 
 @dataclass(frozen=True, eq=False)
 class DeviceProgram:
-    """What a `DeviceTarget` runs: a circuit, its noise model and the simulator that has both."""
+    """What a `DeviceTarget` runs: a circuit and its noise."""
 
     noisy: noise.NoisyCircuit
-    """Circuit on the used qubits with its noise model."""
-    simulator: Any
-    """`AerSimulator` with that noise model."""
+    """Circuit on the used qubits with its noise."""
     confusion: tuple[NDArray[np.float64], ...] | None
     """Readout matrix A[true, measured] per logical qubit that mitigation takes back, or None."""
+
+    @cached_property
+    def simulator(self) -> Any:
+        """`AerSimulator` with the circuit's noise model."""
+        return make_simulator(len(self.noisy.qubits), noise_model=self.noisy.noise_model)
 
 
 class DeviceTarget(Target):
@@ -64,6 +74,7 @@ class DeviceTarget(Target):
         num_transpilations: int = 10,
         scale: float = 1.0,
         readout_mitigation: bool | ReadoutMitigation = False,
+        simulator: Simulator = "density",
     ):
         """Take a `BackendV2` with a calibrated `target`.
 
@@ -77,10 +88,12 @@ class DeviceTarget(Target):
             scale: What the noise is multiplied by: 0 is none, 1 the device's.
             readout_mitigation: Take readout errors back as the calibration gives them (True or
                 ``calibrated``) or as two circuits per compilation measure them (``measured``).
+            simulator: What draws shots: ``density``, from the exact probabilities of circuits on
+                at most 8 used qubits, which are Aer's own on wider ones; ``aer``, Aer on any.
 
         Raises:
-            TargetError: The backend has no calibration, or shots, seed, scale or
-                readout_mitigation is not accepted.
+            TargetError: The backend has no calibration, or shots, seed, scale, readout_mitigation
+                or simulator is not accepted.
         """
         if not getattr(getattr(backend, "target", None), "qubit_properties", None):
             raise TargetError(
@@ -102,6 +115,12 @@ class DeviceTarget(Target):
             "calibrated" if readout_mitigation is True else readout_mitigation or None
         )
         """Where the readout errors are known from that are taken back; None: they stay."""
+        if simulator not in get_args(Simulator):
+            raise TargetError(f"simulator is {simulator!r}; accepted are 'density', 'aer'")
+        if simulator == "aer" and shots is None:
+            raise TargetError(f"{self.name}: Aer draws shots; give their number, or leave aer out")
+        self.simulator = simulator
+        """What draws shots, where the circuit is not too wide."""
         self._set_scale(scale)
         self.calibration_date = calibration_date(backend)
         self._device = noise.calibrated_part(backend.target)
@@ -117,7 +136,15 @@ class DeviceTarget(Target):
         self.name += {None: "", "calibrated": ":mitigated", "measured": ":mitigated=measured"}[
             self.readout_mitigation
         ]
-        self.name += "" if self.sampled else ":exact"
+        self.stream_name = self.name + ("" if self.sampled else ":exact")
+        self.name = self.stream_name + (":aer" if self.simulator == "aer" else "")
+
+    def by_aer(self) -> "DeviceTarget":
+        """Return the same device with all its shots drawn by Aer."""
+        made = copy.copy(self)
+        made._compiled, made.simulator = {}, "aer"
+        made._set_scale(self.scale)
+        return made
 
     def scaled(self, scale: float) -> "DeviceTarget":
         """Return the same device with its own noise multiplied by `scale`.
@@ -169,23 +196,40 @@ class DeviceTarget(Target):
             self._transpiled[key] = self.transpile(measure_all_qubits(circuit))
         best = self._transpiled[key]
         noisy = noise.with_noise(best, device, scale=self.scale)
+        if self.sampled and self.simulator == "density" and len(noisy.qubits) > MAX_QUBITS:
+            say_sampled(circuit, self.name, early=False, limit=MAX_QUBITS)
+        return self._describe(
+            best,
+            DeviceProgram(noisy=noisy, confusion=self._confusion(best, noisy)),
+            parameters=tuple(parameter.name for parameter in parameters),
+        )
+
+    def _describe(
+        self, isa: QuantumCircuit, program: DeviceProgram, *, parameters: tuple[str, ...]
+    ) -> CompiledCircuit:
+        measured = measured_qubits(isa)
         return CompiledCircuit(
             target=self.name,
-            circuit=best,
-            parameters=tuple(parameter.name for parameter in parameters),
-            num_qubits=circuit.num_qubits,
-            layout=initial_layout(best, circuit.num_qubits),
-            measured=measured_qubits(best),
-            two_qubit_gates=noise.count_two_qubit_gates(best),
-            depth=best.depth(),
-            duration_s=noisy.duration_s,
-            fidelity=noise.estimate_fidelity(best, device, scale=self.scale),
-            program=DeviceProgram(
-                noisy=noisy,
-                simulator=make_simulator(len(noisy.qubits), noise_model=noisy.noise_model),
-                confusion=self._confusion(best, noisy),
-            ),
+            circuit=isa,
+            parameters=parameters,
+            num_qubits=len(measured),
+            layout=initial_layout(isa, len(measured)),
+            measured=measured,
+            two_qubit_gates=noise.count_two_qubit_gates(isa),
+            depth=isa.depth(),
+            duration_s=program.noisy.duration_s,
+            fidelity=noise.estimate_fidelity(isa, self._device, scale=self.scale),
+            program=program,
         )
+
+    def simulator_of(self, compiled: CompiledCircuit) -> Simulator | None:
+        """Return what draws a circuit's shots; None where there are none."""
+        if not self.sampled:
+            return None
+        return self._simulator(compiled.program)
+
+    def _simulator(self, program: DeviceProgram) -> Simulator:
+        return "aer" if len(program.noisy.qubits) > MAX_QUBITS else self.simulator
 
     def _confusion(
         self, isa: QuantumCircuit, noisy: noise.NoisyCircuit
@@ -196,40 +240,57 @@ class DeviceTarget(Target):
             known = noisy.readout
             return tuple(known.get(qubit, np.eye(2)) for qubit in measured_qubits(noisy.circuit))
         circuit = calibration_circuit(measured_qubits(isa), self._device)
-        calibrated = noise.with_noise(circuit, self._device, scale=self.scale)
-        zeros, ones = sample_probabilities(
-            calibrated.circuit,
-            np.array([[0.0], [np.pi]]),
-            parameters=("angle",),
-            simulator=make_simulator(len(calibrated.qubits), noise_model=calibrated.noise_model),
-            shots=CALIBRATION_SHOTS,
-            seed=self._calibration_seed(),
+        program = DeviceProgram(
+            noisy=noise.with_noise(circuit, self._device, scale=self.scale), confusion=None
         )
+        compiled = self._describe(circuit, program, parameters=("angle",))
+        values, rng = np.array([[0.0], [np.pi]]), np.random.default_rng([self.seed, 5])
+        if self._simulator(program) == "density":
+            zeros, ones = self._draw(compiled, values, shots=CALIBRATION_SHOTS, rng=rng)
+        else:
+            seed = self._calibration_seed()
+            zeros, ones = _sampled_by_aer(compiled, values, shots=CALIBRATION_SHOTS, seed=seed)
         return tuple(confusion_from_counts(zeros, ones))
 
     def _run(
         self, compiled: CompiledCircuit, values: NDArray[np.float64], *, shots: int, seed: int
     ) -> NDArray[np.float64]:
-        program: DeviceProgram = compiled.program
         if not self.sampled:
             return self._run_exactly(compiled, values)
-        measured = sample_probabilities(
-            program.noisy.circuit,
-            values,
-            parameters=compiled.parameters,
-            simulator=program.simulator,
-            shots=shots,
-            seed=seed,
-        )
-        return _mitigated(measured, program)
+        rows = _sampled_by_aer(compiled, values, shots=shots, seed=seed)
+        return _mitigated(rows, compiled.program)
+
+    def _draw(
+        self,
+        compiled: CompiledCircuit,
+        values: NDArray[np.float64],
+        *,
+        shots: int,
+        rng: np.random.Generator,
+    ) -> NDArray[np.float64]:
+        program: DeviceProgram = compiled.program
+        rows = clean_probabilities(exact_rows(compiled, program.noisy, values))
+        return _mitigated(draw_counts(rows, shots, rng=rng) / shots, program)
 
     def _run_exactly(
         self, compiled: CompiledCircuit, values: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        from qkd_qiskit.targets.exact_noise import exact_rows
-
         program: DeviceProgram = compiled.program
         return _mitigated(exact_rows(compiled, program.noisy, values), program)
+
+
+def _sampled_by_aer(
+    compiled: CompiledCircuit, values: NDArray[np.float64], *, shots: int, seed: int
+) -> NDArray[np.float64]:
+    program: DeviceProgram = compiled.program
+    return sample_probabilities(
+        program.noisy.circuit,
+        values,
+        parameters=compiled.parameters,
+        simulator=program.simulator,
+        shots=shots,
+        seed=seed,
+    )
 
 
 def _mitigated(rows: NDArray[np.float64], program: DeviceProgram) -> NDArray[np.float64]:

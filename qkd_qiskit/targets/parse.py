@@ -3,7 +3,7 @@
 from typing import Any
 
 from qkd_qiskit.errors import TargetError
-from qkd_qiskit.targets.base import Target
+from qkd_qiskit.targets.base import Simulator, Target
 from qkd_qiskit.targets.calibration_files import load_snapshot
 from qkd_qiskit.targets.ideal import AerTarget, ExactTarget
 from qkd_qiskit.targets.names import device_options, split_name, synthetic_name, synthetic_options
@@ -65,6 +65,7 @@ def synthetic(
     seed: int = 0,
     scale: float = 1.0,
     readout_mitigation: bool | ReadoutMitigation = False,
+    simulator: Simulator = "density",
     **settings: Any,
 ) -> DeviceTarget:
     """Return a device with the same noise on every qubit and gate.
@@ -75,6 +76,7 @@ def synthetic(
         seed: As for `DeviceTarget`.
         scale: As for `DeviceTarget`.
         readout_mitigation: As for `DeviceTarget`.
+        simulator: As for `DeviceTarget`.
         settings: p1, p2, t1, t2, readout, coupling, two_qubit_gate, durations of
             `synthetic_backends.synthetic_device`.
 
@@ -84,5 +86,10 @@ def synthetic(
     name = synthetic_name({"qubits": qubits, **settings})
     backend = SyntheticBackend(synthetic_device(qubits, **settings), name=name)
     return DeviceTarget(
-        backend, shots=shots, seed=seed, scale=scale, readout_mitigation=readout_mitigation
+        backend,
+        shots=shots,
+        seed=seed,
+        scale=scale,
+        readout_mitigation=readout_mitigation,
+        simulator=simulator,
     )

@@ -6,10 +6,11 @@
     network = SamplerQNN(circuit=circuit, sampler=target.as_sampler(), ...)
 
 Up to the width of the density simulator (8 joined qubits under noise, 20 without) probabilities are
-exact and shots are drawn from them; wider circuits, and those that measure before their end, are
-sampled by Aer with the target's noise, which the log says. A circuit as wide as the device and made
-of its gates where it has them is taken as transpiled and run as it is, with the noise of its
-physical qubits; any other is compiled by the target.
+exact and shots are drawn from them; wider circuits, those that measure before their end, and those
+of a target such as ``fake_torino:aer`` are sampled by Aer with the target's noise, which the log
+says where it was not asked for. A circuit as wide as the device and made of its gates where it has
+them is taken as transpiled and run as it is, with the noise of its physical qubits; any other is
+compiled by the target.
 """
 
 import math

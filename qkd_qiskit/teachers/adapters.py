@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import reprlib
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from numbers import Number
+from typing import Any, TypeGuard, get_args
 
 import numpy as np
 import torch
@@ -15,11 +16,11 @@ from torch.export import ExportedProgram
 from qkd_qiskit.data.containers import as_array
 from qkd_qiskit.data.splits import Data
 from qkd_qiskit.errors import DataError, TeacherError, require_kind
-from qkd_qiskit.recipe import TeacherOutputs
-from qkd_qiskit.storage import CacheFolder, tensor_digest
+from qkd_qiskit.recipe import TeacherAverage, TeacherOutputs
+from qkd_qiskit.storage import CacheFolder
+from qkd_qiskit.teachers.base import Teacher, combine_teachers, table_teacher
 from qkd_qiskit.teachers.outputs import find_outputs, output_tensor, to_logits
 from qkd_qiskit.teachers.own_module import user_code
-from qkd_qiskit.teachers.teacher import Teacher
 
 _SMALLEST = 1e-12  # of a probability: its logarithm stays finite
 
@@ -29,18 +30,21 @@ def as_teacher(
     data: Data,
     *,
     outputs: TeacherOutputs | None = None,
+    average: TeacherAverage = "probabilities",
     cache: CacheFolder = None,
 ) -> Teacher:
-    """Return whatever classifies as a teacher for the data.
+    """Return whatever classifies, or several of it as an ensemble, as a teacher for the data.
 
     Args:
         source: A `Teacher`; an `nn.Module` or a callable from images (batch, channels, height,
             width) to outputs (batch, num_classes); a fitted scikit-learn classifier of the
             flattened images with `predict_proba`, or else `decision_function`; or an array of its
-            outputs for the pool (pool, num_classes).
+            outputs for the pool (pool, num_classes); or a list of two or more of these.
         data: What it teaches.
         outputs: What a module, a callable or an array gives; None = found, as in
             `Teacher.from_module`. A scikit-learn classifier's outputs are known.
+        average: What is averaged over a list: probabilities or logits; see
+            `qkd_qiskit.teachers.ensembles`.
         cache: Folder that keeps a module's logits; None = $QKD_CACHE, else ~/.cache/qkd_qiskit;
             False = none. The others' logits are not kept.
 
@@ -50,6 +54,15 @@ def as_teacher(
     require_kind("data", data, Data, accepted="Data, from load_data or Data.from_arrays")
     if isinstance(source, Teacher):
         return source
+    if average not in get_args(TeacherAverage):
+        raise TeacherError(
+            f"average is {average!r}; give one of {', '.join(get_args(TeacherAverage))}"
+        )
+    if _is_several(source):
+        members = [as_teacher(item, data, outputs=outputs, cache=cache) for item in source]
+        if len(members) == 1:
+            return members[0]
+        return combine_teachers(members, data, average=average, cache=cache)
     if isinstance(source, type):
         raise TeacherError(
             f"the teacher is the class {source.__name__}; give a trained instance of it"
@@ -63,12 +76,22 @@ def as_teacher(
         function = _Function(source, name=getattr(source, "__name__", type(source).__name__))
         return Teacher.from_module(function, data, outputs=outputs, cache=False)
     if isinstance(source, np.ndarray | Tensor | list) or hasattr(source, "to_numpy"):
-        return _of_table(_OutputTable(source, data, outputs=outputs), data)
+        return _of_table(source, data, outputs=outputs)
     raise TeacherError(
         f"the teacher is a {type(source).__name__}; give what make_teacher returns, an nn.Module, "
         "a function of images, a fitted scikit-learn classifier with predict_proba or "
-        "decision_function, or logits (images, num_classes)"
+        "decision_function, logits (images, num_classes), or a list of these"
     )
+
+
+def _is_several(source: object) -> TypeGuard[Sequence[object]]:
+    """Return whether it is a list of teachers, and not one of numbers or of their rows."""
+    if not isinstance(source, list | tuple) or not source:
+        return False
+    first = source[0]
+    rows = isinstance(first, list | tuple) and not isinstance(next(iter(first), 0), list | tuple)
+    array = isinstance(first, np.ndarray | Tensor) and first.ndim < 2
+    return not (isinstance(first, Number) or rows or array)
 
 
 class _Function(nn.Module):
@@ -160,49 +183,24 @@ def _readings(known: list[object], data: Data) -> list[Tensor]:
     return readings[:1] if same else readings
 
 
-class _OutputTable(nn.Module):
-    """Outputs that were computed elsewhere, looked up by the bytes of an image of the pool."""
-
-    def __init__(self, outputs_of_pool: Any, data: Data, *, outputs: TeacherOutputs | None) -> None:
-        super().__init__()
-        table = _as_tensor(outputs_of_pool, what="the teacher's outputs")
-        expected = (len(data.pool), data.num_classes)
-        if tuple(table.shape) != expected:
-            raise TeacherError(
-                f"the teacher's outputs have shape {tuple(table.shape)}; give {expected}, one row "
-                "for each image of the pool (data.pool.images, in that order)"
-            )
-        broken = (~table.isfinite().all(dim=1)).nonzero().flatten()
-        if len(broken):
-            raise TeacherError(
-                f"the teacher's outputs are NaN or infinite in {len(broken)} of {len(table)} rows, "
-                f"the first is number {broken[0]}; give finite ones"
-            )
-        kind = find_outputs(table, stated=outputs, source="the array of outputs")
-        self.table = to_logits(table, kind)
-        self.rows = {_bytes(image): row for row, image in enumerate(data.pool.images)}
-
-    def forward(self, images: Tensor) -> Tensor:
-        rows = [self.rows.get(_bytes(image)) for image in images]
-        if None in rows:
-            raise TeacherError(
-                "a teacher that is an array of outputs knows the images of its pool alone; give a "
-                "module or a function to be asked for others"
-            )
-        return self.table[torch.tensor(rows)]
-
-
-def _of_table(table: _OutputTable, data: Data) -> Teacher:
-    """Return a table as a teacher; its accuracy on the test images is not known."""
-    return Teacher(
-        module=table,
-        kind="outputs",
-        num_classes=data.num_classes,
-        digest=tensor_digest({"logits": table.table}),
-        architecture="outputs of a pool",
-        parameters=0,
-        accuracy=math.nan,
-    )
+def _of_table(outputs_of_pool: Any, data: Data, *, outputs: TeacherOutputs | None) -> Teacher:
+    """Return outputs for the pool as a teacher."""
+    table = _as_tensor(outputs_of_pool, what="the teacher's outputs")
+    expected = (len(data.pool), data.num_classes)
+    if tuple(table.shape) != expected:
+        raise TeacherError(
+            f"the teacher's outputs have shape {tuple(table.shape)}; give {expected}, one row "
+            "for each image of the pool (data.pool.images, in that order)"
+        )
+    broken = (~table.isfinite().all(dim=1)).nonzero().flatten()
+    if len(broken):
+        raise TeacherError(
+            f"the teacher's outputs are NaN or infinite in {len(broken)} of {len(table)} rows, "
+            f"the first is number {broken[0]}; give finite ones"
+        )
+    kind = find_outputs(table, stated=outputs, source="the array of outputs")
+    pool = replace(data.pool, teacher_logits=to_logits(table, kind))
+    return table_teacher([pool], data, kind="outputs", cache=False)
 
 
 def _as_tensor(values: Any, *, what: str) -> Tensor:
@@ -215,7 +213,3 @@ def _as_tensor(values: Any, *, what: str) -> Tensor:
         raise TeacherError(f"{what} are of type {array.dtype}; give real numbers")
     with np.errstate(over="ignore"):  # what overflows is infinite, and refused by who asks
         return torch.from_numpy(array.astype(np.float32))
-
-
-def _bytes(image: Tensor) -> bytes:
-    return image.contiguous().numpy().tobytes()

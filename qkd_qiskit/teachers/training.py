@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 from collections.abc import Callable
@@ -16,7 +17,9 @@ from qkd_qiskit.data.splits import Data, Split
 from qkd_qiskit.errors import TeacherError
 from qkd_qiskit.recipe import TeacherOutputs, TeacherSpec
 from qkd_qiskit.recipe.seeds import derive_seed, generator, seeded
-from qkd_qiskit.teachers.outputs import describe_output, output_tensor, to_logits
+from qkd_qiskit.storage import CacheFolder, Tensors, cache_path, compute_once, tensor_digest
+from qkd_qiskit.teachers.checkpoints import check_weights
+from qkd_qiskit.teachers.outputs import describe_output, find_outputs, output_tensor, to_logits
 from qkd_qiskit.teachers.own_module import (
     evaluation_mode,
     freeze,
@@ -31,6 +34,7 @@ OnEpoch = Callable[[int, int, float, float], None]
 _FUSED_FROM = 10_000_000  # parameters
 _TRAINABLE = "give a network with gradients, or its trained weights as teacher.checkpoint"
 _INFERENCE_BATCH = 256  # images; 50 MB for AlexNet's widest layer
+_LOOKED_AT = 256  # images that say what a network gives
 _NOTICEABLE = 0.02  # of the largest output; more than what quantized layers round by
 
 logger = logging.getLogger(__name__)
@@ -115,6 +119,65 @@ def train_teacher(
     freeze(module)
 
 
+def train_once(
+    module: nn.Module,
+    spec: TeacherSpec,
+    data: Data,
+    *,
+    outputs: TeacherOutputs,
+    architecture: str,
+    seed: int,
+    cache: CacheFolder,
+    on_epoch: OnEpoch | None,
+) -> None:
+    """Train a network, or load what the same training gave before; it is left as it was trained.
+
+    Args:
+        module: Untrained network.
+        spec: As for `train_teacher`, and so are the others.
+        data: What it trains on.
+        outputs: What it gives.
+        architecture: SHA-256 of its layers.
+        seed: Seed of the draw, the order and dropout.
+        cache: Folder that keeps the weights.
+        on_epoch: Called after each epoch.
+
+    Raises:
+        TeacherError: As `train_teacher`.
+        DataError: As `train_teacher`.
+    """
+    draw = data.pool[training_draw(spec, data, seed=seed)]
+    how = {name: getattr(spec, name) for name in ("epochs", "batch_size", "lr", "weight_decay")} | {
+        "architecture": architecture,
+        "start": tensor_digest(module.state_dict()),
+        "images": draw.fingerprint,
+        "seed": seed,
+        "torch": torch.__version__,
+        "schedule": "constant, last fifth linear to 0",
+    }
+    if outputs != "logits":
+        how["outputs"] = outputs
+
+    def compute() -> Tensors:
+        path = cache_path("teachers", key, cache=cache)
+        train_teacher(
+            module,
+            spec,
+            data,
+            seed=seed,
+            outputs=outputs,
+            on_epoch=on_epoch,
+            checkpoint=None if path is None else path.with_suffix(".unfinished"),
+        )
+        return module.state_dict()
+
+    def check(tensors: Tensors) -> None:
+        check_weights(tensors, module, source="cached teacher", num_classes=data.num_classes)
+
+    key = json.dumps(how, sort_keys=True)
+    module.load_state_dict(compute_once("teachers", key, compute=compute, check=check, cache=cache))
+
+
 def training_draw(spec: TeacherSpec, data: Data, *, seed: int) -> torch.Tensor:
     """Return the rows of the pool that a teacher trains on."""
     return data.draw(spec.train_per_class, seed=derive_seed(seed, "teacher", "draw"))
@@ -156,6 +219,20 @@ def batched_logits(
                 )
             logits[start : start + len(batch)] = to_logits(values, outputs)
     return logits
+
+
+def outputs_of(module: nn.Module, spec: TeacherSpec, data: Data) -> TeacherOutputs:
+    """Return what a network gives, as stated or as it looks; the built-in kinds give logits.
+
+    Raises:
+        TeacherError: It cannot be what was stated.
+    """
+    if spec.module is None:
+        return "logits"
+    images = data.validation.images[:_LOOKED_AT]
+    values = batched_logits(module, images, num_classes=data.num_classes)
+    source = f"teacher.module: {spec.module!r}"
+    return find_outputs(values, stated=spec.outputs, source=source)
 
 
 def say_if_changing(

@@ -11,6 +11,7 @@ from qiskit.circuit import Parameter
 
 import qkd_qiskit
 from qkd_qiskit.data.splits import Data
+from qkd_qiskit.distillation import losses
 from qkd_qiskit.distillation import trainer as loop
 from qkd_qiskit.distillation.population import Member
 from qkd_qiskit.errors import (
@@ -128,6 +129,7 @@ def test_arms_of_a_seed_share_start_and_order(data, teacher, monkeypatch):
 
         return run
 
+    monkeypatch.setattr(loop, "hybrid_steps", lambda *_, **__: None)
     monkeypatch.setattr(loop, "_terms", recorded)
     monkeypatch.setattr(loop, "vmap", mapped)
     monkeypatch.setattr(loop, "check_terms", lambda *_, **__: None)
@@ -162,7 +164,7 @@ def test_a_dead_term_is_named_before_anything_is_trained(dead, data, teacher, mo
     def loss(logits, teacher_logits, **_):
         return logits.new_tensor(0.7) if dead == "constant" else 0 * logits.sum() + 0.7
 
-    monkeypatch.setattr(loop, "distillation_loss", loss)
+    monkeypatch.setattr(losses, "distillation_loss", loss)
     epochs = []
     with pytest.raises(TrainingError, match=r"'kd' of arm 'distilled'") as caught:
         train(data, teacher, on_epoch=epochs.append)
@@ -173,7 +175,7 @@ def test_a_dead_term_is_named_before_anything_is_trained(dead, data, teacher, mo
 
 
 def test_a_term_that_overflows_is_named(data, teacher, monkeypatch):
-    monkeypatch.setattr(loop, "distillation_loss", lambda logits, *_, **__: logits.sum() * 1e39)
+    monkeypatch.setattr(losses, "distillation_loss", lambda logits, *_, **__: logits.sum() * 1e39)
     with pytest.raises(TrainingError, match=r"'kd' of arm 'distilled'.*not finite"):
         train(data, teacher)
 
@@ -260,15 +262,15 @@ def test_a_full_disk_leaves_the_last_checkpoint(data, teacher, tmp_path, monkeyp
 def test_training_ends_after_its_steps_within_an_epoch(data, teacher):
     whole = train(data, teacher)
     assert loop.step_sizes(SPEC, 30) == [[8, 8, 8, 6]] * 3
-    losses = {}
+    means = {}
     spec = replace(SPEC, steps=6, schedule="constant")
-    cut = train(data, teacher, spec=spec, on_step=losses.__setitem__)
+    cut = train(data, teacher, spec=spec, on_step=means.__setitem__)
     assert loop.step_sizes(spec, 30) == [[8, 8, 8, 6], [8, 8]]
-    assert list(losses) == [1, 2, 3, 4, 5, 6]
+    assert list(means) == [1, 2, 3, 4, 5, 6]
     for one, other in zip(cut, whole, strict=True):
         assert one.history[0] == other.history[0]
         assert len(one.history) == 2
-    assert sum(losses[step] for step in (5, 6)) / 2 == pytest.approx(
+    assert sum(means[step] for step in (5, 6)) / 2 == pytest.approx(
         sum(one.history[1].loss for one in cut) / len(cut), rel=1e-5
     )
     exact = train(data, teacher, spec=replace(spec, steps=4))

@@ -8,6 +8,7 @@ from qkd_qiskit import evaluate, make_student
 from qkd_qiskit.data.splits import Split
 from qkd_qiskit.errors import InputError, TargetError
 from qkd_qiskit.experiments import evaluation as module
+from qkd_qiskit.experiments.simulator_check import parameter_values
 from qkd_qiskit.recipe import StudentSpec
 from qkd_qiskit.targets import Target
 
@@ -70,7 +71,7 @@ def test_exact_probabilities_of_a_target_give_the_students_logits(student, split
 
 def test_columns_of_parameter_values_follow_the_names(student, split):
     names = (*reversed(student.weight_names), *student.input_names)
-    values = module.parameter_values(student, split.images[:4], names=names)
+    values = parameter_values(student, split.images[:4], names=names)
     count = len(student.weight_names)
     weights = student.weights.detach().double().numpy()
     assert np.array_equal(values[:, :count], np.tile(weights[::-1], (4, 1)))

@@ -18,7 +18,7 @@ from qkd_qiskit.recipe import ARMS
 from qkd_qiskit.recipe.parsing import load_recipe
 from qkd_qiskit.storage import load_tensors
 from qkd_qiskit.students.factory import load_student
-from qkd_qiskit.teachers import teacher as teachers
+from qkd_qiskit.teachers import training
 from qkd_qiskit.teachers.teacher import make_teacher, save_teacher
 
 
@@ -51,7 +51,7 @@ def no_training(*_, **__):
 @pytest.fixture
 def untrained(monkeypatch):
     """Fails the test where a teacher or a student is trained."""
-    monkeypatch.setattr(teachers, "train_teacher", no_training)
+    monkeypatch.setattr(training, "train_teacher", no_training)
     monkeypatch.setattr(tasks, "train_population", no_training)
 
 

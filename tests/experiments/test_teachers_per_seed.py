@@ -126,7 +126,7 @@ def test_a_teacher_that_is_not_there_is_trained_only_when_asked_to(tmp_path):
 
 
 def test_one_teacher_for_all_has_one_file(tiny):
-    assert set(teacher_files(load_recipe(tiny)).values()) == {"teacher.safetensors"}
+    assert set(teacher_files(load_recipe(tiny)).values()) == {("teacher.safetensors",)}
     assert len(set(teacher_files(parse_recipe(PAIR)).values())) == 2
 
 

@@ -31,6 +31,20 @@ def log(caplog):
             TeacherSpec(checkpoint="x", epochs=5),
             "teacher.epochs does nothing where teacher.checkpoint is given",
         ),
+        (TeacherSpec(average="logits"), "teacher.average does nothing where teacher.ensemble is 1"),
+        (
+            TeacherSpec(kind="run", run="x", epochs=5, train_per_class=9),
+            "teacher.epochs and teacher.train_per_class do nothing where teacher.kind is run",
+        ),
+        (
+            TeacherSpec(kind="logits", lr=5, arm="transfer"),
+            "teacher.arm and teacher.lr do nothing where teacher.kind is logits",
+        ),
+        (
+            TeacherSpec(kind="run", run="x", seed=3, average="logits"),
+            "teacher.average does nothing where teacher.seed is not all",
+        ),
+        (TeacherSpec(target="aer"), "teacher.target does nothing where teacher.kind is softmax"),
         (
             StudentSpec(circuit="x.qasm", layers=7),
             "student.layers does nothing where student.circuit is given",
@@ -58,6 +72,8 @@ def test_what_does_nothing_is_said_once(spec, expected, log):
         DataSpec(name="mnist", root="x", train_per_class=5, draw="first"),
         DataSpec(name="generated", points=60, features=8),
         TeacherSpec(epochs=5),
+        TeacherSpec(ensemble=2, average="logits"),
+        TeacherSpec(kind="run", run="x", arm="transfer", target="aer", average="logits"),
         StudentSpec(head="mlp", head_width=5),
         StudentSpec(head="none", readout="bins", sharpness=3),
         StudentSpec(full_width=5),  # of the arm distilled_full

@@ -158,7 +158,8 @@ def test_a_device_runs_every_gate_as_qiskit_does(name):
     np.testing.assert_allclose(found, by_statevector(circuit, values), rtol=0, atol=1e-9)
 
 
-def test_a_device_with_controlled_rotations_of_its_own_is_sampled_rightly():
+@pytest.mark.parametrize("simulator", ["density", "aer"])
+def test_a_device_with_controlled_rotations_of_its_own_is_sampled_rightly(simulator):
     backend = GenericBackendV2(
         3, basis_gates=["cp", "sx", "rz", "x"], seed=1, noise_info=True, control_flow=False
     )
@@ -166,7 +167,7 @@ def test_a_device_with_controlled_rotations_of_its_own_is_sampled_rightly():
     circuit.h([0, 1])
     circuit.cp(A, 0, 1)
     circuit.h(1)
-    target = DeviceTarget(backend, shots=SHOTS, num_transpilations=1)
+    target = DeviceTarget(backend, shots=SHOTS, num_transpilations=1, simulator=simulator)
     compiled = target.compile(circuit)
     assert "cp" in compiled.circuit.count_ops()
     values = np.array([[0.4], [2.6]])

@@ -19,7 +19,7 @@ from qkd_qiskit.targets import DeviceTarget, Target
 from qkd_qiskit.targets.snapshots import fake_backend
 from qkd_qiskit.targets.transpilation import transpile_with_seeds
 
-NAMES = ["exact", "aer", "fake_manila", "fake_torino"]
+NAMES = ["exact", "aer", "fake_manila", "fake_torino", "fake_manila:aer"]
 
 
 @cache
@@ -50,6 +50,35 @@ def basis_state(bits):
 
 
 class TestParse:
+    @pytest.mark.parametrize(
+        "name",
+        ["fake_manila:aer", "fake_manila:scale=2:mitigated=measured:aer", "synthetic:qubits=2:aer"],
+    )
+    def test_aer_is_chosen_in_the_name(self, name):
+        target = Target.parse(name)
+        assert (target.name, target.simulator) == (name, "aer")
+        usual = Target.parse(name.removesuffix(":aer"))
+        assert (usual.simulator, usual.stream_name) == ("density", target.stream_name)
+        assert usual.by_aer().name == name
+        assert target.scaled(3).name.endswith(":aer")
+
+    @pytest.mark.parametrize(
+        ("name", "shots", "told"),
+        [
+            ("fake_manila:exact:aer", 100, "exact has no shots for Aer to draw"),
+            ("fake_manila:aer", None, "Aer draws shots; give their number"),
+            ("fake_manila:aer=1", 100, "option 'aer' is not known"),
+            ("exact:aer", 100, "is ideal and takes no options"),
+        ],
+    )
+    def test_aer_without_shots_is_refused(self, name, shots, told):
+        with pytest.raises(TargetError, match=told):
+            Target.parse(name, shots=shots)
+
+    def test_an_unknown_simulator_is_refused(self):
+        with pytest.raises(TargetError, match="simulator is 'qasm'; accepted are"):
+            DeviceTarget(fake_backend("fake_manila"), simulator="qasm")
+
     @pytest.mark.parametrize("name", NAMES)
     def test_a_target_says_what_it_is(self, name):
         target = Target.parse(name, shots=100, seed=3)
@@ -302,7 +331,7 @@ class TestProbabilities:
 
         np.testing.assert_array_equal(measure(1), measure(2))
 
-    @pytest.mark.parametrize("name", ["aer", "fake_manila"])
+    @pytest.mark.parametrize("name", ["aer", "fake_manila:aer"])
     def test_a_batch_is_one_pub(self, ring, name, monkeypatch):
         from qiskit_aer.primitives import SamplerV2
 
@@ -356,7 +385,7 @@ class TestProbabilities:
         with pytest.raises(TargetError, match=told):
             target.probabilities(target.compile(ring(2)), values)
 
-    @pytest.mark.parametrize("name", ["aer", "fake_manila"])
+    @pytest.mark.parametrize("name", ["aer", "fake_manila:aer"])
     def test_shots_that_do_not_fit_into_memory_are_refused(self, ring, name):
         target = Target.parse(name, shots=10**15)
         compiled = target.compile(ring(2))
@@ -365,6 +394,53 @@ class TestProbabilities:
         assert "\n" not in str(caught.value)
         with pytest.raises(TargetError, match="GiB are free"):
             target.probabilities(compiled, np.zeros((2, 6)), shots=10**400)
+
+    def test_shots_of_one_stream_do_not_depend_on_the_batches(self, ring):
+        target = Target.parse("fake_manila:mitigated", shots=300)
+        compiled = target.compile(ring(2))
+        values = angles(compiled, 12)
+        whole = target.frequencies(compiled, values, rng=np.random.default_rng(1))
+        for sizes in ([1] * 12, [5, 7], [4, 0, 8]):
+            rng, rows = np.random.default_rng(1), np.split(values, np.cumsum(sizes)[:-1])
+            parts = [target.frequencies(compiled, part, rng=rng) for part in rows]
+            np.testing.assert_array_equal(np.concatenate(parts), whole)
+        other = target.frequencies(compiled, values, rng=np.random.default_rng(2))
+        assert (other != whole).any()
+        assert target.frequencies(
+            compiled, values, shots=7, rng=np.random.default_rng(1)
+        ).shape == (
+            12,
+            4,
+        )
+
+    @pytest.mark.parametrize("name", ["exact", "aer", "fake_manila:aer", "fake_manila:exact"])
+    def test_only_shots_of_known_probabilities_take_a_stream(self, ring, name):
+        target = Target.parse(name)
+        compiled = target.compile(ring(2))
+        assert target.simulator_of(compiled) == ("aer" if ":aer" in name else None)
+        with pytest.raises(TargetError, match="draws its own shots"):
+            target.frequencies(compiled, angles(compiled, 2), rng=np.random.default_rng(0))
+
+    def test_aer_draws_the_shots_of_a_wide_circuit_and_it_is_said(self, caplog):
+        circuit = QuantumCircuit(9)
+        circuit.x([0, 8])
+        target = Target.parse("synthetic:qubits=9:readout=0.001", shots=100)
+        with caplog.at_level("WARNING"):
+            compiled = target.compile(circuit)
+        assert "is on more than 8 qubits: Aer samples it for synthetic" in caplog.text
+        assert target.simulator_of(compiled) == "aer"
+        assert target.probabilities(compiled, np.empty((1, 0)))[0, 0b100000001] > 0.9
+        caplog.clear()
+        Target.parse("synthetic:qubits=9:aer", shots=100).compile(circuit)
+        assert "Aer" not in caplog.text
+
+    def test_shots_that_cannot_be_counted_are_refused(self, ring):
+        target = Target.parse("fake_manila", shots=2**53)
+        compiled = target.compile(ring(2))
+        assert target.probabilities(compiled, np.zeros((1, 6))).sum() == 1
+        for shots in (2**53 + 1, 10**400):
+            with pytest.raises(TargetError, match=r"accepted are whole numbers up to 2\*\*53"):
+                target.probabilities(compiled, np.zeros((2, 6)), shots=shots)
 
     def test_outcomes_that_do_not_fit_into_memory_are_refused(self):
         target = Target.parse("aer", shots=10)

@@ -9,8 +9,9 @@ from qkd_qiskit.data.splits import Data
 from qkd_qiskit.errors import RecipeError, TeacherError
 from qkd_qiskit.recipe import TeacherSpec
 from qkd_qiskit.teachers import outputs as outputs_module
+from qkd_qiskit.teachers.base import Teacher
 from qkd_qiskit.teachers.outputs import find_outputs, output_tensor, to_logits
-from qkd_qiskit.teachers.teacher import Teacher, make_teacher, make_untrained_teacher
+from qkd_qiskit.teachers.teacher import make_teacher, make_untrained_teacher
 
 LAST = {
     "probabilities": nn.Softmax(dim=1),

@@ -15,8 +15,9 @@ from qkd_qiskit.data.splits import Data
 from qkd_qiskit.errors import TeacherError
 from qkd_qiskit.recipe import TeacherSpec
 from qkd_qiskit.storage import tensor_digest
+from qkd_qiskit.teachers.base import Teacher
 from qkd_qiskit.teachers.own_module import weights_digest
-from qkd_qiskit.teachers.teacher import Teacher, make_teacher, save_teacher
+from qkd_qiskit.teachers.teacher import make_teacher, save_teacher
 
 # torch deprecates what users still have.
 pytestmark = [

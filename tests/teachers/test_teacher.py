@@ -14,11 +14,12 @@ from qkd_qiskit.data.splits import Data, load_data
 from qkd_qiskit.errors import CheckpointError, DataError, StorageError, TeacherError
 from qkd_qiskit.recipe import DataSpec, TeacherSpec
 from qkd_qiskit.storage import load_tensors, save_tensors, tensor_digest
-from qkd_qiskit.teachers import teacher as teachers
+from qkd_qiskit.teachers import training as teacher_training
 from qkd_qiskit.teachers.architectures import build_teacher
+from qkd_qiskit.teachers.base import Teacher
 from qkd_qiskit.teachers.checkpoints import load_weights
 from qkd_qiskit.teachers.resume import ResumableTraining
-from qkd_qiskit.teachers.teacher import Teacher, make_teacher, save_teacher
+from qkd_qiskit.teachers.teacher import make_teacher, save_teacher
 from qkd_qiskit.teachers.training import train_teacher
 
 SOFTMAX = TeacherSpec(kind="softmax", epochs=3, lr=0.05)
@@ -44,13 +45,13 @@ def cache(tmp_path):
 
 def count_training(monkeypatch):
     calls = []
-    original = teachers.train_teacher
+    original = teacher_training.train_teacher
 
     def counted(*args, **kwargs):
         calls.append(args)
         original(*args, **kwargs)
 
-    monkeypatch.setattr(teachers, "train_teacher", counted)
+    monkeypatch.setattr(teacher_training, "train_teacher", counted)
     return calls
 
 

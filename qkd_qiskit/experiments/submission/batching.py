@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from qkd_qiskit.experiments.evaluation import parameter_values
+from qkd_qiskit.experiments.simulator_check import parameter_values
 from qkd_qiskit.students.quantum import QuantumStudent
 from qkd_qiskit.targets.base import Target
 from qkd_qiskit.targets.compiled_circuit import CompiledCircuit, content_digest

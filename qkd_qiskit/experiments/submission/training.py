@@ -19,10 +19,17 @@ from torch import Tensor
 from qkd_qiskit.data.splits import load_data
 from qkd_qiskit.errors import CheckpointError, StorageError
 from qkd_qiskit.experiments.callbacks import Callback
-from qkd_qiskit.experiments.run_folder import CIRCUIT, RECIPE, RunFolder, numbered_paths
+from qkd_qiskit.experiments.run_folder import (
+    CIRCUIT,
+    RECIPE,
+    TEACHER,
+    TEACHERS,
+    RunFolder,
+    numbered_paths,
+)
 from qkd_qiskit.experiments.submission.request import Request, Training, trained_arms, training_spec
 from qkd_qiskit.experiments.tasks import RunContext, TrainingTask, is_trained, train_task
-from qkd_qiskit.experiments.teachers import load_teachers, teacher_files
+from qkd_qiskit.experiments.teachers import load_teachers
 from qkd_qiskit.recipe import Recipe
 from qkd_qiskit.recipe.arms import BEFORE
 from qkd_qiskit.students.factory import load_student
@@ -148,9 +155,11 @@ def _create(start: RunFolder, recipe: Recipe, path: Path) -> RunFolder:
     made = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         run = RunFolder.create(made, recipe)
-        for name in dict.fromkeys((*teacher_files(recipe).values(), CIRCUIT)):
-            (made / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(start.path / name, made / name)
+        for name in (TEACHER, CIRCUIT):
+            if (start.path / name).exists():
+                shutil.copy2(start.path / name, made / name)
+        if (start.path / TEACHERS).exists():
+            shutil.copytree(start.path / TEACHERS, made / TEACHERS)
         for arm, before in BEFORE.items():
             for seed in recipe.member_seeds if before in recipe.arms else ():
                 run.member(before, seed).mkdir(parents=True)

@@ -14,7 +14,8 @@ from typing import Any
 
 from qkd_qiskit.simulator.density import row_ops as noisy_simd
 from qkd_qiskit.simulator.kernel import row_ops
-from qkd_qiskit.simulator.kernel.forward import compiled, copy_rows, inner, row_sum, set_row
+from qkd_qiskit.simulator.kernel.compilation import compiled, inner
+from qkd_qiskit.simulator.kernel.forward import copy_rows, row_sum, set_row
 from qkd_qiskit.simulator.kernel.llvm import ROW_BYTES
 
 CHAIN, PAIR = 0, 1  # kinds of operations

@@ -89,22 +89,48 @@ def make_samples(
             f"labels are {labels.dtype} from {labels.min()} to {labels.max()}; give integers in "
             f"0..{classes - 1}"
         )
-    given = imag = half = np.zeros((1, size, 0))
-    kind = "ground"
-    if states is not None:
-        kind = "complex" if np.iscomplexobj(states) else "real"
-        given, imag = arrays["states"].real, arrays["states"].imag if kind == "complex" else imag
+    kind = "ground" if states is None else "complex" if np.iscomplexobj(states) else "real"
+    known = circuit_samples(
+        program, inputs=arrays.get("inputs"), states=arrays.get("states"), dtype=dtype
+    )
+    targets, entropies = (
+        np.array(part, dtype=dtype, order="C")
+        for part in soft_targets(arrays["teacher logits"], temperature=temperature)
+    )
+    whole = (*known, np.array(labels, dtype=np.int64, order="C"), targets, entropies)
+    return Samples(kind, whole, max(map(len, whole)), np.arange(size)[None])
+
+
+def circuit_samples(
+    program: Program, *, inputs: Array | None, states: Array | None, dtype: np.dtype[Any]
+) -> list[Array]:
+    """Return cosines and sines of half the angles, and states' real and imaginary parts.
+
+    Args:
+        program: What runs.
+        inputs: The circuit's inputs ``(members or 1, samples, num_inputs)``, or without members.
+        states: States to start from instead, likewise.
+        dtype: Of the result.
+    """
+    lead = inputs if states is None else states
+    assert lead is not None
+    whole = lead[None] if lead.ndim == 2 else lead
+    given = imag = half = np.zeros((1, whole.shape[1], 0))
+    if states is None:
+        half = _half_angles(program, whole)
     else:
-        half = _half_angles(program, arrays["inputs"])
-    soft = arrays["teacher logits"].astype(np.float64) / temperature
+        given, imag = whole.real, whole.imag if np.iscomplexobj(whole) else imag
+    parts = np.cos(half), np.sin(half), given, imag
+    return [np.array(part, dtype=dtype, order="C") for part in parts]
+
+
+def soft_targets(teacher_logits: Array, *, temperature: float) -> tuple[Array, Array]:
+    """Return the teacher's softened probabilities and their negative entropies, in float64."""
+    soft = teacher_logits.astype(np.float64) / temperature
     soft -= soft.max(axis=-1, keepdims=True)
     soft -= np.log(np.exp(soft).sum(axis=-1, keepdims=True))
     targets = np.exp(soft)
-    entropies = (targets * soft).sum(axis=-1)
-    real = [np.array(part, dtype=dtype, order="C") for part in (np.cos(half), np.sin(half), given)]
-    real += [np.array(part, dtype=dtype, order="C") for part in (imag, targets, entropies)]
-    whole = (*real[:4], np.array(labels, dtype=np.int64, order="C"), *real[4:])
-    return Samples(kind, whole, max(map(len, whole)), np.arange(size)[None])
+    return targets, (targets * soft).sum(axis=-1)
 
 
 def _half_angles(program: Program, inputs: Array) -> Array:

@@ -19,7 +19,6 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from qkd_qiskit.errors import CheckpointError, CircuitError, InputError
-from qkd_qiskit.simulator.angles import AngleMap
 from qkd_qiskit.simulator.connector import CompiledConnector
 from qkd_qiskit.simulator.fused.samples import Array, Samples, as_array, make_samples
 from qkd_qiskit.simulator.kernel.angles import KernelAngles
@@ -27,7 +26,7 @@ from qkd_qiskit.simulator.memory import empty_rows, require_bytes
 from qkd_qiskit.simulator.program import Program
 from qkd_qiskit.simulator.readout import Readout
 from qkd_qiskit.simulator.run import kernel_works
-from qkd_qiskit.simulator.threads import pool, threads_for
+from qkd_qiskit.simulator.threads import in_threads, threads_for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +102,7 @@ class FusedStep:
                 compiled kernel on this machine.
             InputError: Weights of another shape, dtype or not finite.
         """
-        program, readout = _compiled_parts(connector)
+        program, readout = compiled_parts(connector)
         from qkd_qiskit.simulator.fused.kernel import train
 
         given = as_array(weights)
@@ -263,11 +262,8 @@ class FusedStep:
 
         cost = self._worker(samples.kind, batch_size, 0).cost_per_sample
         threads = min(threads_for(count * length * cost), count)
-        if threads == 1:
-            work(0, (0, count))
-        else:
-            edges = np.linspace(0, count, threads + 1).astype(int).tolist()
-            list(pool(threads).map(work, range(threads), itertools.pairwise(edges)))
+        edges = np.linspace(0, count, threads + 1).astype(int).tolist()
+        in_threads(work, list(enumerate(itertools.pairwise(edges))))
         if update:
             self.steps += -(-length // batch_size)
         return terms, gradients
@@ -300,12 +296,15 @@ class _Worker:
         plan, self.fields = prepared.plan(kind)
         self.batch_size = batch_size
         shared, sampled = program.shared_angles, program.sample_angles
-        constants = shared.constant.numpy().copy()
-        self.maps = (_sparse(shared), _sparse(sampled), constants)
+        constants, angles = shared.constant.numpy().copy(), len(sampled.constant)
+        self.maps = (
+            sparse_rows(shared.weights, len(constants)),
+            sparse_rows(sampled.weights, angles),
+            constants,
+        )
         states, lanes = 1 << plan.num_qubits, ROW_BYTES // dtype.itemsize
         self.cost_per_sample = (states * (4 + len(plan.slots))) / lanes
         tables, slots = max(1, len(plan.fixed)), max(1, len(plan.slots))
-        angles = len(sampled.constant)
         parts = {"ground": 0, "real": 1, "complex": 2}[kind]
         shapes: list[tuple[int, ...]] = [
             (tables, 2, states),
@@ -331,7 +330,7 @@ class _Worker:
         self.buffers = tuple(empty_rows(*shape, dtype=dtype) for shape in shapes)
 
 
-def _compiled_parts(connector: CompiledConnector) -> tuple[Program, Readout]:
+def compiled_parts(connector: CompiledConnector) -> tuple[Program, Readout]:
     """Return what runs; refuse what cannot be fused."""
     program, readout = connector._program, connector._readout
     reason = None
@@ -351,11 +350,9 @@ def _compiled_parts(connector: CompiledConnector) -> tuple[Program, Readout]:
     return program, readout
 
 
-def _sparse(angles: AngleMap) -> tuple[Array, Array, Array]:
-    """Return an angle map's weights by rows: first terms, columns and coefficients."""
-    matrix = np.zeros((len(angles.constant), 0))
-    if angles.weights is not None:
-        matrix = angles.weights.numpy()
-    rows, columns = np.nonzero(matrix)
-    starts = np.searchsorted(rows, np.arange(len(matrix) + 1))
-    return starts.astype(np.int64), columns.astype(np.int64), matrix[rows, columns].copy()
+def sparse_rows(matrix: Tensor | None, rows: int) -> tuple[Array, Array, Array]:
+    """Return a matrix by its rows: first terms, columns and coefficients; None has no terms."""
+    dense = np.zeros((rows, 0)) if matrix is None else matrix.numpy()
+    places, columns = np.nonzero(dense)
+    starts = np.searchsorted(places, np.arange(rows + 1))
+    return starts.astype(np.int64), columns.astype(np.int64), dense[places, columns].copy()

@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 
 from qkd_qiskit.simulator.kernel import rotations, row_ops
+from qkd_qiskit.simulator.kernel.compilation import compiled, inner
 from qkd_qiskit.simulator.kernel.forward import (
-    compiled,
     copy_rows,
     gather_rows,
-    inner,
     phase_table,
     plan_scales,
     row_sum,
@@ -148,6 +147,22 @@ def _phase_gradients(
 
 
 @compiled
+def _add_states(
+    costate: Any, factor: float, states: int, lanes: int, sample: int, inside: int, gradient: Any
+) -> None:
+    """Add a tile's costate to the gradient ``(samples, states, parts)`` of the given states."""
+    parts = gradient.shape[2]
+    factor = costate.dtype.type(factor)
+    for part in range(parts):
+        for first in range(0, states, lanes):  # blocks that stay in the nearest cache
+            for lane in range(inside):
+                at = (part * states + first) * lanes + lane
+                for row in range(min(lanes, states - first)):
+                    value = factor * costate[at + row * lanes]
+                    gradient[sample + lane, first + row, part] += value
+
+
+@compiled
 def backward(
     plan: Any, shared: Any, cosines: Any, sines: Any, tables: Any, rows: Any,
     work: Any, sums: Any, phase_sums: Any, incoming: Any,
@@ -218,13 +233,9 @@ def backward(
                 else:
                     _lane_phase_back(state, costate, step[1], rows, step[5], sums, states, lanes)
             if keep_states:
-                factor = 2.0 * first_scale
-                parts = state_gradient.shape[3]
-                for lane in range(inside):
-                    for row in range(states):
-                        for part in range(parts):
-                            value = factor * costate[part * plane + row * lanes + lane]
-                            state_gradient[start, sample + lane, row, part] += value
+                _add_states(
+                    costate, 2.0 * first_scale, states, lanes, sample, inside, state_gradient[start]
+                )
             else:
                 _product_back(product, rows, state, costate, sums, lanes)
             for slot in range(shared_slots, slots.size):

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from qkd_qiskit.simulator.kernel.angles import Array, KernelAngles
@@ -22,7 +21,7 @@ from qkd_qiskit.simulator.kernel.llvm import ROW_BYTES
 from qkd_qiskit.simulator.kernel.plan import Plan
 from qkd_qiskit.simulator.memory import empty_rows, require_memory
 from qkd_qiskit.simulator.program import Permutation, Phases
-from qkd_qiskit.simulator.threads import pool, threads_for
+from qkd_qiskit.simulator.threads import in_threads, threads_allowed, threads_for
 
 _MAX_KEPT_BYTES = 2**24  # scratch memory that is kept for the next call
 _NOT_COUNTED = 2**22  # amplitudes of all tiles, about, that need no look at the system's memory
@@ -43,7 +42,7 @@ def _require_memory(prepared: KernelAngles, *, members: int, batch: int, itemsiz
     permutations = 1 + sum(isinstance(each, Permutation) for each in program.operations)
     plan = 16 * phases + 8 * permutations + (8 * size if prepared.readout.index is None else 0)
     tile = 8 * ROW_BYTES + (2 * itemsize + ROW_BYTES) * phases
-    threads = max(1, min(torch.get_num_threads(), max(members, tiles)))
+    threads = max(1, min(threads_allowed(), max(members, tiles)))
     require_memory(
         program.num_qubits,
         copies=plan + threads * tile + 2 * ROW_BYTES * members * tiles,
@@ -219,4 +218,4 @@ class Call:
             (part, (0, self.tiles)) if by_member else ((0, self.members), part)
             for part in itertools.pairwise(edges)
         ]
-        return list(pool(threads).map(lambda part: work(*part), parts))
+        return in_threads(work, parts)

@@ -11,58 +11,15 @@ phase table. Angles near pi, whose tangent is large, use the usual form.
 
 from __future__ import annotations
 
-import logging
 import math
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-from numba import njit
-from numba.core import event
 
 from qkd_qiskit.simulator.kernel import rotations, row_ops
+from qkd_qiskit.simulator.kernel.compilation import compiled, inner
 from qkd_qiskit.simulator.kernel.llvm import ROW_BYTES
 from qkd_qiskit.simulator.kernel.plan import MIX, ROTATE
-
-logger = logging.getLogger(__name__)
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def compiled(function: F) -> F:
-    """Return a function compiled on first use; the machine code is kept on disk."""
-    made: F = njit(cache=True, nogil=True, error_model="numpy")(function)
-    _kept.add(made)
-    return made
-
-
-def inner(function: F) -> F:
-    """Return a function that compiled ones call, and become one with; Python must not call it.
-
-    Without a wrapper for Python and a file of its own it takes two thirds of the time to compile.
-    """
-    made: F = njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
-    return made
-
-
-_kept: set[Any] = set()
-
-
-class _FirstUse(event.Listener):  # type: ignore[misc]
-    """Says, once in a process, that machine code is made and not read from disk."""
-
-    def on_start(self, started: Any) -> None:
-        """Hear that numba compiles a function."""
-        if started.data["dispatcher"] in _kept:
-            _kept.clear()
-            logger.info("compiling the simulator for this machine; it is kept: once 5 to 20 s")
-
-    def on_end(self, ended: Any) -> None:
-        """Hear that it has."""
-
-
-event.register("numba:compile", _FirstUse())
-
 
 _MAX_TANGENT = 32.0
 _MIN_SCALE = 1e-5

@@ -15,9 +15,8 @@ import numpy as np
 
 from qkd_qiskit.simulator.kernel import row_ops
 from qkd_qiskit.simulator.kernel.backward import rotate_back
+from qkd_qiskit.simulator.kernel.compilation import compiled, inner
 from qkd_qiskit.simulator.kernel.forward import (
-    compiled,
-    inner,
     phase_table,
     plan_scales,
     rotate,

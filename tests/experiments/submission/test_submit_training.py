@@ -105,7 +105,7 @@ def test_twenty_steps_lower_the_loss_and_equal_the_simulators(run_copy, rehearsa
     twin = RunFolder.create(folder.path.with_name("twin"), folder.recipe)
     recipe = twin.recipe
     data = load_data(recipe.data, seed=recipe.seed)
-    target = Target.parse("fake_manila", shots=recipe.shots, seed=recipe.seed)
+    target = Target.parse("fake_manila:aer", shots=recipe.shots, seed=recipe.seed)
     context = RunContext(
         folder=twin,
         data=data,

@@ -68,7 +68,9 @@ def run(
 
 def simulated(calls=2, shots=200, values=VALUES):
     """The same calls on this machine's own simulator."""
-    target = DeviceTarget(fake_backend("fake_manila"), shots=shots, seed=3, num_transpilations=2)
+    target = DeviceTarget(
+        fake_backend("fake_manila"), shots=shots, seed=3, num_transpilations=2, simulator="aer"
+    )
     compiled = target.compile(plus())
     return [target.probabilities(compiled, values, seed=call) for call in range(calls)]
 
@@ -148,7 +150,13 @@ class TestModes:
 @pytest.fixture(scope="module")
 def simulated_training():
     """A distillation on this machine's own simulator."""
-    target = DeviceTarget(fake_backend(soak.DEVICE), shots=soak.SHOTS, seed=3, num_transpilations=2)
+    target = DeviceTarget(
+        fake_backend(soak.DEVICE),
+        shots=soak.SHOTS,
+        seed=3,
+        num_transpilations=2,
+        simulator="aer",
+    )
     trained, _ = soak.train(*soak.examples(), target=target)
     return trained
 
@@ -200,7 +208,11 @@ class TestTraining:
             for target in (
                 soak.target_of(connection, runner),
                 DeviceTarget(
-                    fake_backend(soak.DEVICE), shots=soak.SHOTS, seed=3, num_transpilations=2
+                    fake_backend(soak.DEVICE),
+                    shots=soak.SHOTS,
+                    seed=3,
+                    num_transpilations=2,
+                    simulator="aer",
                 ),
             ):
                 compiled = target.compile(plus())

@@ -15,13 +15,13 @@ On the command line, `qkd targets rehearse fake_torino` prints the variables to 
 
 What runs the circuits
     Aer, with the noise of the device's snapshot on the used qubits and with its idle times: exactly
-    what `DeviceTarget("fake_torino")` runs. Circuits must be in the device's gates and coupling, as
-    for the real one; they arrive as bytes (QPY, float64 angles), so nothing is rounded.
+    what the target ``fake_torino:aer`` runs. Circuits must be in the device's gates and coupling,
+    as for the real one; they arrive as bytes (QPY, float64 angles), so nothing is rounded.
 
 Which counts are equal to which
     A job tagged ``seed:7`` is simulated with seed 7. Its counts are then bit for bit those that
-    `DeviceTarget` samples for the same ISA circuit, angles and shots with simulator seed 7; real
-    servers do not read the tag. ``seed:7,8`` gives each of two PUBs its own. Without the tag, seeds
+    ``fake_torino:aer`` samples for the same ISA circuit, angles and shots with simulator seed 7;
+    real servers do not read the tag. ``seed:7,8`` gives each of two PUBs its own. Without it, seeds
     derive from the content of each PUB and the server's seed. Neither the order of jobs nor faults
     change a count. A PUB that is cut into several draws other shots than the whole. The local mode
     of the client, ``Sampler(mode=fake_backend)``, does not give these counts: it rounds angles to

@@ -47,7 +47,7 @@ def problem(ring):
 
     def made(name, *, batch=5):
         if name not in known:
-            target = Target.parse(name, shots=SHOTS, seed=11)
+            target = Target.parse(f"{name}:aer", shots=SHOTS, seed=11)  # as the server
             known[name] = (target, target.compile(ring(3)))
         target, compiled = known[name]
         rng = np.random.default_rng(4)

@@ -1,0 +1,70 @@
+"""The documentation site: `sphinx-build -W docs build/site`."""
+
+import re
+import sys
+from importlib.metadata import version as installed
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+import command_help
+
+project = "qkd_qiskit"
+author = "The qkd_qiskit developers"
+copyright = "The qkd_qiskit developers"
+release = version = installed("qkd-qiskit")
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.doctest",
+    "sphinx.ext.intersphinx",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+]
+exclude_patterns = ["build"]
+html_theme = "furo"
+html_title = "qkd_qiskit"
+myst_heading_anchors = 3
+myst_enable_extensions = ["colon_fence", "dollarmath"]
+autodoc_typehints = "description"
+autodoc_member_order = "bysource"
+autodoc_default_options = {"members": True, "show-inheritance": True}
+napoleon_numpy_docstring = False
+# Built without a network; a site that is published may set this to the inventories of others.
+intersphinx_mapping: dict[str, tuple[str, None]] = {}
+suppress_warnings = ["ref.term", "ref.ref"]  # of docstrings that scikit-learn writes into classes
+viewcode_line_numbers = True
+
+# Pages of the repository link to each other as files; here they are pages or downloads.
+PAGES = {
+    "../README.md": "start.md",
+    "PAPER.md": "paper.md",
+    "NOISE.md": "noise.md",
+    "SLIDES.md": "slides.md",
+    "SLIDES_Q2C.md": "slides-q2c.md",
+}
+_FOLDER_LINK = re.compile(r"\[([^\]]+)\]\(\.\./qkd_qiskit[^)]*\)")
+
+
+def _relink(text: str) -> str:
+    for file, page in PAGES.items():
+        text = text.replace(f"]({file})", f"]({page})")
+    text = text.replace("](results/", "](../../benchmarks/results/")
+    return _FOLDER_LINK.sub(r"\1", text)
+
+
+def _relink_source(app: Any, name: str, content: list[str]) -> None:
+    content[0] = _relink(content[0])
+
+
+def _relink_include(app: Any, path: Any, parent: str, content: list[str]) -> None:
+    content[0] = _relink(content[0])
+
+
+def setup(app: Any) -> None:
+    """Write the page of commands, and connect what rewrites links; Sphinx calls it."""
+    command_help.write()
+    app.connect("source-read", _relink_source)
+    app.connect("include-read", _relink_include)
