@@ -314,7 +314,7 @@ class CompiledConnector(TorchConnector):  # type: ignore[misc]
         values = evaluate(
             program,
             self._readout,
-            torch.empty(flat.shape[0], program.num_inputs, dtype=weights.dtype).to(weights.device),
+            weights.new_empty(flat.shape[0], program.num_inputs),
             weights,
             initial=flat.to(weights.device, precision),
             kernel=self._kernel,
