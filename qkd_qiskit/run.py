@@ -5,21 +5,26 @@ The command is a thin layer on this. It stands above experiments and report, as 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
 from qkd_qiskit.errors import InputError
 from qkd_qiskit.experiments.callbacks import Callback, Callbacks
 from qkd_qiskit.experiments.experiment import run
+from qkd_qiskit.experiments.extension import begin_extension, extended_recipe
 from qkd_qiskit.experiments.progress import default_callback
 from qkd_qiskit.experiments.repair import put_damage_aside
+from qkd_qiskit.experiments.results import Result
 from qkd_qiskit.experiments.run_folder import RunFolder, new_folder
 from qkd_qiskit.experiments.trackers import make_tracker
 from qkd_qiskit.experiments.trained_run import TrainedRun
 from qkd_qiskit.experiments.workers import Workers
 from qkd_qiskit.recipe import Recipe
+from qkd_qiskit.recipe.arms import OwnArms
 from qkd_qiskit.recipe.parsing import load_recipe
 from qkd_qiskit.report.conclusions import conclusions
+from qkd_qiskit.report.publication import publish
 from qkd_qiskit.report.report import write_report
 from qkd_qiskit.students.base import WEIGHTS_FILE
 
@@ -35,6 +40,60 @@ class Run(TrainedRun):
             StorageError: The file could not be written.
         """
         return write_report(self.folder)
+
+    def export(self, out: str | Path) -> Path:
+        """Write the run as a folder to publish, and return its path.
+
+        Recipe, result, report, weights, bound circuits as OpenQASM 3 and QPY, and a model card.
+
+        Raises:
+            CheckpointError: The run has not ended, or the folder holds something.
+            StorageError: A file could not be written.
+        """
+        return publish(self.folder, out)
+
+    def extend(
+        self,
+        *,
+        seeds: int | Sequence[int] | None = None,
+        arms: Sequence[str] | None = None,
+        own_arms: OwnArms | None = None,
+        callback: Callback | None = None,
+        workers: Workers | None = None,
+        command: str = "",
+    ) -> Result:
+        """Add seeds and arms to the run, train what it lacks, and return the result of all.
+
+        Nothing that is there is trained again. Stopped at any moment, it goes on when it is called
+        again, or with `resume_experiment`.
+
+        Args:
+            seeds: All seeds that the run is to have, those of now among them; a number or a list.
+            arms: Arms that it is to have; those of now need not be named.
+            own_arms: Arms of your own, as in a recipe, to be named in `arms`.
+            callback: Hears of the progress.
+            workers: Where students are trained; default: in this process.
+            command: What was typed, for the report.
+
+        Raises:
+            CheckpointError: The run has not ended, or was trained on a device.
+            InputError: Fewer seeds than it has, or something does not fit; the run is as before.
+            QKDError: As `run_experiment`.
+        """
+        given = {"seeds": seeds, "arms": arms, "own_arms": own_arms}
+        recipe = extended_recipe(self.folder, given)
+        if recipe == self.recipe and not self.folder.earlier:
+            return self.folder.ended()
+        with self.folder.locked():
+            if recipe != self.recipe:
+                self.folder = begin_extension(self.folder, recipe)
+                vars(self).pop("teachers", None)
+            try:
+                return run(self.folder, callback=callback, command=command, workers=workers)
+            except InputError:
+                self.folder.abandon_extension()
+                self.folder = RunFolder.open(self.path)
+                raise
 
     def __repr__(self) -> str:
         state = "ended" if self.folder.result is not None else "not ended"

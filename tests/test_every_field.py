@@ -222,6 +222,9 @@ DISTILL = {
     # The weights are those of the last epoch where that is the best one: the choice shows.
     "selection": ({"lr": 3.0, "epochs": 4}, {"selection": "validation"}),
     "terms": ({}, {"terms": [{"loss": "ce"}, {"loss": "dkd"}]}),
+    "unlabelled": ({"ce_weight": 0.0}, {"unlabelled": 2}),
+    "augment": ({}, {"augment": "shift"}),
+    "copies": ({"augment": "jitter"}, {"copies": 3}),
 }
 
 

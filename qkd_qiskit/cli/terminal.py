@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
+from rich import box
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -110,10 +111,14 @@ def summary_table(result: Result) -> Table:
 
 def comparison_table(result: Result) -> Table:
     """Return what a study ends with: a comparison of two arms a row."""
-    table = Table(title="paired gains in points, with their 95 % interval")
-    table.add_column("", no_wrap=True)
-    for name in ("gain", "p (Holm)", "effect d_z", "pairs", "seeds for 1 point"):
-        table.add_column(name, justify="right")
+    table = Table(
+        title="paired gains in points, with their 95 % interval",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("", overflow="fold")
+    for name in ("gain", "p (Holm)", "effect\nd_z", "pairs", "seeds for\n1 point"):
+        table.add_column(name, justify="right", no_wrap=True)
     for target in result.targets:
         table.add_section()
         for entry in result.comparisons:

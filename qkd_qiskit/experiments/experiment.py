@@ -19,6 +19,8 @@ from qkd_qiskit.experiments.arms import check_arms, term_of_states
 from qkd_qiskit.experiments.callbacks import Callback
 from qkd_qiskit.experiments.collect import collect_result, student_arm
 from qkd_qiskit.experiments.evaluation_set import evaluate_members
+from qkd_qiskit.experiments.extension import join_checkpoints
+from qkd_qiskit.experiments.provenance import begin_session, end_session
 from qkd_qiskit.experiments.results import Result
 from qkd_qiskit.experiments.run_folder import CIRCUIT, DEVICES, RunFolder
 from qkd_qiskit.experiments.tasks import (
@@ -26,13 +28,17 @@ from qkd_qiskit.experiments.tasks import (
     TrainingTask,
     is_trained,
     new_student,
-    recipe_targets,
     rounds,
+    run_targets,
     train_task,
     training_executor,
     training_tasks,
 )
-from qkd_qiskit.experiments.teachers import TeachersBySeed, load_teachers
+from qkd_qiskit.experiments.teachers import (
+    TeachersBySeed,
+    load_same_draw_teachers,
+    load_teachers,
+)
 from qkd_qiskit.experiments.workers import Workers, pool, run_tasks
 from qkd_qiskit.recipe import Recipe
 from qkd_qiskit.storage import write_text
@@ -81,16 +87,18 @@ def run(
     recipe, timing = folder.recipe, _Timing()
     check_arms(recipe)
     workers.check()
-    trained = all(is_trained(folder, task) for task in training_tasks(recipe))
+    trained = all(is_trained(folder, task) for task in training_tasks(recipe, folder.earlier))
     if not trained:
         _check_place(folder)
-    targets = recipe_targets(recipe)
+    targets = run_targets(folder)
     with timing("data"):
         callback.stage("data")
         data = load_data(recipe.data, seed=recipe.seed)
         student = new_student(recipe, data, arm=student_arm(recipe))
         if not trained:
             _check_before_training(recipe, data, student=student, targets=targets)
+    jobs = None if workers.cluster is not None else workers.jobs
+    begin_session(folder, data, command=command, jobs=jobs)
     callback.began(folder)
     with timing("teacher"):
         callback.stage("teacher")
@@ -120,6 +128,8 @@ def run(
                 teachers_by_seed=teachers_by_seed,
                 callback=callback,
             )
+    if folder.earlier:
+        join_checkpoints(folder)
     result = collect_result(
         folder,
         student=student,
@@ -129,6 +139,7 @@ def run(
         timing=timing.seconds,
         command=command,
     )
+    end_session(folder)
     folder.end(result)
     callback.ended(result)
     return result
@@ -137,7 +148,7 @@ def run(
 def _check_place(folder: RunFolder) -> None:
     """Raise where students are trained on a real device, which is not done here."""
     recipe = folder.recipe
-    if (folder.path / DEVICES).exists():
+    if (folder.path / DEVICES).exists() and not folder.earlier:
         raise CheckpointError(
             f"{folder.path} is trained on {recipe.distill.train_target} by jobs; to go on: "
             f"qkd collect {folder.path}"
@@ -175,6 +186,9 @@ def _train_teachers(folder: RunFolder, data: Data, callback: Callback) -> Teache
     def on_epoch(epoch: int, epochs: int, loss: float, accuracy: float) -> None:
         callback.teacher_epoch(epoch, epochs=epochs, loss=loss, accuracy=accuracy)
 
+    recipe = folder.recipe
+    if any(recipe.arm_table[arm].targets == "same_draw" for arm in recipe.arms):
+        load_same_draw_teachers(folder, data, train=True, on_epoch=on_epoch)
     return load_teachers(folder, data, train=True, on_epoch=on_epoch)
 
 

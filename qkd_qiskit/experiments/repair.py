@@ -42,7 +42,7 @@ def put_damage_aside(folder: RunFolder) -> None:
             _put_aside(weights)
     for arm, seed in folder.members:
         _check(folder.member(arm, seed) / EVALUATIONS, partial(folder.evaluations, arm, seed))
-    _check(folder.path / RESULT, lambda: folder.result)
+    _check(folder.path / RESULT, lambda: folder.last_result)
 
 
 def _trained_members(folder: RunFolder) -> Iterator[tuple[str, int]]:

@@ -161,6 +161,28 @@ def paired_p(points: Sequence[float]) -> float | None:
     return float(stats.ttest_1samp(np.asarray(points), 0.0).pvalue)
 
 
+def welch(
+    treated: Sequence[float], baseline: Sequence[float]
+) -> tuple[float | None, tuple[float, float] | None, float | None]:
+    """Return the difference of unpaired accuracies in points: mean, 95 % interval and p.
+
+    Welch, "The generalization of Student's problem when several different population variances are
+    involved", Biometrika 34 (1947) 28. The mean is None without accuracies on one side, interval
+    and p below two on one side, and where neither side has a spread.
+    """
+    if not treated or not baseline:
+        return None, None, None
+    sides = [[100 * value for value in values] for values in (treated, baseline)]
+    mean = math.fsum(sides[0]) / len(sides[0]) - math.fsum(sides[1]) / len(sides[1])
+    if min(map(len, sides)) < 2 or not any(_spread(values) for values in sides):
+        return mean, None, None
+    from scipy import stats
+
+    test = stats.ttest_ind(*sides, equal_var=False)
+    interval = test.confidence_interval(CONFIDENCE)
+    return mean, (float(interval.low), float(interval.high)), float(test.pvalue)
+
+
 def effect_size(points: Sequence[float]) -> float | None:
     """Return Cohen's d_z: the mean difference over the standard deviation of the differences.
 

@@ -18,6 +18,7 @@ from qkd_qiskit.experiments.callbacks import Callback
 from qkd_qiskit.experiments.collect import student_arm, with_target
 from qkd_qiskit.experiments.evaluation_set import evaluate_members
 from qkd_qiskit.experiments.progress import default_callback
+from qkd_qiskit.experiments.provenance import Provenance, read_provenance
 from qkd_qiskit.experiments.results import Result
 from qkd_qiskit.experiments.run_folder import RunFolder
 from qkd_qiskit.experiments.student_teachers import teacher_of_students
@@ -71,6 +72,11 @@ class TrainedRun:
             CheckpointError: The run has not ended.
         """
         return self.folder.ended()
+
+    @property
+    def provenance(self) -> Provenance:
+        """When, where and with what it was made; empty for runs of an early version."""
+        return read_provenance(self.folder)
 
     @cached_property
     def data(self) -> Data:

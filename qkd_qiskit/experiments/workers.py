@@ -31,7 +31,7 @@ from qkd_qiskit.experiments.tasks import (
     TrainingTask,
     is_finished,
     new_student,
-    recipe_targets,
+    run_targets,
     train_task,
 )
 from qkd_qiskit.experiments.teachers import load_teachers
@@ -272,7 +272,7 @@ def _context(path: Path) -> RunContext:
         folder=folder,
         data=data,
         teachers_by_seed=load_teachers(folder, data),
-        targets=recipe_targets(recipe),
+        targets=run_targets(folder),
     )
 
 

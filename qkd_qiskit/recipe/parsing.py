@@ -34,6 +34,9 @@ _LEFT_OUT: dict[str, object] = {
     "teacher.ensemble": 1,
     "teacher.average": "probabilities",
     "distill.terms": None,
+    "distill.unlabelled": None,
+    "distill.augment": "none",
+    "distill.copies": 8,
     "own_arms": {},
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Annotated, Literal
 
 from qkd_qiskit.recipe.display import short_repr
 from qkd_qiskit.recipe.validation import (
@@ -16,6 +16,7 @@ from qkd_qiskit.recipe.validation import (
     Weight,
     check_fields,
     require,
+    whole_number,
 )
 
 Gradient = Literal["exact", "noisy", "parameter_shift", "spsa"]
@@ -119,6 +120,14 @@ class DistillSpec:
         terms: The loss of the distilled arm as a list, such as
             [{loss: ce, weight: 0.5}, {loss: dkd, beta: 2}]; ce_weight, kd_weight and feature_weight
             are then those in the list, 0 for what is not in it. null = these three weights alone.
+        unlabelled: Images without a label for each labelled one, in arms that learn from the
+            teacher alone (transfer, self_training); null = 9. In Python's `distill`, whose loss
+            must then read no labels; null = none.
+        augment: Copies of each image that are trained on too, labelled by the teacher one by one
+            and by the image's own label, in as many steps: none, shift (whole pixels), jitter
+            (turned, scaled and shifted a little) or mixup (mixed with another; only where the loss
+            reads no labels).
+        copies: Of distill.augment: how many of each image, itself among them.
     """
 
     epochs: Epochs = 60
@@ -139,6 +148,9 @@ class DistillSpec:
     steps: Count | None = None
     selection: Literal["validation", "last"] = "last"
     terms: tuple[LossTerm, ...] | None = None
+    unlabelled: Count | None = None
+    augment: Literal["none", "shift", "jitter", "mixup"] = "none"
+    copies: Annotated[int, whole_number(least=2, most=1000)] = 8
 
     __repr__ = short_repr
 
