@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from qkd_qiskit.circuits.openqasm import dump_circuit
 from qkd_qiskit.data.splits import Data, load_data
@@ -39,7 +39,7 @@ from qkd_qiskit.experiments.teachers import (
     load_same_draw_teachers,
     load_teachers,
 )
-from qkd_qiskit.experiments.workers import Workers, run_tasks
+from qkd_qiskit.experiments.workers import Workers, pool, run_tasks
 from qkd_qiskit.recipe import Recipe
 from qkd_qiskit.storage import write_text
 from qkd_qiskit.students.base import Student
@@ -108,14 +108,15 @@ def run(
     context = RunContext(
         folder=folder, data=data, teachers_by_seed=teachers_by_seed, targets=targets
     )
-    for tasks in rounds(folder):
-        if workers.parallel:
-            with timing("tasks"):
-                callback.stage(tasks[0].population if tasks[0].setting else "students")
-                run_tasks(folder, tasks, workers=workers, targets=targets, callback=callback)
-        for task in tasks:
-            with timing(task.population):
-                _train_here(context, task, callback=callback)
+    with pool(workers) if workers.parallel else nullcontext() as submit:
+        for tasks in rounds(folder):
+            if submit is not None:
+                with timing("tasks"):
+                    callback.stage(tasks[0].population if tasks[0].setting else "students")
+                    run_tasks(folder, tasks, submit=submit, targets=targets, callback=callback)
+            for task in tasks:
+                with timing(task.population):
+                    _train_here(context, task, callback=callback)
     for target in targets:
         with timing(target.name):
             callback.stage(target.name)

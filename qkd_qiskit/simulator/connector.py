@@ -23,7 +23,8 @@ from qkd_qiskit.errors import CircuitError, InputError, UnsupportedInstructionEr
 from qkd_qiskit.simulator.channels import Channels
 from qkd_qiskit.simulator.density.program import DensityProgram
 from qkd_qiskit.simulator.density.run import noisy_values
-from qkd_qiskit.simulator.memory import TILE_BYTES, require_memory
+from qkd_qiskit.simulator.kernel.plan import LEAST_NARROW
+from qkd_qiskit.simulator.memory import SAMPLE_BYTES, require_memory
 from qkd_qiskit.simulator.networks import (
     amplitude_inputs,
     as_amplitudes,
@@ -85,7 +86,8 @@ class CompiledConnector(TorchConnector):  # type: ignore[misc]
                 inputs alone; `from_states` runs only what follows.
             kernel: Use the compiled CPU kernel where it can run; otherwise all runs in torch.
             small_in_double: Batches of up to 8 samples are computed in float64 and rounded to the
-                weights' dtype, as in the stock connector; it costs the kernel nothing.
+                weights' dtype, as in the stock connector, below 12 qubits, where it costs the
+                kernel nothing.
             channels: A device's noise; the circuit then runs as a density matrix under it.
             circuit: What runs in place of the network's circuit: the same circuit transpiled to the
                 device, with the same parameter names, measured. Needed with channels unless the
@@ -159,7 +161,7 @@ class CompiledConnector(TorchConnector):  # type: ignore[misc]
                 )
         if self._kernel:  # before minutes of compiling what cannot run
             width = len(used_qubits(circuit, final_measurements(circuit)))
-            require_memory(width, copies=1, bytes_each=TILE_BYTES, what="one tile of states")
+            require_memory(width, copies=1, bytes_each=SAMPLE_BYTES, what="one state")
         program = Program.from_circuit(
             circuit,
             input_params=inputs,
@@ -259,7 +261,12 @@ class CompiledConnector(TorchConnector):  # type: ignore[misc]
             input_data = self._weights.new_zeros(0)
         weights = self._weights
         flat = self.checked_rows(input_data).to(weights)
-        if self._small_in_double and flat.shape[0] <= _SMALL_BATCH and flat.dtype != torch.float64:
+        if (
+            self._small_in_double
+            and flat.shape[0] <= _SMALL_BATCH
+            and flat.dtype != torch.float64
+            and (self._noisy is not None or program.num_qubits < LEAST_NARROW)
+        ):
             values = self._values(flat.double(), weights.double()).to(weights.dtype)
         else:
             values = self._values(flat, weights)
@@ -330,7 +337,7 @@ class CompiledConnector(TorchConnector):  # type: ignore[misc]
         values = evaluate(
             program,
             self._readout,
-            torch.empty(flat.shape[0], program.num_inputs, dtype=weights.dtype).to(weights.device),
+            weights.new_empty(flat.shape[0], program.num_inputs),
             weights,
             initial=flat.to(weights.device, precision),
             kernel=self._kernel,
