@@ -21,6 +21,7 @@ from qkd_qiskit.distillation.feature_maps import of_student
 from qkd_qiskit.errors import CheckpointError
 from qkd_qiskit.recipe import DistillSpec
 from qkd_qiskit.recipe.display import short_repr
+from qkd_qiskit.recipe.seeds import seeded
 from qkd_qiskit.storage import load_tensors, save_tensors
 from qkd_qiskit.students.base import Student
 
@@ -171,6 +172,35 @@ def without_shots(student: Student) -> Iterator[None]:
         student.executor = executor
 
 
+def one_by_one(
+    function: Callable[..., Tensor],
+    parameters: Mapping[str, Tensor],
+    *batch: Tensor,
+    seeds: Sequence[int],
+) -> Tensor:
+    """Return what the function gives for each member, stacked, as vmap does.
+
+    What layers and losses draw is a member's own, and the same after an interruption.
+    """
+    results = []
+    for index, seed in enumerate(seeds):
+        with seeded(seed):
+            own = {name: value[index] for name, value in parameters.items()}
+            results.append(function(own, *(part[index] for part in batch)))
+    return torch.stack(results)
+
+
+@contextmanager
+def in_training(student: Student) -> Iterator[None]:
+    """Put the layers of a student into the mode for training."""
+    before = student.training
+    student.train()
+    try:
+        yield
+    finally:
+        student.train(before)
+
+
 class Population:
     """Stacked parameters `(members, ...)`, their optimizer, the best weights and the history."""
 
@@ -270,7 +300,19 @@ class Population:
         batches = zip(torch.split(inputs, size), torch.split(labels, size), strict=True)
         with without_shots(self.student):
             for batch, expected in batches:
-                outputs = vmap(logits, in_dims=(0, None))(of_student(self.parameters), batch)
+                own = of_student(self.parameters)
+                outputs = (
+                    vmap(logits, in_dims=(0, None))(own, batch)
+                    if self.student.batched
+                    else (
+                        torch.stack(
+                            [
+                                logits({name: value[index] for name, value in own.items()}, batch)
+                                for index in range(len(self.members))
+                            ]
+                        )
+                    )
+                )
                 hits += (outputs.argmax(dim=-1) == expected).sum(dim=1)
         return hits / len(labels)
 

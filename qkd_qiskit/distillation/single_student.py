@@ -99,7 +99,7 @@ def distill(
         (trained,) = train_population(
             student,
             [member],
-            starts=[dict(student.named_parameters())],
+            starts=[student.member_parameters()],
             examples=examples,
             spec=in_usual_steps(spec, usual=len(rows), more=draws.shape[1]),
             loss=loss,

@@ -29,6 +29,8 @@ from qkd_qiskit.distillation.population import (
     Member,
     Population,
     TrainingResult,
+    in_training,
+    one_by_one,
     without_shots,
 )
 from qkd_qiskit.distillation.terms import (
@@ -43,7 +45,7 @@ from qkd_qiskit.distillation.terms import (
 )
 from qkd_qiskit.errors import InputError, TeacherError, TrainingError
 from qkd_qiskit.recipe import DistillSpec
-from qkd_qiskit.recipe.seeds import generator
+from qkd_qiskit.recipe.seeds import derive_seed, generator
 from qkd_qiskit.simulator.threads import one_torch_thread
 from qkd_qiskit.students.base import Student
 from qkd_qiskit.teachers.base import Teacher
@@ -107,7 +109,7 @@ def train_population(
         check_terms(student, members, starts=starts, examples=examples, spec=spec, others=others)
 
     with _threads_for(population):
-        in_torch: dict[str, Any] = {"others": others, "mapped": loss is None}
+        in_torch: dict[str, Any] = {"others": others, "mapped": loss is None and student.batched}
         hybrid, of_circuit = None, fused_steps(population, examples)
         if of_circuit is None and not reads_states(others):
             terms_of = partial(population_terms, spec=spec, **in_torch)
@@ -309,31 +311,22 @@ def _steps(
     def member_terms(parameters: dict[str, Tensor], *batch: Tensor) -> Tensor:
         return torch.stack(_terms(student, parameters, batch, spec, others))
 
-    over_members = vmap(member_terms) if mapped else partial(_one_by_one, member_terms)
+    over_members = vmap(member_terms)
     sums = torch.zeros(len(order), population.weights.shape[1])
     for number, rows in enumerate(torch.split(order, spec.batch_size, dim=1), start=first + 1):
-        terms = over_members(population.parameters, *examples.batch(rows))
+        batch = examples.batch(rows)
+        if mapped:
+            terms = over_members(population.parameters, *batch)
+        else:
+            seeds = [derive_seed(member.seed, "layers", number) for member in population.members]
+            with in_training(student):
+                terms = one_by_one(member_terms, population.parameters, *batch, seeds=seeds)
         losses = (population.weights * terms).sum(dim=1)
         population.step(losses.sum(), lr=lr)
         sums += terms.detach() * rows.shape[1]
         if on_step is not None:
             on_step(number, float(losses.detach().nanmean()))
     return sums / order.shape[1]
-
-
-def _one_by_one(
-    function: Callable[..., Tensor], parameters: Mapping[str, Tensor], *batch: Tensor
-) -> Tensor:
-    """Return what the function gives for each member, stacked, as vmap does."""
-    return torch.stack(
-        [
-            function(
-                {name: value[index] for name, value in parameters.items()},
-                *(part[index] for part in batch),
-            )
-            for index in range(len(batch[0]))
-        ]
-    )
 
 
 def _terms(

@@ -46,9 +46,9 @@ from qkd_qiskit.recipe import GENERATED, Recipe
 from qkd_qiskit.recipe.arms import TUNED
 from qkd_qiskit.storage import load_tensors
 from qkd_qiskit.students.base import Student
+from qkd_qiskit.students.circuit_student import CircuitStudent
 from qkd_qiskit.students.class_bins import has_class_bins, summarize_class_bins
 from qkd_qiskit.students.factory import load_student
-from qkd_qiskit.students.quantum import QuantumStudent
 from qkd_qiskit.students.quanvolutional import QuanvolutionalStudent
 from qkd_qiskit.targets import Target
 from qkd_qiskit.teachers.base import Teacher
@@ -223,7 +223,7 @@ def describe_student(student: Student) -> StudentSummary:
     if isinstance(student, QuanvolutionalStudent):
         of_filters = sum(parameter.numel() for parameter in student.filters.parameters())
         return StudentSummary(parameters=parameters, filter_parameters=of_filters)
-    if not isinstance(student, QuantumStudent):
+    if not isinstance(student, CircuitStudent):
         return StudentSummary(parameters=parameters)
     return StudentSummary(
         qubits=student.qubits,

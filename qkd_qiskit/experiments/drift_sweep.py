@@ -33,7 +33,7 @@ from qkd_qiskit.experiments.sweeps import FOLDER
 from qkd_qiskit.experiments.trained_run import TrainedRun
 from qkd_qiskit.recipe import IDEAL_TARGETS
 from qkd_qiskit.storage import write_text
-from qkd_qiskit.students.quantum import QuantumStudent
+from qkd_qiskit.students.circuit_student import CircuitStudent
 from qkd_qiskit.targets import Target
 from qkd_qiskit.targets.names import split_name
 
@@ -135,7 +135,7 @@ def sweep_drift(
     members = [
         (arm, seed)
         for arm, seed in run.folder.members
-        if isinstance(run.student(arm, seed=seed), QuantumStudent)
+        if isinstance(run.student(arm, seed=seed), CircuitStudent)
     ]
     if not members:
         raise InputError(f"{run.path}: no student has a circuit that could drift")
@@ -168,7 +168,7 @@ def _of_member(
     pool: Tensor,
 ) -> list[DriftRow]:
     student, fitted = run.student(arm, seed=seed), len(pool) - CHECK_IMAGES
-    assert isinstance(student, QuantumStudent)
+    assert isinstance(student, CircuitStudent)
     reference = reference_student(run.folder, arm, seed)
     exact, rows = exact_logits(student, test.images), []
     wanted = exact_logits(reference, pool[fitted:]).argmax(dim=1)

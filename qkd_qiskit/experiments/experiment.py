@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from qkd_qiskit.circuits.openqasm import dump_circuit
 from qkd_qiskit.data.splits import Data, load_data
@@ -39,7 +39,7 @@ from qkd_qiskit.experiments.teachers import (
     load_same_draw_teachers,
     load_teachers,
 )
-from qkd_qiskit.experiments.workers import Workers, run_tasks
+from qkd_qiskit.experiments.workers import Workers, pool, run_tasks
 from qkd_qiskit.recipe import Recipe
 from qkd_qiskit.storage import write_text
 from qkd_qiskit.students.base import Student
@@ -108,14 +108,15 @@ def run(
     context = RunContext(
         folder=folder, data=data, teachers_by_seed=teachers_by_seed, targets=targets
     )
-    for tasks in rounds(folder):
-        if workers.parallel:
-            with timing("tasks"):
-                callback.stage(tasks[0].population if tasks[0].setting else "students")
-                run_tasks(folder, tasks, workers=workers, targets=targets, callback=callback)
-        for task in tasks:
-            with timing(task.population):
-                _train_here(context, task, callback=callback)
+    with pool(workers) if workers.parallel else nullcontext() as submit:
+        for tasks in rounds(folder):
+            if submit is not None:
+                with timing("tasks"):
+                    callback.stage(tasks[0].population if tasks[0].setting else "students")
+                    run_tasks(folder, tasks, submit=submit, targets=targets, callback=callback)
+            for task in tasks:
+                with timing(task.population):
+                    _train_here(context, task, callback=callback)
     for target in targets:
         with timing(target.name):
             callback.stage(target.name)
@@ -173,8 +174,8 @@ def _check_before_training(
         own = recipe.student_of(arm) == recipe.student
         trained = student if own else new_student(recipe, data, arm=arm)
         for target in targets:
-            if not target.ideal and trained.circuit is not None:
-                target.compile(trained.circuit)
+            for circuit in () if target.ideal else trained.circuits:
+                target.compile(circuit)
         exact = training_executor(recipe, trained, arm=arm) is None
         reason = why_no_states(trained, exact=exact)
         if reason is not None and (term := term_of_states(arms, recipe)) is not None:

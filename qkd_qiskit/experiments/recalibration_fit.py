@@ -21,11 +21,11 @@ from qkd_qiskit.experiments.recalibration import (
 from qkd_qiskit.experiments.run_folder import RunFolder
 from qkd_qiskit.recipe.seeds import derive_seed, generator
 from qkd_qiskit.students.base import Student
+from qkd_qiskit.students.circuit_student import CircuitStudent
 from qkd_qiskit.students.factory import load_student
-from qkd_qiskit.students.quantum import QuantumStudent
 from qkd_qiskit.students.quanvolutional import QuanvolutionalStudent
 from qkd_qiskit.targets import Target
-from qkd_qiskit.targets.ibm.usage_model import quantum_seconds
+from qkd_qiskit.targets.ibm.usage_model import JOB_OVERHEAD_S, quantum_seconds
 from qkd_qiskit.targets.recalibration import FEWEST, Kind
 
 
@@ -197,7 +197,7 @@ def measured_outputs(
             stream=stream,
             on_batch=on_batch,
         ), None
-    if not isinstance(student, QuantumStudent):
+    if not isinstance(student, CircuitStudent):
         name = "quanvolutional" if isinstance(student, QuanvolutionalStudent) else "classical"
         raise InputError(
             f"a {name} student has no outcomes of one circuit to fit a head to; give --kind affine"
@@ -212,13 +212,19 @@ def measured_outputs(
         on_batch=on_batch,
     )
     with torch.no_grad():
-        return student.decode(found), found
+        return student.decode(found, student.features(images)), found.reshape(len(images), -1)
 
 
 def _seconds(student: Student, target: Target, *, executions: int) -> float | None:
-    if not executions or student.circuit is None or isinstance(student, QuanvolutionalStudent):
+    """Return the QPU seconds of one job with so many executions of each of its circuits."""
+    if not executions or not isinstance(student, CircuitStudent):
         return None
-    duration = target.compile(student.circuit).duration_s
-    if duration is None:
+    durations = [target.compile(circuit).duration_s for circuit in student.circuits]
+    known = [duration for duration in durations if duration is not None]
+    if len(known) < len(durations):
         return None
-    return quantum_seconds(executions=executions, circuit_duration_s=duration)
+    runs = executions * student.runs_per_image
+    each = [
+        quantum_seconds(executions=runs, circuit_duration_s=duration, jobs=0) for duration in known
+    ]
+    return JOB_OVERHEAD_S + sum(each)

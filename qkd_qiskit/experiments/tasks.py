@@ -23,6 +23,7 @@ from qkd_qiskit.distillation.trainer import (
     step_sizes,
     train_population,
 )
+from qkd_qiskit.errors import CircuitError
 from qkd_qiskit.experiments.arms import (
     draw_images,
     executed_spec,
@@ -50,9 +51,9 @@ from qkd_qiskit.experiments.teachers import TeachersBySeed, load_same_draw_teach
 from qkd_qiskit.recipe import DistillSpec, Recipe
 from qkd_qiskit.recipe.arms import TUNED
 from qkd_qiskit.students.base import WEIGHTS_FILE, Student
+from qkd_qiskit.students.circuit_student import CircuitStudent
 from qkd_qiskit.students.class_bins import learn_bins
 from qkd_qiskit.students.factory import make_student
-from qkd_qiskit.students.quantum import QuantumStudent
 from qkd_qiskit.targets import Target
 from qkd_qiskit.targets.gradients import CircuitExecutor
 
@@ -108,7 +109,7 @@ class RunContext:
     data: Data
     teachers_by_seed: TeachersBySeed
     targets: Sequence[Target]
-    executor: Callable[[QuantumStudent], CircuitExecutor] | None = None
+    executor: Callable[[CircuitStudent], CircuitExecutor] | None = None
     starts: Mapping[tuple[str, int], Mapping[str, Tensor]] = field(default_factory=dict)
 
 
@@ -255,12 +256,13 @@ def train_task(context: RunContext, task: TrainingTask, *, callback: Callback) -
         seed: new_student(recipe, context.data, arm=task.arms[0], seed=seed) for seed in task.seeds
     }
     shape = students[task.seeds[0]]
-    if context.executor is not None and isinstance(shape, QuantumStudent):
+    _check_shared(students)
+    if context.executor is not None and isinstance(shape, CircuitStudent):
         shape.executor = context.executor(shape)
     else:
         shape.executor = training_executor(recipe, shape, arm=task.arms[0])
     students |= start_students(folder, task.arms[0], seeds=task.seeds)
-    starts = {seed: dict(student.named_parameters()) for seed, student in students.items()}
+    starts = {seed: student.member_parameters() for seed, student in students.items()}
     examples = _task_examples(context, task, shape, members=copies * task.members)
     steps = sum(map(len, step_sizes(spec, examples.draws.shape[1])))
 
@@ -293,6 +295,25 @@ def train_task(context: RunContext, task: TrainingTask, *, callback: Callback) -
         folder.write_metrics(one.member.arm, one.member.seed, one.history)
         shape.load_parameters(one.state)
         shape.save(folder.member(one.member.arm, one.member.seed))
+
+
+def _check_shared(students: Mapping[int, Student]) -> None:
+    """Raise where what is not trained differs between seeds, as only one of them would be used."""
+    kept: dict[int, dict[str, Tensor]] = {}
+    for seed, student in students.items():
+        if student.batched:
+            return  # a student of ours, whose fixed parts follow from the data
+        own = student.member_parameters()
+        fixed = {name: value for name, value in student.saved_tensors().items() if name not in own}
+        first_seed, first = next(iter(kept.items()), (seed, fixed))
+        kept[seed] = fixed
+        for name, value in fixed.items():
+            if not torch.equal(value, first[name]):
+                raise CircuitError(
+                    f"student.module: {name.removeprefix('module.')!r} is not trained and differs "
+                    f"between the seeds {first_seed} and {seed}; load it, or draw it from a seed "
+                    "of its own"
+                )
 
 
 def training_executor(recipe: Recipe, student: Student, *, arm: str) -> CircuitExecutor | None:

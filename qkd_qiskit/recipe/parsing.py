@@ -26,6 +26,8 @@ _DEEPEST = 50  # brackets in brackets
 _LEFT_OUT: dict[str, object] = {
     "data.scale": "none",
     "teacher.outputs": None,
+    "student.observables": None,
+    "student.module": None,
     "teacher.run": None,
     "teacher.arm": "distilled",
     "teacher.seed": "all",

@@ -164,6 +164,12 @@ class Recipe:
             "arms without classical twins for the student convolution, which is classical itself",
         )
         kind = self.student.kind if arm.base is None else self.student_of(name).kind
+        require(
+            kind != "module" or self.student_of(name).module is not None,
+            "student.module",
+            None,
+            "an import path `package.file:factory` where student.kind is `module`",
+        )
         exactly = self.distill_of(name).gradient == "exact" and arm.train_target is None
         exactly = exactly and not arm.recalibrated
         require(

@@ -64,8 +64,11 @@ def subject(recipe: Recipe, result: Result) -> tuple[str, str]:
     student, classes = result.student, len(result.classes)
     if student.qubits is not None:
         title = f"{teacher} distilled into a {student.qubits}-qubit circuit"
+        kind = f"a {recipe.student.kind} student"
+        if recipe.student.kind == "module":
+            kind = "a network of your own"
         what = (
-            f"a {recipe.student.kind} student: a circuit of {count(student.qubits, 'qubit')} "
+            f"{kind}: a circuit of {count(student.qubits, 'qubit')} "
             f"with {count(student.weights or 0, 'trained angle')}, among "
             f"{count(student.parameters, 'trained parameter')} in all"
         )

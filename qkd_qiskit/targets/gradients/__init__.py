@@ -8,6 +8,7 @@ inputs; with shots, all members of a vmap go into one PUB.
 - `SeveralExecutor`: the same under several devices' noise, each for a share of the batch.
 - `ParameterShiftExecutor`: an unbiased gradient from shots, at two circuits per angle and sample.
 - `SPSAExecutor`: a noisy gradient from shots, at two circuits per sample.
+- `BasesExecutor`: several of them, for a circuit that is measured in several bases.
 """
 
 from qkd_qiskit.targets.gradients.base import (
@@ -16,10 +17,12 @@ from qkd_qiskit.targets.gradients.base import (
     NoisyExecutor,
     SeveralExecutor,
 )
+from qkd_qiskit.targets.gradients.bases import BasesExecutor
 from qkd_qiskit.targets.gradients.parameter_shift import ParameterShiftExecutor
 from qkd_qiskit.targets.gradients.spsa import SPSAExecutor, spsa_gradient
 
 __all__ = [
+    "BasesExecutor",
     "CircuitExecutor",
     "Cost",
     "NoisyExecutor",

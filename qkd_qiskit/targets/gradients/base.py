@@ -135,7 +135,7 @@ class SeveralExecutor:
     sampled = False
     cost = None
 
-    def __init__(self, executors: Sequence[NoisyExecutor]):
+    def __init__(self, executors: Sequence[CircuitExecutor]):
         """Take the same circuit on each device.
 
         Args:
