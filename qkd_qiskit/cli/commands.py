@@ -17,6 +17,13 @@ RECIPES = {
     "schema": "print the JSON Schema of recipes, for editors",
 }
 CIRCUITS = {"list": "list them", "show": "show CIRCUIT", "export": "export DIRECTORY"}
+RUNS = {
+    "list": "list [ROOT]",
+    "show": "show RUN",
+    "compare": "compare RUN RUN ...",
+    "extend": "extend RUN --seeds 10",
+    "export": "export RUN ... --format csv",
+}
 TARGETS = {
     "list": "list them",
     "snapshot": "snapshot DEVICE FILE",
@@ -76,6 +83,11 @@ COMMANDS = {
         "what noise and shots cost a trained run", "sweep", "run_sweep", "sweep_parser", SWEEPS
     ),
     "bench": Command("the same as sweep", "sweep", "run_sweep", "sweep_parser", SWEEPS),
+    "runs": Command("the runs that there are", "runs", "run_runs", "runs_parser", RUNS),
+    "report": Command("write the report of a run again", "runs", "run_report", "report_parser"),
+    "export": Command(
+        "write a finished run as a folder to publish", "export", "run_export", "export_parser"
+    ),
     "recipes": Command(
         "the built-in recipes", "listings", "run_recipes", "listing_parser", RECIPES
     ),

@@ -131,7 +131,7 @@ def _layout(population: Population) -> Layout | str:
         if student.head is None and student.spec.sharpness == "learned":
             others["log_gamma"] = "log_sharpness"
         starts = ("amplitudes", "angles") if trained else ("states", "inputs")
-        values = student.connector.neural_network.output_shape[0]
+        values = student.readout_matrix.shape[1]
         expectation = student.spec.readout == "expectation"
         layout = Layout(
             layers=layers,

@@ -20,6 +20,8 @@ from torch.func import functional_call, vmap
 from qkd_qiskit.distillation.feature_maps import of_student
 from qkd_qiskit.errors import CheckpointError
 from qkd_qiskit.recipe import DistillSpec
+from qkd_qiskit.recipe.display import short_repr
+from qkd_qiskit.recipe.seeds import seeded
 from qkd_qiskit.storage import load_tensors, save_tensors
 from qkd_qiskit.students.base import Student
 
@@ -79,6 +81,7 @@ class DistillationData:
     validation_labels: Tensor
     featured: Tensor | None = None
     teacher_features: Tensor | None = None
+    __repr__ = short_repr
 
     def batch(self, rows: Tensor) -> tuple[Tensor, ...]:
         """Return inputs, labels, teacher logits and any features (members, images, ...) of rows."""
@@ -141,6 +144,14 @@ class TrainingResult:
     chosen_epoch: int
     history: list[EpochMetrics]
 
+    def __repr__(self) -> str:
+        last = self.history[-1]
+        return (
+            f"TrainingResult({self.member.arm}, seed {self.member.seed}: {last.epoch} epochs, loss "
+            f"{last.loss:.3f}, validation accuracy {last.validation_accuracy:.1%}; weights of "
+            f"epoch {self.chosen_epoch})"
+        )
+
     @property
     def validation_accuracy(self) -> float:
         """Validation accuracy of the chosen parameters; NaN where the training failed."""
@@ -161,13 +172,39 @@ def without_shots(student: Student) -> Iterator[None]:
         student.executor = executor
 
 
+def one_by_one(
+    function: Callable[..., Tensor],
+    parameters: Mapping[str, Tensor],
+    *batch: Tensor,
+    seeds: Sequence[int],
+) -> Tensor:
+    """Return what the function gives for each member, stacked, as vmap does.
+
+    What layers and losses draw is a member's own, and the same after an interruption.
+    """
+    results = []
+    for index, seed in enumerate(seeds):
+        with seeded(seed):
+            own = {name: value[index] for name, value in parameters.items()}
+            results.append(function(own, *(part[index] for part in batch)))
+    return torch.stack(results)
+
+
+@contextmanager
+def in_training(student: Student) -> Iterator[None]:
+    """Put the layers of a student into the mode for training."""
+    before = student.training
+    student.train()
+    try:
+        yield
+    finally:
+        student.train(before)
+
+
 class Population:
     """Stacked parameters `(members, ...)`, their optimizer, the best weights and the history.
 
-    Attributes:
-        parameters: By name.
-        averages: AdamW's state of each parameter, by torch's names: `step`, `exp_avg` and
-            `exp_avg_sq`; nothing before the first step.
+    `averages` is AdamW's state of each parameter, by torch's names.
     """
 
     def __init__(
@@ -240,12 +277,7 @@ class Population:
     ) -> None:
         """Keep the epoch's mean loss terms `(members, terms)` and choose weights on validation.
 
-        Args:
-            terms: The loss terms.
-            validation_inputs: What `student.features` gives for validation images.
-            validation_labels: Their labels.
-            lr: Learning rate of the epoch.
-            accuracy: Gives the members' accuracies from both; default: the student in torch.
+        `accuracy` gives the members' accuracies on the latter; default: the student in torch.
         """
         accuracies = (accuracy or self._accuracy)(validation_inputs, validation_labels)
         terms[self.failed] = math.nan
@@ -275,7 +307,19 @@ class Population:
         batches = zip(torch.split(inputs, size), torch.split(labels, size), strict=True)
         with without_shots(self.student):
             for batch, expected in batches:
-                outputs = vmap(logits, in_dims=(0, None))(of_student(self.parameters), batch)
+                own = of_student(self.parameters)
+                outputs = (
+                    vmap(logits, in_dims=(0, None))(own, batch)
+                    if self.student.batched
+                    else (
+                        torch.stack(
+                            [
+                                logits({name: value[index] for name, value in own.items()}, batch)
+                                for index in range(len(self.members))
+                            ]
+                        )
+                    )
+                )
                 hits += (outputs.argmax(dim=-1) == expected).sum(dim=1)
         return hits / len(labels)
 

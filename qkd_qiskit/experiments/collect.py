@@ -41,9 +41,9 @@ from qkd_qiskit.recipe import GENERATED, Recipe
 from qkd_qiskit.recipe.arms import TUNED
 from qkd_qiskit.storage import load_tensors
 from qkd_qiskit.students.base import Student
+from qkd_qiskit.students.circuit_student import CircuitStudent
 from qkd_qiskit.students.class_bins import has_class_bins, summarize_class_bins
 from qkd_qiskit.students.factory import load_student
-from qkd_qiskit.students.quantum import QuantumStudent
 from qkd_qiskit.students.quanvolutional import QuanvolutionalStudent
 from qkd_qiskit.targets import Target
 from qkd_qiskit.teachers.base import Teacher
@@ -98,8 +98,8 @@ def collect_result(
     for target in targets:
         key, summary = evaluation_key(recipe, target), describe_target(target, student)
         result = _with_metrics(result, folder, key=key, target=summary)
-    if folder.result is not None:
-        result = _with_targets_of(result, folder.result)
+    if folder.last_result is not None:
+        result = _with_targets_of(result, folder.last_result)
     for device in device_results(folder):
         if device.target is not None and device.key not in result.targets:
             result = _with_metrics(result, folder, key=device.key, target=device.target)
@@ -170,7 +170,7 @@ def describe_student(student: Student) -> StudentSummary:
     if isinstance(student, QuanvolutionalStudent):
         of_filters = sum(parameter.numel() for parameter in student.filters.parameters())
         return StudentSummary(parameters=parameters, filter_parameters=of_filters)
-    if not isinstance(student, QuantumStudent):
+    if not isinstance(student, CircuitStudent):
         return StudentSummary(parameters=parameters)
     return StudentSummary(
         qubits=student.qubits,
@@ -269,8 +269,16 @@ def _with_gains(result: Result, gains: Mapping[str, Mapping[str, Gain]]) -> Resu
 
 
 def _with_targets_of(result: Result, earlier: Result) -> Result:
-    """Return a result with the figures on targets that an earlier one has beside."""
-    added = {key: target for key, target in earlier.targets.items() if key not in result.targets}
+    """Return a result with the figures on targets that an earlier one has beside.
+
+    Seeds that the run has got since then were not evaluated there.
+    """
+    grown = earlier.seeds != result.seeds
+    added = {
+        key: replace(target, seeds=target.seeds or earlier.seeds) if grown else target
+        for key, target in earlier.targets.items()
+        if key not in result.targets
+    }
     gains = {
         name: {
             **result.gains(name),
@@ -283,9 +291,24 @@ def _with_targets_of(result: Result, earlier: Result) -> Result:
         trained_on=earlier.trained_on,
         targets={**result.targets, **added},
         arms={
-            arm: {**metrics, **{key: earlier.arms[arm][key] for key in added}}
+            arm: {
+                **metrics,
+                **{key: _at_seeds(result.seeds, earlier.arms[arm][key], earlier) for key in added},
+            }
             for arm, metrics in result.arms.items()
         },
+    )
+
+
+def _at_seeds(seeds: Sequence[int], metrics: Metrics, earlier: Result) -> Metrics:
+    """Return an earlier result's metrics with an entry for each of the seeds."""
+    rows = [earlier.seeds.index(seed) if seed in earlier.seeds else None for seed in seeds]
+    columns = {item.name: getattr(metrics, item.name) for item in fields(Metrics)}
+    return Metrics(
+        **{
+            name: tuple(None if row is None else column[row] for row in rows)
+            for name, column in columns.items()
+        }
     )
 
 

@@ -125,8 +125,8 @@ class TrainingCost:
 def describe_target(target: Target, student: Student) -> TargetSummary:
     """Return what a target is, and what a student's circuit costs there."""
     circuit = None
-    if not target.ideal and student.circuit is not None:
-        circuit = describe_circuit(target.compile(student.circuit))
+    if not target.ideal and student.circuits:
+        circuit = describe_circuit(target.compile(student.circuits[0]))
     return TargetSummary(
         shots=target.shots if target.sampled else None,
         calibration_date=target.calibration_date,

@@ -17,6 +17,8 @@ from qkd_qiskit.errors import InputError
 from qkd_qiskit.experiments.callbacks import Callback
 from qkd_qiskit.experiments.collect import student_arm, with_target
 from qkd_qiskit.experiments.evaluation_set import evaluate_members
+from qkd_qiskit.experiments.progress import default_callback
+from qkd_qiskit.experiments.provenance import Provenance, read_provenance
 from qkd_qiskit.experiments.results import Result
 from qkd_qiskit.experiments.run_folder import RunFolder
 from qkd_qiskit.experiments.student_teachers import teacher_of_students
@@ -70,6 +72,11 @@ class TrainedRun:
             CheckpointError: The run has not ended.
         """
         return self.folder.ended()
+
+    @property
+    def provenance(self) -> Provenance:
+        """When, where and with what it was made; empty for runs of an early version."""
+        return read_provenance(self.folder)
 
     @cached_property
     def data(self) -> Data:
@@ -159,13 +166,13 @@ class TrainedRun:
         Args:
             target: Name of the target, as `Target.parse` takes it.
             shots: Shots per image; default: the recipe's.
-            callback: Hears of the progress.
+            callback: Hears of the progress; default: a bar in a notebook, elsewhere nothing.
 
         Raises:
             CheckpointError: The run has not ended.
             TargetError: The target is unknown or cannot run the circuit.
         """
-        callback, recipe, result = callback or Callback(), self.recipe, self.result
+        callback, recipe, result = callback or default_callback(), self.recipe, self.result
         shots = recipe.shots if shots is None else shots
         parsed = Target.parse(target, shots=shots, seed=recipe.seed)
         callback.stage("data")

@@ -18,7 +18,7 @@ from qkd_qiskit.recipe.validation import require, shown
 Loss = Literal[
     "labels", "labels_scaled", "distilled", "teacher_only", "logits_only", "features_only"
 ]
-SoftTargets = Literal["teacher", "smoothed", "class_means", "shuffled", "untrained"]
+SoftTargets = Literal["teacher", "same_draw", "smoothed", "class_means", "shuffled", "untrained"]
 
 FIRST_NOISY: Final = "first noisy target"
 COUNTING_BASELINE: Final = "baseline"
@@ -28,6 +28,7 @@ TUNED: Final = "label_only_tuned"
 TREATMENT: Final = "distilled"
 NOISE_AWARE: Final = "distilled_noisy"
 TRANSFER: Final = "transfer"
+SAME_DRAW: Final = "distilled_same_draw"
 TWIN: Final = "classical_twin"
 FULL_TWIN: Final = "classical_full"
 REPLICATE: Final = "replicate"
@@ -132,6 +133,7 @@ ARMS: dict[str, Arm] = {
             "shuffled_teacher",
             "untrained_teacher",
             "self_distilled",
+            SAME_DRAW,
             TWIN,
             FULL_TWIN,
         ),
@@ -161,7 +163,52 @@ ARMS: dict[str, Arm] = {
         "labels are not used",
         loss="teacher_only",
         unlabelled=True,
+        compared_with=(COUNTING_BASELINE, TREATMENT, "self_training"),
         population="transfer students",
+    ),
+    SAME_DRAW: Arm(
+        label="distilled, same draw",
+        description="distilled from a teacher that has seen no other images than the student",
+        loss="distilled",
+        targets="same_draw",
+        compared_with=(COUNTING_BASELINE, BASELINE),
+        population="same-draw students",
+    ),
+    "self_training": Arm(
+        label="self-training",
+        description="transfer with the label_only student of its seed in place of the teacher",
+        loss="teacher_only",
+        unlabelled=True,
+        taught_by=BASELINE,
+        control=True,
+        compared_with=(COUNTING_BASELINE, BASELINE),
+        population="self-trained students",
+    ),
+    "augmented": Arm(
+        label="distilled, augmented",
+        description="distilled on jittered copies of the images too, which the teacher labels",
+        loss="distilled",
+        compared_with=(COUNTING_BASELINE, TREATMENT, "label_only_augmented"),
+        population="augmented students",
+        changes={"distill.augment": "jitter"},
+    ),
+    "label_only_augmented": Arm(
+        label="label only, augmented",
+        description="label_only on the same jittered copies",
+        loss="labels",
+        control=True,
+        compared_with=(COUNTING_BASELINE, BASELINE),
+        population="augmented students",
+        changes={"distill.augment": "jitter"},
+    ),
+    "transfer_augmented": Arm(
+        label="transfer, augmented",
+        description="transfer on jittered copies of all its images",
+        loss="teacher_only",
+        unlabelled=True,
+        compared_with=(COUNTING_BASELINE, TREATMENT, TRANSFER),
+        population="augmented transfer students",
+        changes={"distill.augment": "jitter"},
     ),
     "scaled_ce": Arm(
         label="scaled cross-entropy",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from qkd_qiskit.recipe.display import short_repr
+from qkd_qiskit.recipe.observables import read_pauli_sum
 from qkd_qiskit.recipe.validation import (
     BatchSize,
     Count,
@@ -38,7 +40,13 @@ TeacherOutputs = Literal["logits", "probabilities", "log_probabilities", "sigmoi
 UNTRAINED_TEACHERS: tuple[TeacherKind, ...] = ("logits", "run")  # no network is trained for them
 TeacherAverage = Literal["probabilities", "logits"]
 StudentKind = Literal[
-    "quantum", "hybrid", "classical", "classical_full", "quanvolution", "convolution"
+    "quantum",
+    "hybrid",
+    "classical",
+    "classical_full",
+    "quanvolution",
+    "convolution",
+    "module",
 ]
 CLASSICAL_STUDENTS = ("classical", "classical_full")
 FILTER_STUDENTS = ("quanvolution", "convolution")
@@ -102,6 +110,8 @@ class TeacherSpec:
     ensemble: Annotated[int, whole_number(most=100)] = 1
     average: TeacherAverage = "probabilities"
 
+    __repr__ = short_repr
+
     def __post_init__(self) -> None:
         check_fields(self, "teacher")
         require(
@@ -153,8 +163,8 @@ class StudentSpec:
             classical (the twin of the hybrid or quantum student that the other fields describe,
             with a matched number of parameters and no circuit), classical_full (the same with as
             many hidden units as it likes: `full_width`), convolution (three filters of 2x2
-            pixels and a linear layer) or quanvolution (the same, the filters circuits); the last
-            two take no other field.
+            pixels and a linear layer) or quanvolution (the same, the filters circuits), which take
+            no other field, or module (your own network around a circuit layer, named by `module`).
         qubits: Width of the circuit.
         encoding: How features enter: amplitude (2^n features), angle (one per qubit), reuploading
             (one per qubit and layer), qubit (several rotations per qubit).
@@ -171,6 +181,13 @@ class StudentSpec:
         sharpness: gamma in logits = gamma log p of a class-bin readout: a number or `learned`.
         circuit: OpenQASM 3 file with parameters x_000... and w_000... in place of encoding, ansatz
             and layers.
+        observables: For readout=expectation: what is measured in place of <Z> per qubit, as sums of
+            Pauli strings, such as [ZZII, XIII, 0.5*ZIII+0.5*IZII]; qubit 0 is the last letter. On a
+            target every basis that they need is a circuit with all shots.
+        module: For kind=module: import path `package.file:factory`;
+            factory(image_shape, num_classes) returns an nn.Module from images
+            (batch, channels, height, width) to logits that holds one TorchConnector or
+            CompiledConnector. Twins of other kinds have as many parameters as it.
     """
 
     kind: StudentKind = "hybrid"
@@ -185,9 +202,20 @@ class StudentSpec:
     full_width: Width = 8
     sharpness: Positive | Literal["learned"] = 8.0
     circuit: str | None = None
+    observables: tuple[str, ...] | None = None
+    module: str | None = None
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         check_fields(self, "student")
+        self._check_observables()
+        require(
+            self.module is None or self.kind in ("module", *CLASSICAL_STUDENTS),
+            "student.module",
+            self.module,
+            "an import path `package.file:factory` only where student.kind is `module`",
+        )
         if self.kind == "quantum":
             require(
                 self.head == "none",
@@ -209,3 +237,22 @@ class StudentSpec:
                 self.readout,
                 "bins, modulo or learned where student.head is none, or student.head: linear",
             )
+
+    def _check_observables(self) -> None:
+        if self.observables is None:
+            return
+        require(
+            self.readout == "expectation",
+            "student.observables",
+            list(self.observables),
+            "null, or student.readout: expectation",
+        )
+        read = [read_pauli_sum(text) for text in self.observables]
+        wrong = [text for text, terms in zip(self.observables, read, strict=True) if terms is None]
+        require(
+            len(read) > 0 and not wrong,
+            "student.observables",
+            wrong[0] if wrong else [],
+            "one or more sums of Pauli strings of equal length, such as ZZII or "
+            "0.5*ZIII-0.5*IZII, qubit 0 the last letter",
+        )

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar, cast
 from qkd_qiskit.errors import RecipeError
 from qkd_qiskit.recipe.arms import ARMS, FIRST_NOISY, Arm, OwnArms, own_arm
 from qkd_qiskit.recipe.data import DataSpec
+from qkd_qiskit.recipe.display import changed_settings, html_pairs, short_repr
 from qkd_qiskit.recipe.models import (
     CLASSICAL_STUDENTS,
     FILTER_STUDENTS,
@@ -76,6 +77,34 @@ class Recipe:
     seed: SharedSeed = 0
     own_arms: OwnArms = field(default_factory=dict, hash=False)
 
+    __repr__ = short_repr
+
+    def _repr_html_(self) -> str:
+        sections = {
+            "data": self.data,
+            "teacher": self.teacher,
+            "student": self.student,
+            "distill": self.distill,
+            "runtime": self.runtime,
+        }
+        said = {name: changed_settings(spec) for name, spec in sections.items()}
+        first = {"data": f"{self.data.name}", "teacher": self.teacher.kind}
+        first["student"] = self.student.kind
+        return html_pairs(
+            {
+                name: ", ".join(filter(None, [first.get(name, ""), text]))
+                for name, text in said.items()
+            }
+            | {
+                "arms": ", ".join(self.arms),
+                "targets": ", ".join(self.targets),
+                "seeds": str(self.seeds)
+                if isinstance(self.seeds, int)
+                else f"those of {', '.join(map(str, self.seeds))}",
+            },
+            title="Recipe: settings that are not as by default",
+        )
+
     def __post_init__(self) -> None:
         check_fields(self)
         for key in ("arms", "targets"):
@@ -134,6 +163,12 @@ class Recipe:
             "arms without classical twins for the student convolution, which is classical itself",
         )
         kind = self.student.kind if arm.base is None else self.student_of(name).kind
+        require(
+            kind != "module" or self.student_of(name).module is not None,
+            "student.module",
+            None,
+            "an import path `package.file:factory` where student.kind is `module`",
+        )
         exactly = self.distill_of(name).gradient == "exact" and arm.train_target is None
         require(
             exactly or kind not in (*FILTER_STUDENTS, *CLASSICAL_STUDENTS),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Annotated, Literal
 
+from qkd_qiskit.recipe.display import short_repr
 from qkd_qiskit.recipe.validation import (
     BatchSize,
     Count,
@@ -15,6 +16,7 @@ from qkd_qiskit.recipe.validation import (
     Weight,
     check_fields,
     require,
+    whole_number,
 )
 
 Gradient = Literal["exact", "noisy", "parameter_shift", "spsa"]
@@ -32,6 +34,7 @@ LossName = Literal[
     "rkd_angle",
     "similarity",
     "pkt",
+    "fidelity",
 ]
 LOSS_OPTIONS: dict[LossName, tuple[str, ...]] = {
     "label_smoothing": ("smoothing",),
@@ -39,8 +42,10 @@ LOSS_OPTIONS: dict[LossName, tuple[str, ...]] = {
     "dkd": ("temperature", "alpha", "beta"),
     "dist": ("temperature", "beta", "gamma"),
     "jensen_shannon": ("temperature",),
+    "fidelity": ("temperature",),
 }
 LABEL_LOSSES: tuple[LossName, ...] = ("ce", "label_smoothing", "dkd")  # those that read the label
+STATE_LOSSES: tuple[LossName, ...] = ("fidelity",)  # those that read the states of a circuit
 _WEIGHTED: dict[LossName, str] = {"ce": "ce_weight", "kd": "kd_weight", "feature": "feature_weight"}
 
 
@@ -52,9 +57,11 @@ class LossTerm:
         loss: Which one: ce (cross-entropy with the labels), kd (the divergence from the teacher, of
             distill.temperature and distill.student_temperature), feature (of distill.teacher_layer
             and distill.student_layer), label_smoothing, standardized_kd, dkd, dist,
-            jensen_shannon, rkd_distance, rkd_angle, similarity, pkt.
+            jensen_shannon, rkd_distance, rkd_angle, similarity, pkt, fidelity (of the states of the
+            student's circuit, whose encoding must be trained).
         weight: Weight of the term in the distilled arm.
-        temperature: Of standardized_kd, dkd, dist and jensen_shannon; null = distill.temperature.
+        temperature: Of standardized_kd, dkd, dist, jensen_shannon and fidelity; null =
+            distill.temperature.
         alpha: Of dkd, the weight of the label; null = 1.
         beta: Of dkd, the weight of the other classes, null = 8; of dist, the weight of the relation
             between classes, null = 1.
@@ -69,6 +76,8 @@ class LossTerm:
     beta: Weight | None = None
     gamma: Weight | None = None
     smoothing: Share | None = None
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         check_fields(self, "distill.terms")
@@ -111,6 +120,14 @@ class DistillSpec:
         terms: The loss of the distilled arm as a list, such as
             [{loss: ce, weight: 0.5}, {loss: dkd, beta: 2}]; ce_weight, kd_weight and feature_weight
             are then those in the list, 0 for what is not in it. null = these three weights alone.
+        unlabelled: Images without a label for each labelled one, in arms that learn from the
+            teacher alone (transfer, self_training); null = 9. In Python's `distill`, whose loss
+            must then read no labels; null = none.
+        augment: Copies of each image that are trained on too, labelled by the teacher one by one
+            and by the image's own label, in as many steps: none, shift (whole pixels), jitter
+            (turned, scaled and shifted a little) or mixup (mixed with another; only where the loss
+            reads no labels).
+        copies: Of distill.augment: how many of each image, itself among them.
     """
 
     epochs: Epochs = 60
@@ -131,6 +148,11 @@ class DistillSpec:
     steps: Count | None = None
     selection: Literal["validation", "last"] = "last"
     terms: tuple[LossTerm, ...] | None = None
+    unlabelled: Count | None = None
+    augment: Literal["none", "shift", "jitter", "mixup"] = "none"
+    copies: Annotated[int, whole_number(least=2, most=1000)] = 8
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         check_fields(self, "distill")

@@ -6,10 +6,12 @@ import itertools
 import shlex
 from pathlib import Path
 
+from qkd_qiskit.experiments.provenance import read_provenance
 from qkd_qiskit.experiments.results import Result
 from qkd_qiskit.experiments.run_folder import (
     CIRCUIT,
     DEVICES,
+    PROVENANCE,
     RECIPE,
     REPORT,
     RESULT,
@@ -49,6 +51,7 @@ from qkd_qiskit.report.text import (
     checked,
     conditions,
     count,
+    making,
     measured,
     seeds_text,
     subject,
@@ -61,6 +64,7 @@ _CONTENTS = {
     RECIPE: "everything the run is; `qkd distill recipe.yaml` repeats it",
     RESULT: "the figures of this page as JSON",
     REPORT: "this page",
+    PROVENANCE: "when, where and with what it was made: packages, commit, digests of the data",
     CIRCUIT: "the student's circuit as OpenQASM 3, without measurements",
     TEACHER: "weights of the teacher",
     "teachers": "weights of the teacher of each seed",
@@ -214,6 +218,7 @@ def _repeat_section(folder: RunFolder, result: Result) -> Markup:
         key.removesuffix("_s").replace("_", " "): f"{value:.1f} s"
         for key, value in result.timing.items()
     }
+    made = making(read_provenance(folder))
     files = {entry.name for entry in folder.path.iterdir()} | {REPORT}
     contents = {name: text for name, text in _CONTENTS.items() if name in files}
     if not by_recipe:
@@ -231,6 +236,7 @@ def _repeat_section(folder: RunFolder, result: Result) -> Markup:
             join([element("h3", "Versions"), definitions(result.versions)]),
             join([element("h3", "Time"), definitions(seconds)]),
         ),
+        *([element("h3", "Made"), definitions(made)] if made else []),
         element("h3", "Files"),
         definitions(contents),
     )

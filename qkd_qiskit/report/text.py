@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from qkd_qiskit.experiments.provenance import Provenance
 from qkd_qiskit.experiments.results import Result
 from qkd_qiskit.experiments.target_summary import DeviceJobs
-from qkd_qiskit.recipe import Recipe, TeacherSpec
-from qkd_qiskit.recipe.arms import ARMS, NOISE_AWARE
+from qkd_qiskit.recipe import UNTRAINED_TEACHERS, Recipe, TeacherSpec
+from qkd_qiskit.recipe.arms import ARMS, NOISE_AWARE, SAME_DRAW
 
 PLACES = {
     "device": "on the device {}",
     "simulation": "simulation of {}",
     "rehearsal": "rehearsal of {}",
 }
+_SHOWN = ("qkd-qiskit", "qiskit", "qiskit-machine-learning", "qiskit-aer", "torch", "numpy")
 NONE = "–"  # in a cell that has no number
 
 TEACHER_NAMES = {
@@ -59,8 +61,11 @@ def subject(recipe: Recipe, result: Result) -> tuple[str, str]:
     student, classes = result.student, len(result.classes)
     if student.qubits is not None:
         title = f"{teacher} distilled into a {student.qubits}-qubit circuit"
+        kind = f"a {recipe.student.kind} student"
+        if recipe.student.kind == "module":
+            kind = "a network of your own"
         what = (
-            f"a {recipe.student.kind} student: a circuit of {count(student.qubits, 'qubit')} "
+            f"{kind}: a circuit of {count(student.qubits, 'qubit')} "
             f"with {count(student.weights or 0, 'trained angle')}, among "
             f"{count(student.parameters, 'trained parameter')} in all"
         )
@@ -85,7 +90,7 @@ def subject(recipe: Recipe, result: Result) -> tuple[str, str]:
         if recipe.teacher.same_draw
         else " Each seed is taught by the student of the same seed."
         if recipe.teacher.seed == "each"
-        else ""
+        else _seen_by_teacher(recipe, sample)
     )
     if result.teacher.members is not None:
         low, high = min(result.teacher.members), max(result.teacher.members)
@@ -133,11 +138,29 @@ def _teaching_students(spec: TeacherSpec, members: tuple[float, ...] | None) -> 
     return f"a student of {run}" if members is None else f"an ensemble of students of {run}"
 
 
+def _seen_by_teacher(recipe: Recipe, sample: str) -> str:
+    """Return how many labels the teacher has seen, where it is known and is not the student's."""
+    spec, of_students = recipe.teacher, _labelled(recipe, sample)
+    if spec.kind in UNTRAINED_TEACHERS or spec.checkpoint is not None:
+        return f" What the teacher has seen is not known here: it may be more than the {sample}s."
+    seen = _images(None, spec.train_per_class, sample)
+    if seen == of_students:
+        return f" The teacher has seen {seen}, as they have."
+    text = f" The teacher has seen {seen}: a gain can be what it knows of the others."
+    if SAME_DRAW not in recipe.arms:
+        text += f" The arm {SAME_DRAW} has a teacher that has not."
+    return text
+
+
 def _labelled(recipe: Recipe, sample: str) -> str:
-    if recipe.data.train_points is not None:
-        return f"{count(recipe.data.train_points, f'labelled {sample}')} drawn over all classes"
-    if recipe.data.train_per_class is not None:
-        return f"{count(recipe.data.train_per_class, f'labelled {sample}')} per class"
+    return _images(recipe.data.train_points, recipe.data.train_per_class, sample)
+
+
+def _images(points: int | None, per_class: int | None, sample: str) -> str:
+    if points is not None:
+        return f"{count(points, f'labelled {sample}')} drawn over all classes"
+    if per_class is not None:
+        return f"{count(per_class, f'labelled {sample}')} per class"
     return f"all labelled {sample}s"
 
 
@@ -282,6 +305,30 @@ def seeds_text(result: Result) -> str:
     seeds = result.seeds
     which = f" ({', '.join(map(str, seeds))})" if len(seeds) <= 6 else ""
     return count(len(seeds), "seed") + which
+
+
+def making(provenance: Provenance) -> dict[str, str]:
+    """Return when, where and with what a run was made, by what it is; empty where nobody knows."""
+    if not provenance.sessions:
+        return {}
+    last = provenance.sessions[-1]
+    dates = (
+        f"{session.began[:16].replace('T', ' ')}{'' if session.ended else ' (stopped)'}"
+        for session in provenance.sessions
+    )
+    versions = (f"{name} {last.packages[name]}" for name in _SHOWN if name in last.packages)
+    texts = {
+        "begun": f"{', '.join(dates)} UTC",
+        "ended": f"{(last.ended or 'not yet')[:16].replace('T', ' ')}{' UTC' * bool(last.ended)}",
+        "with": ", ".join([last.python, *versions]),
+        "on": f"{last.cpu}, {count(last.cores, 'core')}, {last.platform}",
+    }
+    if last.git is not None:
+        changed = ", with changes" if last.git.modified else ""
+        texts["commit"] = f"{last.git.commit} of the folder that it ran in{changed}"
+    if "test" in provenance.data:
+        texts["test set"] = f"SHA-256 {provenance.data['test']}"
+    return texts
 
 
 def _capital(text: str) -> str:

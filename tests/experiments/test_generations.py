@@ -70,7 +70,7 @@ def test_each_student_learns_from_the_student_of_its_seed(generations, arm, teac
     )
     (task,) = (task for task in tasks.training_tasks(generations.recipe) if arm in task.arms)
     shape = tasks.new_student(generations.recipe, data, arm=arm)
-    examples = tasks._task_examples(context, task, shape)
+    examples = tasks._task_examples(context, task, shape, members=task.members)
     logits = DistillationData.batch(examples, examples.draws)[2]
     for place, (_, seed) in enumerate(task.members):
         student = load_student(generations.member(teacher, seed))

@@ -14,8 +14,8 @@ from qkd_qiskit.experiments.run_folder import RunFolder
 from qkd_qiskit.experiments.submission.batching import MemberKey
 from qkd_qiskit.experiments.teachers import load_teachers
 from qkd_qiskit.students.base import Student
+from qkd_qiskit.students.circuit_student import CircuitStudent
 from qkd_qiskit.students.factory import load_student
-from qkd_qiskit.students.quantum import QuantumStudent
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,12 +29,12 @@ class SubmittedStudents(EvaluationSet):
     students: Mapping[MemberKey, Student]
 
     @property
-    def quantum(self) -> list[tuple[MemberKey, QuantumStudent]]:
+    def quantum(self) -> list[tuple[MemberKey, CircuitStudent]]:
         """The students with a circuit."""
         return [
             (member, student)
             for member, student in self.students.items()
-            if isinstance(student, QuantumStudent)
+            if isinstance(student, CircuitStudent)
         ]
 
     def keep_all(self, logits: Mapping[MemberKey, Tensor], *, key: str, shots: int) -> None:
@@ -62,7 +62,7 @@ def load_submitted(folder: RunFolder, *, seeds: Sequence[int], limit: int) -> Su
     students: dict[MemberKey, Student] = {
         (arm, seed): load_student(folder.member(arm, seed)) for seed in seeds for arm in recipe.arms
     }
-    if not any(isinstance(student, QuantumStudent) for student in students.values()):
+    if not any(isinstance(student, CircuitStudent) for student in students.values()):
         raise InputError(
             f"{folder.path} has only classical students ({', '.join(recipe.arms)}); there is no "
             "circuit to run on a device"

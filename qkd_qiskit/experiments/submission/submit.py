@@ -347,7 +347,7 @@ def _evaluate(
     )
     shots = executed_shots(submission.shots, twirled=options.twirled)
     evaluation_set.keep_all(logits, key=submission.name, shots=shots)
-    return groups[0].compiled
+    return groups[0].compiled[0]
 
 
 def measure(
@@ -369,19 +369,22 @@ def measure(
         seed: Seed of the shots, where a simulator runs the jobs.
         callback: Receives the images that are measured.
     """
-    parts = dict(chunks(len(images), per_job=submission.images_per_job))
+    cut = chunks(len(images), per_job=submission.images_per_job)
+    parts = {key: images[rows] for key, rows in cut}
     logits: dict[str, dict[MemberKey, Tensor]] = {}
 
     def submit(key: str) -> None:
-        pubs = [group.pub(images[parts[key]], shots=submission.shots) for group in groups]
+        pubs = [pub for group in groups for pub in group.pubs(parts[key], shots=submission.shots)]
         runner.submit(key, pubs, seed=derive_seed(seed, submission.name, key) >> 33)
 
     def collect(keys: Iterable[str]) -> None:
         for key in [key for key in keys if key not in logits]:
             logits[key] = {}
-            for group, counts in zip(groups, runner.collect(key), strict=True):
-                logits[key] |= group.logits(counts)
-            callback.evaluated(parts[key].stop - parts[key].start, total=len(images))
+            counts = iter(runner.collect(key))
+            for group in groups:
+                own = [next(counts) for _ in group.compiled]
+                logits[key] |= group.logits(own, parts[key])
+            callback.evaluated(len(parts[key]), total=len(images))
 
     sent: list[str] = []
     for key in parts:
