@@ -202,7 +202,10 @@ def in_training(student: Student) -> Iterator[None]:
 
 
 class Population:
-    """Stacked parameters `(members, ...)`, their optimizer, the best weights and the history."""
+    """Stacked parameters `(members, ...)`, their optimizer, the best weights and the history.
+
+    `averages` is AdamW's state of each parameter, by torch's names.
+    """
 
     def __init__(
         self,
@@ -220,15 +223,24 @@ class Population:
             name: torch.stack([start[name].detach() for start in starts]).requires_grad_()
             for name in starts[0]
         }
-        self.optimizer = torch.optim.AdamW(
-            list(self.parameters.values()), lr=spec.lr, weight_decay=spec.weight_decay
-        )
+        self._optimizer: torch.optim.AdamW | None = None
+        self.averages: dict[Tensor, dict[str, Tensor]] = {}
         self.best = {name: value.detach().clone() for name, value in self.parameters.items()}
         self.best_epoch = torch.zeros(len(members), dtype=torch.int64)
         self.failed = torch.zeros(len(members), dtype=torch.bool)
         figures = len(_FIGURES) + len(self.other_terms)
         self.history = torch.zeros(0, len(members), figures, dtype=torch.float64)
         self.cost = None if student.executor is None else student.executor.cost
+
+    @property
+    def optimizer(self) -> torch.optim.AdamW:
+        """The optimizer of steps in torch, made where it is asked for: it takes 2 s to import."""
+        if self._optimizer is None:
+            spec, parameters = self.spec, list(self.parameters.values())
+            optimizer = torch.optim.AdamW(parameters, lr=spec.lr, weight_decay=spec.weight_decay)
+            optimizer.state.update(self.averages)
+            self._optimizer, self.averages = optimizer, optimizer.state
+        return self._optimizer
 
     @property
     def epochs_done(self) -> int:
@@ -265,12 +277,7 @@ class Population:
     ) -> None:
         """Keep the epoch's mean loss terms `(members, terms)` and choose weights on validation.
 
-        Args:
-            terms: The loss terms.
-            validation_inputs: What `student.features` gives for validation images.
-            validation_labels: Their labels.
-            lr: Learning rate of the epoch.
-            accuracy: Gives the members' accuracies from both; default: the student in torch.
+        `accuracy` gives the members' accuracies on the latter; default: the student in torch.
         """
         accuracies = (accuracy or self._accuracy)(validation_inputs, validation_labels)
         terms[self.failed] = math.nan
@@ -343,7 +350,7 @@ class Population:
         tensors = {"history": self.history, "best_epoch": self.best_epoch}
         for name, value in self.parameters.items():
             tensors |= {f"now/{name}": value.detach(), f"best/{name}": self.best[name]}
-            state = self.optimizer.state[value]
+            state = self.averages.get(value, {})
             tensors |= {f"adam/{name}/{key}": item for key, item in state.items()}
         metadata = {"members": self._identity()}
         if self.cost is not None:
@@ -370,7 +377,7 @@ class Population:
             value.data.copy_(tensors[f"now/{name}"])
             self.best[name] = tensors[f"best/{name}"]
             prefix = f"adam/{name}/"
-            self.optimizer.state[value] = {
+            self.averages[value] = {
                 key.removeprefix(prefix): item
                 for key, item in tensors.items()
                 if key.startswith(prefix)

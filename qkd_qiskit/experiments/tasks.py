@@ -15,21 +15,16 @@ from torch import Tensor
 
 from qkd_qiskit.data.splits import Data
 from qkd_qiskit.distillation import executors
-from qkd_qiskit.distillation.inputs import with_copies
-from qkd_qiskit.distillation.population import DistillationData, EpochMetrics, Member
+from qkd_qiskit.distillation.population import EpochMetrics, Member
 from qkd_qiskit.distillation.trainer import (
-    layer_of,
-    make_distillation_data,
     step_sizes,
     train_population,
 )
 from qkd_qiskit.errors import CircuitError
 from qkd_qiskit.experiments.arms import (
-    draw_images,
     executed_spec,
     loss_weights,
     other_weights,
-    soft_targets,
     training_spec,
 )
 from qkd_qiskit.experiments.baseline_tuning import (
@@ -46,8 +41,8 @@ from qkd_qiskit.experiments.callbacks import Callback
 from qkd_qiskit.experiments.evaluation_set import evaluation_key
 from qkd_qiskit.experiments.run_folder import RunFolder
 from qkd_qiskit.experiments.started_students import copy_students, start_students
-from qkd_qiskit.experiments.student_teachers import teacher_of_students
-from qkd_qiskit.experiments.teachers import TeachersBySeed, load_same_draw_teachers
+from qkd_qiskit.experiments.task_examples import task_examples
+from qkd_qiskit.experiments.teachers import TeachersBySeed
 from qkd_qiskit.recipe import DistillSpec, Recipe
 from qkd_qiskit.recipe.arms import TUNED
 from qkd_qiskit.students.base import WEIGHTS_FILE, Student
@@ -263,7 +258,13 @@ def train_task(context: RunContext, task: TrainingTask, *, callback: Callback) -
         shape.executor = training_executor(recipe, shape, arm=task.arms[0])
     students |= start_students(folder, task.arms[0], seeds=task.seeds)
     starts = {seed: student.member_parameters() for seed, student in students.items()}
-    examples = _task_examples(context, task, shape, members=copies * task.members)
+    examples = task_examples(
+        folder,
+        context.data,
+        context.teachers_by_seed,
+        shape=shape,
+        members=copies * task.members,
+    )
     steps = sum(map(len, step_sizes(spec, examples.draws.shape[1])))
 
     def on_epoch(figures: Sequence[EpochMetrics]) -> None:
@@ -327,82 +328,6 @@ def _task_spec(context: RunContext, task: TrainingTask) -> DistillSpec:
     if setting is None and arm == TUNED:
         setting = chosen_setting(context.folder)
     return training_spec(arm, context.folder.recipe, context.data, setting=setting)
-
-
-def _task_examples(
-    context: RunContext,
-    task: TrainingTask,
-    shape: Student,
-    *,
-    members: Sequence[tuple[str, int]],
-) -> DistillationData:
-    """Return what the members learn from.
-
-    Among the examples' teachers are the run's, or the students of the arm that teaches the task's,
-    once for each kind of soft targets that an arm has.
-    """
-    recipe = context.folder.recipe
-    spec = recipe.distill_of(task.arms[0])
-    drawn = [draw_images(arm, recipe, context.data, seed=seed) for arm, seed in members]
-    data, draws = with_copies(
-        context.data, torch.stack(drawn), spec=spec, seeds=[seed for _, seed in members]
-    )
-    # Of all arms of the population, whichever of them an extension adds: they share their figures.
-    population = recipe.arm_table[task.arms[0]].population
-    companions = [arm for arm in recipe.arms if recipe.arm_table[arm].population == population]
-    featured = any(loss_weights(arm, recipe)[2] > 0 for arm in companions)
-    teachers_by_seed = context.teachers_by_seed
-    teaching_arm = recipe.arm_table[task.arms[0]].taught_by
-    if teaching_arm is not None:
-        teachers_by_seed = _students_as_teachers(context, teaching_arm, seeds=task.seeds)
-    elif recipe.arm_table[task.arms[0]].targets == "same_draw":
-        teachers_by_seed = load_same_draw_teachers(context.folder, context.data)
-    places = [teachers_by_seed.index_of(seed) for seed in task.seeds]
-    teachers = teachers_by_seed.teachers[min(places) : max(places) + 1]
-    examples = make_distillation_data(
-        shape,
-        teachers,
-        data,
-        draws=draws,
-        layer=layer_of(spec) if featured else None,
-        temperature=spec.temperature,
-    )
-    kind_of = {arm: recipe.arm_table[arm].targets for arm in task.arms}
-    kinds = list(dict.fromkeys(kind_of.values()))
-    logits = {
-        kind_of[arm]: [
-            soft_targets(arm, recipe, data, teacher_logits=teacher_logits)
-            for teacher_logits in examples.teacher_logits
-        ]
-        for arm in task.arms
-    }
-    taught_by = [
-        kinds.index(kind_of[arm]) * len(teachers) + teachers_by_seed.index_of(seed) - min(places)
-        for arm, seed in members
-    ]
-    features = examples.teacher_features
-    return replace(
-        examples,
-        teacher_logits=torch.stack([targets for kind in kinds for targets in logits[kind]]),
-        teachers=torch.tensor(taught_by),
-        # Feature maps are the teacher's for all kinds; controls give them no weight.
-        teacher_features=None
-        if features is None
-        else features.repeat(len(kinds), *[1] * (features.ndim - 1)),
-    )
-
-
-def _students_as_teachers(context: RunContext, arm: str, *, seeds: Sequence[int]) -> TeachersBySeed:
-    """Return the trained students of an arm as the teachers of their seeds."""
-    exact = Target.parse("exact")
-    return TeachersBySeed(
-        {
-            seed: teacher_of_students(
-                [context.folder.member(arm, seed)], context.data, target=exact
-            )
-            for seed in seeds
-        }
-    )
 
 
 def _member(recipe: Recipe, arm: str, seed: int) -> Member:
