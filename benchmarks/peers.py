@@ -1,7 +1,7 @@
 """Time one distillation step against other differentiable simulators, on one core.
 
     pip install -e ".[peers]"
-    python benchmarks/peers.py [--grid quick|full] [--peers tensorcircuit,pennylane,torch,qiskit]
+    python benchmarks/peers.py [--grid quick|full] [--peers structured,tensorcircuit,...]
 
 A step is the circuit's forward pass, the loss CE + T^2 KL, its gradient and Adam, in float32. The
 student has n qubits, amplitude or angle (RY) encoding, L layers of RY and RZ on every qubit and a
@@ -11,7 +11,12 @@ under torch's autograd. Contenders of a case run in turns in one process, after 
 gradients were found to agree to 1e-5. Times are CPU time of the process, medians over turns; a
 ratio is the median of the turns' ratios.
 
-Writes peers.csv, peers_population.csv, peers_noisy.csv and peers.png under benchmarks/results/.
+The strongest opponents: `structured` is the circuit by hand in JAX (Kronecker factors, diagonals, a
+gather); part `scan` has ten of its steps in one `lax.scan` against ten of ours in one call; part
+`wide` has lightning.qubit (float32) and qulacs (float64) on 12 to 20 qubits, forward and gradient.
+
+Writes peers.csv, peers_population.csv, peers_noisy.csv, peers_scan.csv, peers_wide.csv and
+peers.png under benchmarks/results/.
 """
 
 # ruff: noqa: E402  (the number of threads is set before torch and jax are imported)
@@ -201,8 +206,8 @@ class Adam:
         self.weights.grad = None
 
 
-def ours(case: Case, task: Task) -> Step:
-    """The whole step in one call; the task may have a leading dimension of members."""
+def ours(case: Case, task: Task, *, steps: int = 0) -> Step:
+    """The whole step in one call, or several of them; the task may have members first."""
     objective = Objective(
         temperature=TEMPERATURE, logarithm=case.output == "probabilities", added=1e-9
     )
@@ -218,6 +223,11 @@ def ours(case: Case, task: Task) -> Step:
     samples = fused.samples(
         task.labels, TEMPERATURE * np.log(task.teacher), **{kind: task.features}
     )
+    if steps:
+        order = np.tile(np.arange(case.batch), steps)[None]
+        return lambda: float(
+            fused.epoch(samples, order, batch_size=case.batch, lr=LEARNING_RATE).sum()
+        )
     return lambda: float(fused.step(samples, lr=LEARNING_RATE).sum())
 
 
@@ -438,7 +448,238 @@ def qiskit_one_sample(case: Case) -> float:
     return time.process_time() - begin
 
 
+# The strongest opponents: what this package knows of the circuit, by hand in JAX; lax.scan over
+# ten steps, against an epoch of ten batches; and simulators made for one wide circuit at a time.
+
+SCANNED = 10
+
+
+def cx_ring_source(qubits: int) -> np.ndarray:
+    """Return the gather that is a ring of CX: the basis state that each one's amplitude is from."""
+    end = np.arange(2**qubits)
+    for qubit in range(qubits):
+        end ^= (end >> qubit & 1) << (qubit + 1) % qubits
+    source = np.empty_like(end)
+    source[end] = np.arange(2**qubits)
+    return source
+
+
+def structured(case: Case, task: Task, *, scan: bool = False) -> Step:
+    """A layer as two Kronecker factors, one diagonal and one gather, batched, under jax.jit."""
+    import jax
+    import jax.numpy as jnp
+
+    qubits, low = case.qubits, case.qubits // 2
+    source = jnp.asarray(cx_ring_source(qubits))
+    states = np.arange(2**qubits)
+    signs = jnp.asarray(1.0 - 2 * (states[:, None] >> np.arange(qubits) & 1), jnp.float32)
+    matrix = jnp.asarray(class_matrix(case))
+
+    def kronecker(angles: Any) -> Any:
+        """Return the matrix of Y rotations, the first qubit least significant."""
+        product = jnp.ones((1, 1), jnp.float32)
+        for half in angles / 2:
+            cosine, sine = jnp.cos(half), jnp.sin(half)
+            product = jnp.kron(jnp.array([[cosine, -sine], [sine, cosine]]), product)
+        return product
+
+    def encoded(features: Any) -> Any:
+        if case.encoding == "amplitude":
+            return features
+        whole = jnp.ones((len(features), 1), jnp.float32)
+        for qubit in range(qubits):
+            half = features[:, qubit] / 2
+            pair = jnp.stack([jnp.cos(half), jnp.sin(half)], axis=1)
+            whole = (pair[:, :, None] * whole[:, None, :]).reshape(len(features), -1)
+        return whole
+
+    def loss_of(weights: Any, features: Any, labels: Any, teacher: Any) -> Any:
+        angles = weights.reshape(case.layers, qubits, 2)
+        state = encoded(features)
+        for layer in range(case.layers):
+            left, right = kronecker(angles[layer, low:, 0]), kronecker(angles[layer, :low, 0])
+            blocks = state.reshape(len(features), 2 ** (qubits - low), 2**low)
+            state = (left @ blocks @ right.T).reshape(len(features), -1)
+            if layer < case.layers - 1:  # the last diagonal has no effect
+                turn = signs @ angles[layer, :, 1] / 2
+                state = state * jnp.exp(-1j * turn)
+            state = state[:, source]
+        values = (jnp.real(state) ** 2 + jnp.imag(state) ** 2) @ matrix
+        logits = jnp.log(values + 1e-9) if case.output == "probabilities" else values
+        soft = jax.nn.log_softmax(logits / TEMPERATURE)
+        distilled = (teacher * (jnp.log(teacher) - soft)).sum(-1) * TEMPERATURE**2
+        hard = -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=1)[:, 0]
+        return (hard + distilled).mean()
+
+    given = [jnp.asarray(part) for part in (task.features, task.labels, task.teacher)]
+
+    def update(state: Any, _: Any) -> Any:
+        weights, first, second, count = state
+        loss, gradient = jax.value_and_grad(loss_of)(weights, *given)
+        count = count + 1
+        first = 0.9 * first + 0.1 * gradient
+        second = 0.999 * second + 0.001 * gradient**2
+        scale = first / (1 - 0.9**count) / (jnp.sqrt(second / (1 - 0.999**count)) + 1e-8)
+        return (weights - LEARNING_RATE * scale, first, second, count), loss
+
+    compiled = jax.jit(
+        (lambda state: jax.lax.scan(update, state, length=SCANNED))
+        if scan
+        else (lambda state: update(state, None))
+    )
+    weights = jnp.asarray(task.weights)
+    state = (weights, jnp.zeros_like(weights), jnp.zeros_like(weights), jnp.float32(0))
+
+    def step() -> float:
+        nonlocal state
+        state, loss = compiled(state)
+        return float(loss.mean())
+
+    return step
+
+
+def structured_scan(case: Case, task: Task) -> Step:
+    return structured(case, task, scan=True)
+
+
+def ours_epoch(case: Case, task: Task) -> Step:
+    """Ten steps in one call."""
+    return ours(case, task, steps=SCANNED)
+
+
+def run_scan(case: Case) -> dict[str, Any]:
+    """Return times per step of ten steps in one call, ours and structured JAX's."""
+    task = make_task(case)
+    steps: dict[str, Step] = {
+        "ours": ours_epoch(case, task),
+        "structured_scan": structured_scan(case, task),
+    }
+    first = check_agreement(steps)
+    times = seconds_in_turns(steps, turns=9, least=0.05)
+    pairs = zip(times["structured_scan"], times["ours"], strict=True)
+    return {
+        **asdict(case),
+        "ours_ms": 1e3 * statistics.median(times["ours"]) / SCANNED,
+        "structured_scan_ms": 1e3 * statistics.median(times["structured_scan"]) / SCANNED,
+        "structured_scan_first_s": first["structured_scan"],
+        "speedup": statistics.median(theirs / mine for theirs, mine in pairs),
+    }
+
+
+# One wide circuit: <Z> of every qubit, weighted, and the gradient by all weights.
+
+Gradient = Callable[[], tuple[float, np.ndarray]]
+
+
+def _weighted(case: Case) -> np.ndarray:
+    return np.linspace(1, 2, case.qubits)
+
+
+def wide_ours(case: Case, task: Task) -> Gradient:
+    connector = CompiledConnector(network(case), task.weights)
+    features = torch.from_numpy(task.features)
+    factors = torch.from_numpy(_weighted(case)).float()
+
+    def run() -> tuple[float, np.ndarray]:
+        connector.weight.grad = None
+        value = (connector(features) @ factors).sum()
+        value.backward()
+        return float(value.detach()), connector.weight.grad.numpy()
+
+    return run
+
+
+def wide_lightning(case: Case, task: Task) -> Gradient:
+    import pennylane as qml
+    from pennylane import numpy as pnp
+
+    device = qml.device("lightning.qubit", wires=case.qubits, c_dtype=np.complex64)
+    last = case.qubits - 1
+    observable = qml.Hamiltonian(
+        _weighted(case), [qml.PauliZ(last - qubit) for qubit in range(case.qubits)]
+    )
+
+    @qml.qnode(device, diff_method="adjoint")
+    def value_of(features: Any, weights: Any) -> Any:
+        for qubit in range(case.qubits):
+            qml.RY(features[qubit], wires=last - qubit)
+        for layer in range(case.layers):
+            for qubit in range(case.qubits):
+                number = 2 * (layer * case.qubits + qubit)
+                qml.RY(weights[number], wires=last - qubit)
+                qml.RZ(weights[number + 1], wires=last - qubit)
+            for qubit in range(case.qubits):
+                qml.CNOT(wires=[last - qubit, last - (qubit + 1) % case.qubits])
+        return qml.expval(observable)
+
+    gradient = qml.grad(value_of, argnums=1)
+    weights = pnp.array(task.weights.astype(float), requires_grad=True)
+
+    def run() -> tuple[float, np.ndarray]:
+        value, total = 0.0, np.zeros(case.num_weights)
+        for row in task.features:
+            total += gradient(pnp.array(row, requires_grad=False), weights)
+            value += float(gradient.forward)
+        return value, total
+
+    return run
+
+
+def wide_qulacs(case: Case, task: Task) -> Gradient:
+    """In float64, which is all that it has; its angles have the other sign."""
+    from qulacs import Observable, ParametricQuantumCircuit, QuantumState
+
+    observable = Observable(case.qubits)
+    for qubit, factor in enumerate(_weighted(case)):
+        observable.add_operator(factor, f"Z {qubit}")
+
+    def run() -> tuple[float, np.ndarray]:
+        value, total = 0.0, np.zeros(case.num_weights)
+        for row in task.features.astype(float):
+            circuit = ParametricQuantumCircuit(case.qubits)
+            for qubit in range(case.qubits):
+                circuit.add_RY_gate(qubit, -row[qubit])
+            for layer in range(case.layers):
+                for qubit in range(case.qubits):
+                    number = 2 * (layer * case.qubits + qubit)
+                    circuit.add_parametric_RY_gate(qubit, -float(task.weights[number]))
+                    circuit.add_parametric_RZ_gate(qubit, -float(task.weights[number + 1]))
+                for qubit in range(case.qubits):
+                    circuit.add_CNOT_gate(qubit, (qubit + 1) % case.qubits)
+            state = QuantumState(case.qubits)
+            circuit.update_quantum_state(state)
+            value += observable.get_expectation_value(state)
+            total -= np.array(circuit.backprop(observable))
+        return value, total
+
+    return run
+
+
+def run_wide(case: Case) -> dict[str, Any]:
+    """Return milliseconds per sample of forward and gradient."""
+    task = make_task(case)
+    runs = {
+        "ours": wide_ours(case, task),
+        "lightning": wide_lightning(case, task),
+        "qulacs": wide_qulacs(case, task),
+    }
+    value, gradient = runs["ours"]()
+    for name in ("lightning", "qulacs"):
+        theirs = runs[name]()
+        np.testing.assert_allclose(theirs[0], value, rtol=1e-3, atol=5e-4, err_msg=name)
+        np.testing.assert_allclose(theirs[1], gradient, rtol=1e-3, atol=5e-4, err_msg=name)
+    times = seconds_in_turns(runs, turns=3 if case.qubits > 16 else 5, least=0.05)
+    row = asdict(case) | {
+        f"{name}_ms": 1e3 * statistics.median(values) / case.batch for name, values in times.items()
+    }
+    for name in ("lightning", "qulacs"):
+        pairs = zip(times[name], times["ours"], strict=True)
+        row[f"against_{name}"] = statistics.median(theirs / mine for theirs, mine in pairs)
+    return row
+
+
 PEERS: dict[str, Callable[..., Step]] = {
+    "structured": structured,
     "tensorcircuit": tensorcircuit,
     "pennylane": pennylane,
     "torch": pennylane_torch,
@@ -560,6 +801,15 @@ def cases(grid: str) -> Iterator[Case]:
     yield Case(10, 8, 1024, "amplitude", "probabilities")
 
 
+SCAN_CASES = (
+    (4, 2, 32, "amplitude", "probabilities"),
+    (6, 4, 32, "amplitude", "probabilities"),
+    (8, 2, 32, "angle", "expectation"),
+    (8, 2, 256, "amplitude", "probabilities"),
+    (10, 2, 256, "amplitude", "probabilities"),
+)
+
+
 def peak_memory() -> float:
     """Return MiB of resident memory that a step at n=10, L=8, B=1024 takes above the state.
 
@@ -601,6 +851,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     styles = {
         "ours": ("this package", "#0b6e4f", "o"),
         "under_torch": ("this package under torch's autograd", "#6cb28e", "o"),
+        "structured": ("Kronecker factors by hand, jax.jit", "#e0a030", "v"),
         "tensorcircuit": ("TensorCircuit-NG, jax.jit", "#c8553d", "s"),
         "pennylane": ("PennyLane, jax.jit", "#28587b", "^"),
         "torch": ("PennyLane, torch", "#8d6a9f", "D"),
@@ -634,8 +885,8 @@ def show(row: dict[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--grid", choices=("quick", "full"), default="quick")
-    parser.add_argument("--peers", default="tensorcircuit,pennylane,torch,qiskit")
-    parser.add_argument("--parts", default="memory,cases,population,noisy")
+    parser.add_argument("--peers", default="structured,tensorcircuit,pennylane,torch,qiskit")
+    parser.add_argument("--parts", default="memory,cases,population,noisy,scan,wide")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
@@ -668,6 +919,16 @@ def main() -> None:
         rows.append(run_noisy(Case(qubits, 2, 32, "angle", "probabilities")))
         show(rows[-1])
         write(RESULTS / "peers_noisy.csv", rows)
+    rows = []
+    for values in SCAN_CASES if "scan" in parts else ():
+        rows.append(run_scan(Case(*values)))
+        show(rows[-1])
+        write(RESULTS / "peers_scan.csv", rows)
+    rows = []
+    for qubits, batch in itertools.product((12, 16, 20), (1, 16)) if "wide" in parts else ():
+        rows.append(run_wide(Case(qubits, 2, batch, "angle", "expectation")))
+        show(rows[-1])
+        write(RESULTS / "peers_wide.csv", rows)
 
 
 if __name__ == "__main__":

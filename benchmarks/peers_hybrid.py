@@ -396,15 +396,16 @@ def main() -> None:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     rows = []
-    for case in CASES:
-        if case.name in options.cases.split(","):
-            rows.append(run_case(case, turns=options.turns))
-            print("  ".join(f"{name}={value}" for name, value in rows[-1].items()), flush=True)
     RESULTS.mkdir(exist_ok=True)
-    with (RESULTS / "peers_hybrid.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    for case in CASES:
+        if case.name not in options.cases.split(","):
+            continue
+        rows.append(run_case(case, turns=options.turns))
+        print("  ".join(f"{name}={value}" for name, value in rows[-1].items()), flush=True)
+        with (RESULTS / "peers_hybrid.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
 
 
 if __name__ == "__main__":

@@ -99,3 +99,9 @@ def require_kind(name: str, given: object, kind: type, *, accepted: str) -> None
 def first_line(error: Exception) -> str:
     """Return the first line of an error's text, for a message of ours; its type if it is empty."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def one_line(error: BaseException) -> str:
+    """Return the kind of an error and what it says, in one line of at most 200 characters."""
+    reason = " ".join(str(error).split()).strip("'\"")[:200]
+    return f"{type(error).__name__}: {reason}" if reason else type(error).__name__

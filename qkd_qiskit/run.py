@@ -5,20 +5,29 @@ The command is a thin layer on this. It stands above experiments and report, as 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 
 from qkd_qiskit.errors import InputError
-from qkd_qiskit.experiments.callbacks import Callback
+from qkd_qiskit.experiments.callbacks import Callback, Callbacks
 from qkd_qiskit.experiments.certification import MARGIN, Certificate, certify, check_request
 from qkd_qiskit.experiments.experiment import run
+from qkd_qiskit.experiments.extension import begin_extension, extended_recipe
+from qkd_qiskit.experiments.progress import default_callback
 from qkd_qiskit.experiments.repair import put_damage_aside
+from qkd_qiskit.experiments.results import Result
 from qkd_qiskit.experiments.run_folder import RunFolder, new_folder
+from qkd_qiskit.experiments.trackers import make_tracker
 from qkd_qiskit.experiments.trained_run import TrainedRun
 from qkd_qiskit.experiments.workers import Workers
 from qkd_qiskit.recipe import Recipe
-from qkd_qiskit.recipe.arms import TREATMENT
+from qkd_qiskit.recipe.arms import TREATMENT, OwnArms
 from qkd_qiskit.recipe.parsing import load_recipe
+from qkd_qiskit.report.conclusions import conclusions
+from qkd_qiskit.report.publication import publish
 from qkd_qiskit.report.report import write_report
+from qkd_qiskit.students.base import WEIGHTS_FILE
 
 
 class Run(TrainedRun):
@@ -60,14 +69,79 @@ class Run(TrainedRun):
                 callback=callback,
             )
 
+    def export(self, out: str | Path) -> Path:
+        """Write the run as a folder to publish, and return its path.
+
+        Recipe, result, report, weights, bound circuits as OpenQASM 3 and QPY, and a model card.
+
+        Raises:
+            CheckpointError: The run has not ended, or the folder holds something.
+            StorageError: A file could not be written.
+        """
+        return publish(self.folder, out)
+
+    def extend(
+        self,
+        *,
+        seeds: int | Sequence[int] | None = None,
+        arms: Sequence[str] | None = None,
+        own_arms: OwnArms | None = None,
+        callback: Callback | None = None,
+        workers: Workers | None = None,
+        command: str = "",
+    ) -> Result:
+        """Add seeds and arms to the run, train what it lacks, and return the result of all.
+
+        Nothing that is there is trained again. Stopped at any moment, it goes on when it is called
+        again, or with `resume_experiment`.
+
+        Args:
+            seeds: All seeds that the run is to have, those of now among them; a number or a list.
+            arms: Arms that it is to have; those of now need not be named.
+            own_arms: Arms of your own, as in a recipe, to be named in `arms`.
+            callback: Hears of the progress.
+            workers: Where students are trained; default: in this process.
+            command: What was typed, for the report.
+
+        Raises:
+            CheckpointError: The run has not ended, or was trained on a device.
+            InputError: Fewer seeds than it has, or something does not fit; the run is as before.
+            QKDError: As `run_experiment`.
+        """
+        given = {"seeds": seeds, "arms": arms, "own_arms": own_arms}
+        recipe = extended_recipe(self.folder, given)
+        if recipe == self.recipe and not self.folder.earlier:
+            return self.folder.ended()
+        with self.folder.locked():
+            if recipe != self.recipe:
+                self.folder = begin_extension(self.folder, recipe)
+                vars(self).pop("teachers", None)
+            try:
+                return run(self.folder, callback=callback, command=command, workers=workers)
+            except InputError:
+                self.folder.abandon_extension()
+                self.folder = RunFolder.open(self.path)
+                raise
+
     def __repr__(self) -> str:
         state = "ended" if self.folder.result is not None else "not ended"
         arms = ", ".join(self.recipe.arms)
         return f"Run({str(self.path)!r}, {len(self.recipe.member_seeds)} seeds of {arms}; {state})"
 
-    def _repr_html_(self) -> str | None:
+    def _repr_html_(self) -> str:
         result = self.folder.result
-        return None if result is None else result._repr_html_()
+        count = sum((self.folder.member(*it) / WEIGHTS_FILE).exists() for it in self.folder.members)
+        state = f"{count} of {len(self.folder.members)} students trained"
+        state += "" if result is not None else ", not ended"
+        head = f"<p><strong>Run</strong> {escape(str(self.path))}: {state}</p>"
+        if result is None:
+            return f"{head}{self.recipe._repr_html_()}"
+        answers = "".join(
+            f"<li>{escape(f'{target}: {answer.sentence}')}</li>"
+            for target in result.targets
+            for answer in conclusions(result, target)[:1]
+        )
+        return f"{head}{result._repr_html_()}<ul>{answers}</ul>"
 
 
 def run_experiment(
@@ -76,6 +150,7 @@ def run_experiment(
     out: str | Path | None = None,
     callback: Callback | None = None,
     workers: Workers | None = None,
+    track: str | None = None,
     command: str = "",
 ) -> Run:
     """Train and evaluate everything that a recipe asks for, and return the run.
@@ -83,8 +158,10 @@ def run_experiment(
     Args:
         recipe: A recipe, the name of a built-in one, or the path of a YAML file.
         out: A new or empty folder; default: a new one under runs/.
-        callback: Hears of the progress.
+        callback: Hears of the progress, such as `Progress()`, which prints lines; default: bars in
+            a notebook, elsewhere nothing.
         workers: Where students are trained; default: in this process.
+        track: Where figures go as well: tensorboard, mlflow or wandb.
         command: What was typed, for the report.
 
     Raises:
@@ -93,13 +170,14 @@ def run_experiment(
         WorkerError: Workers keep dying.
         StorageError: The disk is full, or the folder cannot be written.
     """
+    callback = _told(callback, track)
     if out is None:
         out = new_folder(recipe if isinstance(recipe, str) else recipe.data.name)
     wanted = load_recipe(recipe) if isinstance(recipe, str) else recipe
     folder = RunFolder.create(out, wanted)
     try:
         with folder.locked():
-            run(folder, callback=callback, command=command, workers=workers)
+            _run(folder, callback=callback, command=command, workers=workers)
     except InputError:
         folder.discard()
         raise
@@ -111,6 +189,7 @@ def resume_experiment(
     *,
     callback: Callback | None = None,
     workers: Workers | None = None,
+    track: str | None = None,
     command: str = "",
 ) -> Run:
     """Go on with a run that was stopped, and return it; what is finished is not done again.
@@ -121,14 +200,29 @@ def resume_experiment(
         path: Its folder.
         callback: As for `run_experiment`, and so are the others.
         workers: Where students are trained.
+        track: Where figures go; what has been told there is not told again.
         command: What was typed.
 
     Raises:
         CheckpointError: There is no run in the folder.
         QKDError: As `run_experiment`.
     """
-    folder = RunFolder.open(path)
+    callback, folder = _told(callback, track), RunFolder.open(path)
     with folder.locked():
         put_damage_aside(folder)
-        run(folder, callback=callback, command=command, workers=workers)
+        _run(folder, callback=callback, command=command, workers=workers)
     return Run(folder)
+
+
+def _told(callback: Callback | None, track: str | None) -> Callback:
+    """Return who hears of a run."""
+    shown = default_callback() if callback is None else callback
+    return shown if track is None else Callbacks(shown, make_tracker(track))
+
+
+def _run(folder: RunFolder, *, callback: Callback, command: str, workers: Workers | None) -> None:
+    try:
+        run(folder, callback=callback, command=command, workers=workers)
+    except BaseException:
+        callback.close()
+        raise

@@ -54,7 +54,32 @@ def files(tmp_path_factory, data):
         "def make(image_shape, num_classes):\n"
         "    return nn.Sequential(nn.Flatten(), nn.Linear(16, num_classes), nn.Sigmoid())\n"
     )
+    (folder / "own_student.py").write_text(OWN_STUDENT)
     return folder
+
+
+OWN_STUDENT = """
+from qiskit.circuit.library import n_local, z_feature_map
+from qiskit_machine_learning.connectors import TorchConnector
+from qiskit_machine_learning.neural_networks import SamplerQNN
+from torch import nn
+
+
+def make(image_shape, num_classes, reps=1):
+    features, ansatz = z_feature_map(2, reps=1), n_local(2, "ry", "cz", reps=reps)
+    network = SamplerQNN(
+        circuit=features.compose(ansatz),
+        input_params=list(features.parameters),
+        weight_params=list(ansatz.parameters),
+    )
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(16, 2), TorchConnector(network), nn.Linear(4, num_classes)
+    )
+
+
+def deeper(image_shape, num_classes):
+    return make(image_shape, num_classes, reps=2)
+"""
 
 
 def placed(values, folder):
@@ -185,11 +210,18 @@ STUDENT = {
     "full_width": ({"kind": "classical_full"}, {"full_width": 5}),
     "sharpness": (BINS, {"sharpness": 3.0}),
     "circuit": ({}, {"circuit": "own.qasm"}),
+    "observables": ({"readout": "expectation"}, {"observables": ("XX", "0.5*ZZ-YI")}),
+    "module": (
+        {"kind": "module", "module": "own_student:make"},
+        {"module": "own_student:deeper"},
+    ),
 }
 
 
 @pytest.mark.parametrize("field", [field.name for field in fields(StudentSpec)])
-def test_student(field, data, files):
+def test_student(field, data, files, monkeypatch):
+    monkeypatch.chdir(files)
+
     def made(values):
         spec = StudentSpec(**values)
         student = qkd_qiskit.make_student(spec, image_shape=IMAGE_SHAPE, num_classes=CLASSES)
@@ -222,6 +254,9 @@ DISTILL = {
     # The weights are those of the last epoch where that is the best one: the choice shows.
     "selection": ({"lr": 3.0, "epochs": 4}, {"selection": "validation"}),
     "terms": ({}, {"terms": [{"loss": "ce"}, {"loss": "dkd"}]}),
+    "unlabelled": ({"ce_weight": 0.0}, {"unlabelled": 2}),
+    "augment": ({}, {"augment": "shift"}),
+    "copies": ({"augment": "jitter"}, {"copies": 3}),
 }
 
 

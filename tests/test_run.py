@@ -39,7 +39,10 @@ def test_a_run_from_python_is_that_of_the_command(finished, tiny, tmp_path):
     assert without_times(run) == without_times(Run(finished))
     assert callback.stages[:2] == ["data", "teacher"]
     assert repr(run).endswith("2 seeds of label_only, distilled, classical_twin; ended)")
-    assert run._repr_html_() == run.result._repr_html_()
+    html = run._repr_html_()
+    assert "6 of 6 students trained<" in html
+    assert run.result._repr_html_() in html
+    assert "2 pairs are fewer than the 5 that a conclusion takes" in html
 
 
 def test_a_stopped_run_goes_on(finished, tiny, tmp_path):
@@ -47,7 +50,8 @@ def test_a_stopped_run_goes_on(finished, tiny, tmp_path):
         run_experiment(str(tiny), out=tmp_path / "out", callback=Stages("exact"))
     stopped = Run.open(tmp_path / "out")
     assert "not ended" in repr(stopped)
-    assert stopped._repr_html_() is None
+    assert "6 of 6 students trained, not ended" in stopped._repr_html_()
+    assert stopped.recipe._repr_html_() in stopped._repr_html_()
     with pytest.raises(CheckpointError, match="holds another run"):
         run_experiment(str(tiny), out=tmp_path / "out")
     assert without_times(resume_experiment(tmp_path / "out")) == without_times(Run(finished))

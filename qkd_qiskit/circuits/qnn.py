@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from qiskit.quantum_info import SparsePauliOp
 from qiskit_machine_learning.neural_networks import EstimatorQNN, NeuralNetwork, SamplerQNN
 
-from qkd_qiskit.circuits.readouts import interpret, observables, output_shape
+from qkd_qiskit.circuits.readouts import OutcomeSums, interpret, observables, output_shape
 from qkd_qiskit.circuits.student_circuit import StudentCircuit
 
 
-def make_qnn(parts: StudentCircuit, *, readout: str, num_classes: int) -> NeuralNetwork:
+def make_qnn(
+    parts: StudentCircuit,
+    *,
+    readout: str,
+    num_classes: int,
+    measured: Sequence[SparsePauliOp] | None = None,
+    sums: OutcomeSums | None = None,
+) -> NeuralNetwork:
     """Return an EstimatorQNN for the readout expectation, a SamplerQNN for the others.
 
     It has no primitive of its own: it is exact, and so is a stock connector around it.
+
+    Args:
+        parts: The circuit.
+        readout: What is made of its outcomes.
+        num_classes: Number of class bins.
+        measured: Observables of the readout expectation; default: <Z> of each qubit.
+        sums: What outcomes are summed into in place of the bins of the readout.
 
     Raises:
         CircuitError: The readout is unknown or has fewer outcomes than classes.
@@ -24,7 +41,10 @@ def make_qnn(parts: StudentCircuit, *, readout: str, num_classes: int) -> Neural
         "input_gradients": True,
     }
     if readout == "expectation":
-        return EstimatorQNN(**common, observables=observables(qubits))
+        own = observables(qubits) if measured is None else list(measured)
+        return EstimatorQNN(**common, observables=own)
+    if sums is not None:
+        return SamplerQNN(**common, interpret=sums.places.__getitem__, output_shape=sums.size)
     return SamplerQNN(
         **common,
         interpret=interpret(readout, qubits=qubits, num_classes=num_classes),

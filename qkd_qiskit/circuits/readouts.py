@@ -9,21 +9,56 @@ bins           C classes: class (k C) // 2^n          SamplerQNN, `interpret`
 modulo         C classes: class k % C                 SamplerQNN, `interpret`
 learned        C classes: by students/class_bins      SamplerQNN, `interpret`; summed after it
 probabilities  2^n: outcome k itself                  SamplerQNN, `interpret`
-expectation    n: <Z> of qubit 0, 1, ...              EstimatorQNN, `observables`
+expectation    n: <Z> of qubit 0, 1, ..., or the      EstimatorQNN, `observables`
+               observables that are given
 =============  =====================================  ===============================
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from qiskit.quantum_info import SparsePauliOp
 
 from qkd_qiskit.errors import CircuitError
+from qkd_qiskit.recipe.observables import read_pauli_sum, write_pauli_sum
+from qkd_qiskit.simulator.networks import pauli_sums
 
 READOUTS = ("bins", "modulo", "learned", "probabilities", "expectation")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutcomeSums:
+    """Which output each outcome is summed into, where a network of your own says so.
+
+    Attributes:
+        places: Output of each outcome `(2^n,)`, little-endian over all qubits.
+        size: Number of outputs.
+    """
+
+    places: tuple[int, ...]
+    size: int
+
+    def matrix(self) -> torch.Tensor:
+        """Return the matrix (2^n, outputs), float64, of 0 and 1, as `readout_matrix` does."""
+        indices = torch.tensor(self.places)
+        return torch.nn.functional.one_hot(indices, self.size).to(torch.float64)
+
+
+def read_sums(saved: Mapping[str, Any]) -> OutcomeSums:
+    """Return the sums that `dataclasses.asdict` made of some.
+
+    Raises:
+        ValueError: They are none, and so is KeyError or TypeError.
+    """
+    places, size = tuple(int(place) for place in saved["places"]), int(saved["size"])
+    if not places or len(places) & (len(places) - 1) or min(places) < 0 or max(places) >= size:
+        raise ValueError(f"{len(places)} outcomes are summed into {size} outputs")
+    return OutcomeSums(places=places, size=size)
 
 
 def bin_of(outcome: int, *, qubits: int, num_classes: int) -> int:
@@ -93,6 +128,50 @@ def observables(qubits: int) -> list[SparsePauliOp]:
         SparsePauliOp.from_sparse_list([("Z", [qubit], 1.0)], num_qubits=qubits)
         for qubit in range(qubits)
     ]
+
+
+def parse_observables(texts: Sequence[str], *, qubits: int) -> list[SparsePauliOp]:
+    """Return observables in text, as `StudentSpec.observables` has them.
+
+    Raises:
+        CircuitError: One is on another number of qubits, or no sum of Pauli strings.
+    """
+    parsed = []
+    for text in texts:
+        terms = read_pauli_sum(text)
+        width = None if terms is None else len(terms[0][0])
+        if width != qubits:
+            what = "is no sum of Pauli strings" if width is None else f"is on {width} qubits"
+            raise CircuitError(
+                f"observable {text!r} {what}; give one letter, I, X, Y or Z, for each of the "
+                f"{qubits} qubits of the circuit, qubit 0 the last"
+            )
+        parsed.append(SparsePauliOp.from_list(terms))
+    return parsed
+
+
+def observable_texts(observables: Sequence[object]) -> tuple[str, ...]:
+    """Return observables as text that `parse_observables` reads back to equal ones.
+
+    Args:
+        observables: Sums of Pauli strings (`SparsePauliOp`, `SparseObservable`, ...), or text.
+
+    Raises:
+        CircuitError: One is no sum of Pauli strings with real, finite coefficients, or none at all.
+    """
+    if isinstance(observables, str | SparsePauliOp) or not len(observables):
+        raise CircuitError(
+            f"observables are {'empty' if not len(observables) else type(observables).__name__}; "
+            "give a list of them, one for each output"
+        )
+    return tuple(
+        each
+        if isinstance(each, str)
+        else write_pauli_sum(
+            [(label, float(number.real)) for label, number in pauli_sums([each])[0].to_list()]
+        )
+        for each in observables
+    )
 
 
 def readout_matrix(readout: str, *, qubits: int, num_classes: int) -> torch.Tensor:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from qiskit import QuantumCircuit
-from qiskit.circuit import Measure, Parameter
+from qiskit.circuit import Measure, Parameter, ParameterExpression, Qubit
 
 from qkd_qiskit.circuits.ansatze import make_ansatz
 from qkd_qiskit.circuits.encodings import Encoding, make_encoding
@@ -45,6 +45,25 @@ class StudentCircuit:
     weight_params: tuple[Parameter, ...]
     preparation: int = 0
     encoding: Encoding | None = None
+
+    def encoding_part(self) -> QuantumCircuit:
+        """Return the circuit without the gates that no input comes after.
+
+        What is left out is one unitary for all inputs: the states of any two inputs are as far
+        apart before it as after it.
+        """
+        inputs, reached = set(self.input_params), set[Qubit]()
+        kept = []
+        for instruction in reversed(self.circuit.data):
+            values = (it for it in instruction.params if isinstance(it, ParameterExpression))
+            encodes = any(inputs & set(value.parameters) for value in values)
+            if encodes or not reached.isdisjoint(instruction.qubits):
+                kept.append(instruction)
+                reached.update(instruction.qubits)
+        part = self.circuit.copy_empty_like()
+        for instruction in reversed(kept):
+            part.append(instruction)
+        return part
 
 
 def parameter_names(prefix: str, count: int) -> list[str]:

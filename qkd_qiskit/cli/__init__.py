@@ -31,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _main(arguments: Sequence[str] | None) -> int:
     _open_closed_streams()
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.getLogger("qkd_qiskit.simulator").setLevel(logging.INFO)  # what takes seconds is said
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         status = _run(words)

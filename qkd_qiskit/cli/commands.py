@@ -10,13 +10,20 @@ from typing import Any
 
 from qkd_qiskit.cli.command_parser import CommandParser
 
-SWEEPS = {"noise": "noise RUN", "shots": "shots RUN"}
+SWEEPS = {"noise": "noise RUN", "shots": "shots RUN", "drift": "drift RUN"}
 RECIPES = {
     "list": "list them",
     "show": "show RECIPE",
     "schema": "print the JSON Schema of recipes, for editors",
 }
 CIRCUITS = {"list": "list them", "show": "show CIRCUIT", "export": "export DIRECTORY"}
+RUNS = {
+    "list": "list [ROOT]",
+    "show": "show RUN",
+    "compare": "compare RUN RUN ...",
+    "extend": "extend RUN --seeds 10",
+    "export": "export RUN ... --format csv",
+}
 TARGETS = {
     "list": "list them",
     "snapshot": "snapshot DEVICE FILE",
@@ -74,6 +81,12 @@ COMMANDS = {
         "run_certify",
         "certify_parser",
     ),
+    "recalibrate": Command(
+        "take a target's noise back, from unlabelled images",
+        "recalibrate",
+        "run_recalibrate",
+        "recalibrate_parser",
+    ),
     "submit": Command(
         "evaluate a trained run on a device of IBM Quantum", "submit", "run_submit", "submit_parser"
     ),
@@ -82,6 +95,11 @@ COMMANDS = {
         "what noise and shots cost a trained run", "sweep", "run_sweep", "sweep_parser", SWEEPS
     ),
     "bench": Command("the same as sweep", "sweep", "run_sweep", "sweep_parser", SWEEPS),
+    "runs": Command("the runs that there are", "runs", "run_runs", "runs_parser", RUNS),
+    "report": Command("write the report of a run again", "runs", "run_report", "report_parser"),
+    "export": Command(
+        "write a finished run as a folder to publish", "export", "run_export", "export_parser"
+    ),
     "recipes": Command(
         "the built-in recipes", "listings", "run_recipes", "listing_parser", RECIPES
     ),

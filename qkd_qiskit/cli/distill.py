@@ -32,9 +32,19 @@ def distill_parser(words: Sequence[str], name: str) -> CommandParser:
     )
     parser.add_argument("--out", type=str, help="new run folder; default: runs/RECIPE")
     parser.add_argument("--resume", type=str, help="run folder to continue, with its own recipe")
+    add_track_option(parser)
     add_output_options(parser)
     add_keys(parser, words)
     return parser
+
+
+def add_track_option(parser: CommandParser) -> None:
+    """Add `--track`."""
+    parser.add_argument(
+        "--track",
+        type=str,
+        help="where figures go as well, while it runs: tensorboard, mlflow or wandb",
+    )
 
 
 def run_distill(options: Namespace, words: Sequence[str]) -> int:
@@ -85,7 +95,12 @@ def run_folder(
     resume = f"to continue: qkd {name} --resume {shlex.quote(str(path))}"
     try:
         with terminal(options) as callback:
-            run = start(callback=callback, command=shlex.join(command), workers=workers)
+            run = start(
+                callback=callback,
+                command=shlex.join(command),
+                workers=workers,
+                track=options.track,
+            )
             callback.stage("report")
             run.report()
     except KeyboardInterrupt:

@@ -46,6 +46,11 @@ def show_dry_run(plan: DryRun, options: Namespace, *, rate: float | None) -> int
         *(part for part in [plan.note] if part),
         f"estimate, by IBM's model of a job's usage: {plan.chosen.formula}",
     ]
+    if plan.unlabelled:
+        lines.append(
+            f"of the circuits, {plan.unlabelled * plan.members:,} are of {plan.unlabelled} "
+            "unlabelled images, to recalibrate with"
+        )
     if plan.chosen.wait_seconds:
         lines.append(
             "a session is billed while it is open: what the device waits for this computer counts"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from qkd_qiskit.cli.command_parser import CommandParser
 from qkd_qiskit.cli.output import add_output_options, show_result, terminal
+from qkd_qiskit.cli.recalibrate import show_maps
 
 
 def evaluate_parser(words: Sequence[str], name: str) -> CommandParser:
@@ -25,6 +26,11 @@ def evaluate_parser(words: Sequence[str], name: str) -> CommandParser:
         "fake_torino:aer has Aer draw the shots",
     )
     parser.add_argument("--shots", type=int, help="shots per image; default: the recipe's")
+    parser.add_argument(
+        "--no-recalibration",
+        action="store_true",
+        help="leave out the map that qkd recalibrate has fitted there",
+    )
     add_output_options(parser)
     return parser
 
@@ -35,7 +41,14 @@ def run_evaluate(options: Namespace, words: Sequence[str]) -> int:
 
     run = Run.open(options.run)
     with terminal(options) as callback:
-        result = run.evaluate(options.target, shots=options.shots, callback=callback)
+        result = run.evaluate(
+            options.target,
+            shots=options.shots,
+            recalibrated=not options.no_recalibration,
+            callback=callback,
+        )
         callback.stage("report")
         run.report()
+    if not (options.json or options.quiet or options.no_recalibration):
+        show_maps(result, target=options.target)
     return show_result(run.folder, result, options)

@@ -10,6 +10,7 @@ from qkd_qiskit.cli.command_parser import CommandParser
 from qkd_qiskit.cli.commands import CIRCUITS, RECIPES, TARGETS
 from qkd_qiskit.cli.emulate import rehearse_parser, run_rehearse
 from qkd_qiskit.cli.output import print_columns
+from qkd_qiskit.errors import InputError
 from qkd_qiskit.recipe.parsing import dump_recipe, list_recipes, load_recipe
 from qkd_qiskit.recipe.schema import recipe_schema
 
@@ -33,6 +34,13 @@ def listing_parser(words: Sequence[str], name: str) -> CommandParser:
     parser = CommandParser(name, description=texts[action or "list"])
     for argument, text in _ARGUMENTS.get(name, {}).items():
         parser.add_argument(argument, help=text)
+    if name == "targets snapshot":
+        parser.add_argument(
+            "--history",
+            type=str,
+            help="calibrations of so many days back, as 30d; FILE is then a folder, with a "
+            "snapshot of each",
+        )
     return parser
 
 
@@ -73,7 +81,7 @@ def run_targets(options: Namespace, words: Sequence[str]) -> int:
     from qkd_qiskit.targets.names import DEVICE_OPTIONS
 
     if options.action == "snapshot":
-        return _snapshot(options.device, options.file)
+        return _snapshot(options.device, options.file, history=options.history)
     if options.action == "rehearse":
         return run_rehearse(options)
 
@@ -89,12 +97,19 @@ def run_targets(options: Namespace, words: Sequence[str]) -> int:
     return 0
 
 
-def _snapshot(device: str, file: str) -> int:
-    from qkd_qiskit.targets.calibration_files import save_snapshot
+def _snapshot(device: str, file: str, *, history: str | None) -> int:
+    from qkd_qiskit.targets.calibration_files import save_history, save_snapshot
     from qkd_qiskit.targets.ibm.connection import real_backend
     from qkd_qiskit.targets.snapshots import fake_backend
 
     backend = fake_backend(device) if device.startswith("fake_") else real_backend(device)
+    if history is not None:
+        days = history.removesuffix("d")
+        if not days.isdecimal() or not 1 <= int(days) <= 3650:
+            raise InputError(f"--history: {history!r} is not accepted; give days, as in 30d")
+        for path in save_history(backend, file, days=int(days)):
+            print(path)
+        return 0
     save_snapshot(backend, file)
     print(f"calibration of {device} written to {file}; evaluate on it with --target {file}")
     return 0

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, get_args
 from qkd_qiskit.cli.command_parser import CommandParser
 from qkd_qiskit.cli.error_messages import fail
 from qkd_qiskit.cli.output import add_output_options, console, show_result, terminal
+from qkd_qiskit.cli.recalibrate import show_maps
 from qkd_qiskit.errors import InputError
 from qkd_qiskit.recipe import Mode
 
@@ -39,6 +40,12 @@ def submit_parser(words: Sequence[str], name: str) -> CommandParser:
     parser.add_argument("--seeds", type=str, help="seeds of the run, as 0,2; default: all")
     parser.add_argument(
         "--max-qpu-seconds", type=float, help="stop before jobs use more; the run can go on later"
+    )
+    parser.add_argument(
+        "--recalibrate",
+        type=int,
+        help="unlabelled training images to measure in the same jobs, as 50, to correct the "
+        "figures with; see qkd recalibrate",
     )
     parser.add_argument("--again", action="store_true", help="measure again what is finished")
     parser.add_argument(
@@ -105,6 +112,7 @@ def run_submit(options: Namespace, words: Sequence[str]) -> int:
         seeds=_seeds(options.seeds),
         max_qpu_seconds=_positive(options.max_qpu_seconds, "max-qpu-seconds"),
         again=options.again,
+        recalibrate=_recalibrate(options),
     )
     training = _training(options)
     folder = RunFolder.open(options.run)
@@ -173,6 +181,7 @@ def _show(submitted: Sequence[SubmittedRun], options: Namespace) -> int:
                 name = run.submission.name
                 text = f"{name} is finished: nothing was sent (to measure it again: --again)"
                 console().print(text, markup=False, highlight=False, soft_wrap=True)
+            show_maps(run.result, target=run.submission.maps)
     return show_result(submitted[-1].folder, submitted[-1].result, options)
 
 
@@ -224,6 +233,14 @@ def _mode(text: str | None) -> Mode | None:
         if mode == text:
             return mode
     raise InputError(f"--mode: {text!r} is not accepted; give {', '.join(modes)}")
+
+
+def _recalibrate(options: Namespace) -> int:
+    if options.recalibrate is not None and options.train is not None:
+        raise InputError(
+            "--recalibrate is for an evaluation; leave --train out, or recalibrate the new run"
+        )
+    return _at_least_one(options.recalibrate, "recalibrate") or 0
 
 
 def _at_least_one(number: int | None, name: str) -> int | None:

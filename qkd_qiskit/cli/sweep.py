@@ -18,11 +18,15 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from qkd_qiskit.experiments.callbacks import Callback
+    from qkd_qiskit.run import Run
 
 """The actions of `qkd bench`."""
 _DESCRIPTIONS = {
     "noise": "Under devices' noise, scaled, without shots. Writes RUN/bench/noise.csv, noise.png "
     "and, for several devices, devices.png; goes on where it was stopped.",
+    "drift": "On later days of a device whose calibration drifts synthetically: what a map that "
+    "was fitted on day 0 still brings, and when to fit another. Each seed has a walk of its own. "
+    "Writes RUN/bench/drift.csv; goes on where it was stopped.",
     "shots": "From ever more shots on one target. Writes RUN/bench/shots.csv and shots.png; goes "
     "on where it was stopped.",
 }
@@ -30,6 +34,12 @@ _OPTIONS: dict[str, dict[str, tuple[type, str]]] = {
     "noise": {
         "devices": (str, "fake_torino,fake_lima,...; default: the devices of the run"),
         "scales": (str, "what their noise is multiplied by; default: 0,0.25,0.5,1,2,4"),
+        "limit": (int, "test images; default: all"),
+    },
+    "drift": {
+        "target": (str, "a device; default: the first device of the run"),
+        "days": (str, "days after its calibration; default: 0,1,3,7,14,30"),
+        "images": (int, "unlabelled images of each map; default: 50"),
         "limit": (int, "test images; default: all"),
     },
     "shots": {
@@ -50,7 +60,7 @@ class Outcome:
 
 
 def sweep_parser(words: Sequence[str], name: str) -> CommandParser:
-    """Return the parser of `sweep noise` or `sweep shots`."""
+    """Return the parser of `sweep noise`, `sweep shots` or `sweep drift`."""
     action = name.rpartition(" ")[2]
     parser = CommandParser(name, description=_DESCRIPTIONS.get(action, ""))
     if action not in _OPTIONS:
@@ -66,7 +76,7 @@ def run_sweep(options: Namespace, words: Sequence[str]) -> int:
     """Run the sweep and show its figures; returns the exit status."""
     if not options.action:
         raise InputError(
-            f"what to sweep is missing; give noise or shots, as in qkd {words[0]} noise RUN"
+            f"what to sweep is missing; give noise, shots or drift, as in qkd {words[0]} noise RUN"
         )
     try:
         with terminal(options) as callback:
@@ -84,7 +94,7 @@ def run_sweep(options: Namespace, words: Sequence[str]) -> int:
 
 
 def _measure(action: str, given: Namespace, *, callback: Callback) -> Outcome:
-    """Run `sweep noise` or `sweep shots` with the options given.
+    """Run a sweep with the options given.
 
     Raises:
         InputError: An option, the run or a target is not accepted.
@@ -104,6 +114,8 @@ def _measure(action: str, given: Namespace, *, callback: Callback) -> Outcome:
             callback=callback,
         )
         setting, write = figures.scale_of, figures.write_noise_figures
+    elif action == "drift":
+        return _measure_drift(run, given, callback=callback)
     else:
         accepted = "whole numbers from 1, or exact"
         rows = sweeps.sweep_shots(
@@ -119,6 +131,34 @@ def _measure(action: str, given: Namespace, *, callback: Callback) -> Outcome:
         files=[run.path / sweeps.FOLDER / f"{action}.csv", *write(run, rows)],
         summary=figures.summary(run, rows, setting=setting),
     )
+
+
+def _measure_drift(run: Run, given: Namespace, *, callback: Callback) -> Outcome:
+    from qkd_qiskit.experiments import drift_sweep
+    from qkd_qiskit.experiments.recalibration import USUAL_IMAGES
+    from qkd_qiskit.experiments.sweeps import FOLDER
+    from qkd_qiskit.report.drift_table import drift_summary, drift_table
+
+    days = _items(given, "days", _day, accepted="whole numbers from 0")
+    rows = drift_sweep.sweep_drift(
+        run,
+        target=given.target,
+        days=days or drift_sweep.DAYS,
+        images=USUAL_IMAGES if given.images is None else given.images,
+        limit=given.limit,
+        callback=callback,
+    )
+    return Outcome(
+        table=drift_table(rows),
+        files=[run.path / FOLDER / drift_sweep.FILE],
+        summary=drift_summary(rows),
+    )
+
+
+def _day(text: str) -> int:
+    if int(text) < 0:
+        raise ValueError
+    return int(text)
 
 
 def _items(

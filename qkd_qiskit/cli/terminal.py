@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
+from functools import partial
 
+from rich import box
 from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
-    Progress,
     TaskID,
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.progress import Progress as Bars
 from rich.table import Table
 
-from qkd_qiskit.distillation.population import EpochMetrics
-from qkd_qiskit.experiments.callbacks import Callback
+from qkd_qiskit.experiments.progress import Progress
+from qkd_qiskit.experiments.result_tables import gain_text
 from qkd_qiskit.experiments.results import COMPARISONS, Comparison, Result
-from qkd_qiskit.experiments.statistics import Gain
 from qkd_qiskit.report.conclusions import conclusions
 from qkd_qiskit.targets.ibm.job_records import Totals
 
-_PLAIN_EVERY_S = 5.0
 _GAIN_TITLES = (
     "gain (points)",
     "over the classical twin",
@@ -32,13 +31,13 @@ _GAIN_TITLES = (
 )
 
 
-class Terminal(Callback):
+class Terminal(Progress):
     """Shows stages, epochs and evaluated images; use as a context manager."""
 
     def __init__(self, console: Console) -> None:
-        self.console = console
+        super().__init__(partial(console.print, highlight=False))
         self._live = console.is_terminal
-        self._progress = Progress(
+        self._progress = Bars(
             TextColumn("{task.description:<28}"),
             BarColumn(bar_width=30),
             MofNCompleteColumn(),
@@ -48,8 +47,6 @@ class Terminal(Callback):
             disable=not self._live,
         )
         self._task: TaskID | None = None
-        self._stage, self._done, self._printed = "", 0, 0.0
-        self._figures, self._jobs = "", ""
 
     def __enter__(self) -> Terminal:
         self._progress.start()
@@ -58,63 +55,31 @@ class Terminal(Callback):
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def stage(self, text: str) -> None:
-        """Show that a new stage has begun."""
-        self._stage, self._task, self._done, self._printed = text, None, 0, time.monotonic()
-        self._figures = ""
+    def begin(self) -> None:
+        """Show that a stage has begun: as a line, or with its first figures as a bar."""
+        self._task = None
         if not self._live:
-            self.console.print(text, highlight=False)
-
-    def teacher_epoch(self, epoch: int, *, epochs: int, loss: float, accuracy: float) -> None:
-        """Show that the teacher has finished an epoch."""
-        self._show(epoch, epochs, f"loss {loss:.3f}  validation {accuracy:.1%}", unit="epoch")
-
-    def epoch(self, figures: Sequence[EpochMetrics], *, epochs: int) -> None:
-        """Show that a population has finished an epoch: means over its members."""
-        loss = sum(member.loss for member in figures) / len(figures)
-        accuracy = sum(member.validation_accuracy for member in figures) / len(figures)
-        text = f"loss {loss:.3f}  validation {accuracy:.1%}"
-        self._show(figures[0].epoch, epochs, text, unit="epoch")
-
-    def evaluated(self, images: int, *, total: int) -> None:
-        """Show that more images have been evaluated."""
-        self._done += images
-        self._show(self._done, total, "images", unit="image")
-
-    def tasks(self, done: int, *, total: int) -> None:
-        """Show how far a round of tasks is."""
-        self._show(done, total, "trained", unit="task")
-
-    def step(self, number: int, *, steps: int, loss: float) -> None:
-        """Show a step of training on a device."""
-        self._show(number, steps, f"loss {loss:.3f}", unit="step")
+            super().begin()
 
     def jobs(self, totals: Totals) -> None:
         """Show what happened to a job on a device."""
-        spent = totals.spent_s
-        failed = f", {totals.failed} failed" if totals.failed else ""
-        self._jobs = (
-            f"jobs: {totals.pending} running or queued, {totals.finished} done{failed}; "
-            f"{spent:.1f} QPU s"
-        )
+        super().jobs(totals)
         if self._live:
-            if self._task is None:
-                self._task = self._progress.add_task(self._stage, total=None, figures="")
-            self._progress.update(self._task, figures=self._with_jobs())
+            self._progress.update(self._bar(total=None), figures=self.text)
 
-    def _with_jobs(self) -> str:
-        return "  ".join(filter(None, [self._figures, self._jobs]))
-
-    def _show(self, done: int, total: int, figures: str, *, unit: str) -> None:
-        self._figures = figures
-        figures = self._with_jobs()
+    def show(self, done: int, total: int, *, unit: str) -> None:
+        """Show how far a stage is."""
         if self._live:
-            if self._task is None:
-                self._task = self._progress.add_task(self._stage, total=total, figures="")
-            self._progress.update(self._task, completed=done, total=total, figures=figures)
-        elif done == total or time.monotonic() - self._printed > _PLAIN_EVERY_S:
-            self._printed = time.monotonic()
-            self.console.print(f"  {unit} {done}/{total}  {figures}", highlight=False)
+            bar = self._bar(total=total)
+            self._progress.update(bar, completed=done, total=total, figures=self.text)
+        else:
+            super().show(done, total, unit=unit)
+
+    def _bar(self, *, total: int | None) -> TaskID:
+        """Return the bar of the stage, a new one where it has none."""
+        if self._task is None:
+            self._task = self._progress.add_task(self.stage_name, total=total, figures="")
+        return self._task
 
 
 def summary_table(result: Result) -> Table:
@@ -146,10 +111,14 @@ def summary_table(result: Result) -> Table:
 
 def comparison_table(result: Result) -> Table:
     """Return what a study ends with: a comparison of two arms a row."""
-    table = Table(title="paired gains in points, with their 95 % interval")
-    table.add_column("", no_wrap=True)
-    for name in ("gain", "p (Holm)", "effect d_z", "pairs", "seeds for 1 point"):
-        table.add_column(name, justify="right")
+    table = Table(
+        title="paired gains in points, with their 95 % interval",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("", overflow="fold")
+    for name in ("gain", "p (Holm)", "effect\nd_z", "pairs", "seeds for\n1 point"):
+        table.add_column(name, justify="right", no_wrap=True)
     for target in result.targets:
         table.add_section()
         for entry in result.comparisons:
@@ -182,16 +151,6 @@ def _comparison(entry: Comparison, result: Result) -> list[str]:
         str(entry.seeds),
         "" if needed is None else str(needed),
     ]
-
-
-def gain_text(gain: Gain | Comparison) -> str:
-    """Return a gain in points with its 95 % interval: `+1.2 [-0.3, +2.7]`."""
-    if gain.mean is None:
-        return "no pair"
-    if gain.ci95 is None:
-        return f"{gain.mean:+.1f} (one seed)"
-    low, high = gain.ci95
-    return f"{gain.mean:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
 def _spread(values: Sequence[float]) -> str:

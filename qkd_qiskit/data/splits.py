@@ -26,6 +26,7 @@ from qkd_qiskit.data.sources import Source, read_cifar10, read_digits, read_mnis
 from qkd_qiskit.data.synthetic import generate
 from qkd_qiskit.errors import DataError, RecipeError, require_kind
 from qkd_qiskit.recipe import GENERATED, DataSpec
+from qkd_qiskit.recipe.display import short_repr
 from qkd_qiskit.recipe.seeds import generator
 from qkd_qiskit.recipe.unused import say_unused
 from qkd_qiskit.storage import tensor_digest
@@ -46,6 +47,7 @@ class Split:
     images: torch.Tensor
     labels: torch.Tensor
     teacher_logits: torch.Tensor | None = None
+    __repr__ = short_repr
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -85,6 +87,7 @@ class Data:
     test: Split
     spec: DataSpec | None = None
     scaling: Scaling | None = None
+    __repr__ = short_repr
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -384,6 +387,5 @@ def _hold_out(
     held_out = choose_per_class(
         split.labels, choose, least=2, class_names=class_names, what="images to split"
     )
-    kept = torch.ones(len(split), dtype=torch.bool)
-    kept[held_out] = False
+    kept = ~torch.isin(torch.arange(len(split)), held_out)
     return split[kept], split[held_out]

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from qkd_qiskit.recipe import DistillSpec
 from qkd_qiskit.students.base import Student
-from qkd_qiskit.students.quantum import QuantumStudent
+from qkd_qiskit.students.circuit_student import CircuitStudent
 from qkd_qiskit.targets import Target
 from qkd_qiskit.targets.gradients import (
+    BasesExecutor,
     CircuitExecutor,
+    Cost,
     NoisyExecutor,
     ParameterShiftExecutor,
+    SeveralExecutor,
     SPSAExecutor,
 )
+from qkd_qiskit.targets.gradients.base import SampledExecutor
 
 
 def training_executor(
@@ -31,12 +37,41 @@ def training_executor(
         TargetError: The target is unknown, or cannot run or differentiate the circuit.
         InputError: More shifted weights than there are.
     """
-    if spec.gradient == "exact" or not isinstance(student, QuantumStudent):
+    if spec.gradient == "exact" or not isinstance(student, CircuitStudent):
         return None
-    target = Target.parse(spec.train_target, shots=shots, seed=seed)
-    compiled = target.compile(student.circuit)
+    targets = [Target.parse(name, shots=shots, seed=seed) for name in spec.train_targets]
     if spec.gradient == "noisy":
-        return NoisyExecutor(compiled)
-    if spec.gradient == "parameter_shift":
-        return ParameterShiftExecutor(target, compiled, shifted=spec.shifted_weights)
-    return SPSAExecutor(target, compiled)
+        noisy = [_noisy_executor(student, target) for target in targets]
+        return noisy[0] if len(noisy) == 1 else SeveralExecutor(noisy)
+    return sampled_executor(student, spec, targets[0])
+
+
+def _noisy_executor(student: CircuitStudent, target: Target) -> CircuitExecutor:
+    bases = [NoisyExecutor(target.compile(circuit)) for circuit in student.circuits]
+    return bases[0] if len(bases) == 1 else BasesExecutor(bases)
+
+
+def sampled_executor(
+    student: CircuitStudent, spec: DistillSpec, target: Target, *, seed: int = 0
+) -> SampledExecutor | BasesExecutor[SampledExecutor]:
+    """Return a student's circuit on a target, differentiated from shots.
+
+    Args:
+        student: Whose circuit.
+        spec: Its gradient (spsa or parameter_shift) and shifted_weights say how.
+        target: Where it runs.
+        seed: Seed of the directions, or of the weights that are shifted.
+
+    Raises:
+        TargetError: The target cannot run or differentiate the circuit.
+        InputError: More shifted weights than there are.
+    """
+    cost, executors = Cost(), list[SampledExecutor]()
+    for circuit in student.circuits:
+        compiled, common = target.compile(circuit), dict[str, Any](seed=seed, cost=cost)
+        executors.append(
+            SPSAExecutor(target, compiled, **common)
+            if spec.gradient == "spsa"
+            else ParameterShiftExecutor(target, compiled, shifted=spec.shifted_weights, **common)
+        )
+    return executors[0] if len(executors) == 1 else BasesExecutor(executors)

@@ -66,7 +66,7 @@ class FusedSteps:
             examples.teacher_logits.flatten(0, 1)[self.used],
             **student.circuit_inputs(examples.inputs[rows]),
         )
-        state = population.optimizer.state[self.weights]
+        state = population.averages.get(self.weights)
         if state:  # of a checkpoint
             fused.load_state(
                 fused.state()
@@ -85,7 +85,7 @@ class FusedSteps:
         )
         state = fused.state()
         self.weights.data.copy_(torch.from_numpy(state["weights"]))
-        population.optimizer.state[self.weights] = {
+        population.averages[self.weights] = {
             "step": torch.tensor(float(fused.steps)),
             "exp_avg": torch.from_numpy(state["exp_avg"]),
             "exp_avg_sq": torch.from_numpy(state["exp_avg_sq"]),

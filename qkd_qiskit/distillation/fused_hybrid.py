@@ -133,7 +133,7 @@ def _layout(population: Population) -> Layout | str:
         if student.head is None and student.spec.sharpness == "learned":
             others["log_gamma"] = "log_sharpness"
         starts = ("amplitudes", "angles") if trained else ("states", "inputs")
-        values = student.connector.neural_network.output_shape[0]
+        values = student.readout_matrix.shape[1]
         expectation = student.spec.readout == "expectation"
         layout = Layout(
             layers=layers,
@@ -294,7 +294,7 @@ class HybridSteps:
             shape = parameter.shape
             parameter.data.copy_(values.reshape(shape))
             parameter.data[population.failed] = population.best[name][population.failed]
-            population.optimizer.state[parameter] = {
+            population.averages[parameter] = {
                 "step": torch.tensor(float(self.steps.steps)),
                 "exp_avg": first.reshape(shape),
                 "exp_avg_sq": second.reshape(shape),
@@ -308,7 +308,7 @@ class HybridSteps:
         numbers: dict[str, dict[str, np.ndarray]] = {part: {} for part in PARTS}
         for own, name in self.names.items():
             parameter = population.parameters[name]
-            state = population.optimizer.state.get(parameter, {})
+            state = population.averages.get(parameter, {})
             zeros = torch.zeros_like(parameter)
             values = (parameter.detach(), *(state.get(part, zeros) for part in PARTS[1:]))
             for part, value in zip(PARTS, values, strict=True):

@@ -20,6 +20,8 @@ from torch.func import functional_call, vmap
 from qkd_qiskit.distillation.feature_maps import of_student
 from qkd_qiskit.errors import CheckpointError
 from qkd_qiskit.recipe import DistillSpec
+from qkd_qiskit.recipe.display import short_repr
+from qkd_qiskit.recipe.seeds import seeded
 from qkd_qiskit.storage import load_tensors, save_tensors
 from qkd_qiskit.students.base import Student
 
@@ -79,6 +81,7 @@ class DistillationData:
     validation_labels: Tensor
     featured: Tensor | None = None
     teacher_features: Tensor | None = None
+    __repr__ = short_repr
 
     def batch(self, rows: Tensor) -> tuple[Tensor, ...]:
         """Return inputs, labels, teacher logits and any features (members, images, ...) of rows."""
@@ -141,6 +144,14 @@ class TrainingResult:
     chosen_epoch: int
     history: list[EpochMetrics]
 
+    def __repr__(self) -> str:
+        last = self.history[-1]
+        return (
+            f"TrainingResult({self.member.arm}, seed {self.member.seed}: {last.epoch} epochs, loss "
+            f"{last.loss:.3f}, validation accuracy {last.validation_accuracy:.1%}; weights of "
+            f"epoch {self.chosen_epoch})"
+        )
+
     @property
     def validation_accuracy(self) -> float:
         """Validation accuracy of the chosen parameters; NaN where the training failed."""
@@ -161,8 +172,40 @@ def without_shots(student: Student) -> Iterator[None]:
         student.executor = executor
 
 
+def one_by_one(
+    function: Callable[..., Tensor],
+    parameters: Mapping[str, Tensor],
+    *batch: Tensor,
+    seeds: Sequence[int],
+) -> Tensor:
+    """Return what the function gives for each member, stacked, as vmap does.
+
+    What layers and losses draw is a member's own, and the same after an interruption.
+    """
+    results = []
+    for index, seed in enumerate(seeds):
+        with seeded(seed):
+            own = {name: value[index] for name, value in parameters.items()}
+            results.append(function(own, *(part[index] for part in batch)))
+    return torch.stack(results)
+
+
+@contextmanager
+def in_training(student: Student) -> Iterator[None]:
+    """Put the layers of a student into the mode for training."""
+    before = student.training
+    student.train()
+    try:
+        yield
+    finally:
+        student.train(before)
+
+
 class Population:
-    """Stacked parameters `(members, ...)`, their optimizer, the best weights and the history."""
+    """Stacked parameters `(members, ...)`, their optimizer, the best weights and the history.
+
+    `averages` is AdamW's state of each parameter, by torch's names.
+    """
 
     def __init__(
         self,
@@ -176,23 +219,28 @@ class Population:
         self.student, self.members, self.spec = student, members, spec
         self.other_terms = list(other_terms)
         self.weights = torch.tensor([member.weights for member in members])
-        # Kept for each member, but not trained: random features, circuits that are frozen.
-        frozen = {name for name, one in student.named_parameters() if not one.requires_grad}
-        self.parameters = {
-            name: torch.stack([start[name].detach() for start in starts]).requires_grad_(
-                name not in frozen
-            )
-            for name in starts[0]
-        }
-        self.optimizer = torch.optim.AdamW(
-            list(self.parameters.values()), lr=spec.lr, weight_decay=spec.weight_decay
-        )
+        # Random features and frozen circuits are kept for each member, and not trained.
+        frozen = {name for name, it in student.named_parameters() if not it.requires_grad}
+        stacks = {name: torch.stack([each[name].detach() for each in starts]) for name in starts[0]}
+        self.parameters = {key: it.requires_grad_(key not in frozen) for key, it in stacks.items()}
+        self._optimizer: torch.optim.AdamW | None = None
+        self.averages: dict[Tensor, dict[str, Tensor]] = {}
         self.best = {name: value.detach().clone() for name, value in self.parameters.items()}
         self.best_epoch = torch.zeros(len(members), dtype=torch.int64)
         self.failed = torch.zeros(len(members), dtype=torch.bool)
         figures = len(_FIGURES) + len(self.other_terms)
         self.history = torch.zeros(0, len(members), figures, dtype=torch.float64)
         self.cost = None if student.executor is None else student.executor.cost
+
+    @property
+    def optimizer(self) -> torch.optim.AdamW:
+        """The optimizer of steps in torch, made where it is asked for: it takes 2 s to import."""
+        if self._optimizer is None:
+            spec, parameters = self.spec, list(self.parameters.values())
+            optimizer = torch.optim.AdamW(parameters, lr=spec.lr, weight_decay=spec.weight_decay)
+            optimizer.state.update(self.averages)
+            self._optimizer, self.averages = optimizer, optimizer.state
+        return self._optimizer
 
     @property
     def epochs_done(self) -> int:
@@ -229,12 +277,7 @@ class Population:
     ) -> None:
         """Keep the epoch's mean loss terms `(members, terms)` and choose weights on validation.
 
-        Args:
-            terms: The loss terms.
-            validation_inputs: What `student.features` gives for validation images.
-            validation_labels: Their labels.
-            lr: Learning rate of the epoch.
-            accuracy: Gives the members' accuracies from both; default: the student in torch.
+        `accuracy` gives the members' accuracies on the latter; default: the student in torch.
         """
         accuracies = (accuracy or self._accuracy)(validation_inputs, validation_labels)
         terms[self.failed] = math.nan
@@ -264,7 +307,19 @@ class Population:
         batches = zip(torch.split(inputs, size), torch.split(labels, size), strict=True)
         with without_shots(self.student):
             for batch, expected in batches:
-                outputs = vmap(logits, in_dims=(0, None))(of_student(self.parameters), batch)
+                own = of_student(self.parameters)
+                outputs = (
+                    vmap(logits, in_dims=(0, None))(own, batch)
+                    if self.student.batched
+                    else (
+                        torch.stack(
+                            [
+                                logits({name: value[index] for name, value in own.items()}, batch)
+                                for index in range(len(self.members))
+                            ]
+                        )
+                    )
+                )
                 hits += (outputs.argmax(dim=-1) == expected).sum(dim=1)
         return hits / len(labels)
 
@@ -295,7 +350,7 @@ class Population:
         tensors = {"history": self.history, "best_epoch": self.best_epoch}
         for name, value in self.parameters.items():
             tensors |= {f"now/{name}": value.detach(), f"best/{name}": self.best[name]}
-            state = self.optimizer.state[value]
+            state = self.averages.get(value, {})
             tensors |= {f"adam/{name}/{key}": item for key, item in state.items()}
         metadata = {"members": self._identity()}
         if self.cost is not None:
@@ -322,7 +377,7 @@ class Population:
             value.data.copy_(tensors[f"now/{name}"])
             self.best[name] = tensors[f"best/{name}"]
             prefix = f"adam/{name}/"
-            self.optimizer.state[value] = {
+            self.averages[value] = {
                 key.removeprefix(prefix): item
                 for key, item in tensors.items()
                 if key.startswith(prefix)

@@ -11,11 +11,13 @@ from torch import Tensor
 from qkd_qiskit.circuits import readout_matrix
 from qkd_qiskit.data.splits import Data
 from qkd_qiskit.distillation.executors import training_executor
+from qkd_qiskit.distillation.inputs import in_usual_steps, require_no_labels, with_copies
 from qkd_qiskit.distillation.population import EpochMetrics, Member, TrainingResult
 from qkd_qiskit.distillation.terms import Loss
 from qkd_qiskit.distillation.trainer import layer_of, make_distillation_data, train_population
 from qkd_qiskit.errors import InputError, TrainingError, require_kind
 from qkd_qiskit.recipe import DistillSpec
+from qkd_qiskit.recipe.seeds import generator
 from qkd_qiskit.students.base import Student
 from qkd_qiskit.students.class_bins import learn_bins
 from qkd_qiskit.students.quantum import QuantumStudent
@@ -74,11 +76,19 @@ def distill(
     taught_by = as_teacher(teacher, data)
     member = _member(spec, seed=seed, loss=loss)
     rows = _draw(data, train_per_class, seed=seed)
+    all_rows = rows
+    if spec.unlabelled is not None:
+        require_no_labels(spec, reason=f"distill.unlabelled is {spec.unlabelled}")
+        all_rows = _with_unlabelled(data, rows, share=spec.unlabelled, seed=seed)
+    own, draws = with_copies(data, all_rows[None], spec=spec, seeds=[seed])
+    if spec.augment == "mixup":
+        require_no_labels(spec, reason="distill.augment is mixup")
+    student.fit(data.pool.images)  # of the data, not of copies
     examples = make_distillation_data(
         student,
         [taught_by],
-        data,
-        draws=rows[None],
+        own,
+        draws=draws,
         layer=layer_of(spec),
         # A function of the user's own softens as it likes.
         temperature=spec.temperature if loss is None else 1.0,
@@ -89,9 +99,9 @@ def distill(
         (trained,) = train_population(
             student,
             [member],
-            starts=[dict(student.named_parameters())],
+            starts=[student.member_parameters()],
             examples=examples,
-            spec=spec,
+            spec=in_usual_steps(spec, usual=len(rows), more=draws.shape[1]),
             loss=loss,
             on_epoch=on_epoch,
         )
@@ -125,6 +135,15 @@ def _draw(data: Data, train_per_class: int | None, *, seed: int) -> Tensor:
     if train_per_class is None and data.spec is not None:
         return data.draw_for(data.spec, seed=seed)
     return data.draw(train_per_class, draw="random", seed=seed)
+
+
+def _with_unlabelled(data: Data, rows: Tensor, *, share: int, seed: int) -> Tensor:
+    """Return rows with so many others of the pool for each, as far as there are."""
+    others = torch.ones(len(data.pool), dtype=torch.bool)
+    others[rows] = False
+    free = others.nonzero().flatten()
+    chosen = free[torch.randperm(len(free), generator=generator(seed, "unlabelled"))]
+    return torch.cat([rows, chosen[: share * len(rows)]])
 
 
 def _has_first_bins(student: Student) -> bool:

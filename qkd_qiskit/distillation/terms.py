@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import Tensor
-from torch.func import vmap
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
 
 from qkd_qiskit.distillation import losses
 from qkd_qiskit.errors import TrainingError
 from qkd_qiskit.recipe import LABEL_LOSSES, DistillSpec, LossName, LossTerm
-from qkd_qiskit.recipe.training import LOSS_OPTIONS
+from qkd_qiskit.recipe.training import LOSS_OPTIONS, STATE_LOSSES
+from qkd_qiskit.students.base import Student
+from qkd_qiskit.students.quantum import QuantumStudent
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Of student's logits, teacher's logits `(batch, num_classes)` and labels `(batch,)`, a scalar."""
@@ -27,16 +30,121 @@ FUNCTIONS: dict[LossName, Callable[..., Tensor]] = {
     "rkd_angle": losses.rkd_angle_loss,
     "similarity": losses.similarity_loss,
     "pkt": losses.pkt_loss,
+    "fidelity": losses.fidelity_loss,
 }
 """The losses that a list of terms can have beside ce, kd and feature."""
 
 
+@dataclass(frozen=True)
+class StateLoss:
+    """A loss that takes the states of the student's circuit in the place of its logits.
+
+    Attributes:
+        function: The loss, of states `(batch, 2^n)`, teacher's logits and labels.
+    """
+
+    function: Loss
+
+    def __call__(self, states: Tensor, teacher_logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the loss."""
+        return self.function(states, teacher_logits, labels)
+
+
+def other_values(
+    others: Mapping[str, Loss],
+    student: Student,
+    parameters: Mapping[str, Tensor],
+    *,
+    batch: tuple[Tensor, ...],
+    logits: Tensor,
+) -> list[Tensor]:
+    """Return the values of other losses on a batch; 0 for states of a student that has none.
+
+    Args:
+        others: The losses by name.
+        student: Whose logits they are.
+        parameters: Its parameters, in place of its own.
+        batch: Inputs, labels and the teacher's logits, as `DistillationData.batch` gives them.
+        logits: The student's logits for the inputs `(batch, num_classes)`.
+    """
+    inputs, labels, teacher_logits = batch[:3]
+    states = None
+    if isinstance(student, QuantumStudent) and reads_states(others):
+        named = {f"student.{name}": value for name, value in parameters.items()}
+        states = functional_call(_States(student), named, (inputs,))
+    return [
+        loss(logits, teacher_logits, labels)
+        if not isinstance(loss, StateLoss)
+        else logits.new_zeros(())
+        if states is None
+        else loss(states, teacher_logits, labels)
+        for loss in others.values()
+    ]
+
+
+def reads_states(others: Mapping[str, Loss]) -> bool:
+    """Return whether one of the losses is of states, which logits alone do not give."""
+    return any(isinstance(loss, StateLoss) for loss in others.values())
+
+
+class _States(nn.Module):
+    """A student as a module that gives its states, for `functional_call`."""
+
+    def __init__(self, student: QuantumStudent) -> None:
+        super().__init__()
+        self.student = student
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.student.states(inputs)
+
+
+def why_no_states(student: Student, *, exact: bool) -> str | None:
+    """Return why a loss of states would train nothing, for a message; None where it trains.
+
+    Args:
+        student: Who is to be trained.
+        exact: Whether its circuit runs exactly while it trains.
+    """
+    if not isinstance(student, QuantumStudent):
+        return (
+            f"a student of kind {student.spec.kind} has no circuit with states; leave out the term "
+            "or the arm"
+        )
+    if not exact:
+        return (
+            "it compares exact states, and the circuit runs on a target while it trains; give "
+            "distill.gradient exact, or leave out the term or the arm"
+        )
+    if not student.trains_states:
+        return (
+            f"nothing that encodes an image is trained (reduction {student.spec.reduction}, "
+            f"encoding {student.spec.encoding}), and what follows is one unitary U for all images, "
+            "which leaves |<psi_i|U^dagger U|psi_j>|^2 as it is; give student.encoding reuploading "
+            "with 2 or more layers, or a trained student.reduction (linear, with kind hybrid)"
+        )
+    return None
+
+
+def check_states(loss: Loss | None, student: Student, *, name: str) -> None:
+    """Check that a loss, if it is one of states, has a student whose states it can train.
+
+    Raises:
+        TrainingError: It has none.
+    """
+    if not isinstance(loss, StateLoss):
+        return
+    reason = why_no_states(student, exact=student.executor is None)
+    if reason is not None:
+        raise TrainingError(f"loss term {name} gives the student no gradient: {reason}")
+
+
 def other_losses(spec: DistillSpec) -> dict[str, Loss]:
     """Return the losses of `spec.other_terms` by name, with their options."""
-    return {
-        term.loss: partial(_apply, term.loss, _options(term, temperature=spec.temperature))
-        for term in spec.other_terms
-    }
+    found: dict[str, Loss] = {}
+    for term in spec.other_terms:
+        loss = partial(_apply, term.loss, _options(term, temperature=spec.temperature))
+        found[term.loss] = StateLoss(loss) if term.loss in STATE_LOSSES else loss
+    return found
 
 
 def own_loss(function: Loss) -> dict[str, Loss]:

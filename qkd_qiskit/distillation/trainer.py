@@ -29,18 +29,23 @@ from qkd_qiskit.distillation.population import (
     Member,
     Population,
     TrainingResult,
+    in_training,
+    one_by_one,
     without_shots,
 )
 from qkd_qiskit.distillation.terms import (
     Loss,
+    check_states,
     logit_terms,
     other_losses,
+    other_values,
     own_loss,
     population_terms,
+    reads_states,
 )
 from qkd_qiskit.errors import InputError, TeacherError, TrainingError
 from qkd_qiskit.recipe import DistillSpec
-from qkd_qiskit.recipe.seeds import generator
+from qkd_qiskit.recipe.seeds import derive_seed, generator
 from qkd_qiskit.simulator.threads import one_torch_thread
 from qkd_qiskit.students.base import Student
 from qkd_qiskit.teachers.base import Teacher
@@ -104,9 +109,9 @@ def train_population(
         check_terms(student, members, starts=starts, examples=examples, spec=spec, others=others)
 
     with _threads_for(population):
-        in_torch: dict[str, Any] = {"others": others, "mapped": loss is None}
+        in_torch: dict[str, Any] = {"others": others, "mapped": loss is None and student.batched}
         hybrid, of_circuit = None, fused_steps(population, examples)
-        if of_circuit is None:
+        if of_circuit is None and not reads_states(others):
             terms_of = partial(population_terms, spec=spec, **in_torch)
             hybrid = hybrid_steps(population, examples, terms=terms_of, on_step=on_step)
         plain = partial(_steps, population, examples, on_step=on_step, **in_torch)
@@ -237,6 +242,7 @@ def check_terms(
                     f"loss term 'feature' of arm {member.arm!r} has no feature maps to compare "
                     f"with: make the examples with the teacher's layer"
                 )
+            check_states(others.get(term), student, name=f"{term!r} of arm {member.arm!r}")
             batch = tuple(part[place] for part in first)
             leaves = {name: value.detach().requires_grad_() for name, value in start.items()}
             with without_shots(student):
@@ -305,31 +311,22 @@ def _steps(
     def member_terms(parameters: dict[str, Tensor], *batch: Tensor) -> Tensor:
         return torch.stack(_terms(student, parameters, batch, spec, others))
 
-    over_members = vmap(member_terms) if mapped else partial(_one_by_one, member_terms)
+    over_members = vmap(member_terms)
     sums = torch.zeros(len(order), population.weights.shape[1])
     for number, rows in enumerate(torch.split(order, spec.batch_size, dim=1), start=first + 1):
-        terms = over_members(population.parameters, *examples.batch(rows))
+        batch = examples.batch(rows)
+        if mapped:
+            terms = over_members(population.parameters, *batch)
+        else:
+            seeds = [derive_seed(member.seed, "layers", number) for member in population.members]
+            with in_training(student):
+                terms = one_by_one(member_terms, population.parameters, *batch, seeds=seeds)
         losses = (population.weights * terms).sum(dim=1)
         population.step(losses.sum(), lr=lr)
         sums += terms.detach() * rows.shape[1]
         if on_step is not None:
             on_step(number, float(losses.detach().nanmean()))
     return sums / order.shape[1]
-
-
-def _one_by_one(
-    function: Callable[..., Tensor], parameters: Mapping[str, Tensor], *batch: Tensor
-) -> Tensor:
-    """Return what the function gives for each member, stacked, as vmap does."""
-    return torch.stack(
-        [
-            function(
-                {name: value[index] for name, value in parameters.items()},
-                *(part[index] for part in batch),
-            )
-            for index in range(len(batch[0]))
-        ]
-    )
 
 
 def _terms(
@@ -350,9 +347,8 @@ def _terms(
             logits = functional_call(student, own, (inputs,))
         features = adapt(parameters, only(found, layer, owner="student"))
         feature = feature_loss(features, teacher_features[0])
-    ce, kd, *rest = logit_terms(
-        logits, teacher_logits=teacher_logits, labels=labels, spec=spec, others=others
-    )
+    ce, kd = logit_terms(logits, teacher_logits=teacher_logits, labels=labels, spec=spec, others={})
+    rest = other_values(others, student, own, batch=batch, logits=logits)
     return [ce, kd, feature, *rest]
 
 

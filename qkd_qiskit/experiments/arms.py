@@ -5,7 +5,7 @@ The arms themselves are the table `qkd_qiskit.recipe.arms`.
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -13,15 +13,19 @@ from torch import Tensor
 from torch.nn.functional import one_hot, softmax
 
 from qkd_qiskit.data.splits import Data
-from qkd_qiskit.distillation.trainer import step_sizes
+from qkd_qiskit.distillation.inputs import in_usual_steps
 from qkd_qiskit.errors import RecipeError
+from qkd_qiskit.experiments.baseline_tuning import Setting
+from qkd_qiskit.experiments.teachers import can_be_taught_alike
 from qkd_qiskit.recipe import LABEL_LOSSES, DistillSpec, Recipe
 from qkd_qiskit.recipe.arms import FIRST_NOISY, TREATMENT, Loss
 from qkd_qiskit.recipe.seeds import generator
+from qkd_qiskit.recipe.training import STATE_LOSSES
 from qkd_qiskit.teachers.teacher import make_untrained_teacher
 
 _SMALLEST = 1e-12  # of a target probability: its logarithm stays finite
-UNLABELLED_PER_LABELLED = 9  # of the arm transfer: images that only the teacher has labelled
+SHARE_OF_LR = 0.2  # of students that start trained: Adam's first steps are of full length
+UNLABELLED_PER_LABELLED = 9  # images that only the teacher labels, where the recipe does not say
 
 
 def loss_weights(arm: str, recipe: Recipe) -> tuple[float, float, float]:
@@ -50,13 +54,23 @@ def other_weights(arm: str, recipe: Recipe) -> tuple[float, ...]:
     return tuple(term.weight if uses else 0.0 for term in recipe.distill_of(arm).other_terms)
 
 
+def term_of_states(arms: Sequence[str], recipe: Recipe) -> str | None:
+    """Return the first loss of states that one of the arms learns from, and the arm, for errors."""
+    for arm in arms:
+        terms, weights = recipe.distill_of(arm).other_terms, other_weights(arm, recipe)
+        for term, weight in zip(terms, weights, strict=True):
+            if weight > 0 and term.loss in STATE_LOSSES:
+                return f"{term.loss!r} of arm {arm!r}"
+    return None
+
+
 def check_arms(recipe: Recipe) -> None:
     """Raise where an arm does not fit the recipe.
 
     Raises:
         RecipeError: Images without labels and none that are left unlabelled, or with a term that
-            reads labels; the label's weight without a weight for the labels; or feature maps alone
-            without one for them.
+            reads labels; the label's weight without a weight for the labels; feature maps alone
+            without one for them; or a start that is not trained.
     """
     for name in recipe.arms:
         table, spec = recipe.arm_table[name], recipe.distill_of(name)
@@ -71,11 +85,32 @@ def check_arms(recipe: Recipe) -> None:
                 f"arms: {name!r} learns from images without labels, and data.train_per_class: null "
                 "leaves none; give a number of labelled images per class, or leave the arm out"
             )
+        start = table.start
+        if start is not None and start not in recipe.arms:
+            raise RecipeError(
+                f"arms: {name!r} starts from the students of {start!r}, which is not among them; "
+                f"give both, as in --arms {start},{name}"
+            )
+        if start is not None and recipe.student_of(name) != recipe.student_of(start):
+            raise RecipeError(
+                f"arms: {name!r} starts from the students of {start!r} and cannot have another "
+                "shape; leave its student.* keys out"
+            )
         readers = [term.loss for term in spec.other_terms if term.loss in LABEL_LOSSES]
         if table.unlabelled and readers:
             raise RecipeError(
                 f"arms: {name!r} learns from images without labels, which {readers[0]} in "
                 f"distill.terms reads; leave the term or the arm out"
+            )
+        if spec.augment == "mixup" and table.loss != "teacher_only":
+            raise RecipeError(
+                f"arms: {name!r} reads labels, which mixup has none of; give distill.augment shift "
+                "or jitter, or arms such as transfer"
+            )
+        if table.targets == "same_draw" and not can_be_taught_alike(recipe.teacher):
+            raise RecipeError(
+                f"arms: {name!r} trains teachers of its own, and this one is not trained here "
+                f"(teacher.kind {recipe.teacher.kind}, or a checkpoint); leave the arm out"
             )
         if table.loss == "labels_scaled" and spec.ce_weight == 0:
             raise RecipeError(
@@ -101,7 +136,8 @@ def draw_images(arm: str, recipe: Recipe, data: Data, *, seed: int) -> Tensor:
     Raises:
         DataError: A class has fewer images than asked for.
     """
-    spec, factor = recipe.data, 1 + UNLABELLED_PER_LABELLED
+    spec = recipe.data
+    factor = 1 + (recipe.distill_of(arm).unlabelled or UNLABELLED_PER_LABELLED)
     if not recipe.arm_table[arm].unlabelled:
         return data.draw_for(spec, seed=seed)
     if spec.train_points is not None:
@@ -113,14 +149,23 @@ def draw_images(arm: str, recipe: Recipe, data: Data, *, seed: int) -> Tensor:
     return data.draw_for(replace(spec, train_per_class=per_class), seed=seed)
 
 
-def training_spec(arm: str, recipe: Recipe, data: Data) -> DistillSpec:
-    """Return how an arm is trained: to the same number of steps, with more images too."""
-    spec = recipe.distill_of(arm)
-    if not recipe.arm_table[arm].unlabelled:
-        return spec
+def training_spec(
+    arm: str, recipe: Recipe, data: Data, *, setting: Setting | None = None
+) -> DistillSpec:
+    """Return how an arm is trained: to the same number of steps, with more images too.
+
+    What a student teaches itself has one temperature: another one would change its margins. One
+    that starts trained has `SHARE_OF_LR` of the learning rate.
+    """
+    spec = recipe.distill_of(arm) if setting is None else setting.apply(recipe.distill_of(arm))
+    table = recipe.arm_table[arm]
+    if table.start is not None and table.taught_by == table.start:
+        spec = replace(spec, student_temperature=None)
+    if table.start is not None:
+        spec = replace(spec, lr=SHARE_OF_LR * spec.lr)
     usual, more = (len(draw_images(name, recipe, data, seed=0)) for name in (TREATMENT, arm))
-    steps = sum(map(len, step_sizes(spec, usual)))
-    return replace(spec, epochs=math.ceil(steps / math.ceil(more / spec.batch_size)), steps=steps)
+    copies = 1 if spec.augment == "none" else spec.copies
+    return in_usual_steps(spec, usual=usual, more=copies * more)
 
 
 def soft_targets(arm: str, recipe: Recipe, data: Data, *, teacher_logits: Tensor) -> Tensor:

@@ -8,7 +8,9 @@ recipe's own setting is in the grid; ties go to the one that comes first.
 from __future__ import annotations
 
 import itertools
+import logging
 import math
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,6 +20,9 @@ from qkd_qiskit.experiments.json_codec import decode
 from qkd_qiskit.experiments.results import TriedSetting, Tuning
 from qkd_qiskit.experiments.run_folder import RunFolder, read_json, write_json
 from qkd_qiskit.recipe import DistillSpec, Recipe
+from qkd_qiskit.recipe.arms import TUNED
+
+logger = logging.getLogger(__name__)
 
 LR_FACTORS = (1.0, 3.0, 1 / 3)
 EPOCH_FACTORS = (1.0, 0.5, 2.0)
@@ -83,17 +88,64 @@ def tuning_file(folder: RunFolder, setting: Setting) -> Path:
 
 
 def keep_tried(folder: RunFolder, setting: Setting, accuracies: list[float]) -> None:
-    """Write the validation accuracies of one setting, one for each tuning seed.
+    """Write the validation accuracies of one setting, one for each seed that was not tried yet.
 
     A seed that has none, as its training failed, has NaN here and null in the file.
     """
-    content = asdict(setting) | {"validation_accuracy": accuracies}
+    content = asdict(setting) | {
+        "validation_accuracy": [*_known_accuracies(folder, setting), *accuracies]
+    }
     write_json(tuning_file(folder, setting), content)
 
 
 def is_tried(folder: RunFolder, setting: Setting) -> bool:
-    """Return whether a setting has its validation accuracies."""
-    return tuning_file(folder, setting).exists()
+    """Return whether a setting has the validation accuracies of all tuning seeds."""
+    return len(_known_accuracies(folder, setting)) == len(tuning_seeds(folder.recipe))
+
+
+def untried_seeds(folder: RunFolder, setting: Setting) -> tuple[tuple[int, ...], bool]:
+    """Return the tuning seeds that a setting is to be tried on, and whether others have been.
+
+    All of them where it has been tried on every one.
+    """
+    seeds, known = tuning_seeds(folder.recipe), len(_known_accuracies(folder, setting))
+    some = 0 < known < len(seeds)
+    return (seeds[known:] if some else seeds), some
+
+
+def _known_accuracies(folder: RunFolder, setting: Setting) -> tuple[float | None, ...]:
+    path = tuning_file(folder, setting)
+    if not path.exists():
+        return ()
+    return decode(TriedSetting, read_json(path), where=path).validation_accuracy
+
+
+def forget_outdated(folder: RunFolder) -> None:
+    """Forget what an extension has overtaken: settings beside the way, students of another setting.
+
+    The tuning of a run with more seeds can end elsewhere; the tuned arm is then trained anew.
+    """
+    last = folder.last_result
+    if not folder.earlier or last is None or last.tuning is None:
+        return
+    now = tuned(folder)
+    files = {tuning_file(folder, _setting(tried)) for tried in now.tried}
+    for path in tuning_file(folder, _setting(now.chosen)).parent.glob("*.json"):
+        if path not in files:
+            path.unlink()
+    before, chosen = _setting(last.tuning.chosen), _setting(now.chosen)
+    if before == chosen or not any(arm == TUNED for arm, _ in folder.earlier):
+        return
+    logger.warning(
+        f"{TUNED} is tuned on {len(now.seeds)} seeds in place of {len(last.tuning.seeds)}, and "
+        f"{chosen} took the place of {before}: all its students are trained with it"
+    )
+    folder.forget_earlier(TUNED)
+    shutil.rmtree(folder.path / TUNED, ignore_errors=True)
+    for path in folder.checkpoint("").parent.glob(
+        f"{folder.recipe.arm_table[TUNED].population}*.safetensors"
+    ):
+        path.unlink()
 
 
 def tuned(folder: RunFolder) -> Tuning:

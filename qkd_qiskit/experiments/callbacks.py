@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 from qkd_qiskit.distillation.population import EpochMetrics
+from qkd_qiskit.experiments.results import Result
+from qkd_qiskit.experiments.run_folder import RunFolder
 from qkd_qiskit.targets.ibm.job_records import Totals
 
 
 class Callback:
     """Hears of stages, epochs, images and tasks; the base class is silent."""
+
+    def began(self, folder: RunFolder) -> None:
+        """Hear that a run begins or goes on: its recipe fits, and nothing is trained yet."""
+
+    def ended(self, result: Result) -> None:
+        """Hear that the run has ended."""
+
+    def close(self) -> None:
+        """Hear that nothing more will be heard, as the run was interrupted or failed."""
 
     def stage(self, text: str) -> None:
         """Hear that a new stage has begun."""
@@ -31,3 +44,17 @@ class Callback:
 
     def jobs(self, totals: Totals) -> None:
         """Hear of a job on a device; `totals` is for all jobs of the submission."""
+
+
+class Callbacks(Callback):
+    """Tells several others what it hears, in their order."""
+
+    def __init__(self, *callbacks: Callback) -> None:
+        for name in vars(Callback):
+            if not name.startswith("_"):
+                setattr(self, name, partial(_call_all, [getattr(it, name) for it in callbacks]))
+
+
+def _call_all(calls: Sequence[Callable[..., None]], *values: Any, **named: Any) -> None:
+    for call in calls:
+        call(*values, **named)

@@ -19,7 +19,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from statistics import fmean
 from typing import Any, Final, Literal
 
 from torch import Tensor
@@ -27,7 +26,6 @@ from torch import Tensor
 from qkd_qiskit.data.splits import Data
 from qkd_qiskit.errors import CircuitError, InputError
 from qkd_qiskit.experiments.callbacks import Callback
-from qkd_qiskit.experiments.collect import validation_accuracy
 from qkd_qiskit.experiments.evaluation_set import evaluate_members
 from qkd_qiskit.experiments.json_codec import OMITTED, decode, encode
 from qkd_qiskit.experiments.results import Comparison
@@ -41,6 +39,7 @@ from qkd_qiskit.experiments.tasks import (
     training_tasks,
 )
 from qkd_qiskit.experiments.teachers import TeachersBySeed
+from qkd_qiskit.experiments.twin_choice import mean_validation_accuracy
 from qkd_qiskit.recipe import CHANGED_CIRCUITS, TWINS, Recipe
 from qkd_qiskit.recipe.arms import ARMS
 from qkd_qiskit.recipe.parsing import dump_recipe
@@ -269,7 +268,9 @@ def check_request(recipe: Recipe, *, arm: str, margin: float) -> None:
 def _refits(recipe: Recipe, data: Data, *, arm: str) -> tuple[Recipe, dict[str, str]]:
     """Return the recipe whose arms are the variants of an arm, and why others are left out."""
     table, spec = recipe.arm_table[arm], recipe.student_of(arm)
-    kinds = {name: it.kind for name, it in ARMS.items() if it.kind in ("classical", *TWINS)}
+    kinds: dict[str, str | None] = {
+        name: it.kind for name, it in ARMS.items() if it.kind in ("classical", *TWINS)
+    }
     kinds["no_circuit"] = "no_circuit"
     if spec.reduction in TRAINED:
         kinds[_PROBE] = _PROBE
@@ -344,13 +345,12 @@ def _variants(
         )
         test = compare([pair[0] for pair in pairs], [pair[1] for pair in pairs])
         size = load_student(refits.member(refit, seeds[0])).num_parameters
-        validation = fmean(validation_accuracy(refits, refit, seed) for seed in seeds)
         variants.append(
             Variant(
                 name=name,
                 parameters=size,
                 rival=name not in CHANGED_CIRCUITS and size <= parameters,
-                validation_accuracy=validation if math.isfinite(validation) else None,
+                validation_accuracy=mean_validation_accuracy(refits, refit),
                 accuracy=its,
                 ahead=sum(a > b for a, b in pairs),
                 comparison=Comparison(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields, replace
 from importlib.metadata import version
 from statistics import fmean
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -19,6 +19,11 @@ from qkd_qiskit.experiments.comparisons import compare_arms
 from qkd_qiskit.experiments.device_results import device_results
 from qkd_qiskit.experiments.evaluation import confusion_counts
 from qkd_qiskit.experiments.evaluation_set import evaluation_key
+from qkd_qiskit.experiments.recalibration import (
+    SUFFIX,
+    recalibrated_seeds,
+    summarize_recalibrations,
+)
 from qkd_qiskit.experiments.results import (
     COMPARISONS,
     ClassBins,
@@ -26,7 +31,6 @@ from qkd_qiskit.experiments.results import (
     Result,
     StudentSummary,
     TeacherSummary,
-    TwinChoice,
 )
 from qkd_qiskit.experiments.run_folder import RunFolder
 from qkd_qiskit.experiments.statistics import Gain, paired_gain
@@ -38,17 +42,19 @@ from qkd_qiskit.experiments.target_summary import (
 )
 from qkd_qiskit.experiments.tasks import new_student, training_tasks
 from qkd_qiskit.experiments.teachers import TeachersBySeed
-from qkd_qiskit.recipe import CLASSICAL_STUDENTS, GENERATED, TWINS, Recipe
+from qkd_qiskit.experiments.twin_choice import choose_twin, validation_accuracy
+from qkd_qiskit.recipe import GENERATED, Recipe
 from qkd_qiskit.recipe.arms import TUNED
 from qkd_qiskit.storage import load_tensors
 from qkd_qiskit.students.base import Student
+from qkd_qiskit.students.circuit_student import CircuitStudent
 from qkd_qiskit.students.class_bins import has_class_bins, summarize_class_bins
 from qkd_qiskit.students.factory import load_student
-from qkd_qiskit.students.quantum import QuantumStudent
 from qkd_qiskit.students.quanvolutional import QuanvolutionalStudent
 from qkd_qiskit.targets import Target
 from qkd_qiskit.teachers.base import Teacher
 
+V = TypeVar("V")
 # A student that on validation comes no further than this from chance (0) to perfect (1) has not
 # been trained: for ten classes an accuracy of 0.15, for two of 0.53.
 FAILED_SHARE = 1 / 18
@@ -94,17 +100,25 @@ def collect_result(
         command=command,
         training_cost=_training_cost(folder),
         tuning=tuned(folder) if TUNED in recipe.arms else None,
-        twins=_choose_twin(folder),
+        twins=choose_twin(folder),
         outcomes=_class_bins(folder, data) if has_class_bins(student) else None,
     )
     for target in targets:
         key, summary = evaluation_key(recipe, target), describe_target(target, student)
         result = _with_metrics(result, folder, key=key, target=summary)
-    if folder.result is not None:
-        result = _with_targets_of(result, folder.result)
+    if folder.last_result is not None:
+        result = _with_targets_of(result, folder.last_result)
     for device in device_results(folder):
         if device.target is not None and device.key not in result.targets:
-            result = _with_metrics(result, folder, key=device.key, target=device.target)
+            known = [key for member in folder.members for key in folder.evaluations(*member)]
+            maps = device.key.partition("@")[0].partition("#")[0]
+            result = with_measured(
+                result,
+                folder,
+                key=device.key,
+                target=device.target,
+                maps=maps if device.key + SUFFIX in known else None,
+            )
         result = replace(result, trained_on=device.trained_on or result.trained_on)
     return replace(result, comparisons=compare_arms(result, recipe.arm_table))
 
@@ -120,6 +134,45 @@ def with_target(result: Result, folder: RunFolder, *, key: str, target: TargetSu
     """
     result = _with_metrics(result, folder, key=key, target=target)
     return replace(result, comparisons=compare_arms(result, folder.recipe.arm_table))
+
+
+def with_measured(
+    result: Result, folder: RunFolder, *, key: str, target: TargetSummary, maps: str | None
+) -> Result:
+    """Return a result with the figures under a key, and with those that maps have corrected.
+
+    Args:
+        result: Of the same run.
+        folder: The run.
+        key: Of the figures as they were measured.
+        target: What the target is.
+        maps: Name of the target whose maps were applied; None = none were.
+    """
+    result = with_target(result, folder, key=key, target=target)
+    seeds = () if maps is None else recalibrated_seeds(folder, maps)
+    if target.seeds is not None:
+        seeds = tuple(seed for seed in seeds if seed in target.seeds)
+    if maps is None or not seeds:
+        return result
+    corrected = replace(
+        target,
+        seeds=target.seeds if set(seeds) == set(result.seeds) else seeds,
+        recalibration=summarize_recalibrations(folder, maps, seeds=seeds),
+    )
+    return with_target(result, folder, key=key + SUFFIX, target=corrected)
+
+
+def without_targets(result: Result, keys: Collection[str]) -> Result:
+    """Return a result without the figures under some keys; its comparisons are left as they are."""
+
+    def kept(by_target: Mapping[str, V]) -> dict[str, V]:
+        return {key: value for key, value in by_target.items() if key not in keys}
+
+    return replace(
+        _with_gains(result, {name: kept(result.gains(name)) for name in COMPARISONS}),
+        targets=kept(result.targets),
+        arms={arm: kept(metrics) for arm, metrics in result.arms.items()},
+    )
 
 
 def student_arm(recipe: Recipe) -> str:
@@ -172,7 +225,7 @@ def describe_student(student: Student) -> StudentSummary:
     if isinstance(student, QuanvolutionalStudent):
         of_filters = sum(parameter.numel() for parameter in student.filters.parameters())
         return StudentSummary(parameters=parameters, filter_parameters=of_filters)
-    if not isinstance(student, QuantumStudent):
+    if not isinstance(student, CircuitStudent):
         return StudentSummary(parameters=parameters)
     return StudentSummary(
         qubits=student.qubits,
@@ -209,37 +262,6 @@ def failures(folder: RunFolder, arm: str, *, num_classes: int) -> dict[str, str]
                 f"(chance is {chance:.3f})"
             )
     return reasons
-
-
-def validation_accuracy(folder: RunFolder, arm: str, seed: int) -> float:
-    """Return the validation accuracy of a student's chosen weights; NaN where it has none."""
-    accuracies = [epoch.validation_accuracy for epoch in folder.metrics(arm, seed)]
-    last = folder.recipe.distill_of(arm).selection == "last"
-    return accuracies[-1] if last else max(accuracies)
-
-
-def _choose_twin(folder: RunFolder) -> TwinChoice | None:
-    """Return which twin is best on validation images, where a run has more than the classical."""
-    recipe, seeds = folder.recipe, folder.recipe.member_seeds
-    kinds = {
-        arm: recipe.student_of(arm).kind
-        for arm in recipe.arms
-        if recipe.arm_table[arm].loss == "distilled" and recipe.arm_table[arm].targets == "teacher"
-    }
-    if recipe.student.kind in CLASSICAL_STUDENTS or not set(kinds.values()) & set(TWINS):
-        return None
-    twins = [arm for arm, kind in kinds.items() if kind in (*TWINS, "classical")]
-    accuracy = {
-        arm: _finite(fmean(validation_accuracy(folder, arm, seed) for seed in seeds))
-        for arm in twins
-    }
-    return TwinChoice(
-        best=max(twins, key=lambda arm: -math.inf if accuracy[arm] is None else accuracy[arm]),
-        validation_accuracy=accuracy,
-        parameters={
-            arm: load_student(folder.member(arm, seeds[0])).num_parameters for arm in twins
-        },
-    )
 
 
 def _with_metrics(result: Result, folder: RunFolder, *, key: str, target: TargetSummary) -> Result:
@@ -300,8 +322,16 @@ def _with_gains(result: Result, gains: Mapping[str, Mapping[str, Gain]]) -> Resu
 
 
 def _with_targets_of(result: Result, earlier: Result) -> Result:
-    """Return a result with the figures on targets that an earlier one has beside."""
-    added = {key: target for key, target in earlier.targets.items() if key not in result.targets}
+    """Return a result with the figures on targets that an earlier one has beside.
+
+    Seeds that the run has got since then were not evaluated there.
+    """
+    grown = earlier.seeds != result.seeds
+    added = {
+        key: replace(target, seeds=target.seeds or earlier.seeds) if grown else target
+        for key, target in earlier.targets.items()
+        if key not in result.targets
+    }
     gains = {
         name: {
             **result.gains(name),
@@ -314,9 +344,24 @@ def _with_targets_of(result: Result, earlier: Result) -> Result:
         trained_on=earlier.trained_on,
         targets={**result.targets, **added},
         arms={
-            arm: {**metrics, **{key: earlier.arms[arm][key] for key in added}}
+            arm: {
+                **metrics,
+                **{key: _at_seeds(result.seeds, earlier.arms[arm][key], earlier) for key in added},
+            }
             for arm, metrics in result.arms.items()
         },
+    )
+
+
+def _at_seeds(seeds: Sequence[int], metrics: Metrics, earlier: Result) -> Metrics:
+    """Return an earlier result's metrics with an entry for each of the seeds."""
+    rows = [earlier.seeds.index(seed) if seed in earlier.seeds else None for seed in seeds]
+    columns = {item.name: getattr(metrics, item.name) for item in fields(Metrics)}
+    return Metrics(
+        **{
+            name: tuple(None if row is None else column[row] for row in rows)
+            for name, column in columns.items()
+        }
     )
 
 

@@ -16,12 +16,14 @@ from qkd_qiskit.experiments.json_codec import OMITTED
 from qkd_qiskit.experiments.quanvolution_evaluation import logits_on_target
 from qkd_qiskit.experiments.simulator_check import (
     check_students,
-    parameter_values,
+    in_order,
+    parameter_columns,
     simulator_of,
 )
+from qkd_qiskit.recipe.display import html_pairs
 from qkd_qiskit.recipe.seeds import derive_seed, generator
 from qkd_qiskit.students.base import Student
-from qkd_qiskit.students.quantum import QuantumStudent
+from qkd_qiskit.students.circuit_student import CircuitStudent
 from qkd_qiskit.students.quanvolutional import QuanvolutionalStudent
 from qkd_qiskit.targets import AerCheck, Simulator, Target
 
@@ -59,10 +61,37 @@ class Evaluation:
     agreement: float | None
     divergence: float | None
     calibration_error: float
-    confusion: list[list[int]]
+    confusion: list[list[int]] = field(repr=False)
     exact_agreement: float | None = field(default=None, metadata=OMITTED)
     simulator: Simulator | None = field(default=None, metadata=OMITTED)
     check: AerCheck | None = field(default=None, metadata=OMITTED)
+
+    def _repr_html_(self) -> str:
+        shares = {
+            "accuracy": self.accuracy,
+            "without noise and shots": self.exact_accuracy,
+            "agreement with the teacher": self.agreement,
+            "calibration error": self.calibration_error,
+        }
+        figures = {name: f"{value:.1%}" for name, value in shares.items() if value is not None}
+        if self.divergence is not None:
+            figures["divergence from the teacher"] = f"{self.divergence:.3f} nats"
+        return html_pairs(
+            {
+                "images": f"{self.images}",
+                "shots": "" if self.shots is None else f"{self.shots} for each image",
+                **figures,
+                "most often mixed up": self._mixed_up(),
+            },
+            title=f"Student on {self.target}",
+        )
+
+    def _mixed_up(self) -> str:
+        counts = np.array(self.confusion)
+        np.fill_diagonal(counts, 0)
+        label, choice = np.unravel_index(counts.argmax(), counts.shape)
+        worst = int(counts[label, choice])
+        return f"class {label} as {choice}, {worst} times" if worst else ""
 
 
 def evaluate(
@@ -245,7 +274,8 @@ def target_logits(
     """Return logits `(images, num_classes)` from outcome frequencies on a target.
 
     The images go in batches. Where shots are drawn from known probabilities, all batches share one
-    stream; elsewhere each is one PUB with its own seed. Of a quanvolutional student every patch is
+    stream; elsewhere each is one PUB with its own seed for each
+    basis that is measured. Of a quanvolutional student every patch is
     a circuit with `shots` shots.
 
     Args:
@@ -261,22 +291,59 @@ def target_logits(
         return logits_on_target(
             student, images, target=target, shots=shots, seed=seed, on_batch=on_batch
         )
-    assert isinstance(student, QuantumStudent)
-    compiled = target.compile(student.circuit)
-    drawn = target.simulator_of(compiled) == "density"
+    assert isinstance(student, CircuitStudent)
+    outcomes = target_outcomes(
+        student,
+        images,
+        target=target,
+        shots=shots,
+        seed=seed,
+        stream=stream,
+        on_batch=on_batch,
+    )
+    batches = torch.split(images, _SAMPLED_BATCH)
+    rows = torch.split(outcomes, _SAMPLED_BATCH * student.runs_per_image)
+    return torch.cat(
+        [
+            student.decode(own, student.features(batch))
+            for own, batch in zip(rows, batches, strict=True)
+        ]
+    )
+
+
+@torch.no_grad()
+def target_outcomes(
+    student: CircuitStudent,
+    images: Tensor,
+    *,
+    target: Target,
+    shots: int | None = None,
+    seed: int = 0,
+    stream: str = "",
+    on_batch: Callable[[int], None] | None = None,
+) -> Tensor:
+    """Return outcome frequencies `(rows, circuits * 2^n)` on a target, as `decode` takes them.
+
+    Arguments are those of `target_logits`.
+    """
+    compiled = [target.compile(circuit) for circuit in student.circuits]
+    drawn = target.simulator_of(compiled[0]) == "density"
     rng = np.random.default_rng(derive_seed(seed, "shots", target.stream_name, stream))
-    logits = []
+    frequencies = []
     for number, batch in enumerate(torch.split(images, _SAMPLED_BATCH)):
-        values = parameter_values(student, batch, names=compiled.parameters)
-        if drawn:
-            probabilities = target.frequencies(compiled, values, shots=shots, rng=rng)
-        else:
-            own = derive_seed(seed, "shots", target.stream_name, number)
-            probabilities = target.probabilities(compiled, values, shots=shots, seed=own)
-        logits.append(student.decode(torch.as_tensor(probabilities)))
+        columns, outcomes = parameter_columns(student, student.features(batch)), []
+        for basis, circuit in enumerate(compiled):
+            values = in_order(columns, circuit.parameters)
+            if drawn:
+                outcomes.append(target.frequencies(circuit, values, shots=shots, rng=rng))
+                continue
+            purpose = [number, basis] if basis else [number]
+            own = derive_seed(seed, "shots", target.stream_name, *purpose)
+            outcomes.append(target.probabilities(circuit, values, shots=shots, seed=own))
+        frequencies.append(torch.as_tensor(np.concatenate(outcomes, axis=1)))
         if on_batch is not None:
             on_batch(len(batch))
-    return torch.cat(logits)
+    return torch.cat(frequencies)
 
 
 def confusion_counts(choices: Tensor, labels: Tensor, *, num_classes: int) -> list[list[int]]:

@@ -17,7 +17,13 @@ from torch import Tensor
 from qkd_qiskit.data.splits import Data, Split
 from qkd_qiskit.errors import InputError
 from qkd_qiskit.experiments.callbacks import Callback
-from qkd_qiskit.experiments.evaluation import evaluate_logits, logits_on, subset
+from qkd_qiskit.experiments.evaluation import evaluate_logits, subset
+from qkd_qiskit.experiments.recalibration import (
+    SUFFIX,
+    map_of,
+    recalibrated_seeds,
+)
+from qkd_qiskit.experiments.recalibration_fit import measured_and_corrected, recalibrate_members
 from qkd_qiskit.experiments.run_folder import RunFolder
 from qkd_qiskit.experiments.simulator_check import check_students, simulator_of
 from qkd_qiskit.experiments.teachers import TeachersBySeed
@@ -116,12 +122,14 @@ def evaluate_members(
     shots: int | None = None,
     limit: int | None = None,
     compare_exact: bool = False,
+    recalibrated: bool = False,
     callback: Callback,
 ) -> str:
     """Evaluate trained students on one target, and return the key of their figures.
 
     What is there already is kept. Of each student whose shots are drawn from known probabilities a
-    few circuits are run by Aer too; figures on one target have shots of one origin.
+    few circuits are run by Aer too; figures on one target have shots of one origin. Corrected
+    figures are kept beside the measured ones, under the key with `recalibration.SUFFIX`.
 
     Args:
         folder: The run.
@@ -132,6 +140,7 @@ def evaluate_members(
         shots: Shots per image; default: the target's.
         limit: Test images; default: the recipe's `test_limit` from shots, else all.
         compare_exact: As for `evaluate_logits`.
+        recalibrated: Whether those that have a map for the target are evaluated with it, too.
         callback: Hears of the images that are evaluated.
 
     Raises:
@@ -146,7 +155,13 @@ def evaluate_members(
     key = evaluation_key(recipe, target, shots=shots)
     key += "" if wanted == usual else f", {wanted} images"
     by = _as_before(folder, key, target)
-    missing = [member for member in members if not _is_kept(folder, member, key, compare_exact)]
+    with_map = recalibrated_seeds(folder, target.name) if recalibrated else ()
+    missing = [
+        (arm, seed)
+        for arm, seed in members
+        if not _is_kept(folder, (arm, seed), key, compare_exact)
+        or (seed in with_map and not _is_kept(folder, (arm, seed), key + SUFFIX, compare_exact))
+    ]
     if not missing:
         return key
     # All images keep their order: the run's own figures come out the same to the last digit.
@@ -159,26 +174,34 @@ def evaluate_members(
     students = [load_student(folder.member(*member)) for member in missing]
     checks = check_students(students, examples.split.images, target=by)
     for (arm, seed), student, check in zip(missing, students, checks, strict=True):
-        logits, taken = logits_on(
+        always = recipe.arm_table[arm].recalibrated and not target.ideal
+        if always and map_of(folder, (arm, seed), target.name) is None:
+            recalibrate_members(folder, target, [(arm, seed)], data=data, shots=shots)
+        applied = always or seed in with_map
+        known = map_of(folder, (arm, seed), target.name) if applied else None
+        logits, corrected, taken = measured_and_corrected(
             student,
             examples.split.images,
             target=by,
             shots=shots,
             seed=derive_seed(recipe.seed, "evaluate", seed),
             stream=arm,
+            recalibration=known,
             on_batch=on_batch,
         )
-        examples.keep(
+        keep = functools.partial(
+            examples.keep,
             (arm, seed),
             student,
-            logits=logits,
-            key=key,
             target=target.name,
             shots=taken,
             compare_exact=compare_exact,
             simulator=simulator_of(student, by),
             check=check,
         )
+        keep(logits=corrected if always else logits, key=key)
+        if seed in with_map:
+            keep(logits=corrected, key=key + SUFFIX)
     return key
 
 

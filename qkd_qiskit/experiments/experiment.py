@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from qkd_qiskit.circuits.openqasm import dump_circuit
 from qkd_qiskit.data.splits import Data, load_data
+from qkd_qiskit.distillation.terms import why_no_states
 from qkd_qiskit.errors import CheckpointError, RecipeError
-from qkd_qiskit.experiments.arms import check_arms
+from qkd_qiskit.experiments.arms import check_arms, term_of_states
 from qkd_qiskit.experiments.callbacks import Callback
 from qkd_qiskit.experiments.collect import collect_result, student_arm
 from qkd_qiskit.experiments.evaluation_set import evaluate_members
+from qkd_qiskit.experiments.extension import join_checkpoints
+from qkd_qiskit.experiments.provenance import begin_session, end_session
 from qkd_qiskit.experiments.results import Result
 from qkd_qiskit.experiments.run_folder import CIRCUIT, DEVICES, RunFolder
 from qkd_qiskit.experiments.tasks import (
@@ -25,14 +28,18 @@ from qkd_qiskit.experiments.tasks import (
     TrainingTask,
     is_trained,
     new_student,
-    recipe_targets,
     rounds,
+    run_targets,
     train_task,
     training_executor,
     training_tasks,
 )
-from qkd_qiskit.experiments.teachers import TeachersBySeed, load_teachers
-from qkd_qiskit.experiments.workers import Workers, run_tasks
+from qkd_qiskit.experiments.teachers import (
+    TeachersBySeed,
+    load_same_draw_teachers,
+    load_teachers,
+)
+from qkd_qiskit.experiments.workers import Workers, pool, run_tasks
 from qkd_qiskit.recipe import Recipe
 from qkd_qiskit.storage import write_text
 from qkd_qiskit.students.base import Student
@@ -80,16 +87,19 @@ def run(
     recipe, timing = folder.recipe, _Timing()
     check_arms(recipe)
     workers.check()
-    trained = all(is_trained(folder, task) for task in training_tasks(recipe))
+    trained = all(is_trained(folder, task) for task in training_tasks(recipe, folder.earlier))
     if not trained:
         _check_place(folder)
-    targets = recipe_targets(recipe)
+    targets = run_targets(folder)
     with timing("data"):
         callback.stage("data")
         data = load_data(recipe.data, seed=recipe.seed)
         student = new_student(recipe, data, arm=student_arm(recipe))
         if not trained:
             _check_before_training(recipe, data, student=student, targets=targets)
+    jobs = None if workers.cluster is not None else workers.jobs
+    begin_session(folder, data, command=command, jobs=jobs)
+    callback.began(folder)
     with timing("teacher"):
         callback.stage("teacher")
         teachers_by_seed = _train_teachers(folder, data, callback)
@@ -98,14 +108,15 @@ def run(
     context = RunContext(
         folder=folder, data=data, teachers_by_seed=teachers_by_seed, targets=targets
     )
-    for tasks in rounds(folder):
-        if workers.parallel:
-            with timing("tasks"):
-                callback.stage(tasks[0].population if tasks[0].setting else "students")
-                run_tasks(folder, tasks, workers=workers, targets=targets, callback=callback)
-        for task in tasks:
-            with timing(task.population):
-                _train_here(context, task, callback=callback)
+    with pool(workers) if workers.parallel else nullcontext() as submit:
+        for tasks in rounds(folder):
+            if submit is not None:
+                with timing("tasks"):
+                    callback.stage(tasks[0].population if tasks[0].setting else "students")
+                    run_tasks(folder, tasks, submit=submit, targets=targets, callback=callback)
+            for task in tasks:
+                with timing(task.population):
+                    _train_here(context, task, callback=callback)
     for target in targets:
         with timing(target.name):
             callback.stage(target.name)
@@ -117,6 +128,8 @@ def run(
                 teachers_by_seed=teachers_by_seed,
                 callback=callback,
             )
+    if folder.earlier:
+        join_checkpoints(folder)
     result = collect_result(
         folder,
         student=student,
@@ -126,20 +139,22 @@ def run(
         timing=timing.seconds,
         command=command,
     )
+    end_session(folder)
     folder.end(result)
+    callback.ended(result)
     return result
 
 
 def _check_place(folder: RunFolder) -> None:
     """Raise where students are trained on a real device, which is not done here."""
     recipe = folder.recipe
-    if (folder.path / DEVICES).exists():
+    if (folder.path / DEVICES).exists() and not folder.earlier:
         raise CheckpointError(
             f"{folder.path} is trained on {recipe.distill.train_target} by jobs; to go on: "
             f"qkd collect {folder.path}"
         )
     before = [arm for arm in recipe.arms if recipe.arm_table[arm].began]
-    places = [recipe.distill_of(arm).train_target for arm in recipe.arms]
+    places = [name for arm in recipe.arms for name in recipe.distill_of(arm).train_targets]
     devices = [place for place in places if place.startswith("ibm_")]
     if before or devices:
         what = f"arm {before[0]!r}" if before else f"distill.train_target {devices[0]!r}"
@@ -154,19 +169,26 @@ def _check_before_training(
 ) -> None:
     """Raise now what would otherwise be raised after the teacher or the students are trained."""
     data.draw_for(recipe.data, seed=recipe.member_seeds[0])
-    for arm in dict.fromkeys(task.arms[0] for task in training_tasks(recipe)):
+    for arms in dict.fromkeys(task.arms for task in training_tasks(recipe)):
+        arm = arms[0]
         own = recipe.student_of(arm) == recipe.student
         trained = student if own else new_student(recipe, data, arm=arm)
         for target in targets:
-            if not target.ideal and trained.circuit is not None:
-                target.compile(trained.circuit)
-        training_executor(recipe, trained, arm=arm)
+            for circuit in () if target.ideal else trained.circuits:
+                target.compile(circuit)
+        exact = training_executor(recipe, trained, arm=arm) is None
+        reason = why_no_states(trained, exact=exact)
+        if reason is not None and (term := term_of_states(arms, recipe)) is not None:
+            raise RecipeError(f"loss term {term} gives the student no gradient: {reason}")
 
 
 def _train_teachers(folder: RunFolder, data: Data, callback: Callback) -> TeachersBySeed:
     def on_epoch(epoch: int, epochs: int, loss: float, accuracy: float) -> None:
         callback.teacher_epoch(epoch, epochs=epochs, loss=loss, accuracy=accuracy)
 
+    recipe = folder.recipe
+    if any(recipe.arm_table[arm].targets == "same_draw" for arm in recipe.arms):
+        load_same_draw_teachers(folder, data, train=True, on_epoch=on_epoch)
     return load_teachers(folder, data, train=True, on_epoch=on_epoch)
 
 

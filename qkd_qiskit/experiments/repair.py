@@ -12,7 +12,8 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from qkd_qiskit.errors import CheckpointError, InputError
+from qkd_qiskit.circuits import load_circuit
+from qkd_qiskit.errors import CheckpointError, CircuitError, InputError
 from qkd_qiskit.experiments.run_folder import EVALUATIONS, METRICS, RESULT, RunFolder, read_json
 from qkd_qiskit.experiments.tasks import training_tasks
 from qkd_qiskit.storage import load_tensors
@@ -42,7 +43,7 @@ def put_damage_aside(folder: RunFolder) -> None:
             _put_aside(weights)
     for arm, seed in folder.members:
         _check(folder.member(arm, seed) / EVALUATIONS, partial(folder.evaluations, arm, seed))
-    _check(folder.path / RESULT, lambda: folder.result)
+    _check(folder.path / RESULT, lambda: folder.last_result)
 
 
 def _trained_members(folder: RunFolder) -> Iterator[tuple[str, int]]:
@@ -57,9 +58,14 @@ def _damaged_part(folder: RunFolder, arm: str, seed: int) -> str | None:
         return WEIGHTS_FILE
     if not _can_be_read(lambda: read_json(member / CARD_FILE)):
         return CARD_FILE
+    own_code = folder.recipe.student_of(arm).module is not None
+    if own_code and not _can_be_read(lambda: load_circuit(member / CIRCUIT_FILE)):
+        return CIRCUIT_FILE
     try:
         has_circuit = load_student(member).circuit is not None
     except InputError:  # of a circuit of the user's own
+        if own_code:  # which is gone, or is another than it was: nothing here is damaged
+            raise
         return CIRCUIT_FILE
     texts = (METRICS, CIRCUIT_FILE) if has_circuit else (METRICS,)
     return next((name for name in texts if not _is_whole(member / name)), None)
@@ -77,7 +83,7 @@ def _check(path: Path, read: Callable[[], object]) -> None:
 
 
 def _can_be_read(read: Callable[[], object]) -> bool:
-    with suppress(CheckpointError):
+    with suppress(CheckpointError, CircuitError):
         read()
         return True
     return False

@@ -1,11 +1,11 @@
-"""Plain tables of results: CSV, LaTeX and HTML."""
+"""Plain tables of results: CSV and LaTeX, and the texts in their cells."""
 
 from __future__ import annotations
 
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from html import escape
+from typing import Protocol
 
 from qkd_qiskit.experiments.statistics import mean_interval
 
@@ -18,6 +18,28 @@ def mean_text(accuracies: Sequence[float], *, sign: str) -> str:
         return "all failed"
     mean, half = mean_interval(accuracies)
     return f"{100 * mean:.1f}" + ("" if half is None else f" {sign} {100 * half:.1f}")
+
+
+class Difference(Protocol):
+    """A mean difference in points, as `Gain` and `Comparison` have it."""
+
+    @property
+    def mean(self) -> float | None:
+        """The mean; None without a pair."""
+
+    @property
+    def ci95(self) -> tuple[float, float] | None:
+        """Its 95 % interval; None with one pair."""
+
+
+def gain_text(gain: Difference) -> str:
+    """Return a gain in points with its 95 % interval: `+1.2 [-0.3, +2.7]`."""
+    if gain.mean is None:
+        return "no pair"
+    if gain.ci95 is None:
+        return f"{gain.mean:+.1f} (one seed)"
+    low, high = gain.ci95
+    return f"{gain.mean:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
 def csv_text(rows: Sequence[Mapping[str, object]]) -> str:
@@ -50,19 +72,6 @@ def latex_table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, caption:
         r"\end{table}",
     ]
     return "\n".join(lines) + "\n"
-
-
-def html_table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str) -> str:
-    """Return an HTML table, its texts escaped."""
-
-    def line(cells: Sequence[str], tag: str) -> str:
-        return f"<tr>{''.join(f'<{tag}>{escape(cell)}</{tag}>' for cell in cells)}</tr>"
-
-    body = "".join(line(row, "td") for row in rows)
-    return (
-        f"<table><caption>{escape(caption)}</caption>"
-        f"<thead>{line(heads, 'th')}</thead><tbody>{body}</tbody></table>"
-    )
 
 
 def _latex(text: str) -> str:

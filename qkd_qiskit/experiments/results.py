@@ -14,10 +14,11 @@ from typing import Any
 
 from qkd_qiskit.errors import InputError
 from qkd_qiskit.experiments.json_codec import OMITTED, decode, encode
-from qkd_qiskit.experiments.result_tables import csv_text, html_table, latex_table, mean_text
+from qkd_qiskit.experiments.result_tables import csv_text, gain_text, latex_table, mean_text
 from qkd_qiskit.experiments.statistics import Gain
 from qkd_qiskit.experiments.target_summary import DeviceJobs, TargetSummary, TrainingCost
 from qkd_qiskit.recipe.arms import BASELINE, FULL_TWIN, NOISE_AWARE, TREATMENT, TWIN
+from qkd_qiskit.recipe.display import html_table
 
 COMPARISONS = {
     "gain": (TREATMENT, BASELINE),
@@ -51,7 +52,7 @@ class TeacherSummary:
     parameters: int | None = field(default=None, metadata=OMITTED)
     members: tuple[float, ...] | None = field(default=None, metadata=OMITTED)
     train_accuracy: float | None = field(default=None, metadata=OMITTED)
-    confusion: list[list[int]] | None = field(default=None, metadata=OMITTED)
+    confusion: list[list[int]] | None = field(default=None, metadata=OMITTED, repr=False)
 
     @property
     def title(self) -> str:
@@ -102,7 +103,7 @@ class Metrics:
     calibration_error: tuple[float | None, ...]
     images: tuple[int | None, ...]
     shots: tuple[int | None, ...]
-    confusion: tuple[list[list[int]] | None, ...]
+    confusion: tuple[list[list[int]] | None, ...] = field(repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -341,8 +342,21 @@ class Result:
         """Return mean accuracies as a LaTeX table, for the package booktabs."""
         return latex_table(*self._summary(r"$\pm$"), caption=self._caption())
 
+    def __repr__(self) -> str:
+        arms, targets, count = ", ".join(self.arms), ", ".join(self.targets), len(self.seeds)
+        gains = "".join(f"; gain on {name} {gain_text(gain)}" for name, gain in self.gain.items())
+        return f"Result({count} seed{'s' * (count != 1)} of {arms} on {targets}{gains})"
+
     def _repr_html_(self) -> str:
-        return html_table(*self._summary("±"), caption=self._caption())
+        heads, rows = self._summary("±")
+        for name, arms in COMPARISONS.items():
+            gains = self.gains(name)
+            if gains:
+                cells = (gain_text(gains[it]) if it in gains else "" for it in self.targets)
+                rows.append([" - ".join(arms).replace("_", " "), *cells])
+        return html_table(
+            heads, rows, caption=f"{self._caption()} Differences in points, 95 % t interval."
+        )
 
     def _summary(self, sign: str) -> tuple[list[str], list[list[str]]]:
         """Return heads and rows of the table of mean accuracies, an arm a row."""

@@ -1,13 +1,15 @@
 """The run folder: what a run has written, and how it goes on after a stop.
 
     runs/NAME/
-      recipe.yaml  teacher.safetensors  circuit.qasm  result.json  report.html
+      recipe.yaml  teacher.safetensors  circuit.qasm  result.json  report.html  provenance.json
       teachers/seed_N.safetensors  teachers/member_K.safetensors  teachers/seed_N/
       checkpoints/POPULATION.safetensors
       tuning/SETTING.json
       ARM/seed_N/  student.json  weights.safetensors  metrics.jsonl  evaluations.json
+                   recalibrations.json
       bench/  noise.csv  shots.csv  figures
       certify/ARM/  certificate.json  VARIANT/seed_N/  closed_form/seed_N.pt2
+      extension.json  while a finished run is extended: what it had before
       devices/NAME/  submission.json  journal.jsonl  jobs/
 
 Every file is written whole or not at all. A finished piece is read again and not done twice.
@@ -35,12 +37,13 @@ from qkd_qiskit.experiments.teaching_students import students_digest, teaching_s
 from qkd_qiskit.recipe import Recipe, TeacherSpec
 from qkd_qiskit.recipe.parsing import dump_recipe, load_recipe
 from qkd_qiskit.storage import remove_unfinished, take_lock, user_path, write_text
+from qkd_qiskit.students.base import WEIGHTS_FILE
 
 RECIPE, RESULT, REPORT = "recipe.yaml", "result.json", "report.html"
 DEVICES, EVALUATIONS, LOCK = "devices", "evaluations.json", ".lock"
 CERTIFY = "certify"
 TEACHER, TEACHERS, CIRCUIT = "teacher.safetensors", "teachers", "circuit.qasm"
-METRICS = "metrics.jsonl"
+EXTENSION, PROVENANCE, METRICS = "extension.json", "provenance.json", "metrics.jsonl"
 
 
 class RunFolder:
@@ -80,9 +83,10 @@ class RunFolder:
         return cls(path, recipe)
 
     def discard(self) -> None:
-        """Remove the folder again where it holds nothing but its recipe."""
+        """Remove the folder again where it holds nothing but its recipe and provenance."""
         with contextlib.suppress(OSError):
-            if [entry.name for entry in self.path.iterdir()] == [RECIPE]:
+            if {entry.name for entry in self.path.iterdir()} <= {RECIPE, PROVENANCE}:
+                (self.path / PROVENANCE).unlink(missing_ok=True)
                 (self.path / RECIPE).unlink()
                 self.path.rmdir()
 
@@ -123,9 +127,49 @@ class RunFolder:
 
     @property
     def result(self) -> Result | None:
-        """What result.json holds, or None before the run has ended."""
+        """What result.json holds, or None before the run, or its extension, has ended."""
+        return None if (self.path / EXTENSION).exists() else self.last_result
+
+    @property
+    def last_result(self) -> Result | None:
+        """What result.json holds: while a run is extended, the figures of before."""
         path = self.path / RESULT
         return Result.from_json(read_json(path), where=path) if path.exists() else None
+
+    @property
+    def earlier(self) -> frozenset[tuple[str, int]]:
+        """Arm and seed of the students that a run had before the extension that goes on."""
+        path = self.path / EXTENSION
+        trained = read_json(path)["trained"] if path.exists() else {}
+        members = [(arm, seed) for arm, seeds in trained.items() for seed in seeds]
+        # What was damaged since then and put aside is trained again.
+        return frozenset(it for it in members if (self.member(*it) / WEIGHTS_FILE).exists())
+
+    def begin_extension(self, recipe: Recipe) -> RunFolder:
+        """Give a finished run a recipe with more seeds or arms, and return it, not ended.
+
+        Raises:
+            StorageError: The folder cannot be written.
+        """
+        trained = {arm: list(self.recipe.member_seeds) for arm in self.recipe.arms}
+        before = (self.path / RECIPE).read_text(encoding="utf-8")
+        write_json(self.path / EXTENSION, {"recipe": before, "trained": trained})
+        write_text(self.path / RECIPE, dump_recipe(recipe))
+        return RunFolder(self.path, recipe)
+
+    def abandon_extension(self) -> None:
+        """Make it the run of before again, where nothing has been trained for its extension."""
+        record, earlier = read_json(self.path / EXTENSION), self.earlier
+        new = [member for member in self.members if member not in earlier]
+        if not any(self.member(*member).exists() for member in new):
+            write_text(self.path / RECIPE, record["recipe"])
+            (self.path / EXTENSION).unlink()
+
+    def forget_earlier(self, arm: str) -> None:
+        """Take an arm out of what the run had before its extension: it is trained again."""
+        record = read_json(self.path / EXTENSION)
+        record["trained"].pop(arm, None)
+        write_json(self.path / EXTENSION, record)
 
     def ended(self) -> Result:
         """Return what result.json holds.
@@ -148,6 +192,7 @@ class RunFolder:
             StorageError: The file could not be written.
         """
         write_json(self.path / RESULT, result.to_json())
+        (self.path / EXTENSION).unlink(missing_ok=True)
         remove_unfinished(self.path)
 
     def member(self, arm: str, seed: int) -> Path:
@@ -195,6 +240,11 @@ class RunFolder:
         """Keep the figures of one student on one target."""
         evaluations = self.evaluations(arm, seed) | {key: evaluation}
         write_json(self.member(arm, seed) / EVALUATIONS, encode(evaluations))
+
+    def drop_evaluation(self, arm: str, seed: int, *, key: str) -> None:
+        """Remove figures that do not hold any more."""
+        kept = {name: it for name, it in self.evaluations(arm, seed).items() if name != key}
+        write_json(self.member(arm, seed) / EVALUATIONS, encode(kept))
 
 
 def _holds_another_run(path: Path) -> CheckpointError:

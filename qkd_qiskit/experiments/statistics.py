@@ -12,7 +12,7 @@ from functools import cache
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special, stats
+from scipy import special
 
 from qkd_qiskit.recipe.seeds import derive_seed
 
@@ -76,7 +76,7 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float | None]:
     mean = math.fsum(values) / count
     if count < 2:
         return mean, None
-    quantile = float(stats.t.ppf(0.5 + CONFIDENCE / 2, count - 1))
+    quantile = _critical_t(count)
     return mean, quantile * _spread(values) / math.sqrt(count)
 
 
@@ -134,6 +134,8 @@ def bootstrap_interval(points: Sequence[float]) -> tuple[float, float] | None:
         return None
     if _spread(points) == 0:
         return points[0], points[0]
+    from scipy import stats  # takes half a second of CPU to load; workers never need it
+
     resampled = stats.bootstrap(
         (np.asarray(points),),
         np.mean,
@@ -156,7 +158,31 @@ def paired_p(points: Sequence[float]) -> float | None:
         return None
     if _spread(points) == 0:
         return 1.0 if abs(points[0]) < _ROUNDING else None
+    from scipy import stats
+
     return float(stats.ttest_1samp(np.asarray(points), 0.0).pvalue)
+
+
+def welch(
+    treated: Sequence[float], baseline: Sequence[float]
+) -> tuple[float | None, tuple[float, float] | None, float | None]:
+    """Return the difference of unpaired accuracies in points: mean, 95 % interval and p.
+
+    Welch, "The generalization of Student's problem when several different population variances are
+    involved", Biometrika 34 (1947) 28. The mean is None without accuracies on one side, interval
+    and p below two on one side, and where neither side has a spread.
+    """
+    if not treated or not baseline:
+        return None, None, None
+    sides = [[100 * value for value in values] for values in (treated, baseline)]
+    mean = math.fsum(sides[0]) / len(sides[0]) - math.fsum(sides[1]) / len(sides[1])
+    if min(map(len, sides)) < 2 or not any(_spread(values) for values in sides):
+        return mean, None, None
+    from scipy import stats
+
+    test = stats.ttest_ind(*sides, equal_var=False)
+    interval = test.confidence_interval(CONFIDENCE)
+    return mean, (float(interval.low), float(interval.high)), float(test.pvalue)
 
 
 def effect_size(points: Sequence[float]) -> float | None:
@@ -232,15 +258,27 @@ def _power(effect: float, seeds: int) -> float:
     return float(weights @ (special.ndtr(centre - critical) + special.ndtr(-centre - critical)))
 
 
+def _critical_t(count: int) -> float:
+    """Return the quantile of a 95 % t interval from so many values."""
+    return float(special.stdtrit(count - 1, 0.5 + CONFIDENCE / 2))
+
+
+@cache
+def _legendre() -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return Gauss-Legendre nodes and weights on 0 to 1, found once: they are eigenvalues."""
+    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
+    return (nodes + 1) / 2, weights / 2
+
+
 @cache
 def _critical_effects(seeds: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Return the mean over its true standard error from which p is below 5 %, and weights.
 
     Both at `_NODES` spreads.
     """
-    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
-    spreads = np.sqrt(stats.chi2.ppf((nodes + 1) / 2, seeds - 1) / (seeds - 1))
-    return float(stats.t.ppf(0.5 + CONFIDENCE / 2, seeds - 1)) * spreads, weights / 2
+    nodes, weights = _legendre()
+    chi_squared = 2 * special.gammaincinv((seeds - 1) / 2, nodes)
+    return _critical_t(seeds) * np.sqrt(chi_squared / (seeds - 1)), weights
 
 
 def _spread(values: Sequence[float]) -> float:

@@ -73,7 +73,9 @@ def teacher_of_students(
 
 
 def _teacher(folder: Path, data: Data, *, target: Target, cache: CacheFolder) -> Teacher:
-    student = load_student(folder).eval().requires_grad_(False)
+    student = load_student(folder).eval()
+    parameters = student.num_parameters
+    student.requires_grad_(False)
     given = (data.image_shape, data.num_classes)
     if (student.image_shape, student.num_classes) != given:
         raise TeacherError(
@@ -93,7 +95,7 @@ def _teacher(folder: Path, data: Data, *, target: Target, cache: CacheFolder) ->
         num_classes=data.num_classes,
         digest=students_digest([folder]),
         architecture="student, exact" if target.ideal else f"student on {where}",
-        parameters=student.num_parameters,
+        parameters=parameters,
         accuracy=math.nan,
     )
     return measured(teacher, data, cache=cache)

@@ -234,10 +234,9 @@ def _evaluate(
     """Evaluate all students on the targets of a sweep, and write their rows beside older ones."""
     path, folder = run.path / FOLDER / file, run.folder
     kept = {row.key: row for row in read_rows(path)}
-    circuits = {arm: run.student(arm).circuit for arm in run.recipe.arms}
-    for setting, circuit in itertools.product(settings, circuits.values()):
-        if circuit is not None:
-            setting.target.compile(circuit)  # what cannot run says so before the first student
+    circuits = {arm: run.student(arm).circuits for arm in run.recipe.arms}
+    for setting, circuit in itertools.product(settings, itertools.chain(*circuits.values())):
+        setting.target.compile(circuit)  # what cannot run says so before the first student
     rows = []
     for setting in settings:
         key = run.evaluate_members(
@@ -250,7 +249,7 @@ def _evaluate(
         )
         for arm, seed in itertools.product(run.recipe.arms, run.recipe.member_seeds):
             rows.append(
-                _cell(setting, arm, seed, circuits[arm], folder.evaluations(arm, seed)[key])
+                _cell(setting, arm, seed, circuits[arm][:1], folder.evaluations(arm, seed)[key])
             )
         kept |= {row.key: row for row in rows}
         write_rows(path, list(kept.values()))
@@ -261,10 +260,10 @@ def _cell(
     setting: _Setting,
     arm: str,
     seed: int,
-    circuit: QuantumCircuit | None,
+    circuits: Sequence[QuantumCircuit],
     evaluation: Evaluation,
 ) -> SweepRow:
-    compiled = None if circuit is None else setting.target.compile(circuit)
+    compiled = setting.target.compile(circuits[0]) if circuits else None
     return SweepRow(
         target=setting.name,
         scale=setting.scale,

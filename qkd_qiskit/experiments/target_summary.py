@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Literal
 
 from qkd_qiskit.experiments.evaluation import Evaluation
@@ -11,6 +12,7 @@ from qkd_qiskit.experiments.json_codec import OMITTED
 from qkd_qiskit.recipe import Mode
 from qkd_qiskit.students.base import Student
 from qkd_qiskit.targets import AerCheck, CompiledCircuit, Simulator, Target
+from qkd_qiskit.targets.recalibration import Kind
 
 Place = Literal["device", "simulation", "rehearsal"]
 
@@ -68,6 +70,41 @@ class DeviceJobs:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RecalibrationSummary:
+    """The maps that have corrected the figures on a target, means over the students.
+
+    Attributes:
+        kind: Kind of the maps.
+        fitted: ISO time of the first fit.
+        used: ISO time at which they were applied.
+        calibration_date: ISO date of the calibration at the fit.
+        images: Unlabelled images that were measured.
+        shots: Shots per image of these.
+        qpu_seconds: QPU seconds of one student, by IBM's formula.
+        correction: Root mean square of what the maps change, over the spread of exact outputs.
+        agreement_before: Share of those images whose measured choice is the exact one.
+        agreement: The same by maps that were fitted without the image.
+    """
+
+    kind: Kind
+    fitted: str
+    used: str
+    calibration_date: str | None = field(default=None, metadata=OMITTED)
+    images: int
+    shots: int | None
+    qpu_seconds: float | None
+    correction: float
+    agreement_before: float
+    agreement: float
+
+    @property
+    def age_days(self) -> float:
+        """Days from the fit to the use."""
+        seconds = datetime.fromisoformat(self.used) - datetime.fromisoformat(self.fitted)
+        return seconds.total_seconds() / 86_400
+
+
+@dataclass(frozen=True, kw_only=True)
 class TargetSummary:
     """Where students were evaluated.
 
@@ -81,6 +118,7 @@ class TargetSummary:
         simulators: What drew the shots under a noise model, `density` or `aer`; None without shots,
             and in files of earlier versions, where it was Aer.
         check: Circuits that Aer has run too, and how near it comes; None where it drew all.
+        recalibration: What has corrected the figures; None where they are as measured.
     """
 
     shots: int | None
@@ -91,6 +129,7 @@ class TargetSummary:
     device: DeviceJobs | None = field(default=None, metadata=OMITTED)
     simulators: tuple[Simulator, ...] | None = field(default=None, metadata=OMITTED)
     check: AerCheck | None = field(default=None, metadata=OMITTED)
+    recalibration: RecalibrationSummary | None = field(default=None, metadata=OMITTED)
 
     @property
     def noisy(self) -> bool:
@@ -125,8 +164,8 @@ class TrainingCost:
 def describe_target(target: Target, student: Student) -> TargetSummary:
     """Return what a target is, and what a student's circuit costs there."""
     circuit = None
-    if not target.ideal and student.circuit is not None:
-        circuit = describe_circuit(target.compile(student.circuit))
+    if not target.ideal and student.circuits:
+        circuit = describe_circuit(target.compile(student.circuits[0]))
     return TargetSummary(
         shots=target.shots if target.sampled else None,
         calibration_date=target.calibration_date,

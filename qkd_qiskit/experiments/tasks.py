@@ -7,7 +7,7 @@ and whatever was finished before it was stopped.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -15,41 +15,40 @@ from torch import Tensor
 
 from qkd_qiskit.data.splits import Data
 from qkd_qiskit.distillation import executors
-from qkd_qiskit.distillation.population import DistillationData, EpochMetrics, Member
+from qkd_qiskit.distillation.population import EpochMetrics, Member
 from qkd_qiskit.distillation.trainer import (
-    layer_of,
-    make_distillation_data,
     step_sizes,
     train_population,
 )
+from qkd_qiskit.errors import CircuitError
 from qkd_qiskit.experiments.arms import (
-    draw_images,
     executed_spec,
     loss_weights,
     other_weights,
-    soft_targets,
     training_spec,
 )
 from qkd_qiskit.experiments.baseline_tuning import (
     Setting,
     chosen_setting,
     first_round,
+    forget_outdated,
     is_tried,
     keep_tried,
     second_round,
-    tuning_seeds,
+    untried_seeds,
 )
 from qkd_qiskit.experiments.callbacks import Callback
 from qkd_qiskit.experiments.evaluation_set import evaluation_key
 from qkd_qiskit.experiments.run_folder import RunFolder
-from qkd_qiskit.experiments.student_teachers import teacher_of_students
+from qkd_qiskit.experiments.started_students import copy_students, start_students
+from qkd_qiskit.experiments.task_examples import task_examples
 from qkd_qiskit.experiments.teachers import TeachersBySeed
 from qkd_qiskit.recipe import DistillSpec, Recipe
 from qkd_qiskit.recipe.arms import TUNED
 from qkd_qiskit.students.base import WEIGHTS_FILE, Student
+from qkd_qiskit.students.circuit_student import CircuitStudent
 from qkd_qiskit.students.class_bins import learn_bins
 from qkd_qiskit.students.factory import make_student
-from qkd_qiskit.students.quantum import QuantumStudent
 from qkd_qiskit.targets import Target
 from qkd_qiskit.targets.gradients import CircuitExecutor
 
@@ -66,6 +65,7 @@ class TrainingTask:
         seeds: Their seeds; every arm is trained with each.
         part: Number of this part of the population, from 0.
         setting: The setting that is tried, of a task that only tunes.
+        added: Number of this part, from 1, of what an extension adds to the task; 0 = all of it.
     """
 
     population: str
@@ -73,11 +73,13 @@ class TrainingTask:
     seeds: tuple[int, ...]
     part: int = 0
     setting: Setting | None = None
+    added: int = 0
 
     @property
     def name(self) -> str:
         """A name that no other task of the run has."""
-        return self.population if self.part == 0 else f"{self.population} {self.part + 1}"
+        name = self.population if self.part == 0 else f"{self.population} {self.part + 1}"
+        return f"{name}, added {self.added}" if self.added else name
 
     @property
     def members(self) -> list[tuple[str, int]]:
@@ -102,7 +104,7 @@ class RunContext:
     data: Data
     teachers_by_seed: TeachersBySeed
     targets: Sequence[Target]
-    executor: Callable[[QuantumStudent], CircuitExecutor] | None = None
+    executor: Callable[[CircuitStudent], CircuitExecutor] | None = None
     starts: Mapping[tuple[str, int], Mapping[str, Tensor]] = field(default_factory=dict)
 
 
@@ -111,31 +113,83 @@ def recipe_targets(recipe: Recipe) -> list[Target]:
     return [Target.parse(name, shots=recipe.shots, seed=recipe.seed) for name in recipe.targets]
 
 
+def run_targets(folder: RunFolder) -> list[Target]:
+    """Return where the students of a run are evaluated.
+
+    While it is extended, these are also the simulated targets that evaluations have added to it.
+    """
+    targets, last = recipe_targets(folder.recipe), folder.last_result
+    if last is None or not folder.earlier:
+        return targets
+    known = {evaluation_key(folder.recipe, target) for target in targets}
+    added = [
+        Target.parse(
+            key if summary.shots is None else key.removesuffix(f"@{summary.shots}"),
+            shots=summary.shots or folder.recipe.shots,
+            seed=folder.recipe.seed,
+        )
+        for key, summary in last.targets.items()
+        if key not in known and summary.device is None
+    ]
+    return [*targets, *added]
+
+
 def rounds(folder: RunFolder) -> Iterator[list[TrainingTask]]:
     """Return the tasks of a run in rounds: those of one can depend on the rounds before it."""
     recipe = folder.recipe
     if TUNED in recipe.arms:
         first = first_round(recipe)
-        yield _tuning_tasks(recipe, first)
-        yield _tuning_tasks(recipe, second_round(folder), start=len(first))
-    tasks = training_tasks(recipe)
+        yield _tuning_tasks(folder, first)
+        yield _tuning_tasks(folder, second_round(folder), start=len(first))
+        forget_outdated(folder)
+    tasks = training_tasks(recipe, folder.earlier)
     generations = {task: recipe.generation_of(task.arms[0]) for task in tasks}
     for generation in sorted(set(generations.values())):
         yield [task for task in tasks if generations[task] == generation]
 
 
 def _tuning_tasks(
-    recipe: Recipe, settings: Sequence[Setting], *, start: int = 0
+    folder: RunFolder, settings: Sequence[Setting], *, start: int = 0
 ) -> list[TrainingTask]:
-    seeds = tuning_seeds(recipe)
+    tasks = []
+    for part, setting in enumerate(dict.fromkeys(settings), start=start):
+        seeds, some = untried_seeds(folder, setting)
+        tasks.append(TrainingTask("tuning", (TUNED,), seeds, part, setting, added=int(some)))
+    return tasks
+
+
+def training_tasks(
+    recipe: Recipe, earlier: Collection[tuple[str, int]] = frozenset()
+) -> list[TrainingTask]:
+    """Return the tasks with the students of the run.
+
+    Args:
+        recipe: The run.
+        earlier: Arm and seed of students that the run had before it was extended: of their tasks
+            the rest is left, as rectangles of arms and seeds.
+    """
+    return [part for task in _whole_tasks(recipe) for part in _without(task, earlier)]
+
+
+def _without(task: TrainingTask, earlier: Collection[tuple[str, int]]) -> list[TrainingTask]:
+    if not any(member in earlier for member in task.members):
+        return [task]
+    missing = {
+        seed: tuple(arm for arm in task.arms if (arm, seed) not in earlier) for seed in task.seeds
+    }
+    rest = [arms for arms in dict.fromkeys(missing.values()) if arms]
     return [
-        TrainingTask("tuning", (TUNED,), seeds, part, setting)
-        for part, setting in enumerate(dict.fromkeys(settings), start=start)
+        replace(
+            task,
+            arms=arms,
+            seeds=tuple(seed for seed in task.seeds if missing[seed] == arms),
+            added=number,
+        )
+        for number, arms in enumerate(rest, start=1)
     ]
 
 
-def training_tasks(recipe: Recipe) -> list[TrainingTask]:
-    """Return the tasks with the students of the run."""
+def _whole_tasks(recipe: Recipe) -> list[TrainingTask]:
     seeds, tasks = recipe.member_seeds, []
     populations = {arm: recipe.arm_table[arm].population for arm in recipe.arms}
     for population in dict.fromkeys(populations.values()):
@@ -185,23 +239,37 @@ def train_task(context: RunContext, task: TrainingTask, *, callback: Callback) -
         StorageError: The disk is full, or the folder cannot be written.
     """
     folder, recipe = context.folder, context.folder.recipe
+    if recipe.arm_table[task.arms[0]].recalibrated:
+        copy_students(folder, task.members)
+        return
     spec = _task_spec(context, task)
-    members = [_member(recipe, arm, seed) for arm, seed in task.members]
+    # A matrix product rounds otherwise for one member than for several: what an extension adds
+    # alone is trained beside a copy of itself, to the bits that it has among companions.
+    copies = 2 if task.added and len(task.members) == 1 else 1
+    members = [_member(recipe, arm, seed) for arm, seed in copies * task.members]
     students = {
         seed: new_student(recipe, context.data, arm=task.arms[0], seed=seed) for seed in task.seeds
     }
     shape = students[task.seeds[0]]
-    if context.executor is not None and isinstance(shape, QuantumStudent):
+    _check_shared(students)
+    if context.executor is not None and isinstance(shape, CircuitStudent):
         shape.executor = context.executor(shape)
     else:
         shape.executor = training_executor(recipe, shape, arm=task.arms[0])
-    starts = {seed: dict(student.named_parameters()) for seed, student in students.items()}
-    examples = _task_examples(context, task, shape)
+    students |= start_students(folder, task.arms[0], seeds=task.seeds)
+    starts = {seed: student.member_parameters() for seed, student in students.items()}
+    examples = task_examples(
+        folder,
+        context.data,
+        context.teachers_by_seed,
+        shape=shape,
+        members=copies * task.members,
+    )
     steps = sum(map(len, step_sizes(spec, examples.draws.shape[1])))
 
     def on_epoch(figures: Sequence[EpochMetrics]) -> None:
         if task.setting is None:
-            for member, epoch in zip(members, figures, strict=True):
+            for member, epoch in zip(members[: len(task.members)], figures, strict=False):
                 folder.append_metrics(member.arm, member.seed, epoch)
         callback.epoch(figures, epochs=spec.epochs)
 
@@ -219,7 +287,7 @@ def train_task(context: RunContext, task: TrainingTask, *, callback: Callback) -
         checkpoint=None if task.setting is not None else folder.checkpoint(task.name),
         on_epoch=on_epoch,
         on_step=None if shape.executor is None or not shape.executor.sampled else on_step,
-    )
+    )[: len(task.members)]
     if task.setting is not None:
         keep_tried(folder, task.setting, [one.validation_accuracy for one in trained])
         return
@@ -230,6 +298,25 @@ def train_task(context: RunContext, task: TrainingTask, *, callback: Callback) -
         shape.save(folder.member(one.member.arm, one.member.seed))
 
 
+def _check_shared(students: Mapping[int, Student]) -> None:
+    """Raise where what is not trained differs between seeds, as only one of them would be used."""
+    kept: dict[int, dict[str, Tensor]] = {}
+    for seed, student in students.items():
+        if student.batched:
+            return  # a student of ours, whose fixed parts follow from the data
+        own = student.member_parameters()
+        fixed = {name: value for name, value in student.saved_tensors().items() if name not in own}
+        first_seed, first = next(iter(kept.items()), (seed, fixed))
+        kept[seed] = fixed
+        for name, value in fixed.items():
+            if not torch.equal(value, first[name]):
+                raise CircuitError(
+                    f"student.module: {name.removeprefix('module.')!r} is not trained and differs "
+                    f"between the seeds {first_seed} and {seed}; load it, or draw it from a seed "
+                    "of its own"
+                )
+
+
 def training_executor(recipe: Recipe, student: Student, *, arm: str) -> CircuitExecutor | None:
     """Return what runs the circuit of an arm's student while it trains; None = its connector."""
     spec = executed_spec(arm, recipe)
@@ -237,72 +324,10 @@ def training_executor(recipe: Recipe, student: Student, *, arm: str) -> CircuitE
 
 
 def _task_spec(context: RunContext, task: TrainingTask) -> DistillSpec:
-    spec = training_spec(task.arms[0], context.folder.recipe, context.data)
-    if task.setting is not None:
-        return task.setting.apply(spec)
-    return chosen_setting(context.folder).apply(spec) if task.arms[0] == TUNED else spec
-
-
-def _task_examples(context: RunContext, task: TrainingTask, shape: Student) -> DistillationData:
-    """Return what the members learn from.
-
-    Among the examples' teachers are the run's, or the students of the arm that teaches the task's,
-    once for each kind of soft targets that an arm has.
-    """
-    recipe = context.folder.recipe
-    draws = [draw_images(arm, recipe, context.data, seed=seed) for arm, seed in task.members]
-    spec = recipe.distill_of(task.arms[0])
-    featured = any(loss_weights(arm, recipe)[2] > 0 for arm in task.arms)
-    teachers_by_seed = context.teachers_by_seed
-    teaching_arm = recipe.arm_table[task.arms[0]].taught_by
-    if teaching_arm is not None:
-        teachers_by_seed = _students_as_teachers(context, teaching_arm, seeds=task.seeds)
-    places = [teachers_by_seed.index_of(seed) for seed in task.seeds]
-    teachers = teachers_by_seed.teachers[min(places) : max(places) + 1]
-    examples = make_distillation_data(
-        shape,
-        teachers,
-        context.data,
-        draws=torch.stack(draws),
-        layer=layer_of(spec) if featured else None,
-        temperature=spec.temperature,
-    )
-    kind_of = {arm: recipe.arm_table[arm].targets for arm in task.arms}
-    kinds = list(dict.fromkeys(kind_of.values()))
-    logits = {
-        kind_of[arm]: [
-            soft_targets(arm, recipe, context.data, teacher_logits=teacher_logits)
-            for teacher_logits in examples.teacher_logits
-        ]
-        for arm in task.arms
-    }
-    taught_by = [
-        kinds.index(kind_of[arm]) * len(teachers) + teachers_by_seed.index_of(seed) - min(places)
-        for arm, seed in task.members
-    ]
-    features = examples.teacher_features
-    return replace(
-        examples,
-        teacher_logits=torch.stack([targets for kind in kinds for targets in logits[kind]]),
-        teachers=torch.tensor(taught_by),
-        # Feature maps are the teacher's for all kinds; controls give them no weight.
-        teacher_features=None
-        if features is None
-        else features.repeat(len(kinds), *[1] * (features.ndim - 1)),
-    )
-
-
-def _students_as_teachers(context: RunContext, arm: str, *, seeds: Sequence[int]) -> TeachersBySeed:
-    """Return the trained students of an arm as the teachers of their seeds."""
-    exact = Target.parse("exact")
-    return TeachersBySeed(
-        {
-            seed: teacher_of_students(
-                [context.folder.member(arm, seed)], context.data, target=exact
-            )
-            for seed in seeds
-        }
-    )
+    arm, setting = task.arms[0], task.setting
+    if setting is None and arm == TUNED:
+        setting = chosen_setting(context.folder)
+    return training_spec(arm, context.folder.recipe, context.data, setting=setting)
 
 
 def _member(recipe: Recipe, arm: str, seed: int) -> Member:

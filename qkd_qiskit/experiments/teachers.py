@@ -102,6 +102,24 @@ def load_teachers(
     return TeachersBySeed({seed: teachers[it] for seed, it in teacher_files(recipe).items()})
 
 
+def can_be_taught_alike(spec: TeacherSpec) -> bool:
+    """Return whether a teacher can be trained anew on the images of each seed."""
+    return spec.kind not in UNTRAINED_TEACHERS and spec.checkpoint is None
+
+
+def load_same_draw_teachers(
+    folder: RunFolder, data: Data, *, train: bool = False, on_epoch: OnEpoch | None = None
+) -> TeachersBySeed:
+    """Return teachers like the run's, each of which has seen the images of its seed alone.
+
+    Raises:
+        QKDError: As `load_teachers`.
+    """
+    spec = replace(folder.recipe.teacher, same_draw=True, train_per_class=None)
+    alike = RunFolder(folder.path, replace(folder.recipe, teacher=spec))
+    return load_teachers(alike, data, train=train, on_epoch=on_epoch)
+
+
 def _load(
     spec: TeacherSpec,
     data: Data,

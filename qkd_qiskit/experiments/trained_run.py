@@ -15,8 +15,16 @@ from torch import Tensor
 from qkd_qiskit.data.splits import Data, load_data
 from qkd_qiskit.errors import InputError
 from qkd_qiskit.experiments.callbacks import Callback
-from qkd_qiskit.experiments.collect import student_arm, with_target
+from qkd_qiskit.experiments.collect import student_arm, with_measured, without_targets
 from qkd_qiskit.experiments.evaluation_set import evaluate_members
+from qkd_qiskit.experiments.progress import default_callback
+from qkd_qiskit.experiments.provenance import Provenance, read_provenance
+from qkd_qiskit.experiments.recalibration import (
+    SUFFIX,
+    USUAL_IMAGES,
+    is_recalibrated,
+)
+from qkd_qiskit.experiments.recalibration_fit import recalibrate_members
 from qkd_qiskit.experiments.results import Result
 from qkd_qiskit.experiments.run_folder import RunFolder
 from qkd_qiskit.experiments.student_teachers import teacher_of_students
@@ -27,6 +35,8 @@ from qkd_qiskit.recipe import Recipe, TeacherAverage, TeacherSpec
 from qkd_qiskit.students.base import Student
 from qkd_qiskit.students.factory import load_student
 from qkd_qiskit.targets import Target
+from qkd_qiskit.targets.names import without_day
+from qkd_qiskit.targets.recalibration import Kind
 from qkd_qiskit.teachers.base import Teacher
 
 R = TypeVar("R", bound="TrainedRun")
@@ -70,6 +80,11 @@ class TrainedRun:
             CheckpointError: The run has not ended.
         """
         return self.folder.ended()
+
+    @property
+    def provenance(self) -> Provenance:
+        """When, where and with what it was made; empty for runs of an early version."""
+        return read_provenance(self.folder)
 
     @cached_property
     def data(self) -> Data:
@@ -150,30 +165,94 @@ class TrainedRun:
         return self.teachers.by_seed[self._seed(seed)].logits(self.data.test.images)
 
     def evaluate(
-        self, target: str, *, shots: int | None = None, callback: Callback | None = None
+        self,
+        target: str,
+        *,
+        shots: int | None = None,
+        recalibrated: bool = True,
+        callback: Callback | None = None,
     ) -> Result:
         """Evaluate all students on one more target, and return the result with it.
 
-        The figures go into the run's result.json; those that are there already are kept.
+        The figures go into the run's result.json; those that are there already are kept. Where
+        `recalibrate` has fitted maps for the target, the corrected figures are beside the measured.
 
         Args:
             target: Name of the target, as `Target.parse` takes it.
             shots: Shots per image; default: the recipe's.
-            callback: Hears of the progress.
+            recalibrated: Whether maps that were fitted for the target are applied.
+            callback: Hears of the progress; default: a bar in a notebook, elsewhere nothing.
 
         Raises:
             CheckpointError: The run has not ended.
             TargetError: The target is unknown or cannot run the circuit.
         """
-        callback, recipe, result = callback or Callback(), self.recipe, self.result
+        callback, recipe, result = callback or default_callback(), self.recipe, self.result
         shots = recipe.shots if shots is None else shots
         parsed = Target.parse(target, shots=shots, seed=recipe.seed)
         callback.stage("data")
-        key = self.evaluate_members(parsed, self.folder.members, callback=callback)
+        key = self.evaluate_members(
+            parsed, self.folder.members, recalibrated=recalibrated, callback=callback
+        )
         summary = describe_target(parsed, self.student(student_arm(recipe)))
-        result = with_target(result, self.folder, key=key, target=summary)
+        maps = parsed.name if recalibrated else None
+        result = with_measured(result, self.folder, key=key, target=summary, maps=maps)
         self.folder.end(result)
         return result
+
+    def recalibrate(
+        self,
+        target: str,
+        *,
+        images: int = USUAL_IMAGES,
+        kind: Kind = "affine",
+        shots: int | None = None,
+        callback: Callback | None = None,
+    ) -> Result:
+        """Fit maps from measured to exact outputs on a target, and return the result with them.
+
+        Each student with a circuit is measured on unlabelled images of the training pool; no label
+        and no teacher enters. Its map is kept beside it, in place of an earlier one for the target,
+        and corrects what is measured there from now on (see `targets.recalibration`).
+
+        Args:
+            target: Name of the target, as `Target.parse` takes it.
+            images: How many images are measured.
+            kind: affine, diagonal or head.
+            shots: Shots per image; default: the recipe's.
+            callback: Hears of the progress.
+
+        Raises:
+            CheckpointError: The run has not ended.
+            InputError: The target has nothing to correct, no student has a circuit, or the number
+                of images or the kind is not accepted.
+            TargetError: The target is unknown or cannot run the circuit.
+        """
+        callback, recipe, result = callback or Callback(), self.recipe, self.result
+        taken = recipe.shots if shots is None else shots
+        parsed = Target.parse(target, shots=taken, seed=recipe.seed)
+        callback.stage("data")
+        data, total = self.data, images * len(self.folder.members)
+        table = recipe.arm_table
+        callback.stage(f"recalibrating on {parsed.name}")
+        recalibrate_members(
+            self.folder,
+            parsed,
+            [(arm, seed) for arm, seed in self.folder.members if not table[arm].recalibrated],
+            data=data,
+            images=images,
+            kind=kind,
+            on_batch=lambda measured: callback.evaluated(measured, total=total),
+        )
+        own = without_day(parsed.name)
+        stale = [  # of other numbers of shots and other days, too
+            key
+            for key in result.targets
+            if is_recalibrated(key)
+            and without_day(key.removesuffix(SUFFIX).partition("@")[0]) == own
+        ]
+        self.folder.end(without_targets(result, stale))
+        return self.evaluate(target, shots=shots, callback=callback)
 
     def evaluate_members(
         self,
@@ -183,6 +262,7 @@ class TrainedRun:
         shots: int | None = None,
         limit: int | None = None,
         compare_exact: bool = False,
+        recalibrated: bool = False,
         callback: Callback,
     ) -> str:
         """Evaluate students of the run, and return the key of their figures.
@@ -200,6 +280,7 @@ class TrainedRun:
             shots=shots,
             limit=limit,
             compare_exact=compare_exact,
+            recalibrated=recalibrated,
             callback=callback,
         )
 

@@ -30,21 +30,20 @@ from qkd_qiskit.experiments.tasks import (
     RunContext,
     TrainingTask,
     is_finished,
-    recipe_targets,
+    new_student,
+    run_targets,
     train_task,
 )
 from qkd_qiskit.experiments.teachers import load_teachers
+from qkd_qiskit.experiments.worker_processes import SUPPORTED, Processes, WorkerDiedError
 from qkd_qiskit.targets import Target
 
 logger = logging.getLogger(__name__)
 
 MOST_DEATHS = 3  # of workers, without a task finished between them
 CONNECT_S = 10
+_STEP = 16  # images of a step in the precision of training, not that of small batches
 _one_at_a_time = threading.Lock()
-
-
-class _WorkerDied(Exception):
-    """A worker died, and the tasks that were given to it with it."""
 
 
 @dataclass(frozen=True)
@@ -79,11 +78,18 @@ def run_tasks(
     folder: RunFolder,
     tasks: Sequence[TrainingTask],
     *,
-    workers: Workers,
+    submit: Submit,
     targets: Sequence[Target],
     callback: Callback,
 ) -> None:
     """Train and evaluate the tasks that are not finished, wherever the workers are.
+
+    Args:
+        folder: The run.
+        tasks: Of one round.
+        submit: What `pool` gives.
+        targets: Where the students are evaluated.
+        callback: Hears how many are done.
 
     Raises:
         WorkerError: Workers keep dying, or the cluster was lost.
@@ -91,36 +97,69 @@ def run_tasks(
         QKDError: What a task raised.
     """
     deaths = 0
-    with _pool(workers) as submit:
-        while missing := [task for task in tasks if not is_finished(folder, task, targets)]:
-            done = len(tasks) - len(missing)
-            try:
-                for _ in submit(folder, missing):
-                    done, deaths = done + 1, 0
-                    callback.tasks(done, total=len(tasks))
-            except _WorkerDied as error:
-                deaths += 1
-                if deaths >= MOST_DEATHS:
-                    raise WorkerError(
-                        f"worker processes died {deaths} times without finishing a task ({error}); "
-                        f"where memory is short, give fewer --jobs"
-                    ) from error
-                logger.warning("a worker process died; its tasks run again")
+    while missing := [task for task in tasks if not is_finished(folder, task, targets)]:
+        done = len(tasks) - len(missing)
+        try:
+            for _ in submit(folder, missing):
+                done, deaths = done + 1, 0
+                callback.tasks(done, total=len(tasks))
+        except WorkerDiedError as error:
+            deaths += 1
+            if deaths >= MOST_DEATHS:
+                raise WorkerError(
+                    f"worker processes died {deaths} times without finishing a task ({error}); "
+                    f"where memory is short, give fewer --jobs"
+                ) from error
+            logger.warning("a worker process died; its tasks run again")
+
+
+Submit = Callable[[RunFolder, Sequence[TrainingTask]], Iterator[None]]
 
 
 @contextmanager
-def _pool(
-    workers: Workers,
-) -> Iterator[Callable[[RunFolder, Sequence[TrainingTask]], Iterator[None]]]:
-    """Yield a function that runs tasks and yields as each ends."""
-    if workers.cluster is None:
-        yield partial(_in_processes, workers.jobs)
-    else:
+def pool(workers: Workers) -> Iterator[Submit]:
+    """Yield a function that runs tasks and yields as each ends; its workers live until then.
+
+    Raises:
+        InputError: The cluster does not answer.
+    """
+    if workers.cluster is not None:
         with connected(workers.cluster) as client:
             yield partial(_on_cluster, client)
+    elif not SUPPORTED:
+        yield partial(_with_joblib, workers.jobs)
+    else:
+        team = _Team(workers.jobs)
+        try:
+            yield team.run
+        finally:
+            team.close()
 
 
-def _in_processes(jobs: int, folder: RunFolder, tasks: Sequence[TrainingTask]) -> Iterator[None]:
+class _Team:
+    """Worker processes, started when the first tasks come and again after one has died."""
+
+    def __init__(self, jobs: int) -> None:
+        self._jobs = jobs
+        self._processes: Processes | None = None
+
+    def run(self, folder: RunFolder, tasks: Sequence[TrainingTask]) -> Iterator[None]:
+        path = folder.path.absolute()
+        if self._processes is None:
+            self._processes = Processes(self._jobs, partial(_prepare, path))
+        try:
+            yield from self._processes.run([partial(_run, path, task) for task in tasks])
+        except WorkerDiedError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        if self._processes is not None:
+            self._processes.close()
+            self._processes = None
+
+
+def _with_joblib(jobs: int, folder: RunFolder, tasks: Sequence[TrainingTask]) -> Iterator[None]:
     from joblib import Parallel, delayed, parallel_config
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
@@ -130,7 +169,7 @@ def _in_processes(jobs: int, folder: RunFolder, tasks: Sequence[TrainingTask]) -
         try:
             yield from run(delayed(_run)(path, task, owner=os.getpid()) for task in tasks)
         except TerminatedWorkerError as error:
-            raise _WorkerDied(first_line(error)) from error
+            raise WorkerDiedError(first_line(error)) from error
 
 
 def _on_cluster(client: Any, folder: RunFolder, tasks: Sequence[TrainingTask]) -> Iterator[None]:
@@ -138,13 +177,13 @@ def _on_cluster(client: Any, folder: RunFolder, tasks: Sequence[TrainingTask]) -
     from distributed.scheduler import KilledWorker
 
     path = folder.path.absolute()
-    futures = [client.submit(_run, path, task, owner=None, pure=False) for task in tasks]
+    futures = [client.submit(_run, path, task, pure=False) for task in tasks]
     try:
         for future in as_completed(futures, loop=client.loop):
             future.result()
             yield
     except KilledWorker as error:
-        raise _WorkerDied(first_line(error)) from error
+        raise WorkerDiedError(first_line(error)) from error
     except CancelledError as error:
         raise WorkerError("the cluster was lost: its scheduler does not answer any more") from error
     finally:
@@ -184,13 +223,27 @@ def connected(address: str) -> Iterator[Any]:
             client.close(timeout=1)
 
 
-def _run(path: Path, task: TrainingTask, *, owner: int | None) -> None:
+def _prepare(path: Path) -> None:
+    """Load what every task of a run needs: data, teachers, and the kernel by a step of a student.
+
+    Two workers that start at the same time would otherwise both compile it, on a new machine.
+    """
+    torch.set_num_threads(1)
+    context = _context(path)
+    recipe = context.folder.recipe
+    student = new_student(recipe, context.data, arm=recipe.arms[0])
+    if student.circuit is not None:
+        student(context.data.pool.images[:_STEP]).sum().backward()
+
+
+def _run(path: Path, task: TrainingTask, *, owner: int | None = None) -> None:
     """Train and evaluate one task, in a worker process.
 
     Args:
         path: The run folder.
         task: What is trained and evaluated.
-        owner: Process that waits for it; without it the worker stops. None = none does.
+        owner: Process that started this one; without it the worker stops. None = something else
+            stops it.
     """
     # Global random state and threads are a process's own: tasks of one process take turns.
     with _one_at_a_time:
@@ -219,7 +272,7 @@ def _context(path: Path) -> RunContext:
         folder=folder,
         data=data,
         teachers_by_seed=load_teachers(folder, data),
-        targets=recipe_targets(recipe),
+        targets=run_targets(folder),
     )
 
 

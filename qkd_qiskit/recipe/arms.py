@@ -7,18 +7,16 @@ and takes away what the teacher knows: what it still gains is not the teacher's 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from qkd_qiskit.recipe.models import StudentKind
-from qkd_qiskit.recipe.validation import require, shown
 
 Loss = Literal[
     "labels", "labels_scaled", "distilled", "teacher_only", "logits_only", "features_only"
 ]
-SoftTargets = Literal["teacher", "smoothed", "class_means", "shuffled", "untrained"]
+SoftTargets = Literal["teacher", "same_draw", "smoothed", "class_means", "shuffled", "untrained"]
 
 FIRST_NOISY: Final = "first noisy target"
 COUNTING_BASELINE: Final = "baseline"
@@ -27,7 +25,9 @@ BASELINE: Final = "label_only"
 TUNED: Final = "label_only_tuned"
 TREATMENT: Final = "distilled"
 NOISE_AWARE: Final = "distilled_noisy"
+RECALIBRATED: Final = "recalibrated"
 TRANSFER: Final = "transfer"
+SAME_DRAW: Final = "distilled_same_draw"
 TWIN: Final = "classical_twin"
 FULL_TWIN: Final = "classical_full"
 REPLICATE: Final = "replicate"
@@ -63,6 +63,9 @@ class Arm:
         kind: Kind of the student where it is another than the recipe's: a twin without a circuit.
         train_target: Device whose noise it is trained through, or FIRST_NOISY, the first device in
             the recipe's targets; None = where distill.train_target says.
+        start: The arm whose trained student it starts from; None = from the initialisation.
+        recalibrated: Whether it is that student without any more training, and what it gives on a
+            target is corrected by a map that was fitted without labels.
         tuned: Whether it has a learning rate, weight decay and number of epochs of its own.
         unlabelled: Whether it sees images that the others do not.
         order: Name of the random stream that orders the images.
@@ -85,6 +88,8 @@ class Arm:
     targets: SoftTargets = "teacher"
     kind: StudentKind | None = None
     train_target: str | None = None
+    start: str | None = None
+    recalibrated: bool = False
     tuned: bool = False
     unlabelled: bool = False
     order: str = "order"
@@ -150,6 +155,7 @@ ARMS: dict[str, Arm] = {
             "shuffled_teacher",
             "untrained_teacher",
             "self_distilled",
+            SAME_DRAW,
             TWIN,
             FULL_TWIN,
             "no_circuit",
@@ -165,6 +171,39 @@ ARMS: dict[str, Arm] = {
         train_target=FIRST_NOISY,
         compared_with=(COUNTING_BASELINE, TREATMENT),
         population="noisy students",
+    ),
+    RECALIBRATED: Arm(
+        label="recalibrated",
+        description="the distilled student, what it gives on a target corrected by an affine map "
+        "that 50 unlabelled images were measured for",
+        loss="distilled",
+        start=TREATMENT,
+        recalibrated=True,
+        compared_with=(COUNTING_BASELINE, TREATMENT),
+        population="recalibrated students",
+    ),
+    "self_distilled_noisy": Arm(
+        label="self-distilled noisy",
+        description="the distilled student, taught by its own exact outputs for ten times as many "
+        "images, without labels, through the noise of the first device in targets",
+        loss="teacher_only",
+        taught_by=TREATMENT,
+        train_target=FIRST_NOISY,
+        start=TREATMENT,
+        unlabelled=True,
+        compared_with=(COUNTING_BASELINE, TREATMENT, RECALIBRATED, NOISE_AWARE),
+        population="noisy self-distilled students",
+    ),
+    "distilled_then_noisy": Arm(
+        label="distilled, then noisy",
+        description="the distilled student, distilled on by the teacher for ten times as many "
+        "images, without labels, through the noise of the first device in targets",
+        loss="teacher_only",
+        train_target=FIRST_NOISY,
+        start=TREATMENT,
+        unlabelled=True,
+        compared_with=(COUNTING_BASELINE, TREATMENT, RECALIBRATED, NOISE_AWARE),
+        population="noisy students from clean ones",
     ),
     "logits_only": Arm(
         label="logits only",
@@ -182,7 +221,52 @@ ARMS: dict[str, Arm] = {
         "labels are not used",
         loss="teacher_only",
         unlabelled=True,
+        compared_with=(COUNTING_BASELINE, TREATMENT, "self_training"),
         population="transfer students",
+    ),
+    SAME_DRAW: Arm(
+        label="distilled, same draw",
+        description="distilled from a teacher that has seen no other images than the student",
+        loss="distilled",
+        targets="same_draw",
+        compared_with=(COUNTING_BASELINE, BASELINE),
+        population="same-draw students",
+    ),
+    "self_training": Arm(
+        label="self-training",
+        description="transfer with the label_only student of its seed in place of the teacher",
+        loss="teacher_only",
+        unlabelled=True,
+        taught_by=BASELINE,
+        control=True,
+        compared_with=(COUNTING_BASELINE, BASELINE),
+        population="self-trained students",
+    ),
+    "augmented": Arm(
+        label="distilled, augmented",
+        description="distilled on jittered copies of the images too, which the teacher labels",
+        loss="distilled",
+        compared_with=(COUNTING_BASELINE, TREATMENT, "label_only_augmented"),
+        population="augmented students",
+        changes={"distill.augment": "jitter"},
+    ),
+    "label_only_augmented": Arm(
+        label="label only, augmented",
+        description="label_only on the same jittered copies",
+        loss="labels",
+        control=True,
+        compared_with=(COUNTING_BASELINE, BASELINE),
+        population="augmented students",
+        changes={"distill.augment": "jitter"},
+    ),
+    "transfer_augmented": Arm(
+        label="transfer, augmented",
+        description="transfer on jittered copies of all its images",
+        loss="teacher_only",
+        unlabelled=True,
+        compared_with=(COUNTING_BASELINE, TREATMENT, TRANSFER),
+        population="augmented transfer students",
+        changes={"distill.augment": "jitter"},
     ),
     "scaled_ce": Arm(
         label="scaled cross-entropy",
@@ -306,81 +390,3 @@ BEFORE = {name: arm.before for name, arm in ARMS.items() if arm.before is not No
 
 OwnArms = dict[str, dict[str, Any]]
 ARMS_HELP = "Arms: " + "; ".join(f"{name}: {arm.description}" for name, arm in ARMS.items()) + "."
-
-_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
-_FOLDERS = ("bench", "certify", "checkpoints", "devices", "teachers", "tuning")
-_CHANGED = ("student", "distill")
-_TAUGHT = ("distilled", "teacher_only", "logits_only")  # losses with the teacher's logits
-
-
-def own_arm(name: str, given: Mapping[str, Any]) -> Arm:
-    """Return an arm of your own: a base, and values by dotted key that it changes.
-
-    Args:
-        name: Its name, also of its folder in a run.
-        given: `base` (default: distilled), the keys of student and distill that it changes, such
-            as `distill.temperature`, or as a tree, `distill: {temperature: 2.0}`, and `taught_by`,
-            the arm whose students teach it.
-
-    Raises:
-        RecipeError: The name is taken or no name, the base is unknown or has settings of its own,
-            nothing is changed, or a key is changed that all arms of a run share.
-    """
-    key = f"own_arms.{name}"
-    require(
-        _NAME.fullmatch(name) is not None and name not in (*ARMS, *_FOLDERS, COUNTING_BASELINE),
-        "own_arms",
-        name,
-        "a name of small letters, digits and _ that no built-in arm or folder of a run has",
-    )
-    changes = _dotted(given)
-    base = changes.pop("base", TREATMENT)
-    bases = [known for known, arm in ARMS.items() if not (arm.tuned or arm.began)]
-    require(base in bases, f"{key}.base", base, f"one of {', '.join(bases)}")
-    taught_by = changes.pop("taught_by", ARMS[base].taught_by)
-    learns = ARMS[base].loss in _TAUGHT and ARMS[base].targets != "untrained"
-    require(
-        taught_by is None or (isinstance(taught_by, str) and taught_by != name and learns),
-        f"{key}.taught_by",
-        taught_by,
-        "the name of another arm of the run, with a base that learns from the teacher's logits",
-    )
-    shared = [changed for changed in changes if changed.partition(".")[0] not in _CHANGED]
-    require(
-        not shared,
-        f"{key}.{shared[0] if shared else ''}",
-        changes[shared[0]] if shared else None,
-        "keys of student and distill: the arms of a run share everything else, or could not be "
-        "compared",
-    )
-    taught = taught_by != ARMS[base].taught_by
-    require(len(changes) + taught > 0, key, dict(given), "at least one key that the arm changes")
-    values = ", ".join(f"{changed} {shown(value)}" for changed, value in changes.items())
-    values += f"{', ' if values else ''}taught by {taught_by}" if taught else ""
-    placed = {"distill.gradient", "distill.train_target"} & changes.keys()
-    return replace(
-        ARMS[base],
-        label=name.replace("_", " "),
-        description=f"{ARMS[base].label} with {values}",
-        train_target=None if placed else ARMS[base].train_target,
-        before=None,
-        taught_by=taught_by,
-        control=False,
-        compared_with=tuple(
-            dict.fromkeys((COUNTING_BASELINE, base, *([taught_by] if taught_by else ())))
-        ),
-        population=f"students of {name}",
-        style=Style(),
-        base=base,
-        changes=changes,
-    )
-
-
-def _dotted(given: Mapping[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in given.items():
-        if key in _CHANGED and isinstance(value, Mapping):
-            flat |= {f"{key}.{inner}": item for inner, item in value.items()}
-        else:
-            flat[key] = value
-    return flat

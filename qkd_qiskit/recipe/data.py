@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+from qkd_qiskit.recipe.display import short_repr
 from qkd_qiskit.recipe.synthetic import Generator
 from qkd_qiskit.recipe.validation import Count, Range, Share, check_fields, require, whole_number
 
@@ -65,6 +66,8 @@ class DataSpec:
     informative: Count = 4
     noise_features: Annotated[int, whole_number(least=0, most=100_000)] = 0
     difficulty: Annotated[float, Range(accepted="a number from 0 to 1", least=0, most=1)] = 0.25
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         check_fields(self, "data")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from qkd_qiskit.recipe.display import short_repr
+from qkd_qiskit.recipe.observables import read_pauli_sum
 from qkd_qiskit.recipe.validation import (
     BatchSize,
     Count,
@@ -44,6 +46,7 @@ StudentKind = Literal[
     "classical_full",
     "quanvolution",
     "convolution",
+    "module",
     "pca_linear",
     "pooled_linear",
     "bilinear",
@@ -127,6 +130,8 @@ class TeacherSpec:
     ensemble: Annotated[int, whole_number(most=100)] = 1
     average: TeacherAverage = "probabilities"
 
+    __repr__ = short_repr
+
     def __post_init__(self) -> None:
         check_fields(self, "teacher")
         require(
@@ -178,14 +183,15 @@ class StudentSpec:
             classical (the twin of the hybrid or quantum student that the other fields describe,
             with a matched number of parameters and no circuit), classical_full (the same with as
             many hidden units as it likes: `full_width`), convolution (three filters of 2x2
-            pixels and a linear layer) or quanvolution (the same, the filters circuits); these two
-            take no other field. Twins of at most as many trained numbers as the student that the
-            other fields describe: pca_linear, pooled_linear (means of pixels), bilinear (features
-            u^T X v), random_features, each with a linear layer; butterfly (Givens rotations of
-            amplitudes, squared into class bins), small_convolution. That student
-            changed: no_circuit (its features straight to a head), linear_probe (the same, the
-            reduction not trained), no_entanglers (the circuit without gates on two qubits),
-            frozen_circuit (circuit weights random and not trained).
+            pixels and a linear layer) or quanvolution (the same, the filters circuits), which take
+            no other field, or module (your own network around a circuit layer, named by `module`).
+            Twins of at most as many trained numbers as the student that the other fields describe:
+            pca_linear, pooled_linear (means of pixels), bilinear (features u^T X v),
+            random_features, each with a linear layer; butterfly (Givens rotations of amplitudes,
+            squared into class bins), small_convolution. That student changed: no_circuit (its
+            features straight to a head), linear_probe (the same, the reduction not trained),
+            no_entanglers (the circuit without gates on two qubits), frozen_circuit (circuit weights
+            random and not trained).
         qubits: Width of the circuit.
         encoding: How features enter: amplitude (2^n features), angle (one per qubit), reuploading
             (one per qubit and layer), qubit (several rotations per qubit).
@@ -202,6 +208,13 @@ class StudentSpec:
         sharpness: gamma in logits = gamma log p of a class-bin readout: a number or `learned`.
         circuit: OpenQASM 3 file with parameters x_000... and w_000... in place of encoding, ansatz
             and layers.
+        observables: For readout=expectation: what is measured in place of <Z> per qubit, as sums of
+            Pauli strings, such as [ZZII, XIII, 0.5*ZIII+0.5*IZII]; qubit 0 is the last letter. On a
+            target every basis that they need is a circuit with all shots.
+        module: For kind=module: import path `package.file:factory`;
+            factory(image_shape, num_classes) returns an nn.Module from images
+            (batch, channels, height, width) to logits that holds one TorchConnector or
+            CompiledConnector. Twins of other kinds have as many parameters as it.
     """
 
     kind: StudentKind = "hybrid"
@@ -216,9 +229,20 @@ class StudentSpec:
     full_width: Width = 8
     sharpness: Positive | Literal["learned"] = 8.0
     circuit: str | None = None
+    observables: tuple[str, ...] | None = None
+    module: str | None = None
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         check_fields(self, "student")
+        self._check_observables()
+        require(
+            self.module is None or self.kind in ("module", "classical", "classical_full", *TWINS),
+            "student.module",
+            self.module,
+            "an import path `package.file:factory` only where student.kind is `module`",
+        )
         if self.kind == "quantum":
             require(
                 self.head == "none",
@@ -247,3 +271,22 @@ class StudentSpec:
                 self.readout,
                 "bins, modulo or learned where student.head is none, or student.head: linear",
             )
+
+    def _check_observables(self) -> None:
+        if self.observables is None:
+            return
+        require(
+            self.readout == "expectation",
+            "student.observables",
+            list(self.observables),
+            "null, or student.readout: expectation",
+        )
+        read = [read_pauli_sum(text) for text in self.observables]
+        wrong = [text for text, terms in zip(self.observables, read, strict=True) if terms is None]
+        require(
+            len(read) > 0 and not wrong,
+            "student.observables",
+            wrong[0] if wrong else [],
+            "one or more sums of Pauli strings of equal length, such as ZZII or "
+            "0.5*ZIII-0.5*IZII, qubit 0 the last letter",
+        )

@@ -26,6 +26,8 @@ _DEEPEST = 50  # brackets in brackets
 _LEFT_OUT: dict[str, object] = {
     "data.scale": "none",
     "teacher.outputs": None,
+    "student.observables": None,
+    "student.module": None,
     "teacher.run": None,
     "teacher.arm": "distilled",
     "teacher.seed": "all",
@@ -34,6 +36,9 @@ _LEFT_OUT: dict[str, object] = {
     "teacher.ensemble": 1,
     "teacher.average": "probabilities",
     "distill.terms": None,
+    "distill.unlabelled": None,
+    "distill.augment": "none",
+    "distill.copies": 8,
     "own_arms": {},
 }
 

@@ -8,8 +8,9 @@ from functools import cached_property
 from typing import Annotated, Any, Literal, TypeVar, cast
 
 from qkd_qiskit.errors import RecipeError
-from qkd_qiskit.recipe.arms import ARMS, FIRST_NOISY, Arm, OwnArms, own_arm
+from qkd_qiskit.recipe.arms import ARMS, FIRST_NOISY, Arm, OwnArms
 from qkd_qiskit.recipe.data import DataSpec
+from qkd_qiskit.recipe.display import changed_settings, html_pairs, short_repr
 from qkd_qiskit.recipe.models import (
     CHANGED_CIRCUITS,
     CLASSICAL_STUDENTS,
@@ -20,6 +21,7 @@ from qkd_qiskit.recipe.models import (
     StudentSpec,
     TeacherSpec,
 )
+from qkd_qiskit.recipe.own_arms import own_arm
 from qkd_qiskit.recipe.runtime import RuntimeSpec
 from qkd_qiskit.recipe.training import IDEAL_TARGETS, DistillSpec
 from qkd_qiskit.recipe.validation import (
@@ -79,6 +81,34 @@ class Recipe:
     seed: SharedSeed = 0
     own_arms: OwnArms = field(default_factory=dict, hash=False)
 
+    __repr__ = short_repr
+
+    def _repr_html_(self) -> str:
+        sections = {
+            "data": self.data,
+            "teacher": self.teacher,
+            "student": self.student,
+            "distill": self.distill,
+            "runtime": self.runtime,
+        }
+        said = {name: changed_settings(spec) for name, spec in sections.items()}
+        first = {"data": f"{self.data.name}", "teacher": self.teacher.kind}
+        first["student"] = self.student.kind
+        return html_pairs(
+            {
+                name: ", ".join(filter(None, [first.get(name, ""), text]))
+                for name, text in said.items()
+            }
+            | {
+                "arms": ", ".join(self.arms),
+                "targets": ", ".join(self.targets),
+                "seeds": str(self.seeds)
+                if isinstance(self.seeds, int)
+                else f"those of {', '.join(map(str, self.seeds))}",
+            },
+            title="Recipe: settings that are not as by default",
+        )
+
     def __post_init__(self) -> None:
         check_fields(self)
         for key in ("arms", "targets"):
@@ -136,18 +166,26 @@ class Recipe:
             list(self.arms),
             "arms without classical twins for the student convolution, which is classical itself",
         )
-        of_circuits = (*TWINS, *WITHOUT_CIRCUIT, *CHANGED_CIRCUITS)
+        whole = ("quantum", "hybrid", "module") if arm.kind in TWINS else ("quantum", "hybrid")
+        changed = arm.kind in (*TWINS, *WITHOUT_CIRCUIT, *CHANGED_CIRCUITS)
         require(
-            arm.kind not in of_circuits or self.student.kind in ("quantum", "hybrid"),
+            not changed or self.student.kind in whole,
             "arms",
             list(self.arms),
-            f"arms without {name} for the student {self.student.kind}: it is for the kinds quantum "
-            "and hybrid",
+            f"arms without {name} for the student {self.student.kind}: it is for the kinds "
+            f"{', '.join(whole)}",
         )
         if arm.kind in CHANGED_CIRCUITS:
             self.student_of(name)
         kind = self.student.kind if arm.base is None else self.student_of(name).kind
+        require(
+            kind != "module" or self.student_of(name).module is not None,
+            "student.module",
+            None,
+            "an import path `package.file:factory` where student.kind is `module`",
+        )
         exactly = self.distill_of(name).gradient == "exact" and arm.train_target is None
+        exactly = exactly and not arm.recalibrated
         require(
             exactly or kind not in (*FILTER_STUDENTS, *CLASSICAL_STUDENTS),
             "student.kind",
@@ -197,9 +235,10 @@ class Recipe:
         return ARMS | {name: own_arm(name, given) for name, given in self.own_arms.items()}
 
     def generation_of(self, arm: str) -> int:
-        """Return how many arms are trained before an arm, each the teacher of the next."""
-        by = self.arm_table[arm].taught_by
-        return 0 if by is None else 1 + self.generation_of(by)
+        """Return how many arms are trained before an arm, each the teacher or start of the next."""
+        table = self.arm_table[arm]
+        before = [name for name in (table.taught_by, table.start) if name is not None]
+        return max((1 + self.generation_of(name) for name in before), default=0)
 
     def student_of(self, arm: str) -> StudentSpec:
         """Return what learns in an arm."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from qkd_qiskit.recipe.display import short_repr
 from qkd_qiskit.recipe.validation import Count, check_fields
 
 Mode = Literal["session", "batch", "job"]
@@ -36,6 +37,8 @@ class RuntimeSpec:
     max_execution_time: Count | None = None
     session_max_time: Count | None = None
     max_executions: Count = 10_000_000
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         check_fields(self, "runtime")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Annotated, Literal
 
+from qkd_qiskit.recipe.display import short_repr
 from qkd_qiskit.recipe.validation import (
     BatchSize,
     Count,
@@ -15,6 +16,7 @@ from qkd_qiskit.recipe.validation import (
     Weight,
     check_fields,
     require,
+    whole_number,
 )
 
 Gradient = Literal["exact", "noisy", "parameter_shift", "spsa"]
@@ -32,6 +34,7 @@ LossName = Literal[
     "rkd_angle",
     "similarity",
     "pkt",
+    "fidelity",
 ]
 LOSS_OPTIONS: dict[LossName, tuple[str, ...]] = {
     "label_smoothing": ("smoothing",),
@@ -39,8 +42,10 @@ LOSS_OPTIONS: dict[LossName, tuple[str, ...]] = {
     "dkd": ("temperature", "alpha", "beta"),
     "dist": ("temperature", "beta", "gamma"),
     "jensen_shannon": ("temperature",),
+    "fidelity": ("temperature",),
 }
 LABEL_LOSSES: tuple[LossName, ...] = ("ce", "label_smoothing", "dkd")  # those that read the label
+STATE_LOSSES: tuple[LossName, ...] = ("fidelity",)  # those that read the states of a circuit
 _WEIGHTED: dict[LossName, str] = {"ce": "ce_weight", "kd": "kd_weight", "feature": "feature_weight"}
 
 
@@ -52,9 +57,11 @@ class LossTerm:
         loss: Which one: ce (cross-entropy with the labels), kd (the divergence from the teacher, of
             distill.temperature and distill.student_temperature), feature (of distill.teacher_layer
             and distill.student_layer), label_smoothing, standardized_kd, dkd, dist,
-            jensen_shannon, rkd_distance, rkd_angle, similarity, pkt.
+            jensen_shannon, rkd_distance, rkd_angle, similarity, pkt, fidelity (of the states of the
+            student's circuit, whose encoding must be trained).
         weight: Weight of the term in the distilled arm.
-        temperature: Of standardized_kd, dkd, dist and jensen_shannon; null = distill.temperature.
+        temperature: Of standardized_kd, dkd, dist, jensen_shannon and fidelity; null =
+            distill.temperature.
         alpha: Of dkd, the weight of the label; null = 1.
         beta: Of dkd, the weight of the other classes, null = 8; of dist, the weight of the relation
             between classes, null = 1.
@@ -69,6 +76,8 @@ class LossTerm:
     beta: Weight | None = None
     gamma: Weight | None = None
     smoothing: Share | None = None
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         check_fields(self, "distill.terms")
@@ -104,13 +113,22 @@ class DistillSpec:
         gradient: How the circuit is differentiated: exact, noisy (exactly, through the device's
             noise), parameter_shift or spsa (both from shots alone).
         train_target: Where the circuit runs while it trains: exact, aer or fake_<device>; a real
-            device in a recipe that `qkd submit --train` wrote.
+            device in a recipe that `qkd submit --train` wrote. A list of devices, where gradient is
+            noisy, has every one run an equal share of each batch.
         shifted_weights: Weights that a step of parameter_shift shifts, drawn at random; null = all.
         steps: Steps after which training ends, within an epoch too; null = after all epochs.
         selection: Which weights are kept: those of the best validation accuracy, or the last.
         terms: The loss of the distilled arm as a list, such as
             [{loss: ce, weight: 0.5}, {loss: dkd, beta: 2}]; ce_weight, kd_weight and feature_weight
             are then those in the list, 0 for what is not in it. null = these three weights alone.
+        unlabelled: Images without a label for each labelled one, in arms that learn from the
+            teacher alone (transfer, self_training); null = 9. In Python's `distill`, whose loss
+            must then read no labels; null = none.
+        augment: Copies of each image that are trained on too, labelled by the teacher one by one
+            and by the image's own label, in as many steps: none, shift (whole pixels), jitter
+            (turned, scaled and shifted a little) or mixup (mixed with another; only where the loss
+            reads no labels).
+        copies: Of distill.augment: how many of each image, itself among them.
     """
 
     epochs: Epochs = 60
@@ -126,11 +144,16 @@ class DistillSpec:
     teacher_layer: str | None = None
     student_layer: str | None = None
     gradient: Gradient = "exact"
-    train_target: str = "exact"
+    train_target: tuple[str, ...] | str = "exact"
     shifted_weights: Count | None = None
     steps: Count | None = None
     selection: Literal["validation", "last"] = "last"
     terms: tuple[LossTerm, ...] | None = None
+    unlabelled: Count | None = None
+    augment: Literal["none", "shift", "jitter", "mixup"] = "none"
+    copies: Annotated[int, whole_number(least=2, most=1000)] = 8
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         check_fields(self, "distill")
@@ -142,12 +165,27 @@ class DistillSpec:
             self.shifted_weights,
             "null where distill.gradient is not parameter_shift",
         )
-        on_device = self.train_target not in IDEAL_TARGETS
+        names = self.train_targets
+        if len(names) == 1:
+            object.__setattr__(self, "train_target", names[0])  # one in a list is one
+        require(
+            len(set(names)) == len(names) > 0,
+            "distill.train_target",
+            list(names),
+            "one target, or a list of distinct devices",
+        )
+        require(
+            len(names) == 1 or self.gradient == "noisy",
+            "distill.train_target",
+            list(names),
+            "one target where distill.gradient is not noisy",
+        )
+        on_device = not set(names) & set(IDEAL_TARGETS)
         require(
             self.train_target == "exact" or self.gradient != "exact",
             "distill.gradient",
             self.gradient,
-            f"noisy, parameter_shift or spsa to train on {self.train_target}",
+            f"noisy, parameter_shift or spsa to train on {', '.join(names)}",
         )
         require(
             on_device or self.gradient != "noisy",
@@ -168,6 +206,11 @@ class DistillSpec:
                 getattr(self, key),
                 "the name of a layer where distill.feature_weight is above 0",
             )
+
+    @property
+    def train_targets(self) -> tuple[str, ...]:
+        """Where the circuit runs while it trains, as a list."""
+        return (self.train_target,) if isinstance(self.train_target, str) else self.train_target
 
     @property
     def other_terms(self) -> tuple[LossTerm, ...]:

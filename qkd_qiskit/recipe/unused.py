@@ -66,6 +66,11 @@ def _unused(spec: DataSpec | TeacherSpec | StudentSpec) -> dict[str, tuple[str, 
     elif spec.kind in FILTER_STUDENTS:
         names = tuple(field.name for field in fields(spec))
         unused[f"kind is {spec.kind}"] = names[1:]
+    elif spec.kind == "module":
+        # A classical twin has the reduction and the width.
+        read = ("kind", "module", "reduction", "full_width")
+        names = tuple(field.name for field in fields(spec) if field.name not in read)
+        unused["kind is module"] = names
     else:
         if spec.circuit is not None:
             unused["circuit is given"] = ("encoding", "ansatz", "layers")

@@ -25,10 +25,13 @@ def circuit_section(folder: RunFolder, result: Result) -> Markup:
     made = {"encoding": spec.encoding, "ansatz": f"{spec.ansatz}, {count(spec.layers, 'layer')}"}
     if spec.circuit is not None:
         made = {"circuit": f"your own, {Path(spec.circuit).name}"}
+    measured = spec.readout if spec.observables is None else ", ".join(spec.observables)
+    made["read-out"] = f"{measured}, head: {spec.head}"
+    if spec.kind == "module":
+        made = {"network": f"your own, {spec.module}"}
     facts = {
         "qubits": count(size.qubits),
         **made,
-        "read-out": f"{spec.readout}, head: {spec.head}",
         "circuit weights": count(size.weights or 0),
         "trained parameters in all": count(size.parameters),
         "two-qubit gates": f"{count(size.two_qubit_gates or 0)} before transpiling",
@@ -41,7 +44,7 @@ def _drawing(folder: RunFolder) -> Markup:
     spec = folder.recipe.student
     try:
         # The specification alone does not make these circuits.
-        kept = spec.circuit is not None or spec.kind == "quanvolution"
+        kept = spec.circuit is not None or spec.kind in ("quanvolution", "module")
         drawing = draw_student(spec, load_circuit(folder.path / CIRCUIT).circuit if kept else None)
     except CircuitError as error:
         return element("p", f"The circuit cannot be drawn: {error}", class_="note")

@@ -6,11 +6,13 @@ import itertools
 import shlex
 from pathlib import Path
 
+from qkd_qiskit.experiments.provenance import read_provenance
 from qkd_qiskit.experiments.results import Result
 from qkd_qiskit.experiments.run_folder import (
     CERTIFY,
     CIRCUIT,
     DEVICES,
+    PROVENANCE,
     RECIPE,
     REPORT,
     RESULT,
@@ -37,6 +39,7 @@ from qkd_qiskit.report.html import (
     panels,
     section,
 )
+from qkd_qiskit.report.recalibration_section import recalibration_section
 from qkd_qiskit.report.tables import (
     Pairs,
     accuracy_table,
@@ -51,6 +54,7 @@ from qkd_qiskit.report.text import (
     checked,
     conditions,
     count,
+    making,
     measured,
     seeds_text,
     subject,
@@ -63,6 +67,7 @@ _CONTENTS = {
     RECIPE: "everything the run is; `qkd distill recipe.yaml` repeats it",
     RESULT: "the figures of this page as JSON",
     REPORT: "this page",
+    PROVENANCE: "when, where and with what it was made: packages, commit, digests of the data",
     CIRCUIT: "the student's circuit as OpenQASM 3, without measurements",
     TEACHER: "weights of the teacher",
     "teachers": "weights of the teacher of each seed",
@@ -94,6 +99,7 @@ def write_report(folder: RunFolder) -> Path:
         class_bin_section(result),
         circuit_section(folder, result),
         _noise_section(folder.recipe, result),
+        *recalibration_section(result),
         *_device_section(result),
         _repeat_section(folder, result),
     )
@@ -218,6 +224,7 @@ def _repeat_section(folder: RunFolder, result: Result) -> Markup:
         key.removesuffix("_s").replace("_", " "): f"{value:.1f} s"
         for key, value in result.timing.items()
     }
+    made = making(read_provenance(folder))
     files = {entry.name for entry in folder.path.iterdir()} | {REPORT}
     contents = {name: text for name, text in _CONTENTS.items() if name in files}
     if not by_recipe:
@@ -235,6 +242,7 @@ def _repeat_section(folder: RunFolder, result: Result) -> Markup:
             join([element("h3", "Versions"), definitions(result.versions)]),
             join([element("h3", "Time"), definitions(seconds)]),
         ),
+        *([element("h3", "Made"), definitions(made)] if made else []),
         element("h3", "Files"),
         definitions(contents),
     )

@@ -92,7 +92,7 @@ def cost_table(result: Result) -> Markup:
     costs = {
         name: target.circuit
         for name, target in result.targets.items()
-        if target.circuit is not None
+        if target.circuit is not None and target.recalibration is None
     }
     if not costs:
         return Markup()
@@ -122,7 +122,7 @@ def device_table(result: Result) -> Markup:
     sent = {
         name: replace(target.device, calibration_date=target.calibration_date)
         for name, target in result.targets.items()
-        if target.device is not None
+        if target.device is not None and target.recalibration is None
     }
     if result.trained_on is not None:
         sent = {"training": result.trained_on, **sent}

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from qkd_qiskit.experiments.provenance import Provenance
+from qkd_qiskit.experiments.recalibration import SUFFIX
 from qkd_qiskit.experiments.results import Result
 from qkd_qiskit.experiments.target_summary import DeviceJobs
-from qkd_qiskit.recipe import Recipe, TeacherSpec
-from qkd_qiskit.recipe.arms import ARMS, NOISE_AWARE
+from qkd_qiskit.recipe import UNTRAINED_TEACHERS, Recipe, TeacherSpec
+from qkd_qiskit.recipe.arms import ARMS, FIRST_NOISY, SAME_DRAW
+from qkd_qiskit.targets.names import split_name
 
+_ADDED = {"overrotation", "zz", "day", "dead"}
 PLACES = {
     "device": "on the device {}",
     "simulation": "simulation of {}",
     "rehearsal": "rehearsal of {}",
 }
+_SHOWN = ("qkd-qiskit", "qiskit", "qiskit-machine-learning", "qiskit-aer", "torch", "numpy")
 NONE = "–"  # in a cell that has no number
 
 TEACHER_NAMES = {
@@ -59,8 +64,11 @@ def subject(recipe: Recipe, result: Result) -> tuple[str, str]:
     student, classes = result.student, len(result.classes)
     if student.qubits is not None:
         title = f"{teacher} distilled into a {student.qubits}-qubit circuit"
+        kind = f"a {recipe.student.kind} student"
+        if recipe.student.kind == "module":
+            kind = "a network of your own"
         what = (
-            f"a {recipe.student.kind} student: a circuit of {count(student.qubits, 'qubit')} "
+            f"{kind}: a circuit of {count(student.qubits, 'qubit')} "
             f"with {count(student.weights or 0, 'trained angle')}, among "
             f"{count(student.parameters, 'trained parameter')} in all"
         )
@@ -85,7 +93,7 @@ def subject(recipe: Recipe, result: Result) -> tuple[str, str]:
         if recipe.teacher.same_draw
         else " Each seed is taught by the student of the same seed."
         if recipe.teacher.seed == "each"
-        else ""
+        else _seen_by_teacher(recipe, sample)
     )
     if result.teacher.members is not None:
         low, high = min(result.teacher.members), max(result.teacher.members)
@@ -133,22 +141,41 @@ def _teaching_students(spec: TeacherSpec, members: tuple[float, ...] | None) -> 
     return f"a student of {run}" if members is None else f"an ensemble of students of {run}"
 
 
+def _seen_by_teacher(recipe: Recipe, sample: str) -> str:
+    """Return how many labels the teacher has seen, where it is known and is not the student's."""
+    spec, of_students = recipe.teacher, _labelled(recipe, sample)
+    if spec.kind in UNTRAINED_TEACHERS or spec.checkpoint is not None:
+        return f" What the teacher has seen is not known here: it may be more than the {sample}s."
+    seen = _images(None, spec.train_per_class, sample)
+    if seen == of_students:
+        return f" The teacher has seen {seen}, as they have."
+    text = f" The teacher has seen {seen}: a gain can be what it knows of the others."
+    if SAME_DRAW not in recipe.arms:
+        text += f" The arm {SAME_DRAW} has a teacher that has not."
+    return text
+
+
 def _labelled(recipe: Recipe, sample: str) -> str:
-    if recipe.data.train_points is not None:
-        return f"{count(recipe.data.train_points, f'labelled {sample}')} drawn over all classes"
-    if recipe.data.train_per_class is not None:
-        return f"{count(recipe.data.train_per_class, f'labelled {sample}')} per class"
+    return _images(recipe.data.train_points, recipe.data.train_per_class, sample)
+
+
+def _images(points: int | None, per_class: int | None, sample: str) -> str:
+    if points is not None:
+        return f"{count(points, f'labelled {sample}')} drawn over all classes"
+    if per_class is not None:
+        return f"{count(per_class, f'labelled {sample}')} per class"
     return f"all labelled {sample}s"
 
 
 def training_place(recipe: Recipe, result: Result) -> str:
     """Return where the circuits ran while they were trained, and what that took."""
     spec = recipe.distill
+    place = ", ".join(spec.train_targets)
     how = {
         "exact": "with exact probabilities and gradients",
-        "noisy": f"through the noise of {spec.train_target}, with exact gradients",
-        "parameter_shift": f"on {spec.train_target}, by parameter shifts",
-        "spsa": f"on {spec.train_target}, by SPSA",
+        "noisy": f"through the noise of {place}, with exact gradients",
+        "parameter_shift": f"on {place}, by parameter shifts",
+        "spsa": f"on {place}, by SPSA",
     }
     sentences = [f"Circuits are trained {how[spec.gradient]}."]
     device = result.trained_on
@@ -166,10 +193,11 @@ def training_place(recipe: Recipe, result: Result) -> str:
                 f"The arm `{arm.label}` is taught by the students of `{arm_name(arm.taught_by)}`, "
                 "each by that of its seed."
             )
-    if NOISE_AWARE in result.arms:
-        sentences.append(
-            f"The arm `distilled noisy` trains through the noise of {recipe.noise_target}."
-        )
+    noisy = [name for name in result.arms if recipe.arm_table[name].train_target == FIRST_NOISY]
+    if noisy:
+        names = " and ".join(f"`{arm_name(name)}`" for name in noisy)
+        does = "The arms {} train" if len(noisy) > 1 else "The arm {} trains"
+        sentences.append(f"{does.format(names)} through the noise of {recipe.noise_target}.")
     for population, cost in result.training_cost.items():
         sentences.append(
             f"Training the {population} took {count(cost.circuits, 'circuit')}, "
@@ -196,6 +224,10 @@ def conditions(result: Result, target: str) -> str:
             parts.append("shots by Aer")
     elif shots is not None:
         parts.append("no noise")
+    if summary.recalibration is not None:
+        fitted = _unbroken(summary.recalibration.fitted[:10])
+        images = count(summary.recalibration.images, "unlabelled image")
+        parts.append(f"recalibrated with {images} on {fitted}")
     return ", ".join(parts)
 
 
@@ -221,7 +253,7 @@ def measured(result: Result) -> list[str]:
         sentences.append(f"The students were trained by jobs: {where}. {emulated_training(device)}")
     for name, summary in result.targets.items():
         device = summary.device
-        if device is None:
+        if device is None or summary.recalibration is not None:
             continue
         if device.place == "device":
             sentences.append(
@@ -264,17 +296,24 @@ def _unbroken(date: str | None) -> str:
 def best_case(result: Result) -> str:
     """Return what has to be known of every figure from a noise model; empty without one."""
     noisy = [
-        name.partition("@")[0]
+        name.partition("@")[0].removesuffix(SUFFIX)
         for name, summary in result.targets.items()
         if summary.noisy or (summary.device is not None and summary.device.place != "device")
     ]
-    names = list(dict.fromkeys(noisy))
-    if not names:
-        return ""
-    return (
-        f"The noise of {', '.join(names)} is a best case: a model from calibration data, without "
-        "crosstalk and drift."
-    )
+    worse = dict.fromkeys(name for name in noisy if set(split_name(name)[1]) & _ADDED)
+    names = [name for name in dict.fromkeys(noisy) if name not in worse]
+    sentences = []
+    if names:
+        sentences.append(
+            f"The noise of {', '.join(names)} is a best case: a model from calibration data, "
+            "without crosstalk and drift."
+        )
+    if worse:
+        sentences.append(
+            f"The noise of {', '.join(worse)} is a model from calibration data, and what the "
+            "target's name adds to it."
+        )
+    return " ".join(sentences)
 
 
 def seeds_text(result: Result) -> str:
@@ -282,6 +321,30 @@ def seeds_text(result: Result) -> str:
     seeds = result.seeds
     which = f" ({', '.join(map(str, seeds))})" if len(seeds) <= 6 else ""
     return count(len(seeds), "seed") + which
+
+
+def making(provenance: Provenance) -> dict[str, str]:
+    """Return when, where and with what a run was made, by what it is; empty where nobody knows."""
+    if not provenance.sessions:
+        return {}
+    last = provenance.sessions[-1]
+    dates = (
+        f"{session.began[:16].replace('T', ' ')}{'' if session.ended else ' (stopped)'}"
+        for session in provenance.sessions
+    )
+    versions = (f"{name} {last.packages[name]}" for name in _SHOWN if name in last.packages)
+    texts = {
+        "begun": f"{', '.join(dates)} UTC",
+        "ended": f"{(last.ended or 'not yet')[:16].replace('T', ' ')}{' UTC' * bool(last.ended)}",
+        "with": ", ".join([last.python, *versions]),
+        "on": f"{last.cpu}, {count(last.cores, 'core')}, {last.platform}",
+    }
+    if last.git is not None:
+        changed = ", with changes" if last.git.modified else ""
+        texts["commit"] = f"{last.git.commit} of the folder that it ran in{changed}"
+    if "test" in provenance.data:
+        texts["test set"] = f"SHA-256 {provenance.data['test']}"
+    return texts
 
 
 def _capital(text: str) -> str:

@@ -23,11 +23,13 @@ from qkd_qiskit.errors import CircuitError, InputError, UnsupportedInstructionEr
 from qkd_qiskit.simulator.channels import Channels
 from qkd_qiskit.simulator.density.program import DensityProgram
 from qkd_qiskit.simulator.density.run import noisy_values
-from qkd_qiskit.simulator.memory import TILE_BYTES, require_memory
+from qkd_qiskit.simulator.kernel.plan import LEAST_NARROW
+from qkd_qiskit.simulator.memory import SAMPLE_BYTES, require_memory
 from qkd_qiskit.simulator.networks import (
     amplitude_inputs,
     as_amplitudes,
     check_width,
+    describe_network,
     exact_primitive,
     pauli_sums,
     placed_observables,
@@ -84,7 +86,8 @@ class CompiledConnector(TorchConnector):  # type: ignore[misc]
                 inputs alone; `from_states` runs only what follows.
             kernel: Use the compiled CPU kernel where it can run; otherwise all runs in torch.
             small_in_double: Batches of up to 8 samples are computed in float64 and rounded to the
-                weights' dtype, as in the stock connector; it costs the kernel nothing.
+                weights' dtype, as in the stock connector, below 12 qubits, where it costs the
+                kernel nothing.
             channels: A device's noise; the circuit then runs as a density matrix under it.
             circuit: What runs in place of the network's circuit: the same circuit transpiled to the
                 device, with the same parameter names, measured. Needed with channels unless the
@@ -114,6 +117,7 @@ class CompiledConnector(TorchConnector):  # type: ignore[misc]
         self._noisy: DensityProgram | None = None
         self._readout: Readout | None = None
         self._remainder: Program | None = None
+        self._runs, self._reason = circuit, "its output is sparse"
         if self._sparse and channels is None:
             return  # the stock connector's: asked for, so nothing to warn of
         try:
@@ -124,6 +128,7 @@ class CompiledConnector(TorchConnector):  # type: ignore[misc]
         except UnsupportedInstructionError as error:
             if channels is not None:
                 raise  # the stock connector would run without the noise
+            self._reason = str(error)
             warnings.warn(
                 f"CompiledConnector falls back to the stock TorchConnector: {error}",
                 UserWarning,
@@ -156,7 +161,7 @@ class CompiledConnector(TorchConnector):  # type: ignore[misc]
                 )
         if self._kernel:  # before minutes of compiling what cannot run
             width = len(used_qubits(circuit, final_measurements(circuit)))
-            require_memory(width, copies=1, bytes_each=TILE_BYTES, what="one tile of states")
+            require_memory(width, copies=1, bytes_each=SAMPLE_BYTES, what="one state")
         program = Program.from_circuit(
             circuit,
             input_params=inputs,
@@ -220,6 +225,25 @@ class CompiledConnector(TorchConnector):  # type: ignore[misc]
         """Whether the circuit was compiled; otherwise this is the stock connector."""
         return self._program is not None or self._noisy is not None
 
+    @property
+    def noisy(self) -> bool:
+        """Whether the circuit runs with a device's noise."""
+        return self._noisy is not None
+
+    @property
+    def status(self) -> str:
+        """Whether the circuit was compiled, and else why not, in words."""
+        if not self.compiled:
+            return f"not compiled: {self._reason}"
+        return "compiled with a device's noise" if self.noisy else "compiled"
+
+    def extra_repr(self) -> str:
+        """Return qubits, weights, two-qubit gates, read-out and whether it is compiled."""
+        network = self._neural_network
+        circuit = getattr(network, "circuit", None) if self._runs is None else self._runs
+        what = [] if circuit is None else [describe_network(network, circuit)]
+        return ", ".join([*what, self.status])
+
     def forward(self, input_data: Tensor | None = None) -> Tensor:
         """Return the network's output ``(..., *output_shape)`` in the weights' dtype.
 
@@ -233,9 +257,28 @@ class CompiledConnector(TorchConnector):  # type: ignore[misc]
         if program is None:
             stock: Tensor = super().forward(input_data)
             return stock
-        num_inputs = program.num_inputs
         if input_data is None:
             input_data = self._weights.new_zeros(0)
+        weights = self._weights
+        flat = self.checked_rows(input_data).to(weights)
+        if (
+            self._small_in_double
+            and flat.shape[0] <= _SMALL_BATCH
+            and flat.dtype != torch.float64
+            and (self._noisy is not None or program.num_qubits < LEAST_NARROW)
+        ):
+            values = self._values(flat.double(), weights.double()).to(weights.dtype)
+        else:
+            values = self._values(flat, weights)
+        return self.shaped(values, input_data)
+
+    def checked_rows(self, input_data: Tensor) -> Tensor:
+        """Return inputs ``(rows, num_inputs)`` of ``(..., num_inputs)``.
+
+        Raises:
+            InputError: If they have another length, or are no dense tensor.
+        """
+        num_inputs = self._neural_network.num_inputs
         if not isinstance(input_data, Tensor) or input_data.layout is not torch.strided:
             raise ConnectorInputError(
                 f"inputs are {getattr(input_data, 'layout', type(input_data).__name__)}; give a "
@@ -245,13 +288,7 @@ class CompiledConnector(TorchConnector):  # type: ignore[misc]
             raise ConnectorInputError(
                 f"inputs have shape {tuple(input_data.shape)}; give (batch, {num_inputs})"
             )
-        weights = self._weights
-        flat = _flattened(input_data).to(weights)
-        if self._small_in_double and flat.shape[0] <= _SMALL_BATCH and flat.dtype != torch.float64:
-            values = self._values(flat.double(), weights.double()).to(weights.dtype)
-        else:
-            values = self._values(flat, weights)
-        return self._shaped(values, input_data)
+        return _flattened(input_data)
 
     def _values(self, inputs: Tensor, weights: Tensor) -> Tensor:
         """Return output values ``(batch, size)`` of inputs ``(batch, num_inputs)``."""
@@ -300,14 +337,15 @@ class CompiledConnector(TorchConnector):  # type: ignore[misc]
         values = evaluate(
             program,
             self._readout,
-            torch.empty(flat.shape[0], program.num_inputs, dtype=weights.dtype).to(weights.device),
+            weights.new_empty(flat.shape[0], program.num_inputs),
             weights,
             initial=flat.to(weights.device, precision),
             kernel=self._kernel,
         )
-        return self._shaped(values, amplitudes)
+        return self.shaped(values, amplitudes)
 
-    def _shaped(self, values: Tensor, given: Tensor) -> Tensor:
+    def shaped(self, values: Tensor, given: Tensor) -> Tensor:
+        """Return outputs ``(..., *output_shape)`` of rows that come of inputs ``(..., length)``."""
         shape = (*given.shape[:-1], *self._neural_network.output_shape)
         return values if values.shape == shape else values.reshape(shape)
 

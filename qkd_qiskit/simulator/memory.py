@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from qkd_qiskit.errors import CircuitError
 
-TILE_BYTES = 640  # per basis state: a tile of samples, its derivative and spare, kept once more
+SAMPLE_BYTES = 256  # per basis state: what two layers of a circuit and one sample take at least
 _SMALL = 2**28  # bytes that are not worth asking the system about
 
 

@@ -6,23 +6,26 @@ that enter as the amplitudes of a state (RawFeatureVector).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from qiskit import QuantumCircuit
-from qiskit.circuit import Parameter
+from qiskit.circuit import Barrier, Parameter
 from qiskit.primitives import StatevectorEstimator
 from qiskit.quantum_info import Operator, PauliList, SparseObservable, SparsePauliOp
 from qiskit_machine_learning.circuit.library.raw_feature_vector import ParameterizedInitialize
-from qiskit_machine_learning.neural_networks import EstimatorQNN, SamplerQNN
+from qiskit_machine_learning.neural_networks import EstimatorQNN, NeuralNetwork, SamplerQNN
 from qiskit_machine_learning.primitives import QMLEstimator, QMLSampler
 from torch import Tensor
 
 from qkd_qiskit.errors import CircuitError, InputError, UnsupportedInstructionError
+from qkd_qiskit.simulator.gates import definition_of, standard_name
 
 _IMAGINARY = 1e-10
+_NAMED = 4  # observables in a description
 _NORM_TOLERANCE = 1e-3  # of a squared norm; what float32 rounds is far below
 
 
@@ -41,6 +44,56 @@ def primitive_name(network: SamplerQNN | EstimatorQNN) -> str:
     """Return the class of the network's own primitive."""
     primitive = network.sampler if isinstance(network, SamplerQNN) else network.estimator
     return type(primitive).__name__
+
+
+def describe_network(network: NeuralNetwork, circuit: QuantumCircuit) -> str:
+    """Return a network's qubits, weights, two-qubit gates and read-out, in words.
+
+    Args:
+        network: A SamplerQNN, an EstimatorQNN or another.
+        circuit: What runs in the place of its circuit, or that itself.
+    """
+    parts = [f"{circuit.num_qubits} qubits", f"{network.num_weights} weights"]
+    gates = _two_qubit_gates(circuit)
+    parts += [] if gates is None else [f"{gates} two-qubit gates"]
+    size = math.prod(network.output_shape)
+    if isinstance(network, EstimatorQNN):
+        named = [_observable_text(each) for each in network.observables[:_NAMED]]
+        rest = ", ..." if size > _NAMED else ""
+        parts.append(f"read-out: {size} observables ({', '.join(named)}{rest})")
+    else:
+        parts.append(f"read-out: outcomes summed into {size}")
+    return ", ".join(parts)
+
+
+def _observable_text(observable: Any) -> str:
+    try:
+        terms = _pauli_sum(observable).to_list()
+    except Exception:  # it is described, not used
+        return type(observable).__name__
+    label, coefficient = terms[0]
+    number = "" if coefficient == 1 else f"{coefficient.real:g}*"
+    return f"{number}{label}" + (" + ..." if len(terms) > 1 else "")
+
+
+def _two_qubit_gates(circuit: QuantumCircuit) -> int | None:
+    """Return how many gates on two or more qubits blocks come to; None where that is open."""
+    total = 0
+    for item in circuit.data:
+        operation = item.operation
+        if len(item.qubits) < 2 or isinstance(operation, Barrier):
+            continue
+        if standard_name(operation) is not None:
+            total += 1
+            continue
+        try:
+            inner = _two_qubit_gates(definition_of(operation))
+        except (UnsupportedInstructionError, RecursionError):
+            return None
+        if inner is None:
+            return None
+        total += inner
+    return total
 
 
 def pauli_sums(observables: Sequence[Any]) -> list[SparsePauliOp]:

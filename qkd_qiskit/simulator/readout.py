@@ -17,6 +17,7 @@ from qiskit.quantum_info import SparsePauliOp
 
 from qkd_qiskit.errors import CircuitError, UnsupportedInstructionError
 from qkd_qiskit.simulator.gates import Index
+from qkd_qiskit.simulator.memory import require_memory
 from qkd_qiskit.simulator.program import Program
 
 
@@ -147,9 +148,16 @@ def expectations(program: Program, observables: Sequence[SparsePauliOp]) -> Read
     """Return the readout of observables on the circuit's qubits, one value per observable.
 
     Raises:
-        CircuitError: If an observable has another number of qubits than the circuit.
+        CircuitError: If an observable has another number of qubits than the circuit, or memory is
+            short.
     """
     position = {qubit: index for index, qubit in enumerate(program.qubits)}
+    require_memory(
+        program.num_qubits,
+        copies=40 * len(observables),  # complex factors, the same reordered, and what is real
+        bytes_each=1,
+        what=f"the read-out of {len(observables)} observables",
+    )
     states = np.arange(2**program.num_qubits, dtype=np.int64)
     tables: dict[int, NDArray[np.complex128]] = {}
     for column, given in enumerate(observables):

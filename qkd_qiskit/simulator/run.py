@@ -98,7 +98,6 @@ def forward_mode() -> bool:
 @functools.cache
 def kernel_works() -> bool:
     """Return whether the compiled kernel can be used; the torch path serves where it cannot."""
-    logger.info("loading the compiled kernel; its first use on a machine takes about 20 s")
     try:
         import numba
 

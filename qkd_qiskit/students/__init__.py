@@ -2,6 +2,7 @@
 
 from qkd_qiskit.students.base import Student
 from qkd_qiskit.students.factory import load_student, make_student
+from qkd_qiskit.students.module_student import ModuleStudent
 from qkd_qiskit.students.quantum import QuantumStudent
 
-__all__ = ["QuantumStudent", "Student", "load_student", "make_student"]
+__all__ = ["ModuleStudent", "QuantumStudent", "Student", "load_student", "make_student"]

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
+from qiskit_machine_learning.neural_networks import NeuralNetwork
 
-from qkd_qiskit.circuits import adopt_circuit, build_circuit
+from qkd_qiskit.circuits import StudentCircuit, adopt_circuit, build_circuit
 from qkd_qiskit.circuits.openqasm import dump_circuit, load_circuit, load_named_circuit
+from qkd_qiskit.circuits.readouts import OutcomeSums, observable_texts, read_sums
 from qkd_qiskit.circuits.student_circuit import without_entanglers
 from qkd_qiskit.errors import CheckpointError, CircuitError, require_kind
 from qkd_qiskit.recipe import (
@@ -26,13 +26,23 @@ from qkd_qiskit.recipe import (
 from qkd_qiskit.recipe.parsing import parse_spec
 from qkd_qiskit.recipe.seeds import derive_seed, seeded
 from qkd_qiskit.recipe.unused import say_unused
-from qkd_qiskit.storage import load_tensors
-from qkd_qiskit.students.base import CARD_FILE, CIRCUIT_FILE, WEIGHTS_FILE, Student
+from qkd_qiskit.students.base import (
+    CARD_FILE,
+    CIRCUIT_FILE,
+    WEIGHTS_FILE,
+    Student,
+    no_student,
+    read_card,
+)
 from qkd_qiskit.students.classical import ClassicalStudent
+from qkd_qiskit.students.module_student import ModuleStudent, build_module_student
+from qkd_qiskit.students.own_network import adopt_network, say_primitive, spec_of_network
 from qkd_qiskit.students.quantum import QuantumStudent, freeze_circuit, num_features
 from qkd_qiskit.students.quanvolutional import QuanvolutionalStudent
 from qkd_qiskit.students.twins import TwinStudent
 from qkd_qiskit.students.without_circuit import StudentWithoutCircuit
+
+ImageShape = tuple[int, int, int]
 
 
 def make_student(
@@ -43,6 +53,8 @@ def make_student(
     circuit: QuantumCircuit | None = None,
     input_params: Iterable[Parameter | str] | None = None,
     weight_params: Iterable[Parameter | str] | None = None,
+    qnn: NeuralNetwork | None = None,
+    observables: Sequence[Any] | None = None,
     seed: int = 0,
 ) -> Student:
     """Return a student with fresh parameters.
@@ -56,6 +68,11 @@ def make_student(
             ParameterVector w or θ, are trained. It must survive OpenQASM 3, in which it is saved.
         input_params: The circuit's inputs in the order of the features, under any names.
         weight_params: Its weights under any names; default with input_params: all others.
+        qnn: Your own SamplerQNN or EstimatorQNN in place of circuit and read-out: its circuit,
+            input and weight parameters, and its interpret function or its observables. Its
+            primitive is not used.
+        observables: What is measured in place of the read-out, one output for each: sums of Pauli
+            strings, as SparsePauliOp or as text; qubit 0 is the last letter.
         seed: Seed of the initialisation; each part has its own stream, global state is untouched.
 
     Raises:
@@ -63,39 +80,111 @@ def make_student(
     """
     require_kind("spec", spec, StudentSpec, accepted="a StudentSpec")
     say_unused(spec)
-    if num_classes < 2 or min(image_shape) < 1:
-        raise CircuitError(
-            f"a student of {num_classes} classes for images of shape {image_shape} was asked for; "
-            f"give at least 2 classes and 1 pixel"
-        )
+    check_shape(image_shape, num_classes)
+    shape: dict[str, Any] = {"image_shape": image_shape, "num_classes": num_classes}
+    _check_given(spec, circuit=circuit, qnn=qnn, observables=observables)
     if circuit is None and not (input_params is None and weight_params is None):
         raise CircuitError(
             "input_params and weight_params were given without a circuit; they name the "
             "parameters of `circuit=`"
         )
     if spec.kind in FILTER_STUDENTS:
-        if circuit is not None:
-            raise CircuitError(
-                f"a circuit was given for a student of kind {spec.kind}, whose filters have their "
-                "own; give kind quantum or hybrid, or leave the circuit out"
-            )
         with seeded(derive_seed(seed, "student", "layers")):
-            return QuanvolutionalStudent(spec, image_shape=image_shape, num_classes=num_classes)
-    if circuit is not None:
+            return QuanvolutionalStudent(spec, **shape)
+    if spec.module is not None or spec.kind == "module":
+        return _of_module(spec, seed=seed, **shape)
+    sums = None
+    if observables is not None:
+        texts = observable_texts(observables)
+        spec = replace(spec, readout="expectation", observables=texts)
+    if qnn is not None:
+        network = adopt_network(qnn)
+        spec = spec_of_network(spec, network, num_classes=num_classes)
+        say_primitive(qnn)
+        parts, sums = network.parts, network.sums
+    elif circuit is not None:
         parts = adopt_circuit(circuit, input_params=input_params, weight_params=weight_params)
-    elif spec.circuit is not None:
+    else:
+        parts = _circuit_of(spec)
+    if spec.kind == "no_entanglers" and not (circuit is None and qnn is None):
+        parts = without_entanglers(parts, required=False)
+    if parts.encoding is None:
+        dump_circuit(parts.circuit)  # what could not be saved is refused before it is trained
+    return _assembled(spec, parts, sums=sums, seed=seed, **shape)
+
+
+def check_shape(image_shape: tuple[int, int, int], num_classes: int) -> None:
+    """Raise a CircuitError where no student could take such images or give such classes."""
+    if num_classes < 2 or min(image_shape) < 1:
+        raise CircuitError(
+            f"a student of {num_classes} classes for images of shape {image_shape} was asked for; "
+            f"give at least 2 classes and 1 pixel"
+        )
+
+
+def _check_given(spec: StudentSpec, **given: object) -> None:
+    """Refuse arguments of which one takes the other's place, or that the kind has no use for."""
+    names = [name for name, value in given.items() if value is not None]
+    owner = "filters have" if spec.kind in FILTER_STUDENTS else "network has"
+    if names and (spec.kind in FILTER_STUDENTS or spec.module is not None or spec.kind == "module"):
+        raise CircuitError(
+            f"a {names[0]} was given for a student of kind {spec.kind}, whose {owner} its own; "
+            f"give kind quantum or hybrid, or leave the {names[0]} out"
+        )
+    if "qnn" in names and len(names) > 1:
+        raise CircuitError(
+            f"qnn and {names[0] if names[0] != 'qnn' else names[1]} were given; give one of them: "
+            "a network has its own circuit and observables"
+        )
+
+
+def _of_module(
+    spec: StudentSpec, *, image_shape: ImageShape, num_classes: int, seed: int
+) -> ModuleStudent | ClassicalStudent | TwinStudent:
+    """Return the student around a network of your own, or the classical twin of it."""
+    with seeded(derive_seed(seed, "student", "layers")):
+        student = build_module_student(spec, image_shape=image_shape, num_classes=num_classes)
+        if spec.kind not in CLASSICAL_STUDENTS:
+            return student
+        shape: dict[str, Any] = {"image_shape": image_shape, "num_classes": num_classes}
+        twin: TwinStudent | ClassicalStudent
+        if spec.kind in TWINS:
+            twin = TwinStudent(spec, **shape, matched=student.num_parameters)
+        else:
+            matched, features = student.num_parameters, len(student.parts.input_params)
+            twin = ClassicalStudent(spec, **shape, num_features=features, matched=matched)
+    twin.foreign_circuit = student.foreign_circuit
+    return twin
+
+
+def _circuit_of(spec: StudentSpec) -> StudentCircuit:
+    if spec.circuit is not None:
         parts = load_named_circuit(spec.circuit)
     else:
         parts = build_circuit(
             qubits=spec.qubits, encoding=spec.encoding, ansatz=spec.ansatz, layers=spec.layers
         )
-    if spec.kind == "no_entanglers":
-        parts = without_entanglers(parts, required=circuit is None)
-    if parts.encoding is None:
-        dump_circuit(parts.circuit)  # what could not be saved is refused before it is trained
+    return without_entanglers(parts) if spec.kind == "no_entanglers" else parts
+
+
+def _assembled(
+    spec: StudentSpec,
+    parts: StudentCircuit,
+    *,
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    sums: OutcomeSums | None,
+    seed: int,
+) -> Student:
+    """Return the student around a circuit, or the classical twin of it."""
     with seeded(derive_seed(seed, "student", "layers")):
         student: Student = QuantumStudent(
-            spec, image_shape=image_shape, num_classes=num_classes, parts=parts, seed=seed
+            spec,
+            image_shape=image_shape,
+            num_classes=num_classes,
+            parts=parts,
+            seed=seed,
+            sums=sums,
         )
         shape: dict[str, Any] = {"image_shape": image_shape, "num_classes": num_classes}
         if spec.kind in TWINS:
@@ -105,7 +194,7 @@ def make_student(
         elif spec.kind in CLASSICAL_STUDENTS:
             matched, features = student.num_parameters, num_features(parts)
             student = ClassicalStudent(spec, **shape, num_features=features, matched=matched)
-        elif spec.kind == "frozen_circuit":
+        elif spec.kind == "frozen_circuit" and isinstance(student, QuantumStudent):
             freeze_circuit(student, seed=seed)
     student.foreign_circuit = parts.circuit if parts.encoding is None else None
     return student
@@ -118,35 +207,36 @@ def load_student(folder: str | Path) -> Student:
         CheckpointError: A file is missing, damaged or does not fit the others.
     """
     folder = Path(folder)
+    card = read_card(folder)
     try:
-        card = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
         spec = parse_spec(StudentSpec, card["student"], section="student")
+        spec = replace(spec, circuit=None)
         channels, height, width = (int(size) for size in card["image_shape"])
-        num_classes, foreign = int(card["num_classes"]), bool(card["foreign_circuit"])
-    except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
-        reason = f"{type(error).__name__}: {error}"
+        shape: dict[str, Any] = {
+            "image_shape": (channels, height, width),
+            "num_classes": int(card["num_classes"]),
+        }
+        foreign = bool(card["foreign_circuit"])
+        sums = read_sums(card["outcome_sums"]) if "outcome_sums" in card else None
+        check_shape(**shape)
+    except (KeyError, TypeError, ValueError) as error:
+        raise no_student(folder, error) from error
+    if spec.kind == "module" and spec.module is None:
         raise CheckpointError(
-            f"{folder} holds no saved student ({reason}); give a folder written by student.save, "
-            f"such as runs/NAME/distilled/seed_0"
-        ) from error
-    student = make_student(
-        replace(spec, circuit=None),
-        image_shape=(channels, height, width),
-        num_classes=num_classes,
-        circuit=load_circuit(folder / CIRCUIT_FILE).circuit if foreign else None,
-    )
-    tensors, _ = load_tensors(folder / WEIGHTS_FILE)
-    expected = student.saved_tensors()
-    wrong = [name for name in expected if name not in tensors]
-    wrong += [name for name in tensors if name not in expected]
-    wrong += [n for n in expected if n in tensors and tensors[n].shape != expected[n].shape]
-    wrong += [n for n, tensor in tensors.items() if not bool(tensor.isfinite().all())]
-    if wrong:
-        raise CheckpointError(
-            f"{folder / WEIGHTS_FILE}: tensor {wrong[0]!r} is missing, unexpected, of another "
-            f"shape or not finite; the weights do not belong to {CARD_FILE} beside them"
+            f"{folder} holds a student of a network that was given in Python, whose code is not in "
+            "it; give it again: Student.from_module(network, ...).load(folder)"
         )
-    with torch.no_grad():
-        for name, tensor in expected.items():
-            tensor.copy_(tensors[name])
+    if spec.module is not None:
+        return _of_module(spec, seed=0, **shape).load(folder)
+    if spec.kind in FILTER_STUDENTS:
+        student = make_student(spec, **shape)
+    else:
+        own = load_circuit(folder / CIRCUIT_FILE) if foreign else _circuit_of(spec)
+        if sums is not None and len(sums.places) != 2**own.circuit.num_qubits:
+            raise CheckpointError(
+                f"{folder / CARD_FILE} sums {len(sums.places)} outcomes, the circuit beside it has "
+                f"{own.circuit.num_qubits} qubits; they do not belong together"
+            )
+        student = _assembled(spec, own, sums=sums, seed=0, **shape)
+    student.load_tensors(folder / WEIGHTS_FILE)
     return student

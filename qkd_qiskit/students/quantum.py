@@ -7,6 +7,9 @@ on another target needs only `student.encode`, `student.circuit` and `student.de
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
+from functools import cached_property
+from typing import Any
 
 import torch
 from qiskit import QuantumCircuit
@@ -14,10 +17,15 @@ from torch import Tensor, nn
 
 from qkd_qiskit.circuits import StudentCircuit, readout_matrix
 from qkd_qiskit.circuits.qnn import make_qnn
+from qkd_qiskit.circuits.readouts import OutcomeSums, parse_observables
 from qkd_qiskit.recipe import StudentSpec
 from qkd_qiskit.recipe.seeds import derive_seed, seeded
 from qkd_qiskit.simulator import CompiledConnector
-from qkd_qiskit.students.base import Student
+from qkd_qiskit.simulator.angles import extend
+from qkd_qiskit.simulator.program import Program
+from qkd_qiskit.simulator.statevector import evolve
+from qkd_qiskit.students.circuit_student import CircuitStudent
+from qkd_qiskit.students.measurement import Measurement, measure_observables
 from qkd_qiskit.students.reductions import TRAINED, make_reduction
 
 SMALLEST_PROBABILITY = 1e-6  # log p of an outcome that was never seen stays finite
@@ -26,15 +34,16 @@ FIRST_ANGLE = 0.3  # radians; circuits that start near the identity train better
 FIRST_FEATURE_SCALE = 0.1  # so that angles of a trained reduction do not start wrapped around
 
 
-class QuantumStudent(Student):
+class QuantumStudent(CircuitStudent):
     """A circuit between a reduction and a read-out.
 
     Attributes:
-        parts: The circuit, which of its parameters is which, and its encoding.
         qnn: SamplerQNN, or EstimatorQNN for the read-out `expectation`.
+        sums: What a network of your own sums outcomes into; None = what the readout says.
         connector: The TorchConnector around it.
         head: Layers from the read-out to logits, or None: logits = gamma log p.
-        readout_matrix: Which outcomes make which output `(2^n, outputs)`, outcomes little-endian.
+        readout_matrix: What outcomes make which output `(circuits * 2^n, outputs)`, outcomes
+            little-endian.
     """
 
     readout_matrix: Tensor
@@ -47,16 +56,22 @@ class QuantumStudent(Student):
         num_classes: int,
         parts: StudentCircuit,
         seed: int,
+        sums: OutcomeSums | None = None,
     ) -> None:
         super().__init__(spec, image_shape=image_shape, num_classes=num_classes)
-        self.parts = parts
+        self.parts, self.sums = parts, sums
         self.reduction = make_reduction(
             spec.reduction,
             image_shape=image_shape,
             num_features=num_features(parts),
             pad=parts.encoding is not None and parts.encoding.prepares_state,
         )
-        self.qnn = make_qnn(parts, readout=spec.readout, num_classes=num_classes)
+        measured = None
+        if spec.observables is not None:
+            measured = parse_observables(spec.observables, qubits=parts.circuit.num_qubits)
+        self.qnn = make_qnn(
+            parts, readout=spec.readout, num_classes=num_classes, measured=measured, sums=sums
+        )
         _shrink(self.reduction, parts)
         with seeded(derive_seed(seed, "student", "circuit")):
             weights = torch.empty(len(parts.weight_params)).uniform_(-FIRST_ANGLE, FIRST_ANGLE)
@@ -66,7 +81,14 @@ class QuantumStudent(Student):
             preparation=parts.preparation,
             small_in_double=False,
         )
-        matrix = readout_matrix(spec.readout, qubits=self.qubits, num_classes=num_classes)
+        if measured is not None:
+            self.measurement = measure_observables(parts.circuit, measured)
+        elif sums is not None:
+            self.measurement = Measurement((parts.circuit,), sums.matrix())
+        else:
+            matrix = readout_matrix(spec.readout, qubits=self.qubits, num_classes=num_classes)
+            self.measurement = Measurement((parts.circuit,), matrix)
+        matrix = self.measurement.matrix
         if spec.readout == "learned":
             # A parameter, though no gradient reaches it: a population keeps one for each member.
             self.readout_matrix = nn.Parameter(matrix.float(), requires_grad=False)
@@ -85,14 +107,9 @@ class QuantumStudent(Student):
                 self.register_buffer("log_sharpness", log_sharpness, persistent=False)
 
     @property
-    def circuit(self) -> QuantumCircuit:
-        """Return the unmeasured circuit, parameters x_000... (inputs) and w_000... (weights)."""
-        return self.parts.circuit
-
-    @property
-    def qubits(self) -> int:
-        """Return the width of the circuit."""
-        return int(self.circuit.num_qubits)
+    def layer(self) -> CompiledConnector:
+        """Return the connector."""
+        return self.connector
 
     @property
     def weights(self) -> Tensor:
@@ -113,14 +130,9 @@ class QuantumStudent(Student):
         return plain and shared and self.spec.reduction not in TRAINED
 
     @property
-    def input_names(self) -> list[str]:
-        """Return the names of the circuit's inputs, in the order of `encode`'s columns."""
-        return [parameter.name for parameter in self.parts.input_params]
-
-    @property
-    def weight_names(self) -> list[str]:
-        """Return the names of the circuit's weights, in the order of `weights`."""
-        return [parameter.name for parameter in self.parts.weight_params]
+    def trains_inputs(self) -> bool:
+        """Return whether the reduction is trained."""
+        return self.spec.reduction in TRAINED
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return logits `(batch, num_classes)` of images or prepared features."""
@@ -155,14 +167,53 @@ class QuantumStudent(Student):
         """Return values of the circuit's input parameters `(batch, inputs)` in radians."""
         return self._input_values(self.reduce(inputs))
 
-    def decode(self, probabilities: Tensor) -> Tensor:
-        """Return logits of outcome probabilities `(batch, 2^n)`, little-endian (qubit 0 lowest).
+    def decode(self, probabilities: Tensor, inputs: Tensor | None = None) -> Tensor:
+        """Return logits of outcome probabilities `(batch, circuits * 2^n)`, little-endian.
 
-        This is all that follows a measurement: `student(x)` equals `student.decode(p)` where p are
-        the exact probabilities of `student.circuit` at `student.encode(x)` and `student.weights`.
+        This is all that follows a measurement, and `inputs` are not read: `student(x)` equals
+        `student.decode(p)` where p are the exact probabilities of `student.circuits` at
+        `student.encode(x)` and `student.weights`.
         """
         matrix = self.readout_matrix.detach()
         return self._logits(probabilities.to(matrix.dtype) @ matrix)
+
+    def card(self) -> dict[str, Any]:
+        """Return `Student.card`, with what a network of your own sums outcomes into."""
+        own = {} if self.sums is None else {"outcome_sums": asdict(self.sums)}
+        return super().card() | own
+
+    def states(self, inputs: Tensor) -> Tensor:
+        """Return the states that images or prepared features are encoded in `(batch, 2^n)`.
+
+        Little-endian, real or complex, up to a phase of each and to a unitary that is the same for
+        all, so that the fidelities between them are those of the circuit's own states. Exact and
+        differentiable, wherever the circuit runs.
+        """
+        features, encoding = self.reduce(inputs), self.parts.encoding
+        if encoding is not None and encoding.prepares_state:
+            return encoding.amplitudes(features)
+        program, weights = self._encoding_program, self.weights
+        values = self._input_values(features).to(weights.dtype)
+        return evolve(program, *extend(program.features, values, weights))
+
+    @property
+    def trains_states(self) -> bool:
+        """Whether a trained number has an effect on the fidelities between the states."""
+        if self.spec.reduction in TRAINED:
+            return True
+        return not self._encoding_circuit.parameters.isdisjoint(self.parts.weight_params)
+
+    @cached_property
+    def _encoding_circuit(self) -> QuantumCircuit:
+        return self.parts.encoding_part()
+
+    @cached_property
+    def _encoding_program(self) -> Program:
+        return Program.from_circuit(
+            self._encoding_circuit,
+            input_params=self.parts.input_params,
+            weight_params=self.parts.weight_params,
+        )
 
     def _input_values(self, features: Tensor) -> Tensor:
         encoding = self.parts.encoding
@@ -185,9 +236,8 @@ def make_head(head: str, *, inputs: int, num_classes: int, width: int) -> nn.Mod
     return nn.Sequential(nn.Linear(inputs, width), nn.Tanh(), nn.Linear(width, num_classes))
 
 
-def freeze_circuit(student: Student, *, seed: int) -> None:
+def freeze_circuit(student: QuantumStudent, *, seed: int) -> None:
     """Give a student random circuit weights, uniform over the circle, that are not trained."""
-    assert isinstance(student, QuantumStudent)
     with seeded(derive_seed(seed, "student", "frozen circuit")), torch.no_grad():
         student.weights.uniform_(-math.pi, math.pi)
     student.weights.requires_grad_(False)

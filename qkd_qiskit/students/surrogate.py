@@ -21,9 +21,7 @@ from qiskit import QuantumCircuit
 from qiskit.quantum_info import Operator
 from torch import Tensor, nn
 
-from qkd_qiskit.circuits.qnn import make_qnn
 from qkd_qiskit.errors import CircuitError, StorageError
-from qkd_qiskit.simulator import CompiledConnector
 from qkd_qiskit.simulator.interpolation import rotations_per_input
 from qkd_qiskit.students.quantum import SMALLEST_PROBABILITY, QuantumStudent
 from qkd_qiskit.students.reductions import PrincipalComponents
@@ -40,7 +38,7 @@ class QuadraticForms(nn.Module):
     def __init__(self, forms: Tensor) -> None:
         """Keep the matrices `(outputs, features, features)`."""
         super().__init__()
-        self.register_buffer("forms", forms)
+        self.register_buffer("forms", forms.contiguous())
 
     def forward(self, features: Tensor) -> Tensor:
         """Return outputs `(batch, outputs)` of features `(batch, features)`."""
@@ -63,7 +61,7 @@ class FourierSums(nn.Module):
         """
         super().__init__()
         self.degrees, self.scale, self.middle = degrees, scale, len(degrees) // 2
-        self.register_buffer("coefficients", coefficients)
+        self.register_buffer("coefficients", coefficients.contiguous())
 
     def forward(self, features: Tensor) -> Tensor:
         """Return outputs `(batch, outputs)` of features `(batch, features)`."""
@@ -125,11 +123,12 @@ def make_surrogate(student: QuantumStudent) -> Surrogate:
         CircuitError: The closed form has more than 2^22 numbers, or an input enters the circuit
             otherwise than as the angle of rotations.
     """
-    outcomes, encoding = _outcome_matrix(student), student.parts.encoding
-    outputs = outcomes.shape[1]
+    encoding = student.parts.encoding
+    whole = student.head is None or not isinstance(student.head, nn.Linear)
+    outputs = student.readout_matrix.shape[1] if whole else student.num_classes
     if encoding is not None and encoding.prepares_state:
         _check_size(outputs * 4**student.qubits)
-        return Surrogate(student, QuadraticForms(_forms(student, outcomes)), kind="quadratic")
+        return Surrogate(student, QuadraticForms(_forms(student)), kind="quadratic")
     degrees = rotations_per_input(student.circuit, student.parts.input_params)
     if degrees is None:
         raise CircuitError(
@@ -137,9 +136,9 @@ def make_surrogate(student: QuantumStudent) -> Surrogate:
             "made of it"
         )
     _check_size(outputs * math.prod(2 * degree + 1 for degree in degrees))
-    values = _values_on_grid(student, outcomes, degrees)
+    coefficients = fourier_coefficients(_values_on_grid(student, degrees), degrees)
     scale = 1.0 if encoding is None else math.pi
-    core = FourierSums(fourier_coefficients(values, degrees), degrees=degrees, scale=scale)
+    core = FourierSums(coefficients, degrees=degrees, scale=scale)
     return Surrogate(student, core, kind="fourier")
 
 
@@ -187,17 +186,15 @@ def fourier_coefficients(values: Tensor, degrees: tuple[int, ...]) -> Tensor:
     return table.flatten(1)
 
 
-def _outcome_matrix(student: QuantumStudent) -> Tensor:
-    """Return G `(2^n, outputs)`, outputs = probabilities @ G, a linear head included."""
-    matrix = student.readout_matrix.detach().double()
+def _with_head(student: QuantumStudent, outputs: Tensor) -> Tensor:
+    """Return outputs of the read-out `(..., outputs)` as the forms have them, a linear head in."""
     if student.head is None:
-        return matrix
-    scale = 1 if student.spec.readout == "expectation" else matrix.shape[-1]
+        return outputs
+    scaled = outputs if student.spec.readout == "expectation" else outputs * outputs.shape[-1]
     if not isinstance(student.head, nn.Linear):
-        return matrix * scale
-    # Probabilities sum to 1, so that the bias is a constant added to every row.
+        return scaled
     weight, bias = student.head.weight.detach().double(), student.head.bias.detach().double()
-    return scale * matrix @ weight.T + bias
+    return scaled @ weight.T + bias
 
 
 def _check_size(numbers: int) -> None:
@@ -208,31 +205,33 @@ def _check_size(numbers: int) -> None:
         )
 
 
-def _forms(student: QuantumStudent, outcomes: Tensor) -> Tensor:
-    parts = student.parts
-    rest = QuantumCircuit(*parts.circuit.qregs)
-    for instruction in parts.circuit.data[parts.preparation :]:
-        rest.append(instruction)
+def _forms(student: QuantumStudent) -> Tensor:
+    """Return the forms `(outputs, 2^n, 2^n)`."""
+    parts, size = student.parts, 2**student.qubits
     weights = student.weights.detach().double().tolist()
     values = dict(zip(parts.weight_params, weights, strict=True))
-    used = {parameter: values[parameter] for parameter in rest.parameters}
-    unitary = torch.as_tensor(Operator(rest.assign_parameters(used)).data)
-    real, imaginary = unitary.real, unitary.imag
-    return torch.stack(
-        [
-            real.T @ (column[:, None] * real) + imaginary.T @ (column[:, None] * imaginary)
-            for column in outcomes.T
-        ]
-    )
+    matrix = student.readout_matrix.detach().double()
+    forms = torch.zeros(matrix.shape[1], size, size, dtype=torch.float64)
+    for number, circuit in enumerate(student.circuits):
+        rest = QuantumCircuit(*circuit.qregs)
+        for instruction in circuit.data[parts.preparation :]:
+            rest.append(instruction)
+        used = {parameter: values[parameter] for parameter in rest.parameters}
+        unitary = torch.as_tensor(Operator(rest.assign_parameters(used)).data)
+        rows = matrix[number * size : (number + 1) * size]
+        for part in (unitary.real, unitary.imag):
+            forms += torch.einsum("ki,kc,kj->cij", part, rows, part)
+    # A linear head mixes the forms; its bias is a multiple of x^T x, which is 1.
+    identity = torch.eye(size, dtype=torch.float64)
+    mixed = _with_head(student, forms.movedim(0, -1))
+    constant = _with_head(student, torch.zeros(matrix.shape[1], dtype=torch.float64))
+    return (mixed - constant + identity[:, :, None] * constant).movedim(-1, 0)
 
 
 @torch.no_grad()
-def _values_on_grid(student: QuantumStudent, outcomes: Tensor, degrees: tuple[int, ...]) -> Tensor:
+def _values_on_grid(student: QuantumStudent, degrees: tuple[int, ...]) -> Tensor:
     """Return outputs `(outputs, points)` on the grid, the first input fastest."""
-    network = make_qnn(student.parts, readout="probabilities", num_classes=student.num_classes)
-    weights = student.weights.detach().double().numpy()
-    connector = CompiledConnector(network, initial_weights=weights).double()
-    connector.weight.copy_(torch.as_tensor(weights))
+    connector = copy.deepcopy(student.connector).double()
     points = torch.arange(math.prod(2 * degree + 1 for degree in degrees))
     parts = []
     for numbers in torch.split(points, _CHUNK):
@@ -240,7 +239,10 @@ def _values_on_grid(student: QuantumStudent, outcomes: Tensor, degrees: tuple[in
         for degree in degrees:
             columns.append(_nodes(degree)[left % (2 * degree + 1)])
             left = left // (2 * degree + 1)
-        parts.append(connector(torch.stack(columns, dim=1)).double() @ outcomes)
+        outputs = connector(torch.stack(columns, dim=1)).double()
+        if student.spec.readout == "learned":
+            outputs = outputs @ student.readout_matrix.detach().double()
+        parts.append(_with_head(student, outputs))
     return torch.cat(parts).T
 
 

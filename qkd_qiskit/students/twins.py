@@ -133,7 +133,7 @@ def _bilinear(shape: tuple[int, int, int], classes: int, most: int) -> Parts | i
     ]
     fit = [size for size in sizes if count(*size) <= most]
     if not fit:
-        return min(count(*size) for size in sizes)
+        return min((count(*size) for size in sizes), default=2 + 2 * classes)
     rows, columns, left, right = max(fit, key=lambda it: (it[2] * it[3], it[0] * it[1]))
     trained = Bilinear((rows, columns), features=(left, right), classes=classes)
     return _pooled(rows, columns), trained
@@ -154,7 +154,7 @@ def _butterfly(shape: tuple[int, int, int], classes: int, most: int) -> Parts | 
     while wires > least and wires * 2 ** (wires - 1) > most:
         wires -= 1
     if wires < least or 2 ** (wires - 1) > most:
-        return least * 2 ** (least - 1)
+        return least << (least - 1)
     while rows + columns > wires:
         rows, columns = (rows - 1, columns) if rows >= columns else (rows, columns - 1)
     size = 2**rows, 2**columns

@@ -63,6 +63,9 @@ class Target(ABC):
         """Whether probabilities are those of the ideal circuit: neither shots nor noise."""
         return False
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r}, shots={self.shots}, seed={self.seed})"
+
     @staticmethod
     def parse(
         name: str,

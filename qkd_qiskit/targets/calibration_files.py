@@ -9,6 +9,8 @@ import json
 import logging
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +79,60 @@ def save_snapshot(backend: Any, path: str | Path) -> None:
         },
     }
     write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def save_history(
+    backend: Any, folder: str | Path, *, days: int, now: datetime | None = None
+) -> list[Path]:
+    """Write a snapshot for each day on which a device was calibrated anew.
+
+    Args:
+        backend: A device of an account, as `QiskitRuntimeService().backend("ibm_torino")`.
+        folder: Where the files go, named after device and date, as ibm_torino-2026-11-01.json.
+        days: How many days back.
+        now: The last of them; default: today.
+
+    Returns:
+        The files, the oldest first.
+
+    Raises:
+        TargetError: The device's history cannot be had.
+        StorageError: A file could not be written.
+    """
+    from qiskit_ibm_runtime.utils.backend_converter import convert_to_target
+
+    last, written = now or datetime.now(timezone.utc), {}
+    for back in range(days, -1, -1):
+        try:
+            known = backend.properties(datetime=last - timedelta(days=back))
+        except (TypeError, NotImplementedError) as error:
+            raise TargetError(
+                f"{backend.name} has no history: it is of one day; give a device of your account, "
+                f"or let a snapshot drift, as in {backend.name}:day=7"
+            ) from error
+        if known is None:
+            continue
+        day = _Day(backend.name, convert_to_target(backend.configuration(), known), known)
+        path = Path(folder) / f"{backend.name}-{known.last_update_date.date().isoformat()}.json"
+        if path not in written:
+            save_snapshot(day, path)
+            written[path] = day
+    if not written:
+        raise TargetError(f"{backend.name} has no calibration of the last {days} days")
+    return list(written)
+
+
+@dataclass(frozen=True)
+class _Day:
+    """A device as it was calibrated on a day."""
+
+    name: str
+    target: QiskitTarget
+    known: Any
+
+    def properties(self) -> Any:
+        """Return the calibration."""
+        return self.known
 
 
 def load_snapshot(path: str | Path) -> SyntheticBackend:

@@ -15,6 +15,7 @@ from qiskit.transpiler.passes import Optimize1qGatesDecomposition, RemoveResetIn
 from qkd_qiskit.circuits.standard_gates import to_standard_gates
 from qkd_qiskit.errors import TargetError
 from qkd_qiskit.targets import noise
+from qkd_qiskit.targets.coherent_noise import CoherentNoise
 from qkd_qiskit.targets.exact_noise import MAX_QUBITS
 from qkd_qiskit.targets.measured_program import (
     Basis,
@@ -104,6 +105,7 @@ def device_program(
         given if transpiled else _compiled(target, given),
         device,
         scale=target.scale,
+        coherent=target.coherent,
         name=target.name,
         registers=registers_of(given),
         names=_names(given),
@@ -137,6 +139,7 @@ def noisy_program(
     device: QiskitTarget,
     *,
     scale: float,
+    coherent: CoherentNoise | None = None,
     name: str,
     registers: Mapping[str, tuple[int, ...]],
     names: tuple[str, ...],
@@ -150,6 +153,7 @@ def noisy_program(
         isa: circuit in the device's basis, coupling and qubit numbers, with measurements.
         device: the device as `backend.target` describes it.
         scale: what its noise is multiplied by.
+        coherent: errors that are added to it.
         name: the target's.
         registers: classical bits of the circuit that was given.
         names: its parameters, the columns of `values`.
@@ -166,7 +170,7 @@ def noisy_program(
         parts = split_parts(isa, sources, names=names)
     widest = max((len(part.qubits) for part in parts), default=0)
     if by_aer or sources is None or widest > MAX_QUBITS:
-        noisy = _with_noise(isa, device, scale=scale)
+        noisy = _with_noise(isa, device, scale=scale, coherent=coherent)
         if not by_aer:
             say_sampled(isa, name, early=sources is None, limit=MAX_QUBITS)
         simulator = make_simulator(len(noisy.qubits), noise_model=noisy.noise_model)
@@ -176,7 +180,7 @@ def noisy_program(
     if len(idle) == len(parts):
         return ExactProgram(registers, known)
     resting = {part.qubits[0] for part in idle}
-    noisy = _with_noise(_without_measuring(isa, resting), device, scale=scale)
+    noisy = _with_noise(_without_measuring(isa, resting), device, scale=scale, coherent=coherent)
     place = {qubit: index for index, qubit in enumerate(noisy.qubits)}
     read = {bit: place[qubit] for bit, qubit in sources.items() if qubit not in resting}
     channels = noisy.channels
@@ -288,12 +292,13 @@ def _misread(parts: list[Part], device: QiskitTarget, *, scale: float) -> list[P
 
 
 def _with_noise(
-    circuit: QuantumCircuit, device: QiskitTarget, *, scale: float
+    circuit: QuantumCircuit, device: QiskitTarget, *, scale: float, coherent: CoherentNoise | None
 ) -> noise.NoisyCircuit:
     problem = noise.find_uncalibrated(circuit, device)
     if problem is not None:
         raise TargetError(problem)
-    return noise.with_noise(circuit, noise.calibrated_part(device), scale=scale)
+    calibrated = noise.calibrated_part(device)
+    return noise.with_noise(circuit, calibrated, scale=scale, coherent=coherent)
 
 
 def _shots(

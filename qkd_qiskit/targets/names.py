@@ -1,5 +1,6 @@
 """Names of targets: a base and its options, such as ``fake_torino:scale=2:exact``."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,11 @@ DEVICE_OPTIONS = {
     "scale": "scale=2, the device's noise twice as strong",
     "mitigated": "mitigated, readout errors taken back (or mitigated=measured)",
     "exact": "exact, probabilities without shots",
+    "readout": "readout=asymmetric, 1 read as 0 more often than 0 as 1, as the calibration has it",
+    "overrotation": "overrotation=0.01, gates that turn 1 % too far",
+    "zz": "zz=20kHz, crosstalk with neighbours during two-qubit gates",
+    "day": "day=30, a synthetic drift so many days after the calibration (walk=1 for another)",
+    "dead": "dead=1-2, a coupler that has failed",
     "aer": "aer, shots by Aer's density matrix in place of ours",
 }
 SYNTHETIC_NUMBERS = ("p1", "p2", "t1", "t2", "readout")
@@ -41,7 +47,7 @@ def without_option(name: str, option: str) -> str:
 
 
 def device_options(name: str, options: Mapping[str, str]) -> dict[str, Any]:
-    """Return scale, readout_mitigation, simulator and exact, as far as a name has them.
+    """Return the settings of a device's options, as far as a name has them.
 
     Raises:
         TargetError: An option is not known, or its value is not accepted.
@@ -56,6 +62,23 @@ def device_options(name: str, options: Mapping[str, str]) -> dict[str, Any]:
             settings["readout_mitigation"] = value or True
         elif key == "exact" and not value:
             settings["exact"] = True
+        elif key == "readout" and value in ("asymmetric", "symmetric"):
+            settings["asymmetric_readout"] = value == "asymmetric"
+        elif key == "overrotation":
+            settings["overrotation"] = _number(name, key, value)
+        elif key == "zz":
+            settings["zz_hz"] = _frequency(name, value)
+        elif key in ("day", "walk") and value.isdecimal():
+            settings[key] = int(value)
+        elif key == "dead" and re.fullmatch(r"\d+-\d+", value):
+            settings["dead"] = (frozenset(int(qubit) for qubit in value.split("-")),)
+        elif key in ("day", "walk", "dead"):
+            wanted = "a whole number" if key != "dead" else "two qubits, as in dead=1-2"
+            raise TargetError(f"target {name!r}: {key} is {value!r}; give {wanted}")
+        elif key == "readout":
+            raise TargetError(
+                f"target {name!r}: readout is {value!r}; give asymmetric or symmetric"
+            )
         elif key == "aer" and not value:
             settings["simulator"] = "aer"
         else:
@@ -93,6 +116,22 @@ def synthetic_name(settings: Mapping[str, Any]) -> str:
         for key, value in settings.items()
     ]
     return ":".join(["synthetic", *parts])
+
+
+def without_day(name: str) -> str:
+    """Return the name of a target on the day of its calibration: what maps are kept under."""
+    return re.sub(r":day=\d+", "", name)
+
+
+def _frequency(name: str, value: str) -> float:
+    """Return a frequency in Hz."""
+    match = re.fullmatch(r"([-+.\d]+(?:e[-+]?\d+)?)(Hz|kHz|MHz)", value)
+    if match is None:
+        raise TargetError(
+            f"target {name!r}: zz is {value!r}; give a frequency in Hz, kHz or MHz, as in zz=20kHz"
+        )
+    unit = {"Hz": 1.0, "kHz": 1e3, "MHz": 1e6}[match[2]]
+    return unit * _number(name, "zz", match[1])
 
 
 def _number(name: str, key: str, value: str) -> float:

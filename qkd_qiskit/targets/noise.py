@@ -19,6 +19,7 @@ from qiskit.transpiler import Target as QiskitTarget
 from qiskit.transpiler import generate_preset_pass_manager
 
 from qkd_qiskit.errors import TargetError
+from qkd_qiskit.targets.coherent_noise import CoherentNoise, with_coherent_errors
 from qkd_qiskit.targets.synthetic_backends import SyntheticBackend, scaled_device
 
 if TYPE_CHECKING:
@@ -90,7 +91,11 @@ class NoisyCircuit:
 
 
 def with_noise(
-    circuit: QuantumCircuit, device: QiskitTarget, *, scale: float = 1.0
+    circuit: QuantumCircuit,
+    device: QiskitTarget,
+    *,
+    scale: float = 1.0,
+    coherent: CoherentNoise | None = None,
 ) -> NoisyCircuit:
     """Return an ISA circuit restricted to its used qubits, scheduled, with its noise model.
 
@@ -99,6 +104,7 @@ def with_noise(
         device: The device as `backend.target` describes it.
         scale: What its noise is multiplied by, see `scaled_device`; 0 is no noise, in
             the same circuit.
+        coherent: Errors that are added to it, times `scale`.
 
     Raises:
         TargetError: A used qubit or gate has no calibration.
@@ -114,7 +120,12 @@ def with_noise(
     passes = generate_preset_pass_manager(
         optimization_level=0, target=restricted, scheduling_method="alap"
     )
-    scheduled = passes.scheduling.run(reduced)
+    scheduled = with_coherent_errors(
+        passes.scheduling.run(reduced),
+        restricted,
+        coherent=coherent or CoherentNoise(),
+        scale=scale,
+    )
     noisy = restricted if scale in (0, 1) else scaled_device(restricted, scale)
     described = SyntheticBackend(noisy, name="restricted")
     return NoisyCircuit(

@@ -17,6 +17,7 @@ from qiskit.circuit import Parameter, QuantumCircuit
 from qkd_qiskit.errors import TargetError
 from qkd_qiskit.targets import noise
 from qkd_qiskit.targets.base import Simulator, Target
+from qkd_qiskit.targets.coherent_noise import CoherentNoise
 from qkd_qiskit.targets.compiled_circuit import (
     CompiledCircuit,
     content_digest,
@@ -56,7 +57,7 @@ class DeviceProgram:
 
 
 class DeviceTarget(Target):
-    """A device's basis, coupling and noise, simulated: a best case, without crosstalk or drift.
+    """A device's basis, coupling and noise, simulated: a best case, without drift.
 
     The noise is that of `NoiseModel.from_backend`: depolarising and relaxation errors per gate,
     relaxation while a qubit idles, readout errors. `scale` strengthens or weakens all of it
@@ -74,6 +75,7 @@ class DeviceTarget(Target):
         num_transpilations: int = 10,
         scale: float = 1.0,
         readout_mitigation: bool | ReadoutMitigation = False,
+        coherent: CoherentNoise | None = None,
         simulator: Simulator = "density",
     ):
         """Take a `BackendV2` with a calibrated `target`.
@@ -88,6 +90,7 @@ class DeviceTarget(Target):
             scale: What the noise is multiplied by: 0 is none, 1 the device's.
             readout_mitigation: Take readout errors back as the calibration gives them (True or
                 ``calibrated``) or as two circuits per compilation measure them (``measured``).
+            coherent: Over-rotation and crosstalk, which calibrations do not list.
             simulator: What draws shots: ``density``, from the exact probabilities of circuits on
                 at most 8 used qubits, which are Aer's own on wider ones; ``aer``, Aer on any.
 
@@ -101,8 +104,10 @@ class DeviceTarget(Target):
                 "no T1 and T2, so there would be no noise; for an ideal circuit use exact or aer"
             )
         super().__init__(name or backend.name, shots=shots, seed=seed)
-        self.device_name = self.name
-        """The device without what is changed about it."""
+        self.coherent = coherent or CoherentNoise()
+        """Errors that are added to the device's."""
+        self.device_name = self.name + self.coherent.suffix
+        """The device without what is changed about it, but for the errors that are added."""
         self.backend = backend
         self.num_transpilations = num_transpilations
         accepted = (False, True, *get_args(ReadoutMitigation))
@@ -132,6 +137,7 @@ class DeviceTarget(Target):
         self.scale = float(scale)
         """What the device's noise is multiplied by."""
         self.options = {"scale": self.scale, "readout_mitigation": self.readout_mitigation}
+        self.options |= self.coherent.options
         self.name = self.device_name + (f":scale={scale:.12g}" if scale != 1 else "")
         self.name += {None: "", "calibrated": ":mitigated", "measured": ":mitigated=measured"}[
             self.readout_mitigation
@@ -195,7 +201,7 @@ class DeviceTarget(Target):
         if key not in self._transpiled:
             self._transpiled[key] = self.transpile(measure_all_qubits(circuit))
         best = self._transpiled[key]
-        noisy = noise.with_noise(best, device, scale=self.scale)
+        noisy = noise.with_noise(best, device, scale=self.scale, coherent=self.coherent)
         if self.sampled and self.simulator == "density" and len(noisy.qubits) > MAX_QUBITS:
             say_sampled(circuit, self.name, early=False, limit=MAX_QUBITS)
         return self._describe(
@@ -240,9 +246,8 @@ class DeviceTarget(Target):
             known = noisy.readout
             return tuple(known.get(qubit, np.eye(2)) for qubit in measured_qubits(noisy.circuit))
         circuit = calibration_circuit(measured_qubits(isa), self._device)
-        program = DeviceProgram(
-            noisy=noise.with_noise(circuit, self._device, scale=self.scale), confusion=None
-        )
+        noisy = noise.with_noise(circuit, self._device, scale=self.scale, coherent=self.coherent)
+        program = DeviceProgram(noisy=noisy, confusion=None)
         compiled = self._describe(circuit, program, parameters=("angle",))
         values, rng = np.array([[0.0], [np.pi]]), np.random.default_rng([self.seed, 5])
         if self._simulator(program) == "density":

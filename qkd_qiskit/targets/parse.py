@@ -5,11 +5,17 @@ from typing import Any
 from qkd_qiskit.errors import TargetError
 from qkd_qiskit.targets.base import Simulator, Target
 from qkd_qiskit.targets.calibration_files import load_snapshot
+from qkd_qiskit.targets.coherent_noise import CoherentNoise
+from qkd_qiskit.targets.drift import drifted_backend
 from qkd_qiskit.targets.ideal import AerTarget, ExactTarget
 from qkd_qiskit.targets.names import device_options, split_name, synthetic_name, synthetic_options
 from qkd_qiskit.targets.noisy import DeviceTarget, ReadoutMitigation
 from qkd_qiskit.targets.snapshots import fake_backend, unknown_target
-from qkd_qiskit.targets.synthetic_backends import SyntheticBackend, synthetic_device
+from qkd_qiskit.targets.synthetic_backends import (
+    SyntheticBackend,
+    asymmetric_backend,
+    synthetic_device,
+)
 
 
 def parse_target(
@@ -42,6 +48,16 @@ def parse_target(
         options["scale"] = scale
     if readout_mitigation is not None:
         options["readout_mitigation"] = readout_mitigation
+    options["coherent"] = CoherentNoise(
+        overrotation=options.pop("overrotation", 0.0), zz_hz=options.pop("zz_hz", 0.0)
+    )
+    asymmetric = options.pop("asymmetric_readout", False)
+    drift = {key: options.pop(key) for key in ("day", "walk", "dead") if key in options}
+    if base == "synthetic" and (drift or asymmetric):
+        raise TargetError(
+            f"target {name!r}: synthetic noise has no calibration that could drift or be "
+            "asymmetric; give the numbers themselves, as p2=0.02, or a device"
+        )
     if base == "synthetic":
         return synthetic(**settings, shots=shots, seed=seed, **options)
     if base.startswith("ibm_") and not base.endswith(".json"):
@@ -55,6 +71,11 @@ def parse_target(
         backend = fake_backend(base)
     else:
         raise unknown_target(base)
+    if asymmetric:
+        backend, base = asymmetric_backend(backend), f"{base}:readout=asymmetric"
+    if drift:
+        backend = drifted_backend(backend, **drift)
+        base += "".join(f":{key}={given[key]}" for key in drift)
     return DeviceTarget(backend, name=base, shots=shots, seed=seed, **options)
 
 
@@ -65,6 +86,7 @@ def synthetic(
     seed: int = 0,
     scale: float = 1.0,
     readout_mitigation: bool | ReadoutMitigation = False,
+    coherent: CoherentNoise | None = None,
     simulator: Simulator = "density",
     **settings: Any,
 ) -> DeviceTarget:
@@ -76,6 +98,7 @@ def synthetic(
         seed: As for `DeviceTarget`.
         scale: As for `DeviceTarget`.
         readout_mitigation: As for `DeviceTarget`.
+        coherent: As for `DeviceTarget`.
         simulator: As for `DeviceTarget`.
         settings: p1, p2, t1, t2, readout, coupling, two_qubit_gate, durations of
             `synthetic_backends.synthetic_device`.
@@ -91,5 +114,6 @@ def synthetic(
         seed=seed,
         scale=scale,
         readout_mitigation=readout_mitigation,
+        coherent=coherent,
         simulator=simulator,
     )

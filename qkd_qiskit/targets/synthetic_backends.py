@@ -1,5 +1,6 @@
 """Devices that are only a description: what a noise model, a snapshot or a sweep is made of."""
 
+import copy
 import datetime
 import functools
 import math
@@ -84,6 +85,40 @@ def readout_errors(properties: Any) -> tuple[float, float]:
         float(getattr(properties, "prob_meas1_prep0", properties.error)),
         float(getattr(properties, "prob_meas0_prep1", properties.error)),
     )
+
+
+def asymmetric_backend(backend: Any) -> "SyntheticBackend":
+    """Return a backend whose measurements have the two errors that its calibration lists.
+
+    A `Target` of Qiskit keeps their mean alone.
+
+    Raises:
+        TargetError: The calibration does not list them.
+    """
+    properties = getattr(backend, "properties", None)
+    known: Any = properties() if callable(properties) else None
+    device = copy.deepcopy(backend.target)
+    for where, measured in (device["measure"] or {}).items():
+        if hasattr(measured, "prob_meas1_prep0"):
+            continue  # of a snapshot: it has both
+        try:
+            flips = [
+                float(known.qubit_property(where[0], f"prob_meas{bit}_prep{1 - bit}")[0])
+                for bit in (1, 0)
+            ]
+        except Exception as error:
+            raise TargetError(
+                f"{backend.name}: readout=asymmetric needs both errors of each measurement, which "
+                f"its calibration does not list for qubit {where[0]}; leave the option out"
+            ) from error
+        device.update_instruction_properties(
+            "measure",
+            where,
+            ReadoutProperties(measured.duration, one_for_zero=flips[0], zero_for_one=flips[1]),
+        )
+    updated = getattr(known, "last_update_date", None)
+    date = None if updated is None else updated.isoformat()
+    return SyntheticBackend(device, name=backend.name, calibrated=date)
 
 
 def scaled_device(device: QiskitTarget, scale: float) -> QiskitTarget:

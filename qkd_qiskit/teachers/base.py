@@ -11,7 +11,7 @@ import hashlib
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
@@ -58,11 +58,11 @@ class Teacher:
         average: What is averaged over them.
     """
 
-    module: nn.Module
+    module: nn.Module = field(repr=False)
     kind: str
     num_classes: int
-    digest: str
-    architecture: str
+    digest: str = field(repr=False)
+    architecture: str = field(repr=False)
     parameters: int
     accuracy: float
     outputs: TeacherOutputs = "logits"

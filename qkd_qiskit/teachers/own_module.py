@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from qkd_qiskit.errors import QKDError, TeacherError
+from qkd_qiskit.errors import InputError, QKDError, TeacherError
 from qkd_qiskit.recipe.seeds import seeded
 from qkd_qiskit.storage import Tensors, tensor_digest
 from qkd_qiskit.teachers.outputs import describe_output, output_tensor
@@ -25,22 +25,25 @@ Factory = Callable[[ImageShape, int], nn.Module]
 
 
 @contextlib.contextmanager
-def user_code(problem: str, *, advice: str) -> Iterator[None]:
+def user_code(
+    problem: str, *, advice: str, error: type[InputError] = TeacherError
+) -> Iterator[None]:
     """Turn whatever the user's code raises into one line.
 
     Args:
         problem: What failed, for example `the module Net fails on images of shape (1, 8, 8)`.
         advice: What to give instead.
+        error: What is raised.
 
     Raises:
-        TeacherError: The code raised or left the interpreter; errors of this package pass.
+        InputError: The code raised or left the interpreter; errors of this package pass.
     """
     try:
         yield
     except QKDError:
         raise
-    except (Exception, SystemExit) as error:  # the user's code may fail in any way
-        raise TeacherError(f"{problem} ({_one_line(error)}); {advice}") from error
+    except (Exception, SystemExit) as failure:  # the user's code may fail in any way
+        raise error(f"{problem} ({_one_line(failure)}); {advice}") from failure
 
 
 @contextlib.contextmanager
@@ -53,30 +56,36 @@ def without_gradient() -> Iterator[None]:
         yield
 
 
-def import_factory(path: str) -> Factory:
+def import_factory(
+    path: str, *, key: str = "teacher.module", error: type[InputError] = TeacherError
+) -> Factory:
     """Import `package.file:factory`, also from the folder that the command was started in.
 
+    Args:
+        path: The import path.
+        key: The key of a recipe that names it.
+        error: What is raised.
+
     Raises:
-        TeacherError: It is no such path, cannot be imported, or is no function.
+        InputError: It is no such path, cannot be imported, or is no function.
     """
     name, colon, attribute = path.partition(":")
     if not (name and colon and attribute):
-        raise TeacherError(
-            f"teacher.module: {path!r} is not an import path; give `package.file:factory`"
-        )
+        raise error(f"{key}: {path!r} is not an import path; give `package.file:factory`")
     before = sys.path
     sys.path = [*before, str(Path.cwd())]
     try:
         with user_code(
-            f"teacher.module: {path!r} cannot be imported",
+            f"{key}: {path!r} cannot be imported",
             advice="give `package.file:factory` that Python finds from here or through PYTHONPATH",
+            error=error,
         ):
             factory = getattr(importlib.import_module(name), attribute)
     finally:
         sys.path = before
     if not callable(factory) or isinstance(factory, nn.Module):
-        raise TeacherError(
-            f"teacher.module: {path!r} is a {type(factory).__name__}; "
+        raise error(
+            f"{key}: {path!r} is a {type(factory).__name__}; "
             "give a function (image_shape, num_classes) -> nn.Module"
         )
     return factory  # type: ignore[no-any-return]
@@ -94,7 +103,7 @@ def build_own(path: str, *, image_shape: ImageShape, num_classes: int) -> nn.Mod
         advice="give a function (image_shape, num_classes) -> nn.Module",
     ):
         module = as_module(factory(image_shape, num_classes), source=source)
-        module = _on_cpu(module)
+        module = on_cpu(module)
         plain = plain_weights(module)
     check_module(module, source=source, image_shape=image_shape, num_classes=num_classes)
     if not plain or not any(True for _ in module.parameters()):
@@ -128,12 +137,12 @@ def copy_module(module: nn.Module, *, source: str) -> nn.Module:
         f"{source} cannot be copied",
         advice="give a network that copy.deepcopy takes, or a torch.jit.trace of it",
     ):
-        copied = _on_cpu(copy.deepcopy(module, _copies_of_results(module)))
+        copied = on_cpu(copy.deepcopy(module, copies_of_results(module)))
         freeze(copied)
         return copied
 
 
-def _copies_of_results(module: nn.Module) -> dict[int, object]:
+def copies_of_results(module: nn.Module) -> dict[int, object]:
     """Return copies of the tensors that a network keeps as results, which `copy.deepcopy` refuses.
 
     Such as the weights that `torch.nn.utils.weight_norm` computes before each pass.
@@ -243,7 +252,7 @@ def count_weights(module: nn.Module) -> int:
     return count
 
 
-def _on_cpu(module: nn.Module) -> nn.Module:
+def on_cpu(module: nn.Module) -> nn.Module:
     """Move a network to the CPU; one of half or double precision becomes float32."""
     module = module.cpu()
     tensors = [*module.parameters(), *module.buffers()]

@@ -6,9 +6,8 @@ from dataclasses import replace
 from result_builder import make_result
 from rich.console import Console
 
-from qkd_qiskit.cli.terminal import Terminal, answers, gain_text, summary_table
+from qkd_qiskit.cli.terminal import Terminal, answers, summary_table
 from qkd_qiskit.distillation.population import EpochMetrics
-from qkd_qiskit.experiments.statistics import Gain
 
 
 def shown(renderable, *, width=120):
@@ -55,12 +54,6 @@ def test_quiet_says_nothing():
     stream = io.StringIO()
     tell(Terminal(Console(file=stream, quiet=True)))
     assert stream.getvalue() == ""
-
-
-def test_gains_are_written_with_sign_and_interval():
-    assert gain_text(Gain(mean=1.25, ci95=(-0.5, 3.0), seeds=3)) == "+1.2 [-0.5, +3.0]"
-    assert gain_text(Gain(mean=-1.0, ci95=None, seeds=1)) == "-1.0 (one seed)"
-    assert gain_text(Gain(mean=None, ci95=None, seeds=0)) == "no pair"
 
 
 def test_the_answer_is_decided_only_by_evidence():

@@ -113,6 +113,7 @@ EXPECTED = {
     "rkd_angle": ({}, losses.rkd_angle_loss(LOGITS, TAUGHT)),
     "similarity": ({}, losses.similarity_loss(LOGITS, TAUGHT)),
     "pkt": ({}, losses.pkt_loss(LOGITS, TAUGHT)),
+    "fidelity": ({}, losses.fidelity_loss(LOGITS, TAUGHT, temperature=5.0)),
 }
 
 

@@ -11,6 +11,7 @@ from qkd_qiskit.experiments.arms import loss_weights
 from qkd_qiskit.experiments.evaluation import exact_logits
 from qkd_qiskit.experiments.experiment import run
 from qkd_qiskit.experiments.run_folder import RunFolder
+from qkd_qiskit.experiments.task_examples import task_examples
 from qkd_qiskit.experiments.teachers import load_teachers
 from qkd_qiskit.experiments.workers import Workers
 from qkd_qiskit.recipe.parsing import load_recipe
@@ -62,15 +63,10 @@ def test_without_such_arms_all_tasks_are_one_round(finished):
 )
 def test_each_student_learns_from_the_student_of_its_seed(generations, arm, teacher):
     data = load_data(generations.recipe.data, seed=0)
-    context = tasks.RunContext(
-        folder=generations,
-        data=data,
-        teachers_by_seed=load_teachers(generations, data),
-        targets=(),
-    )
     (task,) = (task for task in tasks.training_tasks(generations.recipe) if arm in task.arms)
     shape = tasks.new_student(generations.recipe, data, arm=arm)
-    examples = tasks._task_examples(context, task, shape)
+    taught_by = load_teachers(generations, data)
+    examples = task_examples(generations, data, taught_by, shape=shape, members=task.members)
     logits = DistillationData.batch(examples, examples.draws)[2]
     for place, (_, seed) in enumerate(task.members):
         student = load_student(generations.member(teacher, seed))

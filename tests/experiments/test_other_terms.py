@@ -1,6 +1,7 @@
 """A run with other loss terms: its recipe, metrics, report, arms, and one that goes on."""
 
 import json
+import re
 
 import pytest
 
@@ -70,3 +71,39 @@ def test_a_run_with_terms_is_found_finished(folder, capsys):
     before = {arm: lines(folder, arm) for arm in folder.recipe.arms}
     assert main(["distill", "--resume", str(folder.path)]) == 0
     assert {arm: lines(folder, arm) for arm in folder.recipe.arms} == before
+
+
+FIDELITY = ["--distill.terms", "[{loss: ce}, {loss: fidelity, weight: 2}]", "--targets", "exact"]
+
+
+def test_fidelities_are_trained_where_there_are_states(tiny, tmp_path):
+    path = tmp_path / "run"
+    own = "{labels_alone: {base: label_only, student.kind: classical}}"
+    words = ["--arms", "label_only,distilled,labels_alone", "--own_arms", own, "--seeds", "1"]
+    assert main(["distill", str(tiny), *FIDELITY, *words, "--out", str(path)]) == 0
+    run = RunFolder.open(path)
+    assert all(line["fidelity"] > 0 for line in lines(run, "distilled"))
+    assert all(line["fidelity"] == 0 for line in lines(run, "labels_alone"))
+    for line in lines(run, "distilled"):
+        assert line["loss"] == pytest.approx(line["ce"] + 2 * line["fidelity"], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--arms", "label_only,distilled,classical_twin"], "'classical_twin' .* no circuit"),
+        (
+            ["--arms", "distilled", "--student.encoding", "angle", "--student.reduction", "pca"],
+            "'distilled' .*nothing that encodes an image is trained",
+        ),
+    ],
+)
+def test_fidelities_that_train_nothing_are_refused_before_anything_is(
+    words, message, tiny, tmp_path, capsys
+):
+    path = tmp_path / "run"
+    assert main(["distill", str(tiny), *FIDELITY, *words, "--out", str(path)]) == 2
+    printed = capsys.readouterr().err
+    assert re.search(f"loss term 'fidelity' of arm {message}", printed)
+    assert printed.count("\n") == 1
+    assert not path.exists()

@@ -11,7 +11,9 @@ import pytest
 from result_builder import make_result
 
 from qkd_qiskit.errors import CheckpointError, InputError
+from qkd_qiskit.experiments.result_tables import gain_text
 from qkd_qiskit.experiments.results import Result, TeacherSummary
+from qkd_qiskit.experiments.statistics import Gain
 from qkd_qiskit.experiments.target_summary import DeviceJobs, TrainingCost
 
 ACCURACIES = {
@@ -149,7 +151,7 @@ def test_tables_say_means_intervals_and_conditions():
     assert r"label only & 55.0 $\pm$ 63.5 & 40.0 \\" in latex
     assert r"distilled & 75.0 $\pm$ 63.5 & 60.0 \\" in latex
     assert r"fake\_torino" in latex
-    assert "<td>75.0 ± 63.5</td>" in html
+    assert ">75.0 ± 63.5</td>" in html
     for text in (latex, html):
         assert "mean of 2 seeds" in text
         assert "4096 shots, calibrated 2025-02-26, a noise model: a best case" in text
@@ -157,3 +159,9 @@ def test_tables_say_means_intervals_and_conditions():
 
 def test_html_is_escaped():
     assert "<b>" not in make_result({"<b>": {"exact": [0.5]}}, compared=False)._repr_html_()
+
+
+def test_gains_are_written_with_sign_and_interval():
+    assert gain_text(Gain(mean=1.25, ci95=(-0.5, 3.0), seeds=3)) == "+1.2 [-0.5, +3.0]"
+    assert gain_text(Gain(mean=-1.0, ci95=None, seeds=1)) == "-1.0 (one seed)"
+    assert gain_text(Gain(mean=None, ci95=None, seeds=0)) == "no pair"

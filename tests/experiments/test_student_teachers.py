@@ -50,6 +50,8 @@ def test_students_are_taught_by_the_ensemble_of_all_seeds(tiny, finished, data, 
     right = expected.argmax(dim=1) == data.test.labels
     assert result.teacher.accuracy == pytest.approx(float(right.double().mean()))
     assert len(result.teacher.members) == 2
+    size = load_student(finished.member("distilled", 0)).num_parameters
+    assert result.teacher.parameters == 2 * size > 0
     assert result.teacher.title == "2 × run"
     page = write_report(folder).read_text(encoding="utf-8")
     assert "An ensemble of students of the run run (arm distilled, 2 seeds)" in page

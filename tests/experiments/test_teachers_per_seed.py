@@ -13,6 +13,7 @@ from qkd_qiskit.experiments import teachers as teachers_by_seed
 from qkd_qiskit.experiments.experiment import run
 from qkd_qiskit.experiments.results import StudentSummary
 from qkd_qiskit.experiments.run_folder import RunFolder
+from qkd_qiskit.experiments.task_examples import task_examples
 from qkd_qiskit.experiments.teachers import load_teachers, teacher_files
 from qkd_qiskit.recipe.parsing import load_recipe, parse_recipe
 from qkd_qiskit.report.report import write_report
@@ -62,11 +63,12 @@ def test_students_learn_from_the_teacher_of_their_seed(pair):
     data = load_data(pair.recipe.data, seed=0)
     teachers = load_teachers(pair, data).teachers
     (task,) = tasks.training_tasks(pair.recipe)
-    context = tasks.RunContext(
-        folder=pair, data=data, teachers_by_seed=load_teachers(pair, data), targets=()
-    )
-    examples = tasks._task_examples(
-        context, task, tasks.new_student(pair.recipe, data, arm="distilled")
+    examples = task_examples(
+        pair,
+        data,
+        load_teachers(pair, data),
+        shape=tasks.new_student(pair.recipe, data, arm="distilled"),
+        members=task.members,
     )
     for place, (_, seed) in enumerate(task.members):
         rows = examples.draws[place : place + 1]

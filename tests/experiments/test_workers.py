@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -50,35 +50,30 @@ def alone(tiny, tmp_path_factory):
     return folder
 
 
-def workers_of_loky():
-    from joblib.externals.loky import reusable_executor
-
-    executor = reusable_executor._executor
-    return [] if executor is None else list(executor._processes)
-
-
-@pytest.fixture
-def no_workers_left():
-    yield
-    from joblib.externals.loky import get_reusable_executor
-
-    get_reusable_executor().shutdown(wait=True)
+def workers_of(process=None):
+    """Return the processes that are children of our child processes."""
+    children = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            pid, parent = stat.parent.name, stat.read_text().rpartition(")")[2].split()[1]
+            children.setdefault(int(parent), []).append(int(pid))
+    servers = children.get(process or os.getpid(), [])
+    return [worker for server in servers for worker in children.get(server, [])]
 
 
-@pytest.mark.usefixtures("no_workers_left")
 def test_processes_give_the_same_bytes_although_one_is_killed(alone, tmp_path, caplog):
     folder = RunFolder.create(tmp_path / "run", alone.recipe)
     killed = []
 
-    def kill_one():
+    def kill_first():
         deadline = time.monotonic() + 120
         while not killed and time.monotonic() < deadline:
-            if any(folder.path.glob("tuning/*")) and workers_of_loky():
-                killed.append(workers_of_loky()[0])
+            if any(folder.path.glob("tuning/*")) and (workers := workers_of()):
+                killed.append(workers[0])
                 os.kill(killed[0], signal.SIGKILL)
             time.sleep(0.001)
 
-    thread = threading.Thread(target=kill_one)
+    thread = threading.Thread(target=kill_first)
     thread.start()
     run(folder, workers=Workers(jobs=2))
     thread.join()
@@ -89,7 +84,6 @@ def test_processes_give_the_same_bytes_although_one_is_killed(alone, tmp_path, c
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("no_workers_left")
 def test_workers_that_keep_dying_are_given_up(alone, tmp_path, monkeypatch):
     folder = RunFolder.create(tmp_path / "run", alone.recipe)
     monkeypatch.setattr("qkd_qiskit.experiments.workers._run", die)

@@ -2,6 +2,7 @@
 
 import json
 import math
+from datetime import datetime, timedelta, timezone
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from qiskit.providers import BackendV2
 
 from qkd_qiskit.errors import StorageError, TargetError
 from qkd_qiskit.targets import DeviceTarget, Target, load_snapshot, save_snapshot, synthetic
+from qkd_qiskit.targets.calibration_files import save_history
 from qkd_qiskit.targets.snapshots import fake_backend
 from qkd_qiskit.targets.synthetic_backends import readout_errors
 
@@ -158,3 +160,42 @@ def test_what_is_not_json_is_one_clear_error(tmp_path, text):
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(TargetError, match=r"is not a JSON file|is no snapshot"):
         Target.parse(str(tmp_path / "a.json"))
+
+
+class Remembering:
+    """A device that was calibrated every second day, as an account's is."""
+
+    name = "ibm_lima"
+
+    def __init__(self, backend, today):
+        self.backend, self.today = backend, today
+
+    def configuration(self):
+        return self.backend.configuration()
+
+    def properties(self, refresh=False, datetime=None):
+        days = (self.today - datetime).days // 2 * 2
+        if days > 6:
+            return None
+        content = self.backend.properties().to_dict()
+        content["last_update_date"] = (self.today - timedelta(days=days)).isoformat()
+        content["qubits"][0][0]["value"] = 50.0 + days  # T1 in us
+        return type(self.backend.properties()).from_dict(content)
+
+
+def test_a_history_is_a_snapshot_of_each_calibration(tmp_path):
+    today = datetime(2026, 11, 27, 12, tzinfo=timezone.utc)
+    device = Remembering(fake_backend("fake_lima"), today)
+    written = save_history(device, tmp_path / "history", days=30, now=today)
+    dates = ["2026-11-21", "2026-11-23", "2026-11-25", "2026-11-27"]
+    assert [path.name for path in written] == [f"ibm_lima-{date}.json" for date in dates]
+    for path, days in zip(written, (6, 4, 2, 0), strict=True):
+        target = Target.parse(f"{path}:exact")
+        assert target.calibration_date == path.stem.removeprefix("ibm_lima-")
+        known = target.backend.target.qubit_properties[0]
+        assert known.t1 == pytest.approx((50 + days) * 1e-6)
+
+
+def test_a_snapshot_has_no_history(tmp_path):
+    with pytest.raises(TargetError, match="fake_lima has no history: it is of one day"):
+        save_history(fake_backend("fake_lima"), tmp_path, days=3)

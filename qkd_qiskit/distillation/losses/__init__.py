@@ -7,13 +7,15 @@ binned distribution of a fully quantum student.
 
 Losses of relations (RKD, SP, PKT) compare examples of a batch with one another, their logits taken
 as points: unlike a softmax they see a constant that is added to all logits of an example. In a
-batch of one they are 0, and so is their gradient.
+batch of one they are 0, and so is their gradient. `fidelity_loss` is one of them too, and takes the
+states of the student's circuit in the place of its logits.
 """
 
 from qkd_qiskit.distillation.losses.cross_entropy import label_loss
 from qkd_qiskit.distillation.losses.dist import dist_loss
 from qkd_qiskit.distillation.losses.dkd import decoupled_loss
 from qkd_qiskit.distillation.losses.feature_mse import feature_loss
+from qkd_qiskit.distillation.losses.fidelity import fidelity_loss
 from qkd_qiskit.distillation.losses.jensen_shannon import jensen_shannon_loss
 from qkd_qiskit.distillation.losses.kd import distillation_loss
 from qkd_qiskit.distillation.losses.label_smoothing import label_smoothing_loss
@@ -27,6 +29,7 @@ __all__ = [
     "dist_loss",
     "distillation_loss",
     "feature_loss",
+    "fidelity_loss",
     "jensen_shannon_loss",
     "label_loss",
     "label_smoothing_loss",

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from qkd_qiskit.data.splits import load_data
+from qkd_qiskit.distillation.executors import sampled_executor
 from qkd_qiskit.distillation.trainer import step_sizes
 from qkd_qiskit.errors import NoAccountError
 from qkd_qiskit.experiments.callbacks import Callback
@@ -22,11 +23,9 @@ from qkd_qiskit.experiments.submission.batching import (
 from qkd_qiskit.experiments.submission.device import has_sessions, open_device
 from qkd_qiskit.experiments.submission.request import Request, Training, trained_arms, training_spec
 from qkd_qiskit.experiments.submission.students import check_seeds, load_submitted
-from qkd_qiskit.experiments.submission.training import executor_on
 from qkd_qiskit.recipe import DistillSpec, Recipe, RuntimeSpec
 from qkd_qiskit.recipe.arms import BASELINE, TREATMENT
-from qkd_qiskit.students.quantum import QuantumStudent
-from qkd_qiskit.students.reductions import TRAINED
+from qkd_qiskit.students.circuit_student import CircuitStudent
 from qkd_qiskit.targets import list_targets
 from qkd_qiskit.targets.ibm.connection import RuntimeConnection, connect
 from qkd_qiskit.targets.ibm.cost_estimate import Call, Estimate, Load, estimate
@@ -55,6 +54,7 @@ class DryRun:
         duration_s: Seconds from its first gate to the end of the measurement.
         members: Students.
         images: Test images of the evaluation.
+        unlabelled: Training images that are measured beside them for the maps of a recalibration.
         chosen: What is planned.
         others: What could be done instead.
     """
@@ -68,6 +68,7 @@ class DryRun:
     duration_s: float
     members: int
     images: int
+    unlabelled: int
     chosen: Estimate
     others: tuple[Estimate, ...]
 
@@ -120,9 +121,11 @@ def plan_dry_run(
         options, note = replace(options, mode="batch"), "its plan has no sessions: one batch"
     with _dry_target(connection, shots=shots, seed=recipe.seed) as target:
         callback.stage(f"compiling for {connection.name}")
-        compiled, calibration_date = target.compile(student.circuit), target.calibration_date
+        compiled, calibration_date = target.compile(student.circuits[0]), target.calibration_date
         counter = _Counter(target=target, shots=shots, options=options)
-        whole = counter.evaluation(evaluation_set.quantum, images=len(evaluation_set.split))
+        unlabelled = len(evaluation_set.unlabelled(request.recalibrate))
+        measured = len(evaluation_set.split) + unlabelled
+        whole = counter.evaluation(evaluation_set.quantum, images=measured)
         trained = []
         for way in _ways(training, weights=len(student.weights)) if arms else ():
             spec = training_spec(recipe, way, backend=request.backend, images=images)
@@ -147,6 +150,7 @@ def plan_dry_run(
         duration_s=compiled.duration_s or 0.0,
         members=len(evaluation_set.quantum),
         images=len(evaluation_set.split),
+        unlabelled=unlabelled,
         chosen=chosen,
         others=tuple(others),
     )
@@ -167,7 +171,7 @@ class _Counter:
     options: RuntimeSpec
 
     def evaluation(
-        self, students: Sequence[tuple[MemberKey, QuantumStudent]], *, images: int
+        self, students: Sequence[tuple[MemberKey, CircuitStudent]], *, images: int
     ) -> Estimate:
         """Estimate the evaluation of students on so many test images."""
         groups = group_students(students, self.target)
@@ -182,13 +186,13 @@ class _Counter:
         return self._estimate(f"evaluate {len(students)} students", calls)
 
     def training(
-        self, student: QuantumStudent, recipe: Recipe, *, members: int, images: int
+        self, student: CircuitStudent, recipe: Recipe, *, members: int, images: int
     ) -> Estimate:
         """Estimate the training of so many students of one shape, on so many images each."""
-        executor = executor_on(self.target, student, recipe)
+        executor = sampled_executor(student, recipe.distill, self.target, seed=recipe.seed)
         # Behind a trained reduction the inputs' angles are shifted too, sample by sample.
-        inputs = student.spec.reduction in TRAINED
-        compiled = self.target.compile(student.circuit)
+        inputs = student.trains_inputs
+        compiled = self.target.compile(student.circuits[0])
         load = Load(
             rows=0,
             duration_s=compiled.duration_s or 0.0,
@@ -198,7 +202,9 @@ class _Counter:
         calls = [
             (replace(load, rows=rows),)
             for step, size in enumerate(sizes)
-            for rows in executor.rows(members * size, step=step, inputs=inputs)
+            for rows in executor.rows(
+                members * size * student.runs_per_image, step=step, inputs=inputs
+            )
         ]
         words = _words(recipe.distill, weights=len(student.weights), inputs=inputs)
         return self._estimate(words, calls)

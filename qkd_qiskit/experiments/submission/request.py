@@ -29,6 +29,8 @@ class Request:
         seeds: Seeds of the students.
         max_qpu_seconds: QPU seconds that all its jobs may use; None = no limit.
         again: Whether to measure once more what was measured.
+        recalibrate: Unlabelled training images that are measured in the same jobs, to fit the maps
+            of `experiments.recalibration`; 0 = none.
     """
 
     backend: str
@@ -38,6 +40,7 @@ class Request:
     seeds: tuple[int, ...] | None = None
     max_qpu_seconds: float | None = None
     again: bool = False
+    recalibrate: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

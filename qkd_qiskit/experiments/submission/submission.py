@@ -45,6 +45,7 @@ class Submission:
         finished: Whether nothing is left to do.
         command: What was typed to train, for the report.
         id: Part of the tags of its jobs, by which the service finds them; "" in older ones.
+        recalibrate: Unlabelled images that are measured before the test images, to fit maps.
     """
 
     name: str
@@ -61,11 +62,18 @@ class Submission:
     finished: bool = False
     command: str = ""
     id: str = ""
+    recalibrate: int = 0
 
     @property
     def fixed(self) -> dict[str, object]:
         """What cannot change once something is submitted."""
-        return {name: getattr(self, name) for name in ("shots", "limit", "seeds", "evaluate")}
+        names = ("shots", "limit", "seeds", "evaluate", "recalibrate")
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def maps(self) -> str:
+        """Return the name that maps of the device are kept under: for any shots, and repeated."""
+        return self.backend + _SUFFIX[self.place]
 
     def folder(self, run: RunFolder) -> Path:
         """Return where its jobs are kept."""
@@ -73,7 +81,10 @@ class Submission:
 
     def save(self, run: RunFolder) -> Submission:
         """Write it into the run; return itself."""
-        write_json(self.folder(run) / RECORD, asdict(self))
+        content = asdict(self)
+        if not self.recalibrate:
+            del content["recalibrate"]  # as records were before there were maps
+        write_json(self.folder(run) / RECORD, content)
         return self
 
 
@@ -109,7 +120,9 @@ def begin_or_go_on(run: RunFolder, wanted: Submission, *, again: bool) -> Submis
                 return begun
         elif not begun.finished:
             given = ", ".join(
-                f"{key} {value}" for key, value in begun.fixed.items() if key != "evaluate"
+                f"{key} {value}"
+                for key, value in begun.fixed.items()
+                if key != "evaluate" and value != 0
             )
             raise InputError(
                 f"{run.path} has a submission to {begun.name} that has not ended, with {given}; "

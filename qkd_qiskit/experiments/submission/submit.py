@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-import torch
-from torch import Tensor
-
-from qkd_qiskit.errors import BudgetError, CheckpointError
+from qkd_qiskit.errors import CheckpointError, InputError
 from qkd_qiskit.experiments.callbacks import Callback
-from qkd_qiskit.experiments.collect import with_target
+from qkd_qiskit.experiments.collect import with_measured
 from qkd_qiskit.experiments.device_results import DeviceResult
 from qkd_qiskit.experiments.experiment import run
 from qkd_qiskit.experiments.results import Result
 from qkd_qiskit.experiments.run_folder import RunFolder
 from qkd_qiskit.experiments.submission.batching import (
     EVALUATE,
-    CircuitGroup,
-    MemberKey,
-    chunks,
-    group_students,
-    images_per_job,
 )
 from qkd_qiskit.experiments.submission.device import (
     check_journal,
@@ -32,9 +23,10 @@ from qkd_qiskit.experiments.submission.device import (
     open_runner,
     place_of,
 )
+from qkd_qiskit.experiments.submission.device_evaluation import evaluate_on_device
 from qkd_qiskit.experiments.submission.late_usage import with_late_usage
 from qkd_qiskit.experiments.submission.request import Request, Training
-from qkd_qiskit.experiments.submission.students import check_seeds, load_submitted
+from qkd_qiskit.experiments.submission.students import check_seeds
 from qkd_qiskit.experiments.submission.submission import (
     Submission,
     begin_or_go_on,
@@ -50,14 +42,10 @@ from qkd_qiskit.experiments.submission.training import (
     train_members,
 )
 from qkd_qiskit.experiments.target_summary import TargetSummary, describe_circuit
-from qkd_qiskit.recipe.seeds import derive_seed
-from qkd_qiskit.targets.compiled_circuit import CompiledCircuit
 from qkd_qiskit.targets.ibm.connection import RuntimeConnection
 from qkd_qiskit.targets.ibm.job_plan import executed_shots
-from qkd_qiskit.targets.ibm.job_runner import Runner
 from qkd_qiskit.targets.ibm.retired_device import reconnect
 from qkd_qiskit.targets.ibm.target import RuntimeTarget
-from qkd_qiskit.targets.ibm.usage_model import device_timing
 
 
 @dataclass(frozen=True)
@@ -221,6 +209,11 @@ def _wanted(
     recipe = folder.recipe
     mode = request.mode or recipe.runtime.mode
     seeds = check_seeds(folder, request.seeds)
+    always = [arm for arm in recipe.arms if recipe.arm_table[arm].recalibrated]
+    if always and not request.recalibrate:
+        raise InputError(
+            f"the arm {always[0]!r} needs unlabelled images of the device; give --recalibrate 50"
+        )
     callback.stage(f"connecting to {request.backend}")
     begun = {known.backend for known in find_submissions(folder) if not known.finished}
     connect = reconnect if request.backend in begun else open_device
@@ -236,6 +229,7 @@ def _wanted(
         seeds=seeds,
         images_per_job=0,
         max_qpu_seconds=request.max_qpu_seconds,
+        recalibrate=request.recalibrate,
     )
     return wanted, connection
 
@@ -274,7 +268,7 @@ def _finish(
         if submission.train:
             train_members(folder, target, callback=callback)
         if submission.evaluate:
-            compiled = _evaluate(folder, submission, runner, target, callback=callback)
+            compiled = evaluate_on_device(folder, submission, runner, target, callback=callback)
             described = TargetSummary(
                 shots=executed_shots(submission.shots, twirled=runner.options.twirled),
                 calibration_date=target.calibration_date,
@@ -290,7 +284,9 @@ def _finish(
     if described is not None:
         jobs = describe_jobs(folder, submission, EVALUATE, mode=mode)
         described = replace(described, device=jobs)
-        result = with_target(result, folder, key=submission.name, target=described)
+        result = with_measured(
+            result, folder, key=submission.name, target=described, maps=submission.maps
+        )
     if submission.train:
         jobs = describe_jobs(folder, submission, TRAIN, mode=mode)
         result = replace(result, trained_on=replace(jobs, calibration_date=calibrated))
@@ -308,90 +304,3 @@ def _allowed(submission: Submission, request: Request) -> Submission:
     """Return a submission that goes on, with the mode and limit that are now requested."""
     limit = request.max_qpu_seconds or submission.max_qpu_seconds
     return replace(submission, mode=request.mode or submission.mode, max_qpu_seconds=limit)
-
-
-def _evaluate(
-    folder: RunFolder,
-    submission: Submission,
-    runner: Runner,
-    target: RuntimeTarget,
-    *,
-    callback: Callback,
-) -> CompiledCircuit:
-    """Measure all students, write their figures into the run, and return the first circuit."""
-    callback.stage("data")
-    evaluation_set = load_submitted(folder, seeds=submission.seeds, limit=submission.limit)
-    callback.stage(f"compiling for {submission.backend}")
-    groups = group_students(evaluation_set.quantum, target)
-    options = runner.options
-    if not submission.images_per_job:
-        submission = replace(
-            submission,
-            images_per_job=images_per_job(
-                groups,
-                shots=submission.shots,
-                limits=runner.limits,
-                twirled=options.twirled,
-                timing=device_timing(target.backend),
-            ),
-        )
-    submission.save(folder)
-    callback.stage(submission.name)
-    logits = measure(
-        runner,
-        groups,
-        evaluation_set.split.images,
-        submission=submission,
-        seed=folder.recipe.seed,
-        callback=callback,
-    )
-    shots = executed_shots(submission.shots, twirled=options.twirled)
-    evaluation_set.keep_all(logits, key=submission.name, shots=shots)
-    return groups[0].compiled
-
-
-def measure(
-    runner: Runner,
-    groups: Sequence[CircuitGroup],
-    images: Tensor,
-    *,
-    submission: Submission,
-    seed: int,
-    callback: Callback,
-) -> dict[MemberKey, Tensor]:
-    """Return logits `(images, num_classes)` of every student: all jobs are sent, then collected.
-
-    Args:
-        runner: Where jobs are sent.
-        groups: The students.
-        images: Test images.
-        submission: Shots, and images of a job.
-        seed: Seed of the shots, where a simulator runs the jobs.
-        callback: Receives the images that are measured.
-    """
-    parts = dict(chunks(len(images), per_job=submission.images_per_job))
-    logits: dict[str, dict[MemberKey, Tensor]] = {}
-
-    def submit(key: str) -> None:
-        pubs = [group.pub(images[parts[key]], shots=submission.shots) for group in groups]
-        runner.submit(key, pubs, seed=derive_seed(seed, submission.name, key) >> 33)
-
-    def collect(keys: Iterable[str]) -> None:
-        for key in [key for key in keys if key not in logits]:
-            logits[key] = {}
-            for group, counts in zip(groups, runner.collect(key), strict=True):
-                logits[key] |= group.logits(counts)
-            callback.evaluated(parts[key].stop - parts[key].start, total=len(images))
-
-    sent: list[str] = []
-    for key in parts:
-        try:
-            submit(key)
-        except BudgetError:
-            # What is on its way may turn out cheaper than expected, and is not lost either way.
-            collect(sent)
-            submit(key)
-        sent.append(key)
-    collect(sent)
-    members = [member for group in groups for member in group.members]
-    return {member: torch.cat([logits[key][member] for key in parts]) for member in members}

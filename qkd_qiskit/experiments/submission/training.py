@@ -17,6 +17,7 @@ from pathlib import Path
 from torch import Tensor
 
 from qkd_qiskit.data.splits import load_data
+from qkd_qiskit.distillation.executors import sampled_executor
 from qkd_qiskit.errors import CheckpointError, StorageError
 from qkd_qiskit.experiments.callbacks import Callback
 from qkd_qiskit.experiments.run_folder import (
@@ -33,9 +34,6 @@ from qkd_qiskit.experiments.teachers import load_teachers
 from qkd_qiskit.recipe import Recipe
 from qkd_qiskit.recipe.arms import BEFORE
 from qkd_qiskit.students.factory import load_student
-from qkd_qiskit.students.quantum import QuantumStudent
-from qkd_qiskit.targets.gradients import ParameterShiftExecutor, SPSAExecutor
-from qkd_qiskit.targets.gradients.base import SampledExecutor
 from qkd_qiskit.targets.ibm.target import RuntimeTarget
 
 TRAIN = "train/"
@@ -121,7 +119,9 @@ def train_members(run: RunFolder, target: RuntimeTarget, *, callback: Callback) 
         data=data,
         teachers_by_seed=teachers_by_seed,
         targets=(),
-        executor=lambda student: executor_on(target, student, recipe),
+        executor=lambda student: sampled_executor(
+            student, recipe.distill, target, seed=recipe.seed
+        ),
         starts=_starts(run, task),
     )
     callback.stage(f"training on {target.name}")
@@ -133,19 +133,11 @@ def training_task(recipe: Recipe) -> TrainingTask:
     return TrainingTask("students", trained_arms(recipe), recipe.member_seeds)
 
 
-def executor_on(target: RuntimeTarget, student: QuantumStudent, recipe: Recipe) -> SampledExecutor:
-    """Return a student's circuit on a device, differentiable as the recipe says."""
-    compiled, spec = target.compile(student.circuit), recipe.distill
-    if spec.gradient == "spsa":
-        return SPSAExecutor(target, compiled, seed=recipe.seed)
-    return ParameterShiftExecutor(target, compiled, shifted=spec.shifted_weights, seed=recipe.seed)
-
-
 def _starts(run: RunFolder, task: TrainingTask) -> dict[tuple[str, int], Mapping[str, Tensor]]:
     if not set(BEFORE.values()) & set(run.recipe.arms):
         return {}
     return {
-        (arm, seed): dict(load_student(run.member(BEFORE[arm], seed)).named_parameters())
+        (arm, seed): load_student(run.member(BEFORE[arm], seed)).member_parameters()
         for arm, seed in task.members
     }
 

@@ -14,13 +14,14 @@ from typing import Any
 
 from qkd_qiskit.simulator.density import row_ops as noisy_simd
 from qkd_qiskit.simulator.kernel import row_ops
-from qkd_qiskit.simulator.kernel.forward import compiled, row_sum, set_row
+from qkd_qiskit.simulator.kernel.compilation import compiled, inner
+from qkd_qiskit.simulator.kernel.forward import copy_rows, row_sum, set_row
 from qkd_qiskit.simulator.kernel.llvm import ROW_BYTES
 
 CHAIN, PAIR = 0, 1  # kinds of operations
 
 
-@compiled
+@inner
 def fill_turns(
     angle_of: Any, first: int, last: int, shared_cos: Any, shared_sin: Any,
     cosines: Any, sines: Any, sample: int, turns: Any, lanes: int,
@@ -41,7 +42,7 @@ def fill_turns(
             turns[at + lanes + lane] = sines[sample + lane, angle] if inside else 0.0
 
 
-@compiled
+@inner
 def chains_forward(
     chains: Any, first: int, last: int, starts: Any, constants: Any,
     turns: Any, prefixes: Any, rows: Any, lanes: int,
@@ -69,7 +70,7 @@ def chains_forward(
                     )  # fmt: skip
 
 
-@compiled
+@inner
 def chains_backward(
     chains: Any, first: int, last: int, constants: Any, turns: Any, prefixes: Any,
     sums: Any, spare: Any, lanes: int, angle_of: Any, sample: int,
@@ -106,14 +107,14 @@ def chains_backward(
                     of_samples[sample + lane, angle] += spare[total + lane]
 
 
-@compiled
+@inner
 def base_of(group: int, first: int, second: int) -> int:
     """Return a group's component whose digits of two qubits are 0; `first` is the lower qubit."""
     base = (group >> 2 * first) << (2 * first + 2) | group & ((1 << 2 * first) - 1)
     return (base >> 2 * second) << (2 * second + 2) | base & ((1 << 2 * second) - 1)
 
 
-@compiled
+@inner
 def _pair(
     operation: Any, back: int, vectors: Any, tables: Any, spare: Any, num_qubits: int, lanes: int
 ) -> None:
@@ -133,7 +134,7 @@ def _pair(
             row_ops.copy_row(vectors, at + spots[table, row], spare, row * lanes)
 
 
-@compiled
+@inner
 def sweep(
     operations: Any, history: Any, keep: bool, tables: Any, rows: Any, spare: Any,
     num_qubits: int, lanes: int,
@@ -158,7 +159,7 @@ def sweep(
         now = after
 
 
-@compiled
+@inner
 def sweep_back(
     operations: Any, history: Any, gradient: Any, tables: Any, rows: Any, sums: Any, spare: Any,
     num_qubits: int, lanes: int,
@@ -183,7 +184,7 @@ def sweep_back(
             noisy_simd.mix_four(gradient, gradient, at, stride, rows, matrix, step, turn)
 
 
-@compiled
+@inner
 def product_state(rows: Any, products: Any, state: Any, num_qubits: int, lanes: int) -> None:
     """Fill the state, and the products over the qubits below each in `products`."""
     set_row(products, 0, lanes, 1.0)
@@ -201,7 +202,7 @@ def product_state(rows: Any, products: Any, state: Any, num_qubits: int, lanes: 
         at += size
 
 
-@compiled
+@inner
 def product_state_back(
     rows: Any, products: Any, gradient: Any, sums: Any, num_qubits: int, lanes: int
 ) -> None:
@@ -225,7 +226,7 @@ def product_state_back(
                 )
 
 
-@compiled
+@inner
 def _move_outputs(
     plan: Any, scratch: Any, shared_cos: Any, shared_sin: Any, cosines: Any, sines: Any,
     effects: Any, keep: bool, moved: bool, lanes: int,
@@ -243,11 +244,11 @@ def _move_outputs(
     )
     if not moved:
         for tile in range(readout.shape[0]):
-            effects[tile, 0, :] = readout[tile]
+            copy_rows(effects[tile, 0], readout[tile], readout.shape[1] // lanes, lanes)
             sweep(late, effects[tile], keep, tables, rows, spare, num_qubits, lanes)
 
 
-@compiled
+@inner
 def _move_states(
     plan: Any, scratch: Any, shared_cos: Any, shared_sin: Any, cosines: Any, sines: Any,
     sample: int, states: Any, keep: bool, lanes: int,

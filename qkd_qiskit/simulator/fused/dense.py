@@ -15,7 +15,7 @@ from qkd_qiskit.simulator.fused.dense_ops import (
     forward_block,
     update_row,
 )
-from qkd_qiskit.simulator.kernel.forward import compiled
+from qkd_qiskit.simulator.kernel.compilation import compiled
 from qkd_qiskit.simulator.kernel.llvm import ROW_BYTES
 
 

@@ -15,7 +15,8 @@ from numba import njit
 from qkd_qiskit.simulator.fused.hybrid_buffers import AMPLITUDES, ANGLES
 from qkd_qiskit.simulator.fused.kernel import _add_angle, _angle, _pick, _sample_angles
 from qkd_qiskit.simulator.kernel.backward import backward
-from qkd_qiskit.simulator.kernel.forward import F, compiled, forward, merged
+from qkd_qiskit.simulator.kernel.compilation import F, compiled, merged
+from qkd_qiskit.simulator.kernel.forward import forward
 from qkd_qiskit.simulator.kernel.llvm import ROW_BYTES
 
 

@@ -20,7 +20,7 @@ from qkd_qiskit.simulator.fused.hybrid_buffers import NO_CIRCUIT
 from qkd_qiskit.simulator.fused.hybrid_circuit import circuit_back, run_circuit
 from qkd_qiskit.simulator.fused.hybrid_losses import gamma_log, gamma_log_back, losses
 from qkd_qiskit.simulator.fused.kernel import _adamw
-from qkd_qiskit.simulator.kernel.forward import compiled, merged
+from qkd_qiskit.simulator.kernel.compilation import compiled, merged
 
 WHOLE, FORWARD, BACKWARD, EVALUATE = 0, 1, 2, 3
 """Whole steps with their losses, one step to its logits or back from them, or hits counted."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from qkd_qiskit.simulator.kernel.forward import compiled
+from qkd_qiskit.simulator.kernel.compilation import compiled
 
 
 @compiled

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from qkd_qiskit.simulator.kernel.backward import backward
-from qkd_qiskit.simulator.kernel.forward import compiled, forward
+from qkd_qiskit.simulator.kernel.compilation import compiled, inner
+from qkd_qiskit.simulator.kernel.forward import forward
 from qkd_qiskit.simulator.kernel.llvm import ROW_BYTES
 
 
@@ -65,7 +66,7 @@ def train(
         means[member, 1] = math.nan if failed[member] else soft / index.size
 
 
-@compiled
+@inner
 def _gradient(
     plan: Any, maps: Any, rule: Any, samples: Any, batch: Any, gather: bool, member: int,
     weights: Any, factors: Any, memory: Any, gradient: Any,
@@ -123,13 +124,13 @@ def _gradient(
     return terms
 
 
-@compiled
+@inner
 def _row(array: Any, member: int) -> int:
     """Return a member's place in an array that all members may share."""
     return member if array.shape[0] > 1 else 0
 
 
-@compiled
+@inner
 def _angle(sparse: Any, angle: int, weights: Any) -> float:
     """Return an angle's part that comes from weights."""
     starts, columns, factors = sparse
@@ -139,7 +140,7 @@ def _angle(sparse: Any, angle: int, weights: Any) -> float:
     return total
 
 
-@compiled
+@inner
 def _add_angle(sparse: Any, angle: int, change: float, gradient: Any) -> None:
     """Add to the weights' gradient, given one angle's."""
     starts, columns, factors = sparse
@@ -147,7 +148,7 @@ def _add_angle(sparse: Any, angle: int, change: float, gradient: Any) -> None:
         gradient[columns[term]] += factors[term] * change
 
 
-@compiled
+@inner
 def _sample_angles(
     sparse: Any, weights: Any, known_cosines: Any, known_sines: Any, batch: Any,
     cosines: Any, sines: Any,
@@ -166,7 +167,7 @@ def _sample_angles(
             sines[sample, angle] = known_sine * cosine + known_cosine * sine
 
 
-@compiled
+@inner
 def _pick(states: Any, batch: Any, gather: bool, buffer: Any) -> Any:
     """Return a batch's given states ``(1, samples, length)``, in the buffer if it was gathered."""
     length = states.shape[1]
@@ -179,7 +180,7 @@ def _pick(states: Any, batch: Any, gather: bool, buffer: Any) -> Any:
     return picked
 
 
-@compiled
+@inner
 def _losses(
     rule: Any, values: Any, batch: Any, labels: Any, targets: Any, entropies: Any, factors: Any,
     logits: Any, incoming: Any,
@@ -230,7 +231,7 @@ def _losses(
     return hard / count, temperature * temperature * soft / count
 
 
-@compiled
+@inner
 def _adamw(
     weights: Any, first: Any, second: Any, gradient: Any, optimizer: Any, count: float
 ) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -85,20 +85,30 @@ class KernelAngles:
 
     def __init__(self, program: Program, readout: Readout) -> None:
         self.program, self.readout = program, readout
-        self._plans: dict[str, tuple[Plan, tuple[Any, ...]]] = {}
+        self._plans: dict[tuple[str, int], tuple[Plan, tuple[Any, ...]]] = {}
         self._maps: dict[torch.dtype, tuple[Affine, Affine]] = {}
 
-    def plan(self, given: str) -> tuple[Plan, tuple[Any, ...]]:
-        """Return the plan for a kind of start, and the same as the kernel takes it."""
-        if given not in self._plans:
-            plan = make_plan(self.program, self.readout, given=given)
+    def plan(self, given: str, *, within: int = 0) -> tuple[Plan, tuple[Any, ...]]:
+        """Return the plan for a kind of start, and the same as the kernel takes it.
+
+        Args:
+            given: As in `make_plan`.
+            within: As in `make_plan`; where it is not 0 all angles are shared, the per-sample ones
+                last.
+        """
+        key = (given, within)
+        if key not in self._plans:
+            program = self.program
+            if within:
+                program = replace(program, shared=len(program.angles))
+            plan = make_plan(program, self.readout, given=given, within=within)
             arrays = (
                 plan.num_qubits, plan.steps, plan.slots, plan.shared_slots, plan.product,
                 plan.fixed, plan.has_fixed, plan.term_start, plan.term_mask, plan.term_angle,
                 plan.targets, plan.final_complex, plan.index, plan.matrix,
             )  # fmt: skip
-            self._plans[given] = (plan, arrays)
-        return self._plans[given]
+            self._plans[key] = (plan, arrays)
+        return self._plans[key]
 
     def maps(self, dtype: torch.dtype) -> tuple[Affine, Affine]:
         """Return the shared and the per-sample angles' maps."""

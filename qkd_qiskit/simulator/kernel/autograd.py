@@ -19,10 +19,12 @@ from qkd_qiskit.simulator.density.call import NoisyCall
 from qkd_qiskit.simulator.density.plan import NoisyAngleMap
 from qkd_qiskit.simulator.kernel.angles import KernelAngles
 from qkd_qiskit.simulator.kernel.call import Call
+from qkd_qiskit.simulator.kernel.narrow_call import NarrowCall
+from qkd_qiskit.simulator.kernel.plan import is_narrow
 
 Tensors = tuple[Tensor, Tensor, Tensor | None]
 Prepared = KernelAngles | NoisyAngleMap
-AnyCall = Call | NoisyCall
+AnyCall = Call | NarrowCall | NoisyCall
 _RANKS = (2, 1, 2, 2)  # of inputs, weights, given states and output values, without members
 
 
@@ -56,6 +58,10 @@ def _values(prepared: Prepared, keep: bool, tensors: Sequence[Tensor | None]) ->
 def _call(prepared: Prepared, tensors: Tensors) -> AnyCall:
     if isinstance(prepared, NoisyAngleMap):
         return NoisyCall.of(prepared, *tensors[:2])
+    inputs, weights, _ = tensors
+    qubits, bytes_each = prepared.program.num_qubits, weights.element_size()
+    if is_narrow(qubits, batch=inputs.shape[-2], itemsize=bytes_each):
+        return NarrowCall.of(prepared, *tensors)
     return Call.of(prepared, *tensors)
 
 

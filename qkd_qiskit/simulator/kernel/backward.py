@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from qkd_qiskit.simulator.kernel import rotations, row_ops
+from qkd_qiskit.simulator.kernel.compilation import compiled, inner
 from qkd_qiskit.simulator.kernel.forward import (
-    compiled,
+    copy_rows,
     gather_rows,
     phase_table,
     plan_scales,
@@ -26,11 +27,12 @@ from qkd_qiskit.simulator.kernel.llvm import ROW_BYTES
 from qkd_qiskit.simulator.kernel.plan import MIX, ROTATE
 
 
-@compiled
-def _rotate_back(
+@inner
+def rotate_back(
     step: Any, by_tangent: bool, state: Any, costate: Any, plane: int, rows: Any, sums: Any,
     num_qubits: int, lanes: int,
 ) -> None:  # fmt: skip
+    """Undo `rotate` on state and costate, and sum its gradients."""
     count, at, to = step[1], 3 * step[5] * lanes, step[5] * lanes
     q0, q1, q2 = step[2], step[3], step[4]
     s0, s1, s2 = lanes << q0, lanes << q1, lanes << q2
@@ -68,7 +70,7 @@ def _rotate_back(
             rotations.rotate_back1(state, costate, base, s0, 0, 0, rows, c0, 0, 0, sums, t0, 0, 0)
 
 
-@compiled
+@inner
 def _mix_back(
     state: Any, costate: Any, old_state: Any, old_costate: Any, table: Any, phased: bool,
     target: Any, moved: bool, was_complex: bool, scale: float, sums: Any, lanes: int,
@@ -96,7 +98,7 @@ def _mix_back(
             row_ops.real_of_phase_row(old_costate, to, costate, at, at + plane, real, imag)
 
 
-@compiled
+@inner
 def _costate(
     state: Any, costate: Any, plane: int, is_complex: bool, index: Any, matrix: Any,
     incoming: Any, outputs: int, lanes: int,
@@ -115,7 +117,7 @@ def _costate(
             row_ops.multiply_rows(costate, place + plane, state, place + plane, incoming, at)
 
 
-@compiled
+@inner
 def _product_back(product: Any, rows: Any, state: Any, costate: Any, sums: Any, lanes: int) -> None:
     for place in range(product.size):
         qubit = product.size - 1 - place
@@ -128,7 +130,7 @@ def _product_back(product: Any, rows: Any, state: Any, costate: Any, sums: Any, 
                 )
 
 
-@compiled
+@inner
 def _phase_gradients(
     sums: Any, at: int, masks: Any, numbers: Any, factor: float, gradient: Any, states: int,
     lanes: int,
@@ -174,9 +176,8 @@ def backward(
     states = 1 << num_qubits
     plane = states * lanes
     state, costate, other, other_costate = work[0], work[1], work[2], work[3]
-    by_tangent = np.zeros(steps.shape[0], dtype=np.bool_)
-    scales = np.ones(steps.shape[0])
-    slot_scales = np.ones(slots.size)
+    by_tangent = np.empty(steps.shape[0], dtype=np.bool_)
+    scales, slot_scales = np.empty(steps.shape[0]), np.empty(slots.size)
     outputs = gradients.shape[2]
     batch = gradients.shape[1]
     for member in range(members[0], members[1]):
@@ -204,8 +205,7 @@ def backward(
             inside = min(lanes, batch - sample)
             sample_rows(slots, shared_slots, cosines[here], sines[here], sample, rows, lanes)
             sums[shared_slots * lanes :] = 0.0
-            length = (1 + final_complex) * plane
-            state[:length] = saved[member, tile, :length]
+            copy_rows(state, saved[member, tile], (1 + final_complex) * states, lanes)
             gather_rows(gradients[member], sample, incoming, 0, lanes)
             _costate(state, costate, plane, final_complex, index, matrix, incoming, outputs, lanes)
             for place in range(steps.shape[0]):
@@ -213,7 +213,7 @@ def backward(
                 step = steps[number]
                 if step[0] == ROTATE:
                     for part in range(1 + step[6]):
-                        _rotate_back(
+                        rotate_back(
                             step, by_tangent[number], state, costate, part * plane, rows, sums,
                             num_qubits, lanes,
                         )  # fmt: skip
@@ -256,7 +256,7 @@ def backward(
                 )  # fmt: skip
 
 
-@compiled
+@inner
 def _lane_phase_back(
     state: Any, costate: Any, mask: int, rows: Any, slot: int, sums: Any, states: int, lanes: int
 ) -> None:

@@ -100,9 +100,11 @@ class Call:
         plan, fields = prepared.plan(kind)
         shared_map, sample_map = prepared.maps(weights.dtype)
         shared = np.array(shared_map.forward(features, weight, sampled=False), order="C")
-        with np.errstate(invalid="ignore"):  # the kernel reports numbers that are not finite
-            half = 0.5 * sample_map.forward(features, weight, sampled=True)
-            cosines, sines = np.cos(half), np.sin(half)
+        cosines = sines = np.empty((1, batch, 0), dtype=weight.dtype)
+        if sample_map.count:
+            with np.errstate(invalid="ignore"):  # the kernel reports numbers that are not finite
+                half = 0.5 * sample_map.forward(features, weight, sampled=True)
+                cosines, sines = np.cos(half), np.sin(half)
         given = given_imag = np.empty((1, 0, 0), dtype=weight.dtype)
         if states is not None:
             whole = states.detach().resolve_conj().numpy()

@@ -12,43 +12,34 @@ phase table. Angles near pi, whose tangent is large, use the usual form.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-from numba import njit
 
 from qkd_qiskit.simulator.kernel import rotations, row_ops
+from qkd_qiskit.simulator.kernel.compilation import compiled, inner
 from qkd_qiskit.simulator.kernel.llvm import ROW_BYTES
 from qkd_qiskit.simulator.kernel.plan import MIX, ROTATE
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def compiled(function: F) -> F:
-    """Return a function compiled on first use; the machine code is kept on disk."""
-    made: F = njit(cache=True, nogil=True, error_model="numpy")(function)
-    return made
-
-
-def merged(function: F) -> F:
-    """Return a function that becomes part of what calls it: called once, it is not built twice."""
-    made: F = njit(inline="always", nogil=True, error_model="numpy")(function)
-    return made
-
 
 _MAX_TANGENT = 32.0
 _MIN_SCALE = 1e-5
 
 
-@compiled
+@inner
 def set_row(rows: Any, at: int, lanes: int, value: float) -> None:
     """Write one value into every lane of a row."""
     for lane in range(lanes):
         rows[at + lane] = value
 
 
-@compiled
+@inner
+def copy_rows(target: Any, source: Any, rows: int, lanes: int) -> None:
+    """Copy the first so many rows."""
+    for row in range(rows):
+        row_ops.copy_row(target, row * lanes, source, row * lanes)
+
+
+@inner
 def row_sum(rows: Any, at: int, lanes: int) -> float:
     """Return the sum over a row's lanes."""
     total = 0.0
@@ -57,7 +48,7 @@ def row_sum(rows: Any, at: int, lanes: int) -> float:
     return total
 
 
-@compiled
+@inner
 def shared_rows(slots: Any, shared_slots: int, angles: Any, rows: Any, lanes: int) -> None:
     """Fill the rows of every slot with a shared angle."""
     for slot in range(shared_slots):
@@ -69,7 +60,7 @@ def shared_rows(slots: Any, shared_slots: int, angles: Any, rows: Any, lanes: in
         set_row(rows, at + 2 * lanes, lanes, sine / cosine if cosine != 0.0 else 1e30)
 
 
-@compiled
+@inner
 def sample_rows(
     slots: Any, shared_slots: int, cosines: Any, sines: Any, first: int, rows: Any, lanes: int
 ) -> None:
@@ -85,7 +76,7 @@ def sample_rows(
             rows[at + lanes + lane] = sine
 
 
-@compiled
+@inner
 def plan_scales(
     steps: Any, rows: Any, lanes: int, scale: float, backwards: bool, by_tangent: Any,
     scales: Any, slot_scales: Any,
@@ -127,7 +118,7 @@ def plan_scales(
     return scale
 
 
-@compiled
+@inner
 def phase_table(
     table: Any, fixed: Any, has_fixed: bool, masks: Any, numbers: Any, angles: Any, num_qubits: int
 ) -> None:
@@ -162,7 +153,7 @@ def phase_table(
             table[1, state] = imag * fixed[0, state] + real * fixed[1, state]
 
 
-@compiled
+@inner
 def sign(bits: int) -> float:
     """Return 1.0 where the number of ones is even, else -1.0."""
     for shift in (32, 16, 8, 4, 2, 1):
@@ -170,32 +161,32 @@ def sign(bits: int) -> float:
     return 1.0 - 2.0 * (bits & 1)
 
 
-@compiled
+@inner
 def gather_rows(samples: Any, first: int, rows: Any, at: int, lanes: int) -> None:
     """Write a tile of samples ``(batch, length)`` as rows, zeros past the batch."""
     batch, length = samples.shape
     begin = 0
     if first + lanes <= batch:
-        flat = samples.reshape(batch * length)
         begin = length - length % lanes
         for index in range(0, begin, lanes):
-            row_ops.transpose(rows, at + index * lanes, lanes, flat, first * length + index, length)
+            row_ops.transpose(
+                rows, at + index * lanes, lanes, samples, first * length + index, length
+            )
     for index in range(begin, length):
         for lane in range(lanes):
             value = samples[first + lane, index] if first + lane < batch else 0.0
             rows[at + index * lanes + lane] = value
 
 
-@compiled
+@inner
 def scatter_rows(rows: Any, samples: Any, first: int, lanes: int) -> float:
     """Write rows as a tile of samples ``(batch, length)``; return a sum that shows NaN."""
     batch, length = samples.shape
     begin = 0
     if first + lanes <= batch:
-        flat = samples.reshape(batch * length)
         begin = length - length % lanes
         for index in range(0, begin, lanes):
-            row_ops.transpose(flat, first * length + index, length, rows, index * lanes, lanes)
+            row_ops.transpose(samples, first * length + index, length, rows, index * lanes, lanes)
     for lane in range(min(lanes, batch - first)):
         for index in range(begin, length):
             samples[first + lane, index] = rows[index * lanes + lane]
@@ -206,7 +197,7 @@ def scatter_rows(rows: Any, samples: Any, first: int, lanes: int) -> float:
     return row_sum(rows, spare, lanes)
 
 
-@compiled
+@inner
 def _product_state(product: Any, rows: Any, state: Any, lanes: int) -> None:
     set_row(state, 0, lanes, 1.0)
     for qubit in range(product.size):
@@ -218,10 +209,11 @@ def _product_state(product: Any, rows: Any, state: Any, lanes: int) -> None:
                 set_row(state, high, lanes, 0.0)
 
 
-@compiled
-def _rotate(
+@inner
+def rotate(
     step: Any, by_tangent: bool, state: Any, plane: int, rows: Any, num_qubits: int, lanes: int
 ) -> None:
+    """Rotate up to three qubits of one part of a state."""
     count, at = step[1], 3 * step[5] * lanes
     q0, q1, q2 = step[2], step[3], step[4]
     stride0, stride1, stride2 = lanes << q0, lanes << q1, lanes << q2
@@ -248,7 +240,7 @@ def _rotate(
             rotations.rotate1(state, base, stride0, 0, 0, rows, c0, 0, 0)
 
 
-@compiled
+@inner
 def _mix(
     state: Any, other: Any, table: Any, phased: bool, target: Any, moved: bool, was_complex: bool,
     scale: float, lanes: int,
@@ -272,7 +264,7 @@ def _mix(
                 row_ops.copy_row(into, to + plane, state, at + plane)
 
 
-@compiled
+@inner
 def _lane_phase(
     state: Any, mask: int, rows: Any, at: int, direction: float, states: int, lanes: int
 ) -> None:
@@ -296,9 +288,8 @@ def forward(
     lanes = ROW_BYTES // state.itemsize
     states = 1 << num_qubits
     plane = states * lanes
-    by_tangent = np.zeros(steps.shape[0], dtype=np.bool_)
-    scales = np.ones(steps.shape[0])
-    slot_scales = np.ones(slots.size)
+    by_tangent = np.empty(steps.shape[0], dtype=np.bool_)
+    scales, slot_scales = np.empty(steps.shape[0]), np.empty(slots.size)
     outputs = values.shape[2]
     finite = True
     for member in range(members[0], members[1]):
@@ -326,7 +317,7 @@ def forward(
                 step = steps[number]
                 if step[0] == ROTATE:
                     for part in range(1 + step[6]):
-                        _rotate(
+                        rotate(
                             step, by_tangent[number], state, part * plane, rows, num_qubits, lanes
                         )
                 elif step[0] == MIX:
@@ -348,12 +339,11 @@ def forward(
             check = scatter_rows(sums, values[member], sample, lanes)
             finite = finite and math.isfinite(check)
             if keep:
-                length = (1 + final_complex) * plane
-                saved[member, tile, :length] = state[:length]
+                copy_rows(saved[member, tile], state, (1 + final_complex) * states, lanes)
     return finite
 
 
-@compiled
+@inner
 def _read(
     state: Any, plane: int, is_complex: bool, factor: float, index: Any, matrix: Any,
     sums: Any, outputs: int, lanes: int,

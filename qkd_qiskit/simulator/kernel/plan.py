@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,16 @@ ROTATE, MIX, LANE_PHASE = 0, 1, 2
 """Kinds of steps: a block of Y rotations; phases shared by the batch, then a permutation; one
 parity phase with an angle per sample."""
 
+_ROW_BYTES = 64
 _BLOCK = 3  # qubits rotated while a block of rows is in registers
+
+LEAST_NARROW = 12
+"""Qubits from which few samples are run alone (narrow.py); below, a tile is quick anyway."""
+
+
+def is_narrow(num_qubits: int, *, batch: int, itemsize: int) -> bool:
+    """Return whether so few samples, of numbers of so many bytes, take less than a tile alone."""
+    return num_qubits >= LEAST_NARROW and 0 < 4 * batch * itemsize <= _ROW_BYTES
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,13 +36,14 @@ class Plan:
     come first. Columns of a step: kind; then
 
     * ROTATE: number of qubits, three qubits, first slot, whether the state is complex, whether
-      the angles are shared;
+      the angles are shared, whether the qubits lie within rows (narrow.py; the others are then
+      counted from the first that does not);
     * MIX: phase table or -1, permutation or -1, -, -, -, whether the state is complex before;
     * LANE_PHASE: parity mask, -, -, -, slot, whether the state is complex before.
 
     Attributes:
         num_qubits: Simulated qubits.
-        steps: ``(steps, 8)``.
+        steps: ``(steps, 9)``.
         slots: Angle per slot; per-sample angles are counted from 0 again.
         shared_slots: Number of slots with shared angles.
         product: Slot per qubit of the first rotations, applied to the ground state; -1 for none.
@@ -66,21 +77,24 @@ class Plan:
     size: int
 
 
-def make_plan(program: Program, readout: Readout, *, given: str = "ground") -> Plan:
+def make_plan(
+    program: Program, readout: Readout, *, given: str = "ground", within: int = 0
+) -> Plan:
     """Return the plan of a program with a diagonal readout.
 
     Args:
         program: What to run.
         readout: Outcome sums, or Z-diagonal observables.
         given: What the run starts from: the `ground` state, or given `real` or `complex` states.
+        within: Lowest qubits that lie within rows.
     """
     shorter, end = program.without_tail()
-    return _Planner(shorter, given=given).finish(readout.moved(end))
+    return _Planner(shorter, given=given, within=within).finish(readout.moved(end))
 
 
 class _Planner:
-    def __init__(self, program: Program, *, given: str) -> None:
-        self.program = program
+    def __init__(self, program: Program, *, given: str, within: int) -> None:
+        self.program, self.within = program, within
         self.steps: list[list[int]] = []
         self.shared: list[int] = []
         self.sampled: list[int] = []
@@ -109,30 +123,32 @@ class _Planner:
         return len(slots) - 1, shared
 
     def _rotations(self, operation: Rotations) -> None:
-        for shared in (True, False):
+        for shared, inside in itertools.product((True, False), (False, True)):
             chosen = sorted(
-                pair for pair in operation.angles if (pair[1] < self.program.shared) == shared
+                (qubit, angle)
+                for qubit, angle in operation.angles
+                if (angle < self.program.shared) == shared and (qubit < self.within) == inside
             )
             count = -(-len(chosen) // _BLOCK)
             for part in np.array_split(np.array(chosen, dtype=np.int64), count) if count else ():
-                qubits = [int(qubit) for qubit in part[:, 0]]
+                first = 0 if inside else self.within
+                qubits = [int(qubit) - first for qubit in part[:, 0]]
                 slots = [self._slot(int(angle))[0] for angle in part[:, 1]]
                 padded = [*qubits, 0, 0][:3]
-                self.steps.append(
-                    [ROTATE, len(qubits), *padded, slots[0], int(self.complex), int(shared)]
-                )
+                flags = [int(self.complex), int(shared), int(inside)]
+                self.steps.append([ROTATE, len(qubits), *padded, slots[0], *flags])
 
     def _phases(self, operation: Phases) -> None:
         shared = tuple(term for term in operation.terms if term[1] < self.program.shared)
         if shared or operation.fixed is not None:
             self.tables.append(Phases(operation.fixed, shared))
             table = len(self.tables) - 1
-            self.steps.append([MIX, table, -1, 0, 0, 0, int(self.complex), 1])
+            self.steps.append([MIX, table, -1, 0, 0, 0, int(self.complex), 1, 0])
             self.complex = True
         for mask, angle in operation.terms:
             if angle >= self.program.shared:
                 slot, _ = self._slot(angle)
-                self.steps.append([LANE_PHASE, mask, 0, 0, 0, slot, int(self.complex), 0])
+                self.steps.append([LANE_PHASE, mask, 0, 0, 0, slot, int(self.complex), 0, 0])
                 self.complex = True
 
     def _permutation(self, operation: Permutation) -> None:
@@ -141,7 +157,7 @@ class _Planner:
         if self.steps and self.steps[-1][0] == MIX and self.steps[-1][2] < 0:
             self.steps[-1][2] = number
         else:
-            self.steps.append([MIX, -1, number, 0, 0, 0, int(self.complex), 1])
+            self.steps.append([MIX, -1, number, 0, 0, 0, int(self.complex), 1, 0])
 
     def finish(self, readout: Readout) -> Plan:
         states = 2**self.program.num_qubits
@@ -168,7 +184,7 @@ class _Planner:
                 matrix += group.table.real
         return Plan(
             num_qubits=self.program.num_qubits,
-            steps=np.array(self.steps, dtype=np.int64).reshape(-1, 8),
+            steps=np.array(self.steps, dtype=np.int64).reshape(-1, 9),
             slots=np.array(self.shared + self.sampled, dtype=np.int64),
             shared_slots=offset,
             product=np.array(product, dtype=np.int64),

@@ -125,6 +125,37 @@ class NoisyExecutor(TargetExecutor):
         return noisy_probabilities(self.program, inputs, weights)
 
 
+class SeveralExecutor:
+    """A circuit's exact probabilities under several noises at once, for students robust to all.
+
+    Sample i of a batch runs under noise i modulo their number. Over shuffled batches the gradient
+    is that of the mean loss under all of them, at the cost of one.
+    """
+
+    sampled = False
+    cost = None
+
+    def __init__(self, executors: Sequence[CircuitExecutor]):
+        """Take the same circuit on each device.
+
+        Args:
+            executors: One for each.
+        """
+        self.executors = tuple(executors)
+
+    def __call__(self, inputs: Tensor | None, weights: Tensor) -> Tensor:
+        """Return probabilities (batch, 2**num_qubits), as `TargetExecutor` does."""
+        if inputs is None:
+            inputs = weights.new_zeros(1, 0)
+        count, number = len(inputs), len(self.executors)
+        shares = [torch.arange(first, count, number) for first in range(min(number, count))]
+        rows = [
+            executor(inputs[share], weights)
+            for executor, share in zip(self.executors, shares, strict=False)
+        ]
+        return torch.cat(rows)[torch.cat(shares).argsort()]
+
+
 class SampledExecutor(TargetExecutor):
     """What the gradients from shots share: a target that is called with rows of values."""
 

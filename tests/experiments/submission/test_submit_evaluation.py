@@ -12,6 +12,7 @@ from qkd_qiskit.cli import main
 from qkd_qiskit.errors import BudgetError, CheckpointError, InputError, TargetError
 from qkd_qiskit.experiments.callbacks import Callback
 from qkd_qiskit.experiments.evaluation import target_logits
+from qkd_qiskit.experiments.recalibration import SUFFIX, recalibrations
 from qkd_qiskit.experiments.run_folder import RunFolder
 from qkd_qiskit.experiments.submission import Request, collect_run, plan_dry_run, submit_run
 from qkd_qiskit.experiments.submission.batching import (
@@ -73,9 +74,9 @@ class TestWhatIsSent:
         assert group.members == tuple(
             (arm, seed) for seed in (0, 1) for arm in ("label_only", "distilled")
         )
-        pub = group.pub(evaluation_set.split.images[:3], shots=50)
-        assert pub.values.shape == (3 * 4, len(group.compiled.parameters))
-        weights = [name.startswith("w_") for name in group.compiled.parameters]
+        (pub,), (compiled,) = group.pubs(evaluation_set.split.images[:3], shots=50), group.compiled
+        assert pub.values.shape == (3 * 4, len(compiled.parameters))
+        weights = [name.startswith("w_") for name in compiled.parameters]
         for place, student in enumerate(group.students):
             own = pub.values[place::4, weights]
             expected = student.weights.detach().double().numpy()
@@ -86,8 +87,9 @@ class TestWhatIsSent:
         target = Target.parse("exact")
         (group,) = group_students(evaluation_set.quantum, target)
         images = evaluation_set.split.images
-        rows = target.probabilities(group.compiled, group.pub(images, shots=1).values)
-        found = group.logits(np.round(rows * 2**40).astype(np.int64))
+        (pub,) = group.pubs(images, shots=1)
+        rows = target.probabilities(group.compiled[0], pub.values)
+        found = group.logits([np.round(rows * 2**40).astype(np.int64)], images)
         for member, student in evaluation_set.quantum:
             expected = target_logits(student, images, target=target)
             torch.testing.assert_close(found[member], expected, rtol=0, atol=1e-5)
@@ -100,7 +102,7 @@ class TestWhatIsSent:
             limits = Limits(max_executions=most)
             assert images_per_job(groups, shots=50, limits=limits) == expected
         found = images_per_job(groups, shots=50, limits=Limits())
-        each = executions * seconds_per_execution(groups[0].compiled.duration_s)
+        each = executions * seconds_per_execution(groups[0].compiled[0].duration_s)
         assert found * each <= LONGEST_JOB_S < (found + 1) * each
         assert list(chunks(5, per_job=2)) == [
             ("evaluate/0000", slice(0, 2)),
@@ -139,8 +141,8 @@ def test_figures_are_those_of_the_local_simulator(run_copy, rehearsal):
     evaluation_set = load_submitted(run_copy, seeds=(0, 1), limit=10)
     target = Target.parse("fake_manila", shots=400, seed=run_copy.recipe.seed)
     (group,) = group_students(evaluation_set.quantum, target)
-    pub = group.pub(evaluation_set.split.images, shots=400)
-    program = group.compiled.program
+    (pub,) = group.pubs(evaluation_set.split.images, shots=400)
+    program = group.compiled[0].program
     rows = sample_probabilities(
         program.noisy.circuit,
         pub.values,
@@ -149,7 +151,7 @@ def test_figures_are_those_of_the_local_simulator(run_copy, rehearsal):
         shots=400,
         seed=derive_seed(run_copy.recipe.seed, name, "evaluate/0000") >> 33,
     )
-    logits = group.logits(np.round(rows * 400).astype(np.int64))
+    logits = group.logits([np.round(rows * 400).astype(np.int64)], evaluation_set.split.images)
     for (arm, seed), found in logits.items():
         hits = found.argmax(dim=1) == evaluation_set.split.labels
         place = outcome.result.seeds.index(seed)
@@ -384,3 +386,28 @@ def test_a_run_whose_arms_are_not_trained_on_a_device_has_its_price(run_copy):
     plan = plan_dry_run(RunFolder.open(run_copy.path), Request(backend="fake_manila"))
     assert plan.others == ()
     assert plan.chosen.circuits == 2 * 10  # seeds, images
+
+
+def test_unlabelled_images_ride_in_the_same_jobs(run_copy, rehearsal):
+    """As many circuits as were planned; the map is kept and corrects later submissions, too."""
+    server = rehearsal()
+    request = Request(backend="ibm_manila", mode="job", shots=200, recalibrate=12)
+    plan = plan_dry_run(run_copy, request)
+    assert (plan.images, plan.unlabelled, plan.chosen.circuits) == (10, 12, 4 * 22)
+    result = submit_run(run_copy, request).result
+    assert server.ledger.totals()["circuits"] == 4 * 22
+    assert len(server.ledger.jobs) == plan.chosen.jobs
+    key = f"{NAME}@200{SUFFIX}"
+    summary = result.targets[key].recalibration
+    assert (summary.images, summary.shots, summary.kind) == (12, 200, "affine")
+    assert 0 < summary.qpu_seconds < plan.chosen.seconds / 4
+    known = recalibrations(run_copy, "distilled", 0)[NAME]
+    assert known.target == NAME
+    assert result.arms["distilled"][key].images == (10, 10)
+    twin = result.arms["classical_twin"]
+    assert twin[key].accuracy == twin[f"{NAME}@200"].accuracy
+    later = submit_run(run_copy, Request(backend="ibm_manila", mode="job", shots=100)).result
+    assert f"{NAME}@100{SUFFIX}" in later.targets
+    assert recalibrations(run_copy, "distilled", 0)[NAME] == known
+    again = submit_run(run_copy, request)
+    assert again.already

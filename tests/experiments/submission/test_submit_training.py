@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from qkd_qiskit.data.splits import load_data
+from qkd_qiskit.distillation.executors import sampled_executor
 from qkd_qiskit.errors import BudgetError, CheckpointError, InputError, RecipeError
 from qkd_qiskit.experiments.callbacks import Callback
 from qkd_qiskit.experiments.experiment import run
@@ -16,7 +17,6 @@ from qkd_qiskit.experiments.submission import (
     collect_run,
     plan_dry_run,
 )
-from qkd_qiskit.experiments.submission.training import executor_on
 from qkd_qiskit.experiments.tasks import RunContext, TrainingTask, train_task
 from qkd_qiskit.experiments.teachers import load_teachers
 from qkd_qiskit.recipe.parsing import load_recipe
@@ -111,7 +111,9 @@ def test_twenty_steps_lower_the_loss_and_equal_the_simulators(run_copy, rehearsa
         data=data,
         teachers_by_seed=load_teachers(folder, data),
         targets=(),
-        executor=lambda student: executor_on(target, student, recipe),
+        executor=lambda student: sampled_executor(
+            student, recipe.distill, target, seed=recipe.seed
+        ),
     )
     task = TrainingTask("students", ("label_only", "distilled"), recipe.member_seeds)
     train_task(context, task, callback=Callback())

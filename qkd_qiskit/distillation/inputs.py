@@ -1,0 +1,84 @@
+"""More inputs than the labelled images: copies of them, and images that only the teacher labels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from qkd_qiskit.data.augmentation import augmented_copies
+from qkd_qiskit.data.splits import Data, Split
+from qkd_qiskit.distillation.trainer import step_sizes
+from qkd_qiskit.errors import TrainingError
+from qkd_qiskit.recipe import LABEL_LOSSES, DistillSpec
+from qkd_qiskit.recipe.seeds import generator
+
+
+def with_copies(
+    data: Data, draws: Tensor, *, spec: DistillSpec, seeds: Sequence[int]
+) -> tuple[Data, Tensor]:
+    """Return data whose pool holds the augmented copies of what is drawn, and their rows.
+
+    What a seed gets depends on the seed and its draw alone. Members of one seed share the copies.
+
+    Args:
+        data: Where the images are.
+        draws: Rows of the pool for each member `(members, images)`.
+        spec: Kind and number of the copies.
+        seeds: Seed of each member; members of a seed have the same draw.
+
+    Raises:
+        DataError: As `augmented_copies`.
+    """
+    if spec.augment == "none":
+        return data, draws
+    first = {seed: place for place, seed in reversed(list(enumerate(seeds)))}
+    order = list(dict.fromkeys(seeds))
+    images, labels = [], []
+    for seed in order:
+        split = data.pool[draws[first[seed]]]
+        stream = generator(seed, "augmented copies")
+        made = augmented_copies(split.images, spec.augment, copies=spec.copies, stream=stream)
+        images.append(made.flatten(0, 1))
+        labels.append(split.labels.repeat(spec.copies))
+    pool = Split(images=torch.cat(images), labels=torch.cat(labels))
+    rows = spec.copies * draws.shape[1]
+    places = torch.tensor([order.index(seed) for seed in seeds])
+    return replace(data, pool=pool), rows * places[:, None] + torch.arange(rows)
+
+
+def in_usual_steps(spec: DistillSpec, *, usual: int, more: int) -> DistillSpec:
+    """Return how more images are trained on in as many steps as the usual ones would take.
+
+    Args:
+        spec: How the usual images are trained on.
+        usual: How many they are.
+        more: How many there are.
+    """
+    if more == usual:
+        return spec
+    steps = sum(map(len, step_sizes(spec, usual)))
+    return replace(spec, epochs=math.ceil(steps / math.ceil(more / spec.batch_size)), steps=steps)
+
+
+def require_no_labels(spec: DistillSpec, *, reason: str) -> None:
+    """Check that a loss reads no labels.
+
+    Args:
+        spec: With the loss.
+        reason: Why it must not, for the message.
+
+    Raises:
+        TrainingError: It does.
+    """
+    readers = [term.loss for term in spec.other_terms if term.loss in LABEL_LOSSES]
+    if spec.ce_weight > 0:
+        readers.insert(0, "ce")
+    if readers:
+        raise TrainingError(
+            f"{reason}, and the loss term {readers[0]} reads labels; set its weight to 0 "
+            "(distill.ce_weight)"
+        )
