@@ -14,6 +14,7 @@ from qkd_qiskit.cli.error_messages import fail
 from qkd_qiskit.cli.output import add_output_options, show_result, terminal
 from qkd_qiskit.cli.recipe_options import DEFAULT_RECIPE, add_keys, given_recipe
 from qkd_qiskit.errors import InputError, StorageError, WorkerError
+from qkd_qiskit.recipe.arms import ARMS_HELP
 from qkd_qiskit.recipe.parsing import recipe_keys, sections
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def distill_parser(words: Sequence[str], name: str) -> CommandParser:
     add_track_option(parser)
     add_output_options(parser)
     add_keys(parser, words)
+    parser.epilog = ARMS_HELP
     return parser
 
 

@@ -36,16 +36,14 @@ def certification_answer(certificate: Certificate) -> str:
     over = f"{points(test.mean)} points ({interval(test)}) over the {name}, the best"
     if certificate.verdict == "matters":
         return f"The circuit matters: {over}, and ahead of every model without it."
+    within = f"{certificate.margin:g} point{'s' * (certificate.margin != 1)}"
     if certificate.verdict == "left_out":
-        return (
-            f"The circuit can be left out: the {name} is as good within {certificate.margin:g} "
-            f"points; the students: {points(test.mean)} points over it ({interval(test)})."
-        )
+        return f"The circuit can be left out: the {name} is as good within {within}; the students: {points(test.mean)} points over it ({interval(test)})."
     if test.seeds < LEAST_PAIRS:
         return f"Open: {over}; a conclusion takes {LEAST_PAIRS} seeds."
     return (
-        f"Open: {over}; neither ahead of every model without the circuit, nor is that one as good "
-        f"within {certificate.margin:g} points."
+        f"Open: {over}; they are not clearly ahead of every model without the circuit, nor is that "
+        f"one as good within {within}."
     )
 
 

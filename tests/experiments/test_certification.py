@@ -243,7 +243,7 @@ def test_fewer_than_five_pairs_are_open():
     ("verdict", "accuracy", "expected"),
     [
         ("matters", BELOW, "The circuit matters: +10.0 points (95 % interval +9.9 to +10.0, "),
-        ("left_out", ABOVE, "The circuit can be left out: the PCA twin is as good within 1 points"),
+        ("left_out", ABOVE, "The circuit can be left out: the PCA twin is as good within 1 point;"),
         ("open", EQUAL, "Open: +0.1 points"),
     ],
 )
