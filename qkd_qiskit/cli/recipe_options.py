@@ -8,7 +8,7 @@ from dataclasses import is_dataclass
 from typing import Any
 
 from qkd_qiskit.cli.command_parser import CommandParser
-from qkd_qiskit.recipe import Recipe
+from qkd_qiskit.recipe import ARMS, FILTER_STUDENTS, TWINS, Recipe
 from qkd_qiskit.recipe.parsing import (
     flat_recipe,
     load_recipe,
@@ -94,7 +94,13 @@ def given_recipe(options: Namespace, *, defaults: Mapping[str, Any] | None = Non
     for key, value in given.items():
         if is_optional(recipe_keys()[key]) and is_null(value):
             given[key] = None
-    return load_recipe(source, _unless_stated(source, defaults or {}) | given)
+    unstated = _unless_stated(source, defaults or {})
+    if "arms" in unstated and "arms" not in given:
+        kind = given.get("student.kind") or load_recipe(source).student.kind
+        if kind in FILTER_STUDENTS:  # twins are those of a circuit with a read-out
+            twins = [arm for arm in unstated["arms"] if arm in ARMS and ARMS[arm].kind in TWINS]
+            unstated["arms"] = [arm for arm in unstated["arms"] if arm not in twins]
+    return load_recipe(source, unstated | given)
 
 
 def _unless_stated(source: str, defaults: Mapping[str, Any]) -> dict[str, Any]:

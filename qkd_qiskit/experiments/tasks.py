@@ -217,14 +217,20 @@ def is_finished(folder: RunFolder, task: TrainingTask, targets: Sequence[Target]
 
 
 def new_student(recipe: Recipe, data: Data, *, arm: str, seed: int = 0) -> Student:
-    """Return the student of an arm as it is before training."""
+    """Return the student of an arm as it is before training.
+
+    Raises:
+        CircuitError: Its parts do not fit together; a twin's line begins with the arm.
+    """
     spec = recipe.student_of(arm)
-    student = make_student(
-        spec,
-        image_shape=data.image_shape,
-        num_classes=data.num_classes,
-        seed=seed,
-    )
+    try:
+        student = make_student(
+            spec, image_shape=data.image_shape, num_classes=data.num_classes, seed=seed
+        )
+    except CircuitError as error:
+        if recipe.arm_table[arm].kind is None:
+            raise
+        raise CircuitError(f"arm {arm}: {error}") from error
     student.fit(data.pool.images)
     if spec.readout == "learned":
         learn_bins(student, data.pool[data.draw_for(recipe.data, seed=seed)])

@@ -38,7 +38,10 @@ def certification_answer(certificate: Certificate) -> str:
         return f"The circuit matters: {over}, and ahead of every model without it."
     within = f"{certificate.margin:g} point{'s' * (certificate.margin != 1)}"
     if certificate.verdict == "left_out":
-        return f"The circuit can be left out: the {name} is as good within {within}; the students: {points(test.mean)} points over it ({interval(test)})."
+        return (
+            f"The circuit can be left out: the {name} is as good within {within}; the students: "
+            f"{points(test.mean)} points over it ({interval(test)})."
+        )
     if test.seeds < LEAST_PAIRS:
         return f"Open: {over}; a conclusion takes {LEAST_PAIRS} seeds."
     return (

@@ -2,11 +2,14 @@
 
 import json
 import shutil
+from argparse import Namespace
 
 import pytest
 import torch
 
 from qkd_qiskit.cli import main
+from qkd_qiskit.cli.recipe_options import given_recipe
+from qkd_qiskit.cli.study import DEFAULTS
 from qkd_qiskit.errors import RecipeError
 from qkd_qiskit.experiments.collect import collect_result
 from qkd_qiskit.experiments.experiment import run
@@ -114,3 +117,20 @@ def test_collected_again_it_is_the_same(twins):
     )
     assert again.twins == twins.ended().twins
     assert again.comparisons == twins.ended().comparisons
+
+
+def test_a_study_of_filters_has_no_twins_of_circuits():
+    given = Namespace(recipe="digits", **{"student.kind": "quanvolution"})
+    assert "twin_pca" not in given_recipe(given, defaults=DEFAULTS).arms
+    assert {"twin_pca", "twin_pooled", "twin_bilinear"} <= set(
+        given_recipe(Namespace(recipe="digits"), defaults=DEFAULTS).arms
+    )
+
+
+def test_a_student_with_too_few_numbers_is_refused_with_the_arm(capsys, tmp_path):
+    words = ["--arms", "distilled,twin_pca", "--student.layers", "1", "--targets", "exact"]
+    out = str(tmp_path / "run")
+    assert main(["distill", "digits_quantum", *words, "--out", out, "--quiet"]) == 2
+    error = capsys.readouterr().err
+    assert "arm twin_pca: kind pca_linear: the smallest for 10 classes has 20 trained" in error
+    assert error.count("\n") == 1
