@@ -190,7 +190,7 @@ def main() -> None:
     print(f"\nbetter than affine\n\n{better_table(rows)}")
     print(f"\n{BUDGET_S:g} QPU seconds\n\n{budget_table(budget)}")
     print(f"\ndrift\n\n{drift_text(read_drift(RESULTS / DRIFT))}")
-    print(f"\nREADME\n\n{short_table(rows)}")
+    print(f"\ndocs/noise.md\n\n{short_table(rows)}")
 
 
 if __name__ == "__main__":
