@@ -246,7 +246,9 @@ def check_request(recipe: Recipe, *, arm: str, margin: float) -> None:
         name
         for name in recipe.arms
         if recipe.student_of(name).kind in ("quantum", "hybrid")
-        and not (recipe.arm_table[name].tuned or recipe.arm_table[name].began)
+        and not any(
+            getattr(recipe.arm_table[name], it) for it in ("tuned", "began", "recalibrated")
+        )
     ]
     if arm not in arms:
         known = f"give one of {', '.join(arms)}" if arms else "this run has none"
@@ -255,9 +257,9 @@ def check_request(recipe: Recipe, *, arm: str, margin: float) -> None:
         )
     table = recipe.arm_table[arm]
     exactly = recipe.distill_of(arm).gradient == "exact" and table.train_target is None
-    if not exactly or table.taught_by is not None:
+    if not exactly or table.taught_by is not None or table.start is not None:
         raise InputError(
-            f"--arm: the arm {arm!r} is trained {'by other students' if exactly else 'on a target'}"
+            f"--arm: the arm {arm!r} is trained {'from other students' if exactly else 'on a target'}"
             "; a model without a circuit cannot be fitted alike: give an arm that is trained "
             "exactly by the run's teacher"
         )

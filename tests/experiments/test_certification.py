@@ -189,7 +189,7 @@ def test_what_is_not_trained_exactly_is_refused(tiny):
     noisy = load_recipe(tiny, {"arms": ["distilled_noisy", "label_only", "self_distilled"]})
     with pytest.raises(InputError, match="'distilled_noisy' is trained on a target"):
         check_request(noisy, arm="distilled_noisy", margin=1)
-    with pytest.raises(InputError, match="'self_distilled' is trained by other students"):
+    with pytest.raises(InputError, match="'self_distilled' is trained from other students"):
         check_request(noisy, arm="self_distilled", margin=1)
 
 
