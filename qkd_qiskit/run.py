@@ -11,7 +11,8 @@ from pathlib import Path
 
 from qkd_qiskit.errors import InputError
 from qkd_qiskit.experiments.callbacks import Callback, Callbacks
-from qkd_qiskit.experiments.certification import MARGIN, Certificate, certify, check_request
+from qkd_qiskit.experiments.certificate import Certificate
+from qkd_qiskit.experiments.certification import MARGIN, certify, check_request
 from qkd_qiskit.experiments.experiment import run
 from qkd_qiskit.experiments.extension import begin_extension, extended_recipe
 from qkd_qiskit.experiments.progress import default_callback

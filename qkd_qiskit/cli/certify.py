@@ -38,7 +38,7 @@ def certify_parser(words: Sequence[str], name: str) -> CommandParser:
 
 def run_certify(options: Namespace, words: Sequence[str]) -> int:
     """Certify the run and add it to its report; returns the exit status."""
-    from qkd_qiskit.experiments.certification import CERTIFICATE
+    from qkd_qiskit.experiments.certificate import CERTIFICATE
     from qkd_qiskit.experiments.json_codec import encode
     from qkd_qiskit.experiments.run_folder import CERTIFY, REPORT
     from qkd_qiskit.report.certification_section import (

@@ -16,20 +16,27 @@ fitted twice.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from torch import Tensor
 
 from qkd_qiskit.data.splits import Data
 from qkd_qiskit.errors import CircuitError, InputError
 from qkd_qiskit.experiments.callbacks import Callback
+from qkd_qiskit.experiments.certificate import (
+    CERTIFICATE,
+    Certificate,
+    ClosedForm,
+    Variant,
+    Verdict,
+)
 from qkd_qiskit.experiments.evaluation_set import evaluate_members
-from qkd_qiskit.experiments.json_codec import OMITTED, decode, encode
+from qkd_qiskit.experiments.json_codec import encode
 from qkd_qiskit.experiments.results import Comparison
-from qkd_qiskit.experiments.run_folder import CERTIFY, RECIPE, RunFolder, read_json, write_json
+from qkd_qiskit.experiments.run_folder import CERTIFY, RECIPE, RunFolder, write_json
 from qkd_qiskit.experiments.statistics import LEAST_PAIRS, LEVEL, compare, holm
 from qkd_qiskit.experiments.tasks import (
     RunContext,
@@ -55,89 +62,10 @@ from qkd_qiskit.students.surrogate import (
 from qkd_qiskit.targets import Target
 
 MARGIN = 1.0  # points
-CERTIFICATE = "certificate.json"
 TARGET = "exact"
 _PROBE: Final = "linear_probe"
 _SUFFIX = "_refit"  # of an arm's name: the names of built-in arms are taken
 _IMAGES = 200  # on which the closed form is compared
-
-Verdict = Literal["matters", "left_out", "open"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Variant:
-    """What was fitted in the place of the students.
-
-    Attributes:
-        name: What: the name of a twin's arm, no_circuit, linear_probe, no_entanglers, ...
-        parameters: Its trained numbers.
-        rival: Whether it has no circuit and at most as many trained numbers as the students: what
-            the verdict is about.
-        validation_accuracy: Mean over the seeds; None where a training failed.
-        accuracy: Test accuracy of each seed; None where its training failed.
-        ahead: At how many seeds the students are ahead of it.
-        comparison: The students over it; None where there was no pair.
-    """
-
-    name: str
-    parameters: int
-    rival: bool
-    validation_accuracy: float | None
-    accuracy: tuple[float | None, ...]
-    ahead: int
-    comparison: Comparison
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClosedForm:
-    """The students as a plain torch module.
-
-    Attributes:
-        kind: quadratic (forms of normalised features) or fourier (sums in the angles).
-        numbers: Numbers in it.
-        difference: Largest difference of a logit from the student's, over the seeds.
-        images: Validation images on which they were compared.
-        files: Of each seed, inside the run; torch.export.load reads them.
-    """
-
-    kind: str
-    numbers: int
-    difference: float
-    images: int
-    files: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Certificate:
-    """Whether a run's circuit matters.
-
-    Attributes:
-        arm: Whose students.
-        seeds: Their seeds.
-        parameters: Their trained numbers.
-        accuracy: Test accuracy of each; None where its training failed.
-        margin: Points below which a rival is as good.
-        verdict: matters, left_out or open.
-        best: The rival of the best validation accuracy; None without a rival.
-        variants: What was fitted in their place.
-        refused: Why something was not fitted, by name.
-        closed_form: The students in closed form; None where it was refused.
-    """
-
-    arm: str
-    seeds: tuple[int, ...]
-    parameters: int
-    accuracy: tuple[float | None, ...]
-    margin: float
-    verdict: Verdict
-    best: str | None
-    variants: tuple[Variant, ...]
-    refused: Mapping[str, str] = field(default_factory=dict)
-    closed_form: ClosedForm | None = field(default=None, metadata=OMITTED)
-
-    def variant(self, name: str) -> Variant:
-        """Return a variant by its name."""
-        return next(it for it in self.variants if it.name == name)
 
 
 def certify(
@@ -212,16 +140,6 @@ def certify(
     return certificate
 
 
-def read_certificates(folder: RunFolder) -> list[Certificate]:
-    """Return the certificates of a run, an arm each.
-
-    Raises:
-        CheckpointError: A file is damaged.
-    """
-    paths = sorted((folder.path / CERTIFY).glob(f"*/{CERTIFICATE}"))
-    return [decode(Certificate, read_json(path), where=path) for path in paths]
-
-
 def decide(variants: Sequence[Variant], *, margin: float) -> Verdict:
     """Return whether the circuit matters; see the module for the rule."""
     rivals, best = [variant for variant in variants if variant.rival], _best(variants)
@@ -242,13 +160,12 @@ def check_request(recipe: Recipe, *, arm: str, margin: float) -> None:
         InputError: It is none of the run, has no circuit of its own, or was not trained exactly by
             the run's teacher; or the margin is negative or no number.
     """
+    untrained = ("tuned", "began", "recalibrated")  # or with settings of its own
     arms = [
         name
         for name in recipe.arms
         if recipe.student_of(name).kind in ("quantum", "hybrid")
-        and not any(
-            getattr(recipe.arm_table[name], it) for it in ("tuned", "began", "recalibrated")
-        )
+        and not any(getattr(recipe.arm_table[name], it) for it in untrained)
     ]
     if arm not in arms:
         known = f"give one of {', '.join(arms)}" if arms else "this run has none"
@@ -258,10 +175,10 @@ def check_request(recipe: Recipe, *, arm: str, margin: float) -> None:
     table = recipe.arm_table[arm]
     exactly = recipe.distill_of(arm).gradient == "exact" and table.train_target is None
     if not exactly or table.taught_by is not None or table.start is not None:
+        how = "from other students" if exactly else "on a target"
         raise InputError(
-            f"--arm: the arm {arm!r} is trained {'from other students' if exactly else 'on a target'}"
-            "; a model without a circuit cannot be fitted alike: give an arm that is trained "
-            "exactly by the run's teacher"
+            f"--arm: the arm {arm!r} is trained {how}; a model without a circuit cannot be fitted "
+            "alike: give an arm that is trained exactly by the run's teacher"
         )
     if not (math.isfinite(margin) and margin >= 0):
         raise InputError(f"--margin: {margin} is not accepted; give points, 0 or more")

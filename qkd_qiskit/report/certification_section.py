@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from statistics import fmean
 
-from qkd_qiskit.experiments.certification import Certificate, Variant, read_certificates
+from qkd_qiskit.experiments.certificate import Certificate, Variant, read_certificates
 from qkd_qiskit.experiments.run_folder import RunFolder
 from qkd_qiskit.experiments.statistics import LEAST_PAIRS, LEVEL
 from qkd_qiskit.report.conclusions import interval

@@ -11,13 +11,8 @@ import torch
 from qkd_qiskit.cli import main
 from qkd_qiskit.errors import InputError
 from qkd_qiskit.experiments import certification
-from qkd_qiskit.experiments.certification import (
-    Certificate,
-    Variant,
-    check_request,
-    decide,
-    read_certificates,
-)
+from qkd_qiskit.experiments.certificate import Certificate, Variant, read_certificates
+from qkd_qiskit.experiments.certification import check_request, decide
 from qkd_qiskit.experiments.results import Comparison
 from qkd_qiskit.experiments.run_folder import RunFolder
 from qkd_qiskit.experiments.statistics import compare
