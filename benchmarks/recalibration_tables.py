@@ -145,8 +145,8 @@ def drift_text(rows: Sequence[DriftRow]) -> str:
     return "\n".join(text)
 
 
-def readme_table(rows: Sequence[Row]) -> str:
-    """Return the short table of the README: a device a row, a recipe a column."""
+def short_table(rows: Sequence[Row]) -> str:
+    """Return the short table of docs/noise.md: a device a row, a recipe a column."""
     table, text = by_key(rows), []
     recipes = [name for name in dict.fromkeys(row.recipe for row in rows) if "quantum" not in name]
     for device in dict.fromkeys(device for recipe, device in places(rows) if recipe in recipes):
@@ -190,7 +190,7 @@ def main() -> None:
     print(f"\nbetter than affine\n\n{better_table(rows)}")
     print(f"\n{BUDGET_S:g} QPU seconds\n\n{budget_table(budget)}")
     print(f"\ndrift\n\n{drift_text(read_drift(RESULTS / DRIFT))}")
-    print(f"\nREADME\n\n{readme_table(rows)}")
+    print(f"\ndocs/noise.md\n\n{short_table(rows)}")
 
 
 if __name__ == "__main__":

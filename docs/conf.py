@@ -39,8 +39,9 @@ viewcode_line_numbers = True
 
 # Pages of the repository link to each other as files; here they are pages or downloads.
 PAGES = {
-    "../README.md": "start.md",
+    "HELPS.md": "helps.md",
     "PAPER.md": "paper.md",
+    "SPEED.md": "speed.md",
     "NOISE.md": "noise.md",
     "SLIDES.md": "slides.md",
     "SLIDES_Q2C.md": "slides-q2c.md",
@@ -48,19 +49,22 @@ PAGES = {
 _FOLDER_LINK = re.compile(r"\[([^\]]+)\]\(\.\./qkd_qiskit[^)]*\)")
 
 
-def _relink(text: str) -> str:
-    for file, page in PAGES.items():
-        text = text.replace(f"]({file})", f"]({page})")
-    text = text.replace("](results/", "](../../benchmarks/results/")
-    return _FOLDER_LINK.sub(r"\1", text)
-
-
 def _relink_source(app: Any, name: str, content: list[str]) -> None:
-    content[0] = _relink(content[0])
+    """Rewrite the links of a page of this folder."""
+    text = content[0].replace("](../README.md)", "](start.md)")
+    for file, page in PAGES.items():
+        text = text.replace(f"](../benchmarks/{file})", f"](results/{page})")
+    content[0] = _FOLDER_LINK.sub(r"\1", text)
 
 
 def _relink_include(app: Any, path: Any, parent: str, content: list[str]) -> None:
-    content[0] = _relink(content[0])
+    """Rewrite the links of a page of the benchmarks."""
+    text = content[0]
+    for file, page in PAGES.items():
+        text = text.replace(f"]({file})", f"]({page})")
+    text = text.replace("](../docs/", "](../").replace("](peers", "](../../benchmarks/peers")
+    text = text.replace("](results/", "](../../benchmarks/results/")
+    content[0] = _FOLDER_LINK.sub(r"\1", text)
 
 
 def setup(app: Any) -> None:

@@ -49,3 +49,9 @@ def test_errors_are_one_tree():
     assert all(issubclass(kind, errors.QKDError) for kind in kinds)
     assert issubclass(errors.InputError, ValueError)
     assert not issubclass(errors.StorageError, errors.InputError)
+
+
+def test_its_version_is_that_of_the_installed_package():
+    from importlib.metadata import version
+
+    assert qkd_qiskit.__version__ == version("qkd-qiskit")

@@ -27,8 +27,8 @@ def test_the_published_tables_follow_from_the_published_rows(rows):
     budget = recalibration.read_rows(recalibration.RESULTS / recalibration.BUDGET)
     assert tables.budget_table(budget) in text
     assert tables.drift_text(read_drift(recalibration.RESULTS / tables.DRIFT)) in text
-    readme = (recalibration.RESULTS.parents[1] / "README.md").read_text()
-    assert tables.readme_table(rows) in readme
+    page = (recalibration.RESULTS.parents[1] / "docs" / "noise.md").read_text()
+    assert tables.short_table(rows) in page
 
 
 def test_rows_of_a_small_run(tiny, tmp_path, monkeypatch):

@@ -1,5 +1,7 @@
 """The run folder: what a run has written, and how it goes on after a stop.
 
+The folder::
+
     runs/NAME/
       recipe.yaml  teacher.safetensors  circuit.qasm  result.json  report.html  provenance.json
       teachers/seed_N.safetensors  teachers/member_K.safetensors  teachers/seed_N/

@@ -68,7 +68,9 @@ def test_arms_of_one_shape_and_setting_are_one_population():
     recipe = load_recipe("digits", {"arms": HERE})
     together = {arm for task in training_tasks(recipe) for arm in task.arms if len(task.arms) > 1}
     alone = {"label_only_tuned", "distilled_noisy", "transfer", "classical_twin"}
-    alone |= {arm for arm in HERE if ARMS[arm].taught_by}  # each has a teacher of its own
+    alone |= {"transfer_augmented", "distilled_same_draw"}
+    # Each has a teacher, or students to start from, of its own.
+    alone |= {arm for arm in HERE if ARMS[arm].taught_by or ARMS[arm].start}
     assert together == set(HERE) - alone
 
 
@@ -84,12 +86,14 @@ def test_every_arm_has_its_figures(every_arm):
 
 
 def test_controls_differ_from_what_they_control(every_arm):
-    """Every arm has weights of its own: none is a copy of another under a new name."""
+    """Every arm has weights of its own: none is a copy of another but what is meant to be one."""
     flat = {
         arm: torch.cat([value.flatten() for value in weights(every_arm, arm, 0).values()])
         for arm in every_arm.recipe.arms
-        if ARMS[arm].kind is None
+        if ARMS[arm].kind is None and not ARMS[arm].recalibrated
     }
+    copied = weights(every_arm, "recalibrated", 0)
+    assert all(torch.equal(copied[k], v) for k, v in weights(every_arm, "distilled", 0).items())
     names = list(flat)
     for number, one in enumerate(names):
         for other in names[number + 1 :]:

@@ -15,7 +15,7 @@ from qiskit.quantum_info import Statevector
 from qkd_qiskit import Run, load_recipe, load_student, run_experiment
 from qkd_qiskit.cli import main
 from qkd_qiskit.errors import CheckpointError, CircuitError
-from qkd_qiskit.experiments.evaluation import parameter_values
+from qkd_qiskit.experiments.simulator_check import parameter_values
 from qkd_qiskit.report import bound_circuits
 from qkd_qiskit.report.model_card import teacher_saw
 from qkd_qiskit.report.publication import portable

@@ -15,9 +15,10 @@ from qkd_qiskit.experiments.submission.submission import find_submissions
 from qkd_qiskit.targets.ibm.job_records import read_journal
 
 SHIFT = "submit RUN --backend fake_manila --train parameter_shift"
-# A test run that was started in the background has SIGINT ignored, and hands that down.
+# A test run in the background has SIGINT ignored, one under nohup SIGHUP, and hands that down.
 CODE = (
     "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "signal.signal(signal.SIGHUP, signal.SIG_DFL); "
     "from qkd_qiskit.cli import main; sys.exit(main())"
 )
 

@@ -136,6 +136,7 @@ def _attempt(task, data, teacher):
     logging.getLogger("qiskit").setLevel(logging.WARNING)
     logging.captureWarnings(True)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup
     try:
         with as_interrupts():
             train_on_device(
