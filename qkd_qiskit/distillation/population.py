@@ -360,8 +360,9 @@ class Population:
 
     def _identity(self) -> str:
         members, spec = [asdict(member) for member in self.members], asdict(self.spec)
-        if spec["terms"] is None:  # as checkpoints were written before there were others
-            del spec["terms"]
+        for name in ("terms", "device"):
+            if spec[name] is None:  # as checkpoints were written before there was another
+                del spec[name]
         for member in members:
             if not member["other_weights"]:
                 del member["other_weights"]

@@ -235,3 +235,14 @@ def test_a_quanvolution_stays_on_the_device(on_device):
     with on_device():
         layer(images).sum().backward()
     assert layer.weight.grad.device == META
+
+
+def test_checkpoints_of_before_are_still_taken(data):
+    """Who they belong to was written when there were no devices."""
+    student = make_student(STUDENTS["amplitudes"], image_shape=SHAPE, num_classes=CLASSES)
+    members, starts, _ = stepped(student, data, DistillSpec())
+    known = [
+        Population(student, members, starts=starts, spec=DistillSpec(device=device))._identity()
+        for device in (None, "cuda")
+    ]
+    assert ["device" in text for text in known] == [False, True]
