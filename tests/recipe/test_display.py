@@ -69,7 +69,7 @@ def test_tensors_are_shown_by_their_shape(data, student):
 
 def test_students_say_their_sizes(student):
     assert "240 trained numbers, 6 qubits, 240 weights" in repr(student)
-    assert "CompiledConnector(6 qubits, 63 inputs, 240 weights; compiled)" in repr(student)
+    assert "CompiledConnector(6 qubits, 240 weights, 182 two-qubit gates" in repr(student)
     html = student._repr_html_()
     assert "Student of kind quantum" in html
     gates, depth = student.circuit.num_nonlocal_gates(), student.circuit.depth()
