@@ -23,7 +23,7 @@ from paper_v2 import Row as Row2
 from paper_verdicts import ALPHA, Comparison, Mean, baseline_of
 from scipy import stats
 
-from qkd_qiskit.distillation.trainer import check_term
+from qkd_qiskit.distillation.terms import check_term
 from qkd_qiskit.errors import TrainingError
 
 TITLES = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST", "cifar10": "CIFAR-10"}

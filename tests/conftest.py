@@ -5,6 +5,9 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 TINY = """
 data: {classes: [3, 5], train_per_class: 12, test_per_class: 20}
@@ -67,3 +70,42 @@ def rehearsal(monkeypatch):
     yield start
     for server in servers:
         server.stop()
+
+
+class OnDevice(TorchDispatchMode):
+    """Refuses what would wait for another device than the CPU, or copy from or to it.
+
+    On the device `meta`, which has shapes and no values, this is what can be known of a GPU without
+    one: nothing depends on values, and every operand lies on the device.
+
+    Attributes:
+        kernels: Operations on the device that are no views.
+    """
+
+    looks = ("_local_scalar_dense", "is_nonzero", "nonzero", "equal", "masked_select", "_unique2")
+
+    def __init__(self, kind="meta", *, uploads=False):
+        super().__init__()
+        self.kind, self.uploads, self.kernels = kind, uploads, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        given = [it for it in tree_leaves((args, kwargs or {})) if isinstance(it, torch.Tensor)]
+        name = func.name().removeprefix("aten::").partition(".")[0]
+        there = [it for it in given if it.device.type == self.kind]
+        masks = name.startswith("index") and any(it.dtype == torch.bool for it in given)
+        waits = name in self.looks or masks
+        assert not (there and waits), f"{name} waits for the device"
+        result = func(*args, **(kwargs or {}))
+        made = [it for it in tree_leaves(result) if isinstance(it, torch.Tensor)]
+        if there or any(it.device.type == self.kind for it in made):
+            here = [it for it in (*given, *made) if it.device.type != self.kind and it.ndim]
+            upload = self.uploads and name == "_to_copy" and not there
+            assert upload or not here, f"{name} copies between the CPU and the device"
+            self.kernels += not func.is_view
+        return result
+
+
+@pytest.fixture
+def on_device():
+    """Return the mode that refuses to wait for the device `meta`."""
+    return OnDevice

@@ -257,6 +257,7 @@ DISTILL = {
     "unlabelled": ({"ce_weight": 0.0}, {"unlabelled": 2}),
     "augment": ({}, {"augment": "shift"}),
     "copies": ({"augment": "jitter"}, {"copies": 3}),
+    "device": ({}, {"device": "cuda:99"}),
 }
 
 

@@ -162,10 +162,12 @@ class AmplitudeEncoding(Encoding):
     def check(self, features: torch.Tensor) -> None:
         """Raise a CircuitError for features that cannot be encoded.
 
-        Inside torch.func transforms only the shape is checked: values cannot be looked at there.
+        Inside torch.func transforms, and on another device than the CPU, only the shape is checked:
+        values cannot be looked at there, or not without waiting for the device.
         """
         super().check(features)
-        if torch._C._functorch.is_functorch_wrapped_tensor(features):
+        wrapped = torch._C._functorch.is_functorch_wrapped_tensor(features)
+        if wrapped or features.device.type != "cpu":
             return
         largest = features.detach().abs().amax(-1)
         if not bool(torch.isfinite(largest).all()):

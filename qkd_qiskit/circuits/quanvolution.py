@@ -174,7 +174,7 @@ class Quanvolution(nn.Module):
         runs = NODES ** len(angles)
         if self._interpolated and runs < angles.shape[1]:
             # In double: the interpolation adds up 3^n numbers.
-            corners = grid(len(angles)).to(self.weight.device)
+            corners = grid(len(angles), device=self.weight.device)
             values = self._run(self.weight.double(), corners).to(self.weight.dtype)
             found = interpolate(values, angles)
         else:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from qkd_qiskit.data.augmentation import augmented_copies
 from qkd_qiskit.data.splits import Data, Split
-from qkd_qiskit.distillation.trainer import step_sizes
+from qkd_qiskit.distillation.schedule import step_sizes
 from qkd_qiskit.errors import TrainingError
 from qkd_qiskit.recipe import LABEL_LOSSES, DistillSpec
 from qkd_qiskit.recipe.seeds import generator

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
@@ -18,10 +17,11 @@ from torch import Tensor
 from torch.func import functional_call, vmap
 
 from qkd_qiskit.distillation.feature_maps import of_student
+from qkd_qiskit.distillation.student_modes import without_shots
 from qkd_qiskit.errors import CheckpointError
 from qkd_qiskit.recipe import DistillSpec
 from qkd_qiskit.recipe.display import short_repr
-from qkd_qiskit.recipe.seeds import seeded
+from qkd_qiskit.simulator.torch_device import on_host
 from qkd_qiskit.storage import load_tensors, save_tensors
 from qkd_qiskit.students.base import Student
 
@@ -82,6 +82,12 @@ class DistillationData:
     featured: Tensor | None = None
     teacher_features: Tensor | None = None
     __repr__ = short_repr
+
+    def to(self, device: torch.device) -> DistillationData:
+        """Return the examples on a device."""
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        moved = {name: part.to(device) for name, part in given.items() if part is not None}
+        return DistillationData(**moved)
 
     def batch(self, rows: Tensor) -> tuple[Tensor, ...]:
         """Return inputs, labels, teacher logits and any features (members, images, ...) of rows."""
@@ -160,47 +166,6 @@ class TrainingResult:
         return self.history[self.chosen_epoch - 1].validation_accuracy
 
 
-@contextmanager
-def without_shots(student: Student) -> Iterator[None]:
-    """Run a student's circuit exactly where it would be sampled: for checks and validation."""
-    executor = student.executor
-    if executor is not None and executor.sampled:
-        student.executor = None
-    try:
-        yield
-    finally:
-        student.executor = executor
-
-
-def one_by_one(
-    function: Callable[..., Tensor],
-    parameters: Mapping[str, Tensor],
-    *batch: Tensor,
-    seeds: Sequence[int],
-) -> Tensor:
-    """Return what the function gives for each member, stacked, as vmap does.
-
-    What layers and losses draw is a member's own, and the same after an interruption.
-    """
-    results = []
-    for index, seed in enumerate(seeds):
-        with seeded(seed):
-            own = {name: value[index] for name, value in parameters.items()}
-            results.append(function(own, *(part[index] for part in batch)))
-    return torch.stack(results)
-
-
-@contextmanager
-def in_training(student: Student) -> Iterator[None]:
-    """Put the layers of a student into the mode for training."""
-    before = student.training
-    student.train()
-    try:
-        yield
-    finally:
-        student.train(before)
-
-
 class Population:
     """Stacked parameters `(members, ...)`, their optimizer, the best weights and the history.
 
@@ -218,16 +183,20 @@ class Population:
     ) -> None:
         self.student, self.members, self.spec = student, members, spec
         self.other_terms = list(other_terms)
-        self.weights = torch.tensor([member.weights for member in members])
+        self.device = student.device
+        self.weights = torch.tensor([member.weights for member in members], device=self.device)
         # Random features and frozen circuits are kept for each member, and not trained.
         frozen = {name for name, it in student.named_parameters() if not it.requires_grad}
-        stacks = {name: torch.stack([each[name].detach() for each in starts]) for name in starts[0]}
+        stacks = {
+            name: torch.stack([start[name].detach().to(self.device) for start in starts])
+            for name in starts[0]
+        }
         self.parameters = {key: it.requires_grad_(key not in frozen) for key, it in stacks.items()}
         self._optimizer: torch.optim.AdamW | None = None
         self.averages: dict[Tensor, dict[str, Tensor]] = {}
         self.best = {name: value.detach().clone() for name, value in self.parameters.items()}
         self.best_epoch = torch.zeros(len(members), dtype=torch.int64)
-        self.failed = torch.zeros(len(members), dtype=torch.bool)
+        self.failed = torch.zeros(len(members), dtype=torch.bool, device=self.device)
         figures = len(_FIGURES) + len(self.other_terms)
         self.history = torch.zeros(0, len(members), figures, dtype=torch.float64)
         self.cost = None if student.executor is None else student.executor.cost
@@ -237,7 +206,10 @@ class Population:
         """The optimizer of steps in torch, made where it is asked for: it takes 2 s to import."""
         if self._optimizer is None:
             spec, parameters = self.spec, list(self.parameters.values())
-            optimizer = torch.optim.AdamW(parameters, lr=spec.lr, weight_decay=spec.weight_decay)
+            fused = True if self.device.type == "cuda" else None  # one launch for all parameters
+            optimizer = torch.optim.AdamW(
+                parameters, lr=spec.lr, weight_decay=spec.weight_decay, fused=fused
+            )
             optimizer.state.update(self.averages)
             self._optimizer, self.averages = optimizer, optimizer.state
         return self._optimizer
@@ -261,10 +233,12 @@ class Population:
         values = [value.detach() for value in self.parameters.values()]
         finite = [value.isfinite().reshape(len(value), -1).all(dim=1) for value in values]
         self.failed |= ~torch.stack(finite).all(dim=0)
-        if self.failed.any():
-            # Numbers that are not finite would stop the circuits of the whole population.
+        # Numbers that are not finite would stop the circuits of the whole population. On a GPU the
+        # question whether there are any would wait for the step.
+        if not on_host(self.failed) or self.failed.any():
             for name, value in self.parameters.items():
-                value.data[self.failed] = self.best[name][self.failed]
+                failed = self.failed.reshape(-1, *[1] * (value.ndim - 1))
+                value.data.copy_(torch.where(failed, self.best[name], value.detach()))
 
     def end_epoch(
         self,
@@ -279,9 +253,10 @@ class Population:
 
         `accuracy` gives the members' accuracies on the latter; default: the student in torch.
         """
-        accuracies = (accuracy or self._accuracy)(validation_inputs, validation_labels)
-        terms[self.failed] = math.nan
-        loss = (self.weights * terms).sum(dim=1)
+        accuracies = (accuracy or self._accuracy)(validation_inputs, validation_labels).cpu()
+        terms, failed = terms.cpu(), self.failed.cpu()
+        terms[failed] = math.nan
+        loss = (self.weights.cpu() * terms).sum(dim=1)
         rates = torch.full_like(loss, lr)
         ce, kd, feature, *others = terms.T
         row = torch.stack([loss, ce, kd, accuracies, rates, feature, *others], dim=1)
@@ -291,7 +266,7 @@ class Population:
         chosen = so_far[-1] >= so_far.max(dim=0).values
         if self.spec.selection == "last":
             chosen = torch.ones_like(chosen)
-        chosen &= ~self.failed
+        chosen &= ~failed
         for name, value in self.parameters.items():
             self.best[name][chosen] = value.detach()[chosen]
         self.best_epoch[chosen] = self.epochs_done
@@ -302,7 +277,7 @@ class Population:
             outputs: Tensor = functional_call(self.student, parameters, (batch,))
             return outputs
 
-        hits = torch.zeros(len(self.members))
+        hits = torch.zeros(len(self.members), device=self.device)
         size = max(1, _EVALUATION_BATCH // len(self.members))
         batches = zip(torch.split(inputs, size), torch.split(labels, size), strict=True)
         with without_shots(self.student):
@@ -338,7 +313,7 @@ class Population:
         return [
             TrainingResult(
                 member=member,
-                state={name: value[index].clone() for name, value in self.best.items()},
+                state={name: value[index].cpu().clone() for name, value in self.best.items()},
                 chosen_epoch=int(self.best_epoch[index]),
                 history=list(history),
             )
@@ -372,21 +347,23 @@ class Population:
         for name, count in json.loads(metadata.get("cost", "{}")).items():
             setattr(self.cost, name, count)
         self.history, self.best_epoch = tensors["history"], tensors["best_epoch"]
-        self.failed = self.history[-1, :, _FIGURES.index("loss")].isnan()
+        self.failed = self.history[-1, :, _FIGURES.index("loss")].isnan().to(self.device)
         for name, value in self.parameters.items():
             value.data.copy_(tensors[f"now/{name}"])
-            self.best[name] = tensors[f"best/{name}"]
-            prefix = f"adam/{name}/"
+            self.best[name] = tensors[f"best/{name}"].to(self.device)
+            prefix, fused = f"adam/{name}/", self.device.type == "cuda"
             self.averages[value] = {
-                key.removeprefix(prefix): item
+                # The steps are counted on the CPU, but for the fused optimizer.
+                key.removeprefix(prefix): item.to(self.device if item.ndim or fused else "cpu")
                 for key, item in tensors.items()
                 if key.startswith(prefix)
             }
 
     def _identity(self) -> str:
         members, spec = [asdict(member) for member in self.members], asdict(self.spec)
-        if spec["terms"] is None:  # as checkpoints were written before there were others
-            del spec["terms"]
+        for name in ("terms", "device"):
+            if spec[name] is None:  # as checkpoints were written before there was another
+                del spec[name]
         for member in members:
             if not member["other_weights"]:
                 del member["other_weights"]

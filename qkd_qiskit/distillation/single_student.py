@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from qkd_qiskit.distillation.trainer import layer_of, make_distillation_data, tr
 from qkd_qiskit.errors import InputError, TrainingError, require_kind
 from qkd_qiskit.recipe import DistillSpec
 from qkd_qiskit.recipe.seeds import generator
+from qkd_qiskit.simulator.torch_device import torch_device
 from qkd_qiskit.students.base import Student
 from qkd_qiskit.students.class_bins import learn_bins
 from qkd_qiskit.students.quantum import QuantumStudent
@@ -34,6 +36,7 @@ def distill(
     shots: int = 4096,
     seed: int = 0,
     loss: Loss | None = None,
+    device: str | None = None,
     on_epoch: Callable[[list[EpochMetrics]], None] | None = None,
 ) -> TrainingResult:
     """Train the student in place from the labels and the teacher; return what happened.
@@ -54,6 +57,8 @@ def distill(
         loss: What is minimised in place of the specification's terms: a function of the student's
             logits and the teacher's `(batch, num_classes)` and of the labels `(batch,)` that
             returns a scalar, such as those of `qkd_qiskit.distillation.losses`.
+        device: Where it is trained, in place of `spec.device`: cpu, cuda, cuda:1 or auto. It stays
+            where it lies.
         on_epoch: Called after every epoch with a list of one `EpochMetrics`.
 
     Raises:
@@ -62,7 +67,7 @@ def distill(
         TeacherError: It is none, or does not fit the student.
         DataError: A class has fewer images than asked for.
         InputError: `spec.gradient` is not exact, and the student has no circuit that could run
-            elsewhere, or runs elsewhere already.
+            elsewhere, or runs elsewhere already; or the device is not there.
         TargetError: `spec.train_target` is unknown or cannot run the circuit.
     """
     spec = DistillSpec() if spec is None else spec
@@ -73,6 +78,10 @@ def distill(
         require_kind(name, call, Callable | None, accepted="a function, or None")  # type: ignore[arg-type]
     if not isinstance(shots, int) or shots < 1:
         raise InputError(f"shots is {shots!r}; give a whole number of at least 1")
+    if device is not None:
+        spec = replace(spec, device=device)
+    if spec.device is not None:
+        torch_device(spec.device)  # before the teacher is asked
     taught_by = as_teacher(teacher, data)
     member = _member(spec, seed=seed, loss=loss)
     rows = _draw(data, train_per_class, seed=seed)

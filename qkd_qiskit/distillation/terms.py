@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,6 +16,8 @@ from qkd_qiskit.recipe import LABEL_LOSSES, DistillSpec, LossName, LossTerm
 from qkd_qiskit.recipe.training import LOSS_OPTIONS, STATE_LOSSES
 from qkd_qiskit.students.base import Student
 from qkd_qiskit.students.quantum import QuantumStudent
+
+_DEAD = 1e-9  # a gradient that is nowhere larger than this comes from rounding
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Of student's logits, teacher's logits `(batch, num_classes)` and labels `(batch,)`, a scalar."""
@@ -136,6 +138,31 @@ def check_states(loss: Loss | None, student: Student, *, name: str) -> None:
     reason = why_no_states(student, exact=student.executor is None)
     if reason is not None:
         raise TrainingError(f"loss term {name} gives the student no gradient: {reason}")
+
+
+def check_term(loss: Tensor, parameters: Sequence[Tensor], *, name: str) -> None:
+    """Check that a loss term has a gradient to a student's parameters; its graph is kept.
+
+    Raises:
+        TrainingError: It has none, or one that is not finite.
+    """
+    gradients = (
+        torch.autograd.grad(loss, parameters, allow_unused=True, retain_graph=True)
+        if loss.requires_grad
+        else ()
+    )
+    given = [gradient.flatten().cpu() for gradient in gradients if gradient is not None]
+    flat = torch.cat([torch.zeros(1), *given])
+    if not bool(flat.isfinite().all()):
+        raise TrainingError(
+            f"loss term {name} gives the student a gradient that is not finite: check the "
+            f"temperatures and the teacher's logits"
+        )
+    if not bool(flat.abs().max() > _DEAD):
+        raise TrainingError(
+            f"loss term {name} gives the student no gradient; it would train nothing: mend the "
+            f"term or set its weight to 0"
+        )
 
 
 def other_losses(spec: DistillSpec) -> dict[str, Loss]:

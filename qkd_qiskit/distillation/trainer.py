@@ -29,13 +29,18 @@ from qkd_qiskit.distillation.population import (
     Member,
     Population,
     TrainingResult,
+)
+from qkd_qiskit.distillation.schedule import learning_rate, step_sizes
+from qkd_qiskit.distillation.student_modes import (
     in_training,
     one_by_one,
+    training_device,
     without_shots,
 )
 from qkd_qiskit.distillation.terms import (
     Loss,
     check_states,
+    check_term,
     logit_terms,
     other_losses,
     other_values,
@@ -54,7 +59,6 @@ from qkd_qiskit.teachers.layer_outputs import captured, only
 TERMS = ("ce", "kd", "feature")
 WATCHED = 500  # validation images that follow a training in which they choose nothing
 _LARGE_STEP = 2**24  # parameters x images, of all members
-_DEAD = 1e-9  # a gradient that is nowhere larger than this comes from rounding
 
 
 def train_population(
@@ -96,6 +100,33 @@ def train_population(
         CheckpointError: The checkpoint belongs to another population.
         StorageError: The checkpoint could not be written; the one before it is still there.
     """
+    with training_device(student, spec) as device:
+        return _train(
+            student,
+            members,
+            starts=starts,
+            examples=examples.to(device),
+            spec=spec,
+            loss=loss,
+            checkpoint=checkpoint,
+            on_epoch=on_epoch,
+            on_step=on_step,
+        )
+
+
+def _train(
+    student: Student,
+    members: Sequence[Member],
+    *,
+    starts: Sequence[Mapping[str, Tensor]],
+    examples: DistillationData,
+    spec: DistillSpec,
+    loss: Loss | None,
+    checkpoint: Path | None,
+    on_epoch: Callable[[list[EpochMetrics]], None] | None,
+    on_step: Callable[[int, float], None] | None,
+) -> list[TrainingResult]:
+    """Train on the device that the student and the examples lie on."""
     starts = _with_adapters(student, members, starts=starts, examples=examples, spec=spec)
     others = other_losses(spec) if loss is None else own_loss(loss)
     if any(len(member.weights) != len(TERMS) + len(others) for member in members):
@@ -110,23 +141,27 @@ def train_population(
 
     with _threads_for(population):
         in_torch: dict[str, Any] = {"others": others, "mapped": loss is None and student.batched}
-        hybrid, of_circuit = None, fused_steps(population, examples)
-        if of_circuit is None and not reads_states(others):
+        compiled, hybrid, of_circuit = student.device.type == "cpu", None, None
+        if compiled:
+            of_circuit = fused_steps(population, examples)
+        if compiled and of_circuit is None and not reads_states(others):
             terms_of = partial(population_terms, spec=spec, **in_torch)
             hybrid = hybrid_steps(population, examples, terms=terms_of, on_step=on_step)
         plain = partial(_steps, population, examples, on_step=on_step, **in_torch)
         take_steps: Callable[..., Tensor] = of_circuit or hybrid or plain
-        plan = step_sizes(spec, examples.draws.shape[1])
+        draws = examples.draws.cpu()  # orders are drawn on the CPU, the same for every device
+        plan = step_sizes(spec, draws.shape[1])
         for epoch in range(population.epochs_done, len(plan)):
             order = torch.stack(
                 [
                     draw[torch.randperm(len(draw), generator=stream)]
-                    for member, draw in zip(members, examples.draws, strict=True)
+                    for member, draw in zip(members, draws, strict=True)
                     for stream in [generator(member.seed, member.order, epoch)]
                 ]
             )
-            lr = _learning_rate(spec, epoch)
-            terms = take_steps(order[:, : sum(plan[epoch])], lr=lr)
+            lr = learning_rate(spec, epoch)
+            order = order[:, : sum(plan[epoch])].to(student.device)
+            terms = take_steps(order, lr=lr)
             chooses = spec.selection == "validation" or epoch == len(plan) - 1
             seen = slice(None if chooses else WATCHED)
             population.end_epoch(
@@ -192,14 +227,14 @@ def make_distillation_data(
     featured = None if layer is None else torch.unique(draws)
     student.fit(data.pool.images)
     return DistillationData(
-        inputs=student.features(data.pool.images),
+        inputs=student.features(data.pool.images.to(student.device)),
         labels=data.pool.labels,
         teacher_logits=torch.stack(
             [teacher.logits(data.pool.images, temperature=temperature) for teacher in teachers]
         ),
         teachers=first if taught_by is None else taught_by,
         draws=draws,
-        validation_inputs=student.features(data.validation.images),
+        validation_inputs=student.features(data.validation.images.to(student.device)),
         validation_labels=data.validation.labels,
         featured=featured,
         teacher_features=None
@@ -244,43 +279,14 @@ def check_terms(
                 )
             check_states(others.get(term), student, name=f"{term!r} of arm {member.arm!r}")
             batch = tuple(part[place] for part in first)
-            leaves = {name: value.detach().requires_grad_() for name, value in start.items()}
+            leaves = {
+                name: value.detach().to(student.device).requires_grad_()
+                for name, value in start.items()
+            }
             with without_shots(student):
                 loss = _terms(student, leaves, batch, spec, others)[number]
             parameters = list(of_student(leaves).values())
             check_term(loss, parameters, name=f"{term!r} of arm {member.arm!r}")
-
-
-def check_term(loss: Tensor, parameters: Sequence[Tensor], *, name: str) -> None:
-    """Check that a loss term has a gradient to a student's parameters; its graph is kept.
-
-    Raises:
-        TrainingError: It has none, or one that is not finite.
-    """
-    gradients = (
-        torch.autograd.grad(loss, parameters, allow_unused=True, retain_graph=True)
-        if loss.requires_grad
-        else ()
-    )
-    flat = torch.cat([torch.zeros(1), *(g.flatten() for g in gradients if g is not None)])
-    if not bool(flat.isfinite().all()):
-        raise TrainingError(
-            f"loss term {name} gives the student a gradient that is not finite: check the "
-            f"temperatures and the teacher's logits"
-        )
-    if not bool(flat.abs().max() > _DEAD):
-        raise TrainingError(
-            f"loss term {name} gives the student no gradient; it would train nothing: mend the "
-            f"term or set its weight to 0"
-        )
-
-
-def step_sizes(spec: DistillSpec, images: int) -> list[list[int]]:
-    """Return how many of a member's images each step of each epoch takes."""
-    sizes = [len(part) for part in torch.split(torch.arange(images), spec.batch_size)]
-    left = len(sizes) * spec.epochs if spec.steps is None else spec.steps
-    epochs = (sizes[: max(0, left - len(sizes) * epoch)] for epoch in range(spec.epochs))
-    return [epoch for epoch in epochs if epoch]
 
 
 def _steps(
@@ -312,7 +318,7 @@ def _steps(
         return torch.stack(_terms(student, parameters, batch, spec, others))
 
     over_members = vmap(member_terms)
-    sums = torch.zeros(len(order), population.weights.shape[1])
+    sums = torch.zeros_like(population.weights)
     for number, rows in enumerate(torch.split(order, spec.batch_size, dim=1), start=first + 1):
         batch = examples.batch(rows)
         if mapped:
@@ -383,9 +389,3 @@ def _threads_for(population: Population) -> AbstractContextManager[None]:
     """
     small = population.size * population.spec.batch_size < _LARGE_STEP
     return one_torch_thread() if small else nullcontext()
-
-
-def _learning_rate(spec: DistillSpec, epoch: int) -> float:
-    if spec.schedule == "constant":
-        return spec.lr
-    return spec.lr * 0.5 * (1 + math.cos(math.pi * epoch / spec.epochs))

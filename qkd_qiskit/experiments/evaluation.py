@@ -147,6 +147,11 @@ def _checked_split(student: Student, split: Split) -> Split:
     """Return images that the student takes, in float32, and labels that are its classes."""
     require_kind("student", student, Student, accepted="a Student, such as load_student gives")
     require_kind("split", split, Split, accepted="a Split of images and labels: data.test")
+    if student.device.type != "cpu":
+        raise InputError(
+            f"the student lies on {student.device}, and every target runs on the CPU; give "
+            "student.cpu()"
+        )
     if len(split.images) != len(split.labels) or not len(split):
         raise InputError(
             f"the split has {len(split.images)} images and {len(split.labels)} labels; give one "

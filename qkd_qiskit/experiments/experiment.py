@@ -41,6 +41,7 @@ from qkd_qiskit.experiments.teachers import (
 )
 from qkd_qiskit.experiments.workers import Workers, pool, run_tasks
 from qkd_qiskit.recipe import Recipe
+from qkd_qiskit.simulator.torch_device import torch_device
 from qkd_qiskit.storage import write_text
 from qkd_qiskit.students.base import Student
 from qkd_qiskit.targets import Target
@@ -168,6 +169,8 @@ def _check_before_training(
     recipe: Recipe, data: Data, *, student: Student, targets: Sequence[Target]
 ) -> None:
     """Raise now what would otherwise be raised after the teacher or the students are trained."""
+    if recipe.distill.device is not None:
+        torch_device(recipe.distill.device)
     data.draw_for(recipe.data, seed=recipe.member_seeds[0])
     for arms in dict.fromkeys(task.arms for task in training_tasks(recipe)):
         arm = arms[0]

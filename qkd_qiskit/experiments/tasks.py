@@ -16,8 +16,8 @@ from torch import Tensor
 from qkd_qiskit.data.splits import Data
 from qkd_qiskit.distillation import executors
 from qkd_qiskit.distillation.population import EpochMetrics, Member
+from qkd_qiskit.distillation.schedule import step_sizes
 from qkd_qiskit.distillation.trainer import (
-    step_sizes,
     train_population,
 )
 from qkd_qiskit.errors import CircuitError

@@ -39,6 +39,7 @@ _LEFT_OUT: dict[str, object] = {
     "distill.unlabelled": None,
     "distill.augment": "none",
     "distill.copies": 8,
+    "distill.device": None,
     "own_arms": {},
 }
 

@@ -21,9 +21,18 @@ def generator(seed: int, *purpose: str | int) -> torch.Generator:
 
 
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Run torch's CPU random numbers from `seed`, and put the global state back afterwards."""
-    with torch.random.fork_rng(devices=[]):
+def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
+    """Run torch's random numbers from `seed`, and put the global state back afterwards.
+
+    Args:
+        seed: A seed.
+        device: A GPU whose random numbers are meant as well as the CPU's.
+    """
+    gpus = [] if device is None or device.type != "cuda" else [device]
+    with torch.random.fork_rng(devices=gpus):
         # Not torch.manual_seed: it also seeds the GPUs, which fork_rng does not put back here.
         torch.default_generator.manual_seed(seed)
+        for gpu in gpus:
+            with torch.cuda.device(gpu):
+                torch.cuda.manual_seed(seed)
         yield

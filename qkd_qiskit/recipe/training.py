@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, fields
 from typing import Annotated, Literal
 
@@ -19,6 +20,7 @@ from qkd_qiskit.recipe.validation import (
     whole_number,
 )
 
+_DEVICES = re.compile(r"cpu|auto|cuda(:\d{1,3})?")
 Gradient = Literal["exact", "noisy", "parameter_shift", "spsa"]
 IDEAL_TARGETS = ("exact", "aer")
 LossName = Literal[
@@ -129,6 +131,8 @@ class DistillSpec:
             (turned, scaled and shifted a little) or mixup (mixed with another; only where the loss
             reads no labels).
         copies: Of distill.augment: how many of each image, itself among them.
+        device: Where students train: cpu, cuda, cuda:1 or auto (a GPU where there is one); null =
+            where they lie, in a run the CPU.
     """
 
     epochs: Epochs = 60
@@ -152,6 +156,7 @@ class DistillSpec:
     unlabelled: Count | None = None
     augment: Literal["none", "shift", "jitter", "mixup"] = "none"
     copies: Annotated[int, whole_number(least=2, most=1000)] = 8
+    device: str | None = None
 
     __repr__ = short_repr
 
@@ -164,6 +169,18 @@ class DistillSpec:
             "distill.shifted_weights",
             self.shifted_weights,
             "null where distill.gradient is not parameter_shift",
+        )
+        require(
+            self.device is None or _DEVICES.fullmatch(self.device) is not None,
+            "distill.device",
+            self.device,
+            "cpu, cuda, cuda:1 or another number, auto or null",
+        )
+        require(
+            self.gradient == "exact" or self.device in (None, "cpu", "auto"),
+            "distill.device",
+            self.device,
+            f"cpu where distill.gradient is {self.gradient}, as targets run on the CPU alone",
         )
         names = self.train_targets
         if len(names) == 1:

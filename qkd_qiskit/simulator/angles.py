@@ -71,7 +71,7 @@ class Feature:
             for name, (kind, index) in self.sources.items()
         }
         result = _evaluate(self.expression, known)
-        return result if isinstance(result, Tensor) else weights.new_tensor(result)
+        return result if isinstance(result, Tensor) else weights.new_full((), result)
 
 
 @dataclass

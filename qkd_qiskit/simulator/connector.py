@@ -44,6 +44,7 @@ from qkd_qiskit.simulator.readout import (
     outcome_sums,
 )
 from qkd_qiskit.simulator.run import evaluate
+from qkd_qiskit.simulator.torch_device import on_host
 
 _SMALL_BATCH = 8  # samples that fill one tile of the kernel in float64, and half of one in float32
 
@@ -85,9 +86,9 @@ class CompiledConnector(TorchConnector):  # type: ignore[misc]
             preparation: The first so many instructions of the circuit prepare the input state from
                 inputs alone; `from_states` runs only what follows.
             kernel: Use the compiled CPU kernel where it can run; otherwise all runs in torch.
-            small_in_double: Batches of up to 8 samples are computed in float64 and rounded to the
-                weights' dtype, as in the stock connector, below 12 qubits, where it costs the
-                kernel nothing.
+            small_in_double: Batches of up to 8 samples on the CPU are computed in float64 and
+                rounded to the weights' dtype, as in the stock connector, below 12 qubits, where it
+                costs the kernel nothing.
             channels: A device's noise; the circuit then runs as a density matrix under it.
             circuit: What runs in place of the network's circuit: the same circuit transpiled to the
                 device, with the same parameter names, measured. Needed with channels unless the
@@ -248,10 +249,12 @@ class CompiledConnector(TorchConnector):  # type: ignore[misc]
         """Return the network's output ``(..., *output_shape)`` in the weights' dtype.
 
         Args:
-            input_data: ``(..., num_inputs)``; None where the network has no inputs.
+            input_data: ``(..., num_inputs)``; None where the network has no inputs. They are moved
+                to the weights' device; on another than the CPU all runs in torch there.
 
         Raises:
-            InputError: If the inputs have another length or are not finite numbers.
+            InputError: If the inputs have another length or are not finite numbers (on another
+                device than the CPU, outputs of such inputs are NaN).
         """
         program = self._noisy or self._program
         if program is None:
@@ -265,6 +268,7 @@ class CompiledConnector(TorchConnector):  # type: ignore[misc]
             self._small_in_double
             and flat.shape[0] <= _SMALL_BATCH
             and flat.dtype != torch.float64
+            and on_host(flat)
             and (self._noisy is not None or program.num_qubits < LEAST_NARROW)
         ):
             values = self._values(flat.double(), weights.double()).to(weights.dtype)

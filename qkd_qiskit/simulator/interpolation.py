@@ -49,10 +49,12 @@ def rotations_per_input(
     return tuple(uses.values())
 
 
-def grid(inputs: int, *, dtype: torch.dtype = torch.float64) -> Tensor:
+def grid(
+    inputs: int, *, dtype: torch.dtype = torch.float64, device: torch.device | None = None
+) -> Tensor:
     """Return the points ``(3**inputs, inputs)`` in radians; the first input varies fastest."""
-    numbers = torch.arange(NODES**inputs)
-    digits = (numbers[:, None] // NODES ** torch.arange(inputs)) % NODES
+    numbers = torch.arange(NODES**inputs, device=device)
+    digits = (numbers[:, None] // NODES ** torch.arange(inputs, device=device)) % NODES
     return digits.to(dtype) * (2 * math.pi / NODES)
 
 

@@ -16,8 +16,18 @@ SAMPLE_BYTES = 256  # per basis state: what two layers of a circuit and one samp
 _SMALL = 2**28  # bytes that are not worth asking the system about
 
 
-def available_bytes() -> int | None:
-    """Return the bytes of memory that can be had now, or None where the system does not say."""
+def available_bytes(device: torch.device | None = None) -> int | None:
+    """Return the bytes of memory that can be had now, or None where nobody says.
+
+    Args:
+        device: Whose memory; default: the system's.
+    """
+    if device is not None and device.type == "cuda":
+        free: int = torch.cuda.mem_get_info(device)[0]
+        # What torch holds of it and does not use.
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    if device is not None and device.type != "cpu":
+        return None
     try:
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
@@ -31,27 +41,40 @@ def available_bytes() -> int | None:
 
 
 def require_memory(
-    num_qubits: int, *, copies: int, what: str, bytes_each: int = 16, base: int = 2
+    num_qubits: int,
+    *,
+    copies: int,
+    what: str,
+    bytes_each: int = 16,
+    base: int = 2,
+    device: torch.device | None = None,
 ) -> None:
     """Check that so many copies of a state of ``base**num_qubits`` numbers fit into memory.
 
     Raises:
         CircuitError: If they do not.
     """
-    require_bytes(copies * bytes_each * base**num_qubits, what=f"{what} on {num_qubits} qubits")
+    needed = copies * bytes_each * base**num_qubits
+    require_bytes(needed, what=f"{what} on {num_qubits} qubits", device=device)
 
 
-def require_bytes(needed: int, *, what: str) -> None:
+def require_bytes(needed: int, *, what: str, device: torch.device | None = None) -> None:
     """Check that so many bytes can be had.
+
+    Args:
+        needed: How many.
+        what: What for.
+        device: In whose memory; default: the system's.
 
     Raises:
         CircuitError: If they cannot.
     """
-    free = available_bytes() if needed > _SMALL else None
+    free = available_bytes(device) if needed > _SMALL else None
     if free is not None and needed > free:
+        where = "" if device is None or device.type == "cpu" else f" on {device}"
         raise CircuitError(
             f"{what} needs about {needed / 2**30:.1f} GiB and "
-            f"{free / 2**30:.1f} GiB are free; use fewer qubits or a smaller batch"
+            f"{free / 2**30:.1f} GiB are free{where}; use fewer qubits or a smaller batch"
         )
 
 

@@ -23,10 +23,13 @@ from torch import Tensor
 
 from qkd_qiskit.errors import CircuitError, InputError, UnsupportedInstructionError
 from qkd_qiskit.simulator.gates import definition_of, standard_name
+from qkd_qiskit.simulator.tables import Tables
+from qkd_qiskit.simulator.torch_device import on_host
 
 _IMAGINARY = 1e-10
 _NAMED = 4  # observables in a description
 _NORM_TOLERANCE = 1e-3  # of a squared norm; what float32 rounds is far below
+_orders = Tables()
 
 
 def exact_primitive(network: SamplerQNN | EstimatorQNN) -> bool:
@@ -199,10 +202,15 @@ def as_amplitudes(inputs: Tensor, order: tuple[int, ...]) -> Tensor:
     """Return normalised states ``(batch, 2**qubits)`` of inputs that are their amplitudes.
 
     Raises:
-        InputError: The squares of a sample do not sum to 1.
+        InputError: The squares of a sample do not sum to 1. On another device than the CPU its
+            state is NaN, since a look at it would wait for the device.
     """
-    states = inputs[:, list(order)]
+    index = _orders.get((order, inputs.device), lambda: torch.tensor(order, device=inputs.device))
+    states = inputs.index_select(1, index)
     norms = states.square().sum(dim=1, keepdim=True)
+    if not on_host(norms):
+        near = (norms - 1).abs() < _NORM_TOLERANCE
+        return states / torch.where(near, norms.sqrt(), torch.nan)
     with torch.no_grad():
         wrong = ~((norms - 1).abs() < _NORM_TOLERANCE)
         if bool(wrong.any()):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from qkd_qiskit.errors import CircuitError, UnsupportedInstructionError
 from qkd_qiskit.simulator.gates import Index
 from qkd_qiskit.simulator.memory import require_memory
 from qkd_qiskit.simulator.program import Program
+from qkd_qiskit.simulator.tables import Tables
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,13 @@ class Readout:
         size: Number of output values per sample.
         index: Outcome sums: output per basis state ``(2**num_qubits,)``; else None.
         groups: Expectation values: the groups of the observables; else empty.
+        tables: Constant tensors made from it so far.
     """
 
     size: int
     index: Index | None
     groups: tuple[FlipGroup, ...] = ()
+    tables: Tables = field(default_factory=Tables, init=False, repr=False, compare=False)
 
     @property
     def diagonal(self) -> bool:

@@ -14,6 +14,7 @@ from qkd_qiskit.simulator.angles import extend
 from qkd_qiskit.simulator.program import Program
 from qkd_qiskit.simulator.readout import Readout, outcome_sums
 from qkd_qiskit.simulator.statevector import RequireFinite, evolve, measure
+from qkd_qiskit.simulator.torch_device import on_host
 
 logger = logging.getLogger(__name__)
 
@@ -56,14 +57,15 @@ def evaluate(
         kernel: Use the compiled CPU kernel where it can run; otherwise the torch path.
 
     Raises:
-        InputError: If an input is not a finite number.
+        InputError: If an input is not a finite number. On another device than the CPU its row is
+            NaN, since a look at it would wait for the device.
     """
     if torch.compiler.is_dynamo_compiling():  # torch.compile calls the kernel, it cannot trace it
         disable: Any = torch.compiler.disable
         run: Callable[..., Tensor] = disable(evaluate)
         return run(program, readout, inputs, weights, initial=initial, kernel=kernel)
     device = weights.device.type
-    if torch.is_autocast_enabled(device):  # angles need their precision
+    if autocast_runs(device):  # angles need their precision
         with torch.autocast(device, enabled=False):
             return evaluate(program, readout, inputs, weights, initial=initial, kernel=kernel)
     suits = device == "cpu" and weights.dtype in (torch.float32, torch.float64)
@@ -75,12 +77,18 @@ def evaluate(
             ("prepared", id(readout)), lambda: KernelAngles(program, readout)
         )
         return run_kernel(prepared, *extend(program.features, inputs, weights), initial)
-    if program.num_inputs and initial is None:
+    if program.num_inputs and initial is None and on_host(inputs):
         inputs = RequireFinite.apply(inputs)
-    if initial is not None:
+    if initial is not None and on_host(initial):
         initial = RequireFinite.apply(initial)
     extended = extend(program.features, inputs, weights)
     return measure(evolve(program, *extended, initial=initial), readout)
+
+
+def autocast_runs(device: str) -> bool:
+    """Return whether torch chooses precisions on this kind of device, where it can."""
+    available: bool = torch.amp.is_autocast_available(device)
+    return available and torch.is_autocast_enabled(device)
 
 
 def forward_mode() -> bool:

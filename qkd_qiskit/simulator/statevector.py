@@ -2,7 +2,8 @@
 
 Everything here is ordinary differentiable torch code on ``(batch, 2**num_qubits)`` tensors, so it
 works under ``torch.func.vmap``, in either float precision, on any device, and twice differentiated.
-The state stays real until the first phase.
+The state stays real until the first phase. On the CPU it goes qubit by qubit, elsewhere by whole
+layers (whole_layers.py).
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from qkd_qiskit.errors import InputError
 from qkd_qiskit.simulator.memory import require_memory
 from qkd_qiskit.simulator.program import Permutation, Phases, Program, Rotations
 from qkd_qiskit.simulator.readout import Readout
+from qkd_qiskit.simulator.tables import parity
+from qkd_qiskit.simulator.torch_device import on_host
+from qkd_qiskit.simulator.whole_layers import evolve_layers, sum_outcomes
 
 
 def evolve(
@@ -36,9 +40,12 @@ def evolve(
         copies=inputs.shape[0] * (len(program.operations) + 2),
         bytes_each=2 * weights.element_size(),
         what=f"a batch of {inputs.shape[0]} states",
+        device=weights.device,
     )
     shared, per_sample = angle_values(program, inputs, weights)
     state = _ground_state(program, per_sample) if initial is None else initial
+    if not on_host(weights):
+        return evolve_layers(program, state, shared, per_sample).expand(inputs.shape[0], -1)
     tables = _tables(program, weights)
     half_shared, half_sample = shared / 2, per_sample / 2
     cosine, sine = torch.cos(half_shared), torch.sin(half_shared)
@@ -62,23 +69,37 @@ def evolve(
 def measure(state: Tensor, readout: Readout) -> Tensor:
     """Return output values ``(batch, size)`` of states ``(batch, 2**num_qubits)``."""
     if readout.index is not None:
+        if not on_host(state):
+            return sum_outcomes(readout, _squared(state))
         index = torch.as_tensor(readout.index, device=state.device)
         return _sum_by(_squared(state), index, readout.size)
     real = state.real if state.is_complex() else state
     total = real.new_zeros(readout.size)
-    states = torch.arange(state.shape[-1], device=state.device)
-    for group in readout.groups:
+    tables = readout.tables.get(
+        ("groups", state.dtype, state.device), lambda: _group_tables(readout, state)
+    )
+    for group, (table, flipped_states) in zip(readout.groups, tables, strict=True):
         if group.flip == 0:
-            table = torch.as_tensor(group.table.real, device=state.device)
-            total = total + _squared(state) @ table.to(real.dtype)
+            total = total + _squared(state) @ table
         else:
-            table = torch.as_tensor(group.table, device=state.device)
-            flipped = state[:, states ^ group.flip]
+            flipped = state.index_select(1, flipped_states)
             if state.is_complex():
-                total = total + ((flipped.conj() * state) @ table.to(state.dtype)).real
+                total = total + ((flipped.conj() * state) @ table).real
             else:
-                total = total + (flipped * state) @ table.real.to(state.dtype)
+                total = total + (flipped * state) @ table
     return total.expand(state.shape[0], -1)
+
+
+def _group_tables(readout: Readout, like: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Return per group its factors in the dtype that they are used in, and the flipped states."""
+    states = torch.arange(like.shape[-1])
+    found = []
+    for group in readout.groups:
+        real = group.flip == 0 or not like.is_complex()
+        table = torch.as_tensor(group.table.real if real else group.table)
+        kind = like.dtype.to_real() if real else like.dtype
+        found.append((table.to(like.device, kind), (states ^ group.flip).to(like.device)))
+    return found
 
 
 def angle_values(program: Program, inputs: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -187,15 +208,6 @@ def _table(program: Program, operation: Any, like: Tensor) -> dict[str, Tensor]:
                 rows = [parity(mask, num_qubits=program.num_qubits) for mask, _ in chosen]
                 table[f"{name}_parity"] = torch.stack(rows).to(like.device, like.dtype)
     return table
-
-
-def parity(mask: int, *, num_qubits: int) -> Tensor:
-    """Return +1 per basis state whose ones under the mask are even in number, else -1."""
-    sign = torch.ones(1, dtype=torch.float64)
-    for qubit in range(num_qubits):
-        flipped = -sign if mask >> qubit & 1 else sign
-        sign = torch.cat((sign, flipped))
-    return sign
 
 
 def _squared(state: Tensor) -> Tensor:

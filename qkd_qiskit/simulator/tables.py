@@ -1,4 +1,4 @@
-"""Constant tensors that a program keeps per dtype and device."""
+"""Constant tensors that a program or a readout keeps per dtype and device."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
 T = TypeVar("T")
 
@@ -30,3 +31,12 @@ class Tables:
                 self._made[key] = make()
         found: T = self._made[key]
         return found
+
+
+def parity(mask: int, *, num_qubits: int) -> Tensor:
+    """Return +1 per basis state whose ones under the mask are even in number, else -1."""
+    sign = torch.ones(1, dtype=torch.float64)
+    for qubit in range(num_qubits):
+        flipped = -sign if mask >> qubit & 1 else sign
+        sign = torch.cat((sign, flipped))
+    return sign

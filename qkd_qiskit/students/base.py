@@ -122,6 +122,11 @@ class Student(nn.Module):
             for name, parameter in self.member_parameters().items():
                 parameter.copy_(state[name])
 
+    @property
+    def device(self) -> torch.device:
+        """Where it lies: on the CPU, or after `student.to("cuda")` on a GPU."""
+        return next(self.parameters()).device
+
     def _repr_html_(self) -> str:
         circuit, shape = self.circuit, " x ".join(map(str, self.image_shape))
         size = "" if circuit is None else f"{circuit.num_qubits} qubits, depth {circuit.depth()}"

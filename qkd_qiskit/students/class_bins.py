@@ -102,14 +102,18 @@ def bins_of(student: QuantumStudent) -> list[int]:
 
 @torch.no_grad()
 def outcome_probabilities(student: QuantumStudent, images: Tensor) -> Tensor:
-    """Return exact outcome probabilities `(images, 2^n)` of a student's circuit, little-endian."""
+    """Return exact outcome probabilities `(images, 2^n)` of a student's circuit, little-endian.
+
+    They are computed on the CPU, wherever the student lies.
+    """
     network = make_qnn(student.parts, readout="probabilities", num_classes=student.num_classes)
     connector = CompiledConnector(
         network,
-        initial_weights=student.weights.detach().numpy(),
+        initial_weights=student.weights,
         preparation=student.parts.preparation,
     )
-    inputs = student.circuit_inputs(student.reduce(student.features(images)))
+    own = images.to(student.weights.device)
+    inputs = student.circuit_inputs(student.reduce(student.features(own)))
     states = inputs.get("states")
     return connector(inputs["inputs"]) if states is None else connector.from_states(states)
 

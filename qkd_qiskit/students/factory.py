@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
 from qiskit_machine_learning.neural_networks import NeuralNetwork
@@ -26,6 +27,7 @@ from qkd_qiskit.recipe import (
 from qkd_qiskit.recipe.parsing import parse_spec
 from qkd_qiskit.recipe.seeds import derive_seed, seeded
 from qkd_qiskit.recipe.unused import say_unused
+from qkd_qiskit.simulator.torch_device import torch_device
 from qkd_qiskit.students.base import (
     CARD_FILE,
     CIRCUIT_FILE,
@@ -56,6 +58,7 @@ def make_student(
     qnn: NeuralNetwork | None = None,
     observables: Sequence[Any] | None = None,
     seed: int = 0,
+    device: str | torch.device = "cpu",
 ) -> Student:
     """Return a student with fresh parameters.
 
@@ -74,10 +77,40 @@ def make_student(
         observables: What is measured in place of the read-out, one output for each: sums of Pauli
             strings, as SparsePauliOp or as text; qubit 0 is the last letter.
         seed: Seed of the initialisation; each part has its own stream, global state is untouched.
+        device: Where it lies: cpu, cuda, cuda:1 or auto (a GPU where there is one); parameters are
+            drawn on the CPU, so that they are the same. `student.to(...)` moves it later.
 
     Raises:
         CircuitError: Features, qubits, classes and read-out do not fit together.
+        InputError: The device is not there.
     """
+    place = torch_device(device)
+    student = _fresh_student(
+        spec,
+        image_shape=image_shape,
+        num_classes=num_classes,
+        circuit=circuit,
+        input_params=input_params,
+        weight_params=weight_params,
+        qnn=qnn,
+        observables=observables,
+        seed=seed,
+    )
+    return student.to(place)
+
+
+def _fresh_student(
+    spec: StudentSpec,
+    *,
+    image_shape: ImageShape,
+    num_classes: int,
+    circuit: QuantumCircuit | None,
+    input_params: Iterable[Parameter | str] | None,
+    weight_params: Iterable[Parameter | str] | None,
+    qnn: NeuralNetwork | None,
+    observables: Sequence[Any] | None,
+    seed: int,
+) -> Student:
     require_kind("spec", spec, StudentSpec, accepted="a StudentSpec")
     say_unused(spec)
     check_shape(image_shape, num_classes)
@@ -200,13 +233,22 @@ def _assembled(
     return student
 
 
-def load_student(folder: str | Path) -> Student:
+def load_student(folder: str | Path, *, device: str | torch.device = "cpu") -> Student:
     """Return the student that `student.save` wrote.
 
+    Args:
+        folder: Where it was written.
+        device: Where it lies, as for `make_student`.
+
     Raises:
+        InputError: The device is not there.
         CheckpointError: A file is missing, damaged or does not fit the others.
     """
-    folder = Path(folder)
+    place = torch_device(device)
+    return _saved_student(Path(folder)).to(place)
+
+
+def _saved_student(folder: Path) -> Student:
     card = read_card(folder)
     try:
         spec = parse_spec(StudentSpec, card["student"], section="student")

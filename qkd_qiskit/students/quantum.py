@@ -160,7 +160,7 @@ class QuantumStudent(CircuitStudent):
         """
         features = super().features(images)
         if self.spec.reduction not in TRAINED and self.parts.encoding is not None:
-            self.parts.encoding.check(features)
+            self.parts.encoding.check(features.cpu())  # once, so that it may wait for a GPU
         return features
 
     def encode(self, inputs: Tensor) -> Tensor:

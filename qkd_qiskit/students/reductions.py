@@ -70,6 +70,7 @@ class PrincipalComponents(nn.Module):
         self.register_buffer("components", torch.zeros(pixels, num_features))
         self.register_buffer("low", torch.zeros(num_features))
         self.register_buffer("span", torch.ones(num_features))
+        self._fitted = False
 
     def fit(self, images: Tensor) -> None:
         """Take mean, components and range from images `(batch, channels, height, width)`.
@@ -79,7 +80,7 @@ class PrincipalComponents(nn.Module):
         """
         from sklearn.decomposition import PCA
 
-        pixels = images.flatten(1).double().numpy()
+        pixels = images.flatten(1).double().cpu().numpy()
         if len(pixels) < self.components.shape[1]:
             raise CircuitError(
                 f"reduction pca: {self.components.shape[1]} components cannot be taken from "
@@ -97,8 +98,12 @@ class PrincipalComponents(nn.Module):
 
     @property
     def fitted(self) -> bool:
-        """Return whether `fit` has been called, or fitted buffers have been loaded."""
-        return bool(self.components.any())
+        """Return whether `fit` has been called, or fitted buffers have been loaded.
+
+        Once they are, they are not looked at again, which would wait for a GPU in every pass.
+        """
+        self._fitted = self._fitted or bool(self.components.any())
+        return self._fitted
 
     def forward(self, images: Tensor) -> Tensor:
         """Return features `(batch, num_features)` in [0, 1] of images `(batch, ...)`.

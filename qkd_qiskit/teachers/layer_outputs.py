@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from qkd_qiskit.errors import InputError
-from qkd_qiskit.teachers.own_module import without_gradient
+from qkd_qiskit.teachers.own_module import device_of, without_gradient
 
 _BATCH = 256  # images
 
@@ -56,7 +56,9 @@ def only(outputs: Sequence[Tensor], layer: str, *, owner: str = "network") -> Te
 def layer_outputs(
     module: nn.Module, inputs: Tensor, *, layer: str, owner: str = "network"
 ) -> Tensor:
-    """Return what a layer gives for inputs `(N, ...)`, without gradient.
+    """Return what a layer gives for inputs `(N, ...)`, without gradient, on the CPU.
+
+    The inputs go where the network lies.
 
     Raises:
         InputError: As `captured` and `only`.
@@ -65,6 +67,7 @@ def layer_outputs(
     with without_gradient():
         for batch in torch.split(inputs, _BATCH):
             with captured(module, layer, owner=owner) as outputs:
-                module(batch.clone())  # a network may change its input
+                # A copy, as a network may change its input.
+                module(batch.to(device_of(module), copy=True))
             parts.append(only(outputs, layer, owner=owner).float())
-        return torch.cat(parts)
+        return torch.cat(parts).cpu()

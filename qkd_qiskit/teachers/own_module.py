@@ -252,6 +252,12 @@ def count_weights(module: nn.Module) -> int:
     return count
 
 
+def device_of(module: nn.Module) -> torch.device:
+    """Return where a network's first weight lies; the CPU for one without weights."""
+    tensors = [*module.parameters(), *module.buffers()]
+    return tensors[0].device if tensors else torch.device("cpu")
+
+
 def on_cpu(module: nn.Module) -> nn.Module:
     """Move a network to the CPU; one of half or double precision becomes float32."""
     module = module.cpu()

@@ -21,8 +21,9 @@ _STEP, _LOSS, _RANDOM = "progress/step", "progress/loss_sum", "progress/random"
 class ResumableTraining:
     """Weights, optimizer, random numbers and position of a training.
 
-    A training that went on ends with the same bits as one that was never stopped. One that takes
-    less than five minutes writes nothing.
+    A training that went on ends with the same bits as one that was never stopped; on a GPU, whose
+    random numbers are not kept, dropout draws others. One that takes less than five minutes writes
+    nothing.
     """
 
     seconds_between = 300.0
@@ -48,13 +49,13 @@ class ResumableTraining:
             return 0, 0.0
         return int(tensors[_STEP]), float(tensors[_LOSS])
 
-    def after_step(self, step: int, *, loss_sum: float) -> None:
+    def after_step(self, step: int, *, loss_sum: torch.Tensor) -> None:
         """Write where the training is, if that was some minutes ago."""
         if self.path is None or time.monotonic() - self.saved < self.seconds_between:
             return
         tensors = {
             _STEP: torch.tensor(step),
-            _LOSS: torch.tensor(loss_sum, dtype=torch.float64),
+            _LOSS: loss_sum,
             _RANDOM: torch.get_rng_state(),
         }
         tensors |= {f"module/{name}": value for name, value in self.module.state_dict().items()}
@@ -87,5 +88,9 @@ class ResumableTraining:
         weights = {name: tensors[f"module/{name}"] for name in self.module.state_dict()}
         self.module.load_state_dict(weights)
         for parameter, state in states.items():
-            self.optimizer.state[parameter] = state
+            # All that a GPU's fused optimizer has lies there; else the steps stay on the CPU.
+            moved = parameter.device.type == "cuda"
+            self.optimizer.state[parameter] = {
+                key: value.to(parameter.device) if moved else value for key, value in state.items()
+            }
         torch.set_rng_state(random)

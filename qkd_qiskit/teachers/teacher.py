@@ -15,6 +15,7 @@ from qkd_qiskit.errors import TeacherError, require_kind
 from qkd_qiskit.recipe import TeacherSpec
 from qkd_qiskit.recipe.seeds import derive_seed
 from qkd_qiskit.recipe.unused import say_unused
+from qkd_qiskit.simulator.torch_device import torch_device
 from qkd_qiskit.storage import CacheFolder, save_tensors
 from qkd_qiskit.teachers.architectures import architecture_digest, build_teacher
 from qkd_qiskit.teachers.base import (
@@ -37,6 +38,7 @@ def make_teacher(
     *,
     seed: int = 0,
     cache: CacheFolder = None,
+    device: str | torch.device = "cpu",
     on_epoch: OnEpoch | None = None,
 ) -> Teacher:
     """Return the teacher of a recipe: from its checkpoint, from the cache, or trained now.
@@ -49,6 +51,8 @@ def make_teacher(
         seed: Seed of its draw, initial weights, order and dropout.
         cache: Folder that keeps weights and logits; None = $QKD_CACHE, else ~/.cache/qkd_qiskit;
             False = none.
+        device: Where it trains and stays: cpu, cuda, cuda:1 or auto (a GPU where there is one). Its
+            logits come back on the CPU.
         on_epoch: Called while it trains; see `train_teacher`.
 
     Raises:
@@ -56,8 +60,10 @@ def make_teacher(
             fit the data, or training diverged.
         CheckpointError: The checkpoint is missing or damaged.
         DataError: A class has fewer images than `train_per_class`.
+        InputError: The device is not there.
     """
     require_kind("spec", spec, TeacherSpec, accepted="a TeacherSpec")
+    place = torch_device(device)
     require_kind("data", data, Data, accepted="Data, from load_data or Data.from_arrays")
     say_unused(spec)
     if spec.same_draw:
@@ -74,7 +80,7 @@ def make_teacher(
     if spec.kind == "logits":
         return _of_soft_labels(data, cache=cache)
     members = [
-        _make_one(single, images, seed=own, cache=cache, on_epoch=on_epoch)
+        _make_one(single, images, seed=own, cache=cache, device=place, on_epoch=on_epoch)
         for single, images, own in member_specs(spec, data, seed=seed)
     ]
     if len(members) == 1:
@@ -98,6 +104,7 @@ def _make_one(
     *,
     seed: int,
     cache: CacheFolder,
+    device: torch.device | None = None,
     on_epoch: OnEpoch | None = None,
     trained: bool = True,
 ) -> Teacher:
@@ -108,6 +115,8 @@ def _make_one(
         num_classes=data.num_classes,
         seed=seed if trained else derive_seed(seed, "untrained teacher"),
     )
+    if device is not None:
+        module = module.to(device)
     architecture = architecture_digest(spec, module)
     if trained and spec.checkpoint is not None:
         load_weights(module, spec.checkpoint, num_classes=data.num_classes)

@@ -21,6 +21,7 @@ from qkd_qiskit.storage import CacheFolder, Tensors, cache_path, compute_once, t
 from qkd_qiskit.teachers.checkpoints import check_weights
 from qkd_qiskit.teachers.outputs import describe_output, find_outputs, output_tensor, to_logits
 from qkd_qiskit.teachers.own_module import (
+    device_of,
     evaluation_mode,
     freeze,
     require_gradients,
@@ -56,7 +57,7 @@ def train_teacher(
     (arXiv:2311.13810 keeps it constant, at 1e-3).
 
     Args:
-        module: Untrained network.
+        module: Untrained network; it trains where it lies.
         spec: Epochs, batch size, learning rate, weight decay, training images per class.
         data: Its pool is drawn from; its validation images are only reported.
         seed: Seed of the draw, the order and dropout; no global random state is touched.
@@ -70,14 +71,15 @@ def train_teacher(
         TeacherError: The loss is no longer finite, or the network cannot be trained.
         DataError: A class has fewer images than `train_per_class`.
     """
-    split = data.pool[training_draw(spec, data, seed=seed)]
+    split, device = data.pool[training_draw(spec, data, seed=seed)], device_of(module)
+    images, labels = split.images.to(device), split.labels.to(device)
     size = sum(parameter.numel() for parameter in module.parameters())
     optimizer = torch.optim.AdamW(
         module.parameters(),
         lr=spec.lr,
         weight_decay=spec.weight_decay,
         # One pass over memory in place of many: a third of AlexNet's time, nothing to the others.
-        fused=True if size > _FUSED_FROM else None,
+        fused=True if size > _FUSED_FROM or device.type == "cuda" else None,
     )
     order = generator(seed, "teacher", "order")
     # Batches of nearly one size: a last batch of one image would break batch normalisation.
@@ -85,28 +87,33 @@ def train_teacher(
     steps = batches * spec.epochs
     resumable = ResumableTraining(checkpoint, module, optimizer=optimizer)
     require_gradients(module)
-    with torch.inference_mode(mode=False), seeded(derive_seed(seed, "teacher", "dropout")):
-        step, loss_sum = resumable.resume()
+    dropout = derive_seed(seed, "teacher", "dropout")
+    with torch.inference_mode(mode=False), seeded(dropout, device):
+        step, so_far = resumable.resume()
+        # Summed where the network lies: a look at the loss of a step would wait for a GPU.
+        total = torch.tensor(so_far, dtype=torch.float64, device=device)
         for epoch in range(1, spec.epochs + 1):
-            parts = torch.randperm(len(split), generator=order).tensor_split(batches)
+            drawn = torch.randperm(len(split), generator=order).to(device)
+            parts = drawn.tensor_split(batches)
             done = step - (epoch - 1) * batches
             if done >= batches:
                 continue
             with user_code("the teacher cannot be trained", advice=_TRAINABLE):
                 module.train()
-            loss_sum = loss_sum if done else 0.0
+            if not done:
+                total.zero_()
             for indices in parts[done:]:
                 optimizer.param_groups[0]["lr"] = spec.lr * min(1.0, 5 * (1 - step / steps))
                 step += 1
-                batch = split[indices]
                 with user_code("the teacher cannot be trained", advice=_TRAINABLE):
-                    logits = to_logits(_tensor(module(batch.images)), outputs)
-                    loss = functional.cross_entropy(logits, batch.labels)
+                    logits = to_logits(_tensor(module(images[indices])), outputs)
+                    loss = functional.cross_entropy(logits, labels[indices])
                     optimizer.zero_grad()
                     torch.autograd.backward(loss)
                 optimizer.step()
-                loss_sum += loss.item() * len(batch)
-                resumable.after_step(step, loss_sum=loss_sum)
+                total += loss.detach().double() * len(indices)
+                resumable.after_step(step, loss_sum=total)
+            loss_sum = total.item()
             if not math.isfinite(loss_sum):
                 raise TeacherError(
                     f"the teacher's training diverged in epoch {epoch} of {spec.epochs} (the loss "
@@ -155,6 +162,8 @@ def train_once(
         "torch": torch.__version__,
         "schedule": "constant, last fifth linear to 0",
     }
+    if device_of(module).type != "cpu":  # other bits
+        how["device"] = device_of(module).type
     if outputs != "logits":
         how["outputs"] = outputs
 
@@ -190,10 +199,10 @@ def batched_logits(
     num_classes: int,
     outputs: TeacherOutputs = "logits",
 ) -> torch.Tensor:
-    """Return logits (N, num_classes) of a network in evaluation mode, without gradient.
+    """Return logits (N, num_classes) of a network in evaluation mode, without gradient, on the CPU.
 
     Args:
-        module: Network; what it does to its input does not reach `images`.
+        module: Network; images go where it lies, and what it does to them does not reach `images`.
         images: (N, channels, height, width).
         num_classes: Number of logits.
         outputs: What it gives.
@@ -203,9 +212,10 @@ def batched_logits(
     """
     evaluation_mode(module)
     with without_gradient():
-        logits = torch.empty(len(images), num_classes)
+        device = device_of(module)
+        logits = torch.empty(len(images), num_classes, device=device)
         for start in range(0, len(images), _INFERENCE_BATCH):
-            batch = images[start : start + _INFERENCE_BATCH].clone()
+            batch = images[start : start + _INFERENCE_BATCH].to(device, copy=True)
             shape = (len(batch), num_classes)
             with user_code(
                 f"the teacher fails on {len(batch)} images of shape {tuple(images.shape[1:])}",
@@ -218,7 +228,7 @@ def batched_logits(
                     f"{num_classes} classes; give real logits of shape {shape}"
                 )
             logits[start : start + len(batch)] = to_logits(values, outputs)
-    return logits
+    return logits.cpu()
 
 
 def outputs_of(module: nn.Module, spec: TeacherSpec, data: Data) -> TeacherOutputs:

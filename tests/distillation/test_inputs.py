@@ -7,7 +7,7 @@ import torch
 from qkd_qiskit import DistillSpec, StudentSpec, TeacherSpec, distill, make_student, make_teacher
 from qkd_qiskit.data.splits import Data
 from qkd_qiskit.distillation.inputs import in_usual_steps, with_copies
-from qkd_qiskit.distillation.trainer import step_sizes
+from qkd_qiskit.distillation.schedule import step_sizes
 from qkd_qiskit.errors import TrainingError
 
 

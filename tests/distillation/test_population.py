@@ -2,7 +2,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from qkd_qiskit.distillation.population import without_shots
+from qkd_qiskit.distillation.student_modes import without_shots
 
 
 @pytest.mark.parametrize("sampled", [True, False])

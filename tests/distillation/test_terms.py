@@ -138,7 +138,7 @@ def test_training_is_plain_adam_on_the_weighted_terms(data, teacher):
     wanted, means = teacher.logits(data.pool.images), []
     for epoch in range(SPEC.epochs):
         for group in optimizer.param_groups:
-            group["lr"] = loop._learning_rate(SPEC, epoch)
+            group["lr"] = loop.learning_rate(SPEC, epoch)
         order = torch.randperm(len(rows), generator=loop.generator(1, "order", epoch))
         sums = torch.zeros(2)
         for batch in rows[order].split(SPEC.batch_size):

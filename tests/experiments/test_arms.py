@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import softmax
 
 from qkd_qiskit.data.splits import load_data
-from qkd_qiskit.distillation.trainer import step_sizes
+from qkd_qiskit.distillation.schedule import step_sizes
 from qkd_qiskit.errors import RecipeError
 from qkd_qiskit.experiments.arms import (
     check_arms,

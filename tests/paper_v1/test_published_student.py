@@ -24,7 +24,7 @@ from paper_v1.student import (
 from qiskit.quantum_info import Statevector
 from qiskit_machine_learning.neural_networks import SamplerQNN
 
-from qkd_qiskit.distillation.trainer import check_term
+from qkd_qiskit.distillation.terms import check_term
 from qkd_qiskit.errors import TrainingError
 from qkd_qiskit.recipe import TeacherSpec
 from qkd_qiskit.teachers.architectures import build_teacher

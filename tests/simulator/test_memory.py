@@ -22,7 +22,7 @@ def one_angle(qubits):
 @pytest.fixture
 def free(monkeypatch):
     def set_free(gibibytes):
-        monkeypatch.setattr(memory, "available_bytes", lambda: int(gibibytes * 2**30))
+        monkeypatch.setattr(memory, "available_bytes", lambda device=None: int(gibibytes * 2**30))
 
     return set_free
 

@@ -265,6 +265,6 @@ def test_outputs_may_change_and_be_trained():
 def test_too_little_memory_is_refused(monkeypatch):
     program = layered(9, layers=3)
     outputs = torch.ones(512, 1)
-    monkeypatch.setattr(memory, "available_bytes", lambda: 2**28)
+    monkeypatch.setattr(memory, "available_bytes", lambda device=None: 2**28)
     with pytest.raises(CircuitError, match="a noisy circuit on 9 qubits needs about"):
         derived(program, *given(program, 64), outputs=outputs)

@@ -1,6 +1,7 @@
 import copy
 import dataclasses
 import logging
+import math
 import os
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from qkd_qiskit.data.splits import Data, load_data
-from qkd_qiskit.errors import CheckpointError, DataError, StorageError, TeacherError
+from qkd_qiskit.errors import CheckpointError, DataError, InputError, StorageError, TeacherError
 from qkd_qiskit.recipe import DataSpec, TeacherSpec
 from qkd_qiskit.storage import load_tensors, save_tensors, tensor_digest
 from qkd_qiskit.teachers import training as teacher_training
@@ -521,3 +522,22 @@ def test_lenet5_reaches_the_published_range(name, least):
     data = load_data(DataSpec(name=name))
     spec = TeacherSpec(kind="lenet5", epochs=25, lr=3e-3)
     assert make_teacher(spec, data, cache=False).accuracy >= least
+
+
+def test_training_looks_at_the_loss_once_in_an_epoch(digits, on_device, monkeypatch):
+    """On a GPU a look waits for the step; `meta` has nothing to look at."""
+    done = []
+    monkeypatch.setattr(
+        ResumableTraining, "after_step", lambda self, step, *, loss_sum: done.append(step)
+    )
+    shape, classes = digits.image_shape, digits.num_classes
+    spec = TeacherSpec(kind="mlp", epochs=2, batch_size=64)
+    module = build_teacher(spec, image_shape=shape, num_classes=classes, seed=0).to("meta")
+    with pytest.raises(AssertionError, match="_local_scalar_dense"), on_device(uploads=True):
+        train_teacher(module, spec, digits)
+    assert done == list(range(1, 1 + math.ceil(len(digits.pool) / 64)))
+
+
+def test_a_gpu_that_is_not_there(digits):
+    with pytest.raises(InputError, match="device 'cuda:9' is not there"):
+        make_teacher(TeacherSpec(kind="softmax", epochs=1), digits, device="cuda:9")

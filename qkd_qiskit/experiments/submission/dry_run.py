@@ -10,7 +10,7 @@ from pathlib import Path
 
 from qkd_qiskit.data.splits import load_data
 from qkd_qiskit.distillation.executors import sampled_executor
-from qkd_qiskit.distillation.trainer import step_sizes
+from qkd_qiskit.distillation.schedule import step_sizes
 from qkd_qiskit.errors import NoAccountError
 from qkd_qiskit.experiments.callbacks import Callback
 from qkd_qiskit.experiments.run_folder import RunFolder

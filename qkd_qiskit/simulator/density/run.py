@@ -18,8 +18,9 @@ from qkd_qiskit.simulator.angles import extend
 from qkd_qiskit.simulator.density.program import DensityProgram
 from qkd_qiskit.simulator.density.reference import torch_values
 from qkd_qiskit.simulator.memory import require_memory
-from qkd_qiskit.simulator.run import forward_mode, kernel_works
+from qkd_qiskit.simulator.run import autocast_runs, forward_mode, kernel_works
 from qkd_qiskit.simulator.statevector import RequireFinite
+from qkd_qiskit.simulator.torch_device import on_host
 
 if TYPE_CHECKING:
     from qkd_qiskit.simulator.density.plan import NoisyAngleMap
@@ -67,13 +68,13 @@ def noisy_values(
         kernel: Use the compiled CPU kernel where it can run; otherwise all runs in torch.
 
     Raises:
-        InputError: If an input is not a finite number.
+        InputError: If an input is not a finite number; see `evaluate`.
     """
     if torch.compiler.is_dynamo_compiling():  # torch.compile calls the kernel, it cannot trace it
         disable: Any = torch.compiler.disable
         run: Callable[..., Tensor] = disable(noisy_values)
         return run(program, inputs, weights, outputs=outputs, kernel=kernel)
-    if torch.is_autocast_enabled(weights.device.type):  # angles need their precision
+    if autocast_runs(weights.device.type):  # angles need their precision
         with torch.autocast(weights.device.type, enabled=False):
             return noisy_values(program, inputs, weights, outputs=outputs, kernel=kernel)
     if kernel and not forward_mode() and _kernel_suits(program, inputs, weights, outputs=outputs):
@@ -86,8 +87,9 @@ def noisy_values(
         bytes_each=weights.element_size(),
         what=f"a batch of {inputs.shape[0]} noisy states",
         base=4,
+        device=weights.device,
     )
-    if program.num_inputs:
+    if program.num_inputs and on_host(inputs):
         inputs = RequireFinite.apply(inputs)
     extended = extend(program.features, inputs, weights)
     return torch_values(program, *extended, outputs=outputs)
