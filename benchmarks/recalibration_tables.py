@@ -6,6 +6,7 @@ python benchmarks/recalibration_tables.py      # prints them from the committed 
 # ruff: noqa: E402  (the number of threads is set before torch is imported)
 from __future__ import annotations
 
+import argparse
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -180,7 +181,7 @@ def _shares(row: Row) -> list[float]:
 
 
 def main() -> None:
-    """Print all tables."""
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     rows, budget = (read_rows(RESULTS / name) for name in (TABLE, BUDGET))
     for shots in (0, 1024):
         taken = f"{shots or 'no'} shots"

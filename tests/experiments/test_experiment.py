@@ -230,7 +230,7 @@ def test_an_evaluation_is_added_once_and_kept_on_resume(finished, tmp_path, monk
     assert set(first.gain) == {"exact", "fake_manila", "fake_manila@64"}
 
     monkeypatch.setattr(tasks, "train_population", no_training)
-    monkeypatch.setattr(evaluation_set, "logits_on", no_training)
+    monkeypatch.setattr(evaluation_set, "measured_and_corrected", no_training)
     assert TrainedRun(folder).evaluate("fake_manila", shots=64) == first
     resumed = run(RunFolder.open(folder.path))
     assert figures(resumed) == figures(first)

@@ -283,7 +283,7 @@ def test_commands(command, run, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("", "give noise or shots, as in qkd sweep noise RUN"),
+        ("", "give noise, shots or drift, as in qkd sweep noise RUN"),
         ("noise", "run missing; see `qkd sweep noise --help`"),
         ("nonsense", "choose from"),
         ("noise nowhere", "nowhere holds no run"),
