@@ -40,6 +40,7 @@ viewcode_line_numbers = True
 # Pages of the repository link to each other as files; here they are pages or downloads.
 PAGES = {
     "HELPS.md": "helps.md",
+    "INPUTS.md": "inputs.md",
     "PAPER.md": "paper.md",
     "SPEED.md": "speed.md",
     "NOISE.md": "noise.md",
