@@ -13,8 +13,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample, pad
 
-from qkd_qiskit.errors import DataError
-
 Augmentation = Literal["none", "shift", "jitter", "mixup"]
 _SHIFT = 14  # an image of so many pixels is shifted by one: MNIST by two, the digits by one
 _ANGLE = math.radians(10.0)
@@ -36,19 +34,10 @@ def augmented_copies(
         kind: What is done to them.
         copies: Copies of each.
         stream: Random numbers.
-
-    Raises:
-        DataError: They are feature vectors, which cannot be shifted.
     """
     if kind == "mixup":
         varied = [_mixed(images, stream) for _ in range(copies - 1)]
         return torch.stack([images, *varied])
-    height, width = images.shape[2:]
-    if min(height, width) < 2:
-        raise DataError(
-            f"distill.augment: {kind!r} moves images, and these are feature vectors of {width}; "
-            "give mixup or none"
-        )
     move = _shifted if kind == "shift" else _jittered
     return torch.stack([images, *(move(images, stream) for _ in range(copies - 1))])
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from qkd_qiskit.data.augmentation import augmented_copies
 from qkd_qiskit.data.splits import Data, Split
 from qkd_qiskit.distillation.schedule import step_sizes
-from qkd_qiskit.errors import TrainingError
-from qkd_qiskit.recipe import LABEL_LOSSES, DistillSpec
+from qkd_qiskit.errors import DataError, TrainingError
+from qkd_qiskit.recipe import GENERATED, LABEL_LOSSES, DistillSpec
 from qkd_qiskit.recipe.seeds import generator
 
 
@@ -31,10 +31,11 @@ def with_copies(
         seeds: Seed of each member; members of a seed have the same draw.
 
     Raises:
-        DataError: As `augmented_copies`.
+        DataError: As `check_augmentation`.
     """
     if spec.augment == "none":
         return data, draws
+    check_augmentation(data, spec)
     first = {seed: place for place, seed in reversed(list(enumerate(seeds)))}
     order = list(dict.fromkeys(seeds))
     images, labels = [], []
@@ -48,6 +49,20 @@ def with_copies(
     rows = spec.copies * draws.shape[1]
     places = torch.tensor([order.index(seed) for seed in seeds])
     return replace(data, pool=pool), rows * places[:, None] + torch.arange(rows)
+
+
+def check_augmentation(data: Data, spec: DistillSpec) -> None:
+    """Check that copies can be made of data.
+
+    Raises:
+        DataError: They are points, of features that have no neighbours, and are to be moved.
+    """
+    generated = data.spec is not None and data.spec.name in GENERATED
+    if spec.augment in ("shift", "jitter") and (generated or min(data.image_shape[1:]) < 2):
+        raise DataError(
+            f"distill.augment: {spec.augment!r} moves images, and the data are points of "
+            f"{math.prod(data.image_shape)} features; give mixup or none"
+        )
 
 
 def in_usual_steps(spec: DistillSpec, *, usual: int, more: int) -> DistillSpec:

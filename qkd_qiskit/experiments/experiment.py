@@ -13,6 +13,7 @@ from contextlib import contextmanager, nullcontext
 
 from qkd_qiskit.circuits.openqasm import dump_circuit
 from qkd_qiskit.data.splits import Data, load_data
+from qkd_qiskit.distillation.inputs import check_augmentation
 from qkd_qiskit.distillation.terms import why_no_states
 from qkd_qiskit.errors import CheckpointError, RecipeError
 from qkd_qiskit.experiments.arms import check_arms, term_of_states
@@ -174,6 +175,7 @@ def _check_before_training(
     data.draw_for(recipe.data, seed=recipe.member_seeds[0])
     for arms in dict.fromkeys(task.arms for task in training_tasks(recipe)):
         arm = arms[0]
+        check_augmentation(data, recipe.distill_of(arm))
         own = recipe.student_of(arm) == recipe.student
         trained = student if own else new_student(recipe, data, arm=arm)
         for target in targets:

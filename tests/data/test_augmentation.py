@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from qkd_qiskit.data.augmentation import augmented_copies
-from qkd_qiskit.errors import DataError
 from qkd_qiskit.recipe.seeds import generator
 
 
@@ -78,8 +77,3 @@ def test_mixtures_are_between_two_images_of_the_draw(images):
             for second in all_images
         )
         assert best < 0.006
-
-
-def test_feature_vectors_are_not_moved():
-    with pytest.raises(DataError, match="these are feature vectors of 12; give mixup or none"):
-        copies(torch.rand(3, 1, 1, 12), "jitter")

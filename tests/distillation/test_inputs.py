@@ -4,11 +4,20 @@ import numpy as np
 import pytest
 import torch
 
-from qkd_qiskit import DistillSpec, StudentSpec, TeacherSpec, distill, make_student, make_teacher
+from qkd_qiskit import (
+    DataSpec,
+    DistillSpec,
+    StudentSpec,
+    TeacherSpec,
+    distill,
+    load_data,
+    make_student,
+    make_teacher,
+)
 from qkd_qiskit.data.splits import Data
 from qkd_qiskit.distillation.inputs import in_usual_steps, with_copies
 from qkd_qiskit.distillation.schedule import step_sizes
-from qkd_qiskit.errors import TrainingError
+from qkd_qiskit.errors import DataError, TrainingError
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +37,20 @@ def test_copies_of_a_seed_do_not_depend_on_the_other_seeds(data):
     assert torch.equal(pool.pool.images[rows[0][:12]], data.pool.images[draws[0]])
     for copy in rows[0].split(12):
         assert torch.equal(pool.pool.labels[copy], data.pool.labels[draws[0]])
+
+
+@pytest.mark.parametrize("augment", ["shift", "jitter"])
+def test_points_are_not_moved(augment):
+    spec = DistillSpec(augment=augment)
+    stream = np.random.default_rng(0)
+    vectors = Data.from_arrays(stream.random((60, 12)), np.arange(60) % 3, seed=0)
+    generated = load_data(DataSpec(name="generated", points=90))
+    for points, features in ((vectors, 12), (generated, 64)):
+        with pytest.raises(DataError, match=f"points of {features} features; give mixup or none"):
+            with_copies(points, torch.zeros(1, 4, dtype=torch.int64), spec=spec, seeds=(0,))
+    mixed = DistillSpec(augment="mixup", copies=2)
+    _, rows = with_copies(vectors, torch.arange(4)[None], spec=mixed, seeds=(0,))
+    assert rows.shape == (1, 8)
 
 
 @pytest.mark.parametrize(("usual", "more"), [(40, 360), (33, 99), (10, 10)])
