@@ -32,11 +32,12 @@ def with_late_usage(
     """
     result = run.ended()
     folder = submission.folder(run)
-    if not read_journal(folder).unsettled():
+    records = read_journal(folder)
+    if not records.unsettled() and records.session is None:
         return result
     try:
         with open_runner(run, submission, connect()):
-            pass  # its end asks for what is not known
+            pass  # its end asks for what is not known, and closes a session that could not be
     except (SubmissionError, InputError) as error:
         logger.warning("%s: what it used stays unknown: %s", submission.name, error)
         return result

@@ -39,6 +39,8 @@ __all__ = ["RuntimeConnection", "connect", "real_backend"]
 logger = logging.getLogger(__name__)
 _STATES: dict[str, JobState] = {"DONE": "done", "ERROR": "failed", "CANCELLED": "cancelled"}
 _RESULT_TIMEOUT_S = 120.0
+_BELIEVED_MISSING = 3
+"""Answers in a row that a session is not there: one that is believed too soon stays open."""
 
 
 def connect(
@@ -208,12 +210,13 @@ class RuntimeConnection:
     def _accepts_jobs(self, session: Any) -> bool:
         if session is None or self.local:
             return session is not None and session is self._session
-        try:
-            return bool((call_client(session.details) or {}).get("accepting_jobs"))
-        except ServiceError as failure:
-            if failure.kind != "missing":
-                raise
-            return False
+        for _ in range(_BELIEVED_MISSING):
+            try:
+                return bool((call_client(session.details) or {}).get("accepting_jobs"))
+            except ServiceError as failure:
+                if failure.kind != "missing":
+                    raise
+        return False
 
     def close_session(self) -> None:
         """Let the session take no more jobs."""

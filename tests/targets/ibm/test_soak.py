@@ -112,6 +112,11 @@ def _kill(child, number):
         os.kill(child, number)
 
 
+def unfinished(journal):
+    """Usage that is not known, or a session that could not be closed: the next process does it."""
+    return bool(journal.unsettled()) or journal.session is not None
+
+
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 KILLED = (-signal.SIGKILL, soak.INTERRUPTED)
 # A signal that comes before the process has set its handlers ends it as such.
@@ -128,7 +133,7 @@ def go_through(tmp_path, *, seed, kills, longest_kill_s, modes, most=400):
             assert nursery.train(tmp_path / "calm", calm, mode="job") == soak.DONE
         with ServiceEmulator(soak.DEVICE, faults=Faults(FAULTS, seed=seed)) as server:
             folder, end = tmp_path / "soaked", None
-            while end != soak.DONE or read_journal(folder).unsettled():
+            while end != soak.DONE or unfinished(read_journal(folder)):
                 more = sum(ends[killed] for killed in KILLED) < kills
                 end = nursery.train(
                     folder,
