@@ -172,7 +172,8 @@ def _retry_after(response: Any) -> float | None:
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
     seen: set[int] = set()
-    while error is not None and id(error) not in seen:
+    # An interrupt is what was being dealt with when the request was made, not why it failed.
+    while isinstance(error, Exception) and id(error) not in seen:
         seen.add(id(error))
         yield error
         error = error.__cause__ or error.__context__

@@ -220,9 +220,13 @@ class RuntimeConnection:
 
     def close_session(self) -> None:
         """Let the session take no more jobs."""
-        if self._session is not None:
-            call_client(self._session.close)
-            self._session = None
+        if self._session is None:
+            return
+        call_client(self._session.close)
+        # The client takes a 404 for a session that is closed.
+        if not self.local and self._accepts_jobs(self._session):
+            raise ServiceError("server", "the session still takes jobs")
+        self._session = None
 
     def _sampler_options(self, *, tags: list[str], seed: int | None) -> dict[str, Any]:
         spec = self.options
