@@ -23,6 +23,8 @@ from qkd_qiskit.recipe.validation import accepted, is_null, is_optional, names, 
 DEFAULT_RECIPE = "digits"
 _LONGEST_CHOICES = 60
 
+ARMS_HELP = "Arms: " + "; ".join(f"{name}: {arm.description}" for name, arm in ARMS.items()) + "."
+
 
 def add_keys(
     parser: CommandParser, words: Sequence[str], *, defaults: Mapping[str, Any] | None = None

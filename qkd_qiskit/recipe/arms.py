@@ -30,6 +30,7 @@ TRANSFER: Final = "transfer"
 SAME_DRAW: Final = "distilled_same_draw"
 TWIN: Final = "classical_twin"
 FULL_TWIN: Final = "classical_full"
+PROBE: Final = "feature_probe"
 REPLICATE: Final = "replicate"
 
 
@@ -158,6 +159,7 @@ ARMS: dict[str, Arm] = {
             SAME_DRAW,
             TWIN,
             FULL_TWIN,
+            PROBE,
             "no_circuit",
             "no_entanglers",
             "frozen_circuit",
@@ -342,6 +344,13 @@ ARMS: dict[str, Arm] = {
         kind="classical_full",
         population="full-size twins",
     ),
+    PROBE: Arm(
+        label="linear probe",
+        description="a linear layer on all features or pixels, of any size, from the labels alone",
+        loss="labels",
+        kind="softmax",
+        population="probes",
+    ),
     "twin_pca": _twin("pca_linear", "PCA twin", "principal components and a linear layer"),
     "twin_pooled": _twin("pooled_linear", "pooled twin", "means of pixels and a linear layer"),
     "twin_bilinear": _twin("bilinear", "bilinear twin", "features u^T X v and a linear layer"),
@@ -389,4 +398,3 @@ CONTROLS = tuple(name for name, arm in ARMS.items() if arm.control)
 BEFORE = {name: arm.before for name, arm in ARMS.items() if arm.before is not None}
 
 OwnArms = dict[str, dict[str, Any]]
-ARMS_HELP = "Arms: " + "; ".join(f"{name}: {arm.description}" for name, arm in ARMS.items()) + "."

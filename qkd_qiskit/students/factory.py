@@ -20,7 +20,6 @@ from qkd_qiskit.errors import CheckpointError, CircuitError, require_kind
 from qkd_qiskit.recipe import (
     CLASSICAL_STUDENTS,
     FILTER_STUDENTS,
-    TWINS,
     WITHOUT_CIRCUIT,
     StudentSpec,
 )
@@ -41,7 +40,7 @@ from qkd_qiskit.students.module_student import ModuleStudent, build_module_stude
 from qkd_qiskit.students.own_network import adopt_network, say_primitive, spec_of_network
 from qkd_qiskit.students.quantum import QuantumStudent, freeze_circuit, num_features
 from qkd_qiskit.students.quanvolutional import QuanvolutionalStudent
-from qkd_qiskit.students.twins import TwinStudent
+from qkd_qiskit.students.twins import MAKERS, TwinStudent
 from qkd_qiskit.students.without_circuit import StudentWithoutCircuit
 
 ImageShape = tuple[int, int, int]
@@ -181,7 +180,7 @@ def _of_module(
             return student
         shape: dict[str, Any] = {"image_shape": image_shape, "num_classes": num_classes}
         twin: TwinStudent | ClassicalStudent
-        if spec.kind in TWINS:
+        if spec.kind in MAKERS:
             twin = TwinStudent(spec, **shape, matched=student.num_parameters)
         else:
             matched, features = student.num_parameters, len(student.parts.input_params)
@@ -220,7 +219,7 @@ def _assembled(
             sums=sums,
         )
         shape: dict[str, Any] = {"image_shape": image_shape, "num_classes": num_classes}
-        if spec.kind in TWINS:
+        if spec.kind in MAKERS:
             student = TwinStudent(spec, **shape, matched=student.num_parameters)
         elif spec.kind in WITHOUT_CIRCUIT:
             student = StudentWithoutCircuit(spec, **shape, parts=parts)
