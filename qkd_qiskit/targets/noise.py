@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from qiskit.circuit import QuantumCircuit
 from qiskit.transpiler import Target as QiskitTarget
-from qiskit.transpiler import generate_preset_pass_manager
 
 from qkd_qiskit.errors import TargetError
 from qkd_qiskit.targets.coherent_noise import CoherentNoise, with_coherent_errors
+from qkd_qiskit.targets.pass_managers import preset_pass_manager
 from qkd_qiskit.targets.synthetic_backends import SyntheticBackend, scaled_device
 
 if TYPE_CHECKING:
@@ -117,9 +117,7 @@ def with_noise(
     qubits = used_qubits(circuit)
     restricted = restrict_device(device, qubits)
     reduced = restrict_circuit(circuit, qubits)
-    passes = generate_preset_pass_manager(
-        optimization_level=0, target=restricted, scheduling_method="alap"
-    )
+    passes = preset_pass_manager(optimization_level=0, target=restricted, scheduling_method="alap")
     scheduled = with_coherent_errors(
         passes.scheduling.run(reduced),
         restricted,
