@@ -361,16 +361,21 @@ def inline_svg(text: str, *, name: str, title: str) -> str:
 @contextmanager
 def _canvas(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
     from matplotlib import rc_context
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     with rc_context(_SETTINGS):
-        figure = Figure(figsize=(width, height), layout="constrained")
+        figure = Figure(figsize=(width, height))
+        FigureCanvasSVG(figure)
         yield figure, figure.subplots()
 
 
 def _svg(figure: Figure, *, name: str, title: str) -> str:
     from matplotlib import rc_context
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+    # A figure that has a layout engine would be drawn twice, once for the engine alone.
+    ConstrainedLayoutEngine().execute(figure)
     text = io.StringIO()
     with rc_context({"svg.hashsalt": name}):
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
