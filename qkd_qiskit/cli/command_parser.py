@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 import difflib
-from argparse import SUPPRESS, Action, ArgumentError, ArgumentParser, ArgumentTypeError, Namespace
+import textwrap
+from argparse import (
+    SUPPRESS,
+    Action,
+    ArgumentError,
+    ArgumentParser,
+    ArgumentTypeError,
+    HelpFormatter,
+    Namespace,
+)
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,11 +24,27 @@ _READ: dict[type, tuple[Callable[[str], Any], str]] = {
 }
 
 
+class _Formatter(HelpFormatter):
+    """Wraps each line of a text by itself; of those that begin with spaces, under their text."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        lines = []
+        for line in text.splitlines():
+            name, _, rest = line.strip().partition("  ")
+            if line.startswith(" ") and rest:
+                line = f"{f'  {name}':<22}  {rest}"
+                lines += textwrap.wrap(line, width, subsequent_indent=" " * 24) or [""]
+            else:
+                lines.append(super()._fill_text(line, width, indent))
+        return "\n".join(lines)
+
+
 class CommandParser(ArgumentParser):
     """A parser that says what is wrong as an InputError of one line.
 
     Attributes:
         unknown_flag: What is said of a flag that the command does not have.
+        values: What can stand after a flag, or as the argument of a name, where it is a choice.
     """
 
     def __init__(self, name: str, *, description: str, usage: str | None = None) -> None:
@@ -29,12 +54,24 @@ class CommandParser(ArgumentParser):
             description=description,
             allow_abbrev=False,
             exit_on_error=False,
+            formatter_class=_Formatter,
         )
+        self.values: dict[str, tuple[str, ...]] = {}
         self.unknown_flag: Callable[[str], str] = "--{} is not an option".format
         self._needed: list[Action] = []
 
-    def add_argument(self, *names: Any, **options: Any) -> Action:
-        """Add an option; one of type int or float has the text of other refused numbers."""
+    def add_argument(
+        self, *names: Any, values: Sequence[str] | None = None, **options: Any
+    ) -> Action:
+        """Add an option; one of type int or float has the text of other refused numbers.
+
+        Args:
+            names: As for argparse.
+            values: What can be given, for the completion in a shell; all is accepted.
+            options: As for argparse.
+        """
+        if values is not None:
+            self.values[names[0]] = tuple(values)
         if options.get("type") in _READ:
             options["type"] = _reader(options["type"])
         action = super().add_argument(*names, **options)

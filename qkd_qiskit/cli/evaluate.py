@@ -6,7 +6,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 
 from qkd_qiskit.cli.command_parser import CommandParser
-from qkd_qiskit.cli.output import add_output_options, show_result, terminal
+from qkd_qiskit.cli.output import add_output_options, load, show_result, terminal
 from qkd_qiskit.cli.recalibrate import show_maps
 
 
@@ -37,6 +37,7 @@ def evaluate_parser(words: Sequence[str], name: str) -> CommandParser:
 
 def run_evaluate(options: Namespace, words: Sequence[str]) -> int:
     """Add the figures on the target to the run; returns the exit status."""
+    load(options)
     from qkd_qiskit.run import Run
 
     run = Run.open(options.run)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from qkd_qiskit.cli.command_parser import CommandParser
-from qkd_qiskit.cli.output import add_output_options, console, show_result, terminal
+from qkd_qiskit.cli.output import add_output_options, console, load, show_result, terminal
 from qkd_qiskit.errors import InputError
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def recalibrate_parser(words: Sequence[str], name: str) -> CommandParser:
 
 def run_recalibrate(options: Namespace, words: Sequence[str]) -> int:
     """Fit the maps, evaluate with them, and show both; returns the exit status."""
+    load(options)
     from qkd_qiskit.experiments.recalibration import KINDS, USUAL_IMAGES
     from qkd_qiskit.run import Run
 

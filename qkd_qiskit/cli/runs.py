@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from qkd_qiskit.cli.command_parser import CommandParser
 from qkd_qiskit.cli.commands import RUNS
 from qkd_qiskit.cli.error_messages import fail
-from qkd_qiskit.cli.output import add_output_options, console, show_result, terminal
+from qkd_qiskit.cli.output import add_output_options, console, load, show_result, terminal
 from qkd_qiskit.cli.study import add_worker_options, given_workers
 from qkd_qiskit.errors import InputError, StorageError, WorkerError
 
@@ -67,6 +67,7 @@ def runs_parser(words: Sequence[str], name: str) -> CommandParser:
 
 def run_runs(options: Namespace, words: Sequence[str]) -> int:
     """Do what the action says; return the exit status."""
+    load(options)
     actions: dict[str, Callable[[Namespace, Sequence[str]], int]] = {
         "list": _list,
         "show": _show,
@@ -221,6 +222,7 @@ def report_parser(words: Sequence[str], name: str) -> CommandParser:
 
 def run_report(options: Namespace, words: Sequence[str]) -> int:
     """Write the report of a run; return the exit status."""
+    load(options)
     from qkd_qiskit.run import Run
 
     print(Run.open(options.run).report())

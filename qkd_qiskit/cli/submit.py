@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, get_args
 
 from qkd_qiskit.cli.command_parser import CommandParser
 from qkd_qiskit.cli.error_messages import fail
-from qkd_qiskit.cli.output import add_output_options, console, show_result, terminal
+from qkd_qiskit.cli.output import add_output_options, console, load, show_result, terminal
 from qkd_qiskit.cli.recalibrate import show_maps
 from qkd_qiskit.errors import InputError
 from qkd_qiskit.recipe import Mode
@@ -98,6 +98,7 @@ def collect_parser(words: Sequence[str], name: str) -> CommandParser:
 
 def run_submit(options: Namespace, words: Sequence[str]) -> int:
     """Run `qkd submit`: begin or continue; return the exit status."""
+    load(options)
     from qkd_qiskit.cli.dry_run import show_dry_run
     from qkd_qiskit.experiments.run_folder import RunFolder
     from qkd_qiskit.experiments.submission import Request, begin_training, plan_dry_run, submit_run
@@ -144,6 +145,7 @@ def run_submit(options: Namespace, words: Sequence[str]) -> int:
 
 def run_collect(options: Namespace, words: Sequence[str]) -> int:
     """Finish what was begun; return the exit status."""
+    load(options)
     from qkd_qiskit.experiments.run_folder import RunFolder
 
     limit = _positive(options.max_qpu_seconds, "max-qpu-seconds")

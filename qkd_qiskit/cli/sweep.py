@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from qkd_qiskit.cli.command_parser import CommandParser
 from qkd_qiskit.cli.error_messages import fail
-from qkd_qiskit.cli.output import add_output_options, console, terminal
+from qkd_qiskit.cli.output import add_output_options, console, load, terminal
 from qkd_qiskit.errors import InputError
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ def run_sweep(options: Namespace, words: Sequence[str]) -> int:
         raise InputError(
             f"what to sweep is missing; give noise, shots or drift, as in qkd {words[0]} noise RUN"
         )
+    load(options)
     try:
         with terminal(options) as callback:
             outcome = _measure(options.action, options, callback=callback)
@@ -86,8 +87,11 @@ def run_sweep(options: Namespace, words: Sequence[str]) -> int:
     if options.json:
         print(json.dumps(outcome.summary, indent=2))
     elif not options.quiet:
+        from qkd_qiskit.cli.narrow_tables import fitted
+
         screen = console()
-        screen.print(outcome.table)
+        for table in fitted(outcome.table, width=screen.width):
+            screen.print(table)
         for path in outcome.files:
             screen.print(str(path), markup=False, highlight=False, soft_wrap=True)
     return 0

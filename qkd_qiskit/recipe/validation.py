@@ -192,8 +192,8 @@ def accepted(kind: Any) -> str:
         return "one of " + ", ".join(arguments) if len(arguments) > 1 else str(arguments[0])
     if origin is tuple:
         item = arguments[0]
-        keys = f" {{{', '.join(type_hints(item))}}}" if is_dataclass(item) else ""
-        return f"a list [a, b, ...], each {accepted(item)}{keys}"
+        keys = f"{{{', '.join(type_hints(item))}}}" if is_dataclass(item) else accepted(item)
+        return f"a list [a, b, ...], each {keys}"
     if origin is dict:
         return "a tree of keys"
     if arguments:
