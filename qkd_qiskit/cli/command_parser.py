@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
+import re
 import textwrap
 from argparse import (
     SUPPRESS,
@@ -16,7 +16,12 @@ from argparse import (
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from qkd_qiskit.errors import InputError
+from qkd_qiskit.errors import InputError, nearest
+
+TARGETS = "@targets"
+"""Among the values of a flag: the names of all targets, which take a moment to collect."""
+CIRCUITS = "@circuits"
+"""Among them: the names of the reference circuits."""
 
 _READ: dict[type, tuple[Callable[[str], Any], str]] = {
     int: (int, "a whole number"),
@@ -30,12 +35,18 @@ class _Formatter(HelpFormatter):
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         lines = []
         for line in text.splitlines():
-            name, _, rest = line.strip().partition("  ")
-            if line.startswith(" ") and rest:
-                line = f"{f'  {name}':<22}  {rest}"
-                lines += textwrap.wrap(line, width, subsequent_indent=" " * 24) or [""]
-            else:
+            head = re.match(r" +\S+ {2,}", line)
+            if head is None:
                 lines.append(super()._fill_text(line, width, indent))
+            else:
+                under = " " * head.end()
+                lines += textwrap.wrap(
+                    line,
+                    width,
+                    subsequent_indent=under,
+                    break_long_words=False,
+                    break_on_hyphens=False,
+                )
         return "\n".join(lines)
 
 
@@ -57,7 +68,7 @@ class CommandParser(ArgumentParser):
             formatter_class=_Formatter,
         )
         self.values: dict[str, tuple[str, ...]] = {}
-        self.unknown_flag: Callable[[str], str] = "--{} is not an option".format
+        self.unknown_flag: Callable[[str], str] = self._unknown_flag
         self._needed: list[Action] = []
 
     def add_argument(
@@ -80,6 +91,16 @@ class CommandParser(ArgumentParser):
             self._needed.append(action)
             action.required = False
         return action
+
+    def _unknown_flag(self, flag: str) -> str:
+        known = [name for action in self._actions for name in action.option_strings]
+        hint = nearest(f"--{flag}", known).strip()
+        return f"--{flag} is not an option" + (f"; {hint}" if hint else "")
+
+    @property
+    def options(self) -> list[Action]:
+        """Its arguments and flags, those in groups too; argparse has no public list of them."""
+        return self._actions
 
     def read(self, words: Sequence[str]) -> Namespace:
         """Return the options that the words give.
@@ -135,7 +156,5 @@ def help_of_commands(name: str, commands: Mapping[str, str], *, description: str
 
 def unknown_command(word: str, known: Sequence[str]) -> InputError:
     """Return the error for a word that is none of the commands."""
-    near = difflib.get_close_matches(word[:100], known, n=1)
-    hint = f"did you mean {near[0]}? " if near else ""
     choices = ", ".join(map(repr, known))
-    return InputError(f"{word[:100]!r} is no command; {hint}choose from {choices}")
+    return InputError(f"{word[:100]!r} is no command; {nearest(word, known)}choose from {choices}")

@@ -45,6 +45,7 @@ def add_track_option(parser: CommandParser) -> None:
     parser.add_argument(
         "--track",
         type=str,
+        values=("tensorboard", "mlflow", "wandb"),
         help="where figures go as well, while it runs: tensorboard, mlflow or wandb",
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Sequence
 
-from qkd_qiskit.cli.command_parser import CommandParser
+from qkd_qiskit.cli.command_parser import TARGETS, CommandParser
 from qkd_qiskit.cli.output import add_output_options, load, show_result, terminal
 from qkd_qiskit.cli.recalibrate import show_maps
 
@@ -22,6 +22,7 @@ def evaluate_parser(words: Sequence[str], name: str) -> CommandParser:
         "--target",
         type=str,
         required=True,
+        values=[TARGETS],
         help="exact, aer, fake_<device> or a snapshot's file; with options, fake_torino:scale=2; "
         "fake_torino:aer has Aer draw the shots",
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qkd_qiskit.cli.command_parser import CommandParser
+from qkd_qiskit.cli.command_parser import TARGETS, CommandParser
 from qkd_qiskit.cli.error_messages import fail
 from qkd_qiskit.cli.output import add_output_options, console, load, terminal
 from qkd_qiskit.errors import InputError
@@ -67,7 +67,8 @@ def sweep_parser(words: Sequence[str], name: str) -> CommandParser:
         return parser
     parser.add_argument("run", type=str, help="run folder")
     for option, (kind, text) in _OPTIONS[action].items():
-        parser.add_argument(f"--{option}", type=kind, help=text)
+        values = [TARGETS] if option in ("devices", "target") else None
+        parser.add_argument(f"--{option}", type=kind, values=values, help=text)
     add_output_options(parser)
     return parser
 

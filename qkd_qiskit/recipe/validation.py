@@ -21,7 +21,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 import yaml
 
-from qkd_qiskit.errors import RecipeError
+from qkd_qiskit.errors import RecipeError, nearest
 
 _INT64 = 2**63
 _WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
@@ -353,7 +353,6 @@ def _meant(kind: Any, value: object) -> str:
     given = value if isinstance(value, list | tuple) else [value]
     for item in given if known else ():
         for word in re.findall(r"\w+", item) if isinstance(item, str) else ():
-            near = difflib.get_close_matches(word[:_LONGEST_WORD], known, n=1)
-            if near and word not in known:
-                return f"did you mean {near[0]}? "
+            if word not in known and (hint := nearest(word, known)):
+                return hint
     return ""

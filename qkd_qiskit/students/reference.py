@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from qkd_qiskit.errors import CheckpointError
+from qkd_qiskit.errors import CheckpointError, nearest
 from qkd_qiskit.recipe.validation import shown
 
 REFERENCE_FILE = "card.json"
@@ -90,10 +90,11 @@ def student_folder(source: str | Path) -> Path:
     bare = len(folder.parts) == 1 and not folder.is_absolute() and str(source) not in (".", "..")
     if not bare or folder.exists():
         return folder
-    if str(source) in list_reference_students():
+    known = list_reference_students()
+    if str(source) in known:
         return FOLDER / folder
     raise CheckpointError(
-        f"{shown(str(source))} is no folder here and no reference student; give one of "
-        f"{', '.join(list_reference_students())}, or a folder written by student.save, such as "
-        "runs/NAME/distilled/seed_0"
+        f"{shown(str(source))} is no folder here and no reference student; "
+        f"{nearest(str(source), known)}give one of {', '.join(known)}, or a folder written by "
+        "student.save, such as runs/NAME/distilled/seed_0"
     )

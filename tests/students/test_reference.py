@@ -76,6 +76,7 @@ def test_an_unknown_name_is_answered_with_the_names(tmp_path, monkeypatch):
         load_student("nmist")
     assert "\n" not in str(caught.value)
     assert all(name in str(caught.value) for name in STUDENTS)
+    assert "did you mean mnist?" in str(caught.value)
     with pytest.raises(CheckpointError, match="holds no saved student"):
         load_student("elsewhere/digits")
 
