@@ -389,4 +389,5 @@ CONTROLS = tuple(name for name, arm in ARMS.items() if arm.control)
 BEFORE = {name: arm.before for name, arm in ARMS.items() if arm.before is not None}
 
 OwnArms = dict[str, dict[str, Any]]
-ARMS_HELP = "Arms: " + "; ".join(f"{name}: {arm.description}" for name, arm in ARMS.items()) + "."
+ARMS_HELP = "\n".join(["arms:", *(f"  {name:<20}  {it.description}" for name, it in ARMS.items())])
+"""What each arm is, a line each."""
