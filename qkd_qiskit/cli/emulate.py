@@ -49,6 +49,12 @@ def rehearse_parser(name: str) -> CommandParser:
     parser.add_argument(
         "--seed", type=int, default=0, help="seed of faults with a rate, and of untagged jobs"
     )
+    parser.add_argument(
+        "--limits",
+        action="store_true",
+        help="enforce the limits of the plan: 5 new jobs a minute, on the Open Plan 3 that wait "
+        "or run",
+    )
     parser.add_argument("--ideal", action="store_true", help="simulate without noise")
     parser.add_argument("--ledger", type=str, help="JSON file for all that was received")
     return parser
@@ -66,6 +72,7 @@ def run_rehearse(options: Namespace) -> int:
         faults=Faults(options.fault, seed=options.seed),
         seed=options.seed,
         noisy=not options.ideal,
+        limits=options.limits,
     )
     ended = threading.Event()
 
@@ -83,6 +90,8 @@ def run_rehearse(options: Namespace) -> int:
         for number, handler in before.items():
             signal.signal(number, handler)
     print(f"\nreceived:\n{server.ledger.summary()}", flush=True)
+    if options.limits:
+        print(f"refused, because there were too many jobs: {server.limits.refused}")
     if options.ledger:
         write_text(options.ledger, json.dumps(server.ledger.as_dict(), indent=1) + "\n")
         print(f"ledger: {options.ledger}")
@@ -94,6 +103,8 @@ def _instructions(server: ServiceEmulator, options: Namespace) -> str:
     noise = "without noise" if options.ideal else "with the noise of the snapshot"
     lines = [f"rehearsal at {server.url}, {options.plan} plan"]
     lines += [f"  {device.name}: {device.fake_name}, {noise}" for device in devices]
+    limits = server.limits.limits.describe()
+    lines += [f"  limits: {limits}"] if limits else []
     lines += [f"  fault: {fault}" for fault in server.faults.armed]
     lines += ["", "in another terminal, which must not be used for the real device afterwards:", ""]
     lines += [
