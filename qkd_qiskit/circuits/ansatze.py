@@ -49,6 +49,23 @@ class Ansatz(ABC):
     def append_end(self, circuit: QuantumCircuit, weights: Iterator[Parameter]) -> None:  # noqa: B027
         """Append what follows the last layer; by default nothing."""
 
+    def grown_from(self, layers: int) -> list[int | None]:
+        """Return for each weight its number in the same ansatz of fewer layers; None = starts at 0.
+
+        With these weights both circuits give the same outcome probabilities, where no input enters
+        behind the layers that there were before.
+
+        Args:
+            layers: Of the smaller one.
+
+        Raises:
+            CircuitError: A layer of this ansatz is no identity at any weights.
+        """
+        raise CircuitError(
+            "its gates on two qubits turn outcomes into others whatever the weights are, so that a "
+            "layer cannot be added without a change; give the ansatz cz_line"
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class RyRzRing(Ansatz):
@@ -95,7 +112,8 @@ class CzLine(Ansatz):
 
     Shaped for devices: a line of qubits is on every coupling map, so nothing is routed, CZ is
     native on many and one gate of theirs on the others, and the two rounds (even pairs, then odd
-    ones) run in parallel.
+    ones) run in parallel. CZ is diagonal: a layer that is added with its RZ at 0, its RY as the
+    last rotations were and new last rotations at 0 leaves every outcome as probable as it was.
     """
 
     @property
@@ -116,6 +134,16 @@ class CzLine(Ansatz):
         """Append the last RY on all qubits, without which no outcome would see the last CZ."""
         for qubit in range(self.qubits):
             circuit.ry(next(weights), qubit)
+
+    def grown_from(self, layers: int) -> list[int | None]:
+        """Return for each weight its number in the same ansatz of fewer layers; None = starts at 0.
+
+        The old last rotations are the RY of the first new layer.
+        """
+        kept: list[int | None] = list(range(2 * self.qubits * layers))
+        turned: list[int | None] = [None] * self.qubits
+        turned += range(2 * self.qubits * layers, self.qubits * (2 * layers + 1))
+        return kept + turned + [None] * (self.num_weights - len(kept) - len(turned))
 
 
 @dataclass(frozen=True, kw_only=True)
