@@ -7,6 +7,7 @@ The two-qubit gates of every depth are counted after transpiling; the last depth
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -23,8 +24,10 @@ from qkd_qiskit.recipe.arms import BASELINE, TREATMENT
 from qkd_qiskit.recipe.parsing import flat_recipe, parse_recipe, parse_spec
 from qkd_qiskit.students.base import Student
 from qkd_qiskit.students.factory import load_student, make_student
-from qkd_qiskit.students.growth import check_growth
+from qkd_qiskit.students.growth import check_growth, keeps_outcomes
 from qkd_qiskit.targets import DeviceTarget, Target
+
+logger = logging.getLogger(__name__)
 
 COMPRESSION = "compression.json"
 MOST_LAYERS = 200
@@ -136,6 +139,12 @@ def plan_compression(
     depths, refused = _depths_that_fit(
         base.student, shape, device, most=most, limit=max_two_qubit_gates, grow_by=grow_by
     )
+    if len(depths) > 1 and not keeps_outcomes(base.student):
+        logger.warning(
+            "student.encoding %s enters the features again in front of an added layer: each depth "
+            "starts warm, not exactly as the one before",
+            base.student.encoding,
+        )
     recipe = _with_depths(base, depths, spec=_teacher(earlier, teacher, arm), target=target)
     compression = Compression(
         run=str(earlier.path.absolute()),
