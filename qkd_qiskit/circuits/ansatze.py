@@ -9,6 +9,8 @@ real_amplitudes  RY on every qubit, CX from each qubit to the next; one RY   n p
                  layer after the last                                        and n
 cz_line          RZ, RY on every qubit, CZ between neighbours on a line, in  2 n per layer,
                  two rounds; one RY layer after the last                     and n
+ry_cz_line       RY on every qubit, CZ between neighbours on a line, in two   n per layer,
+                 rounds; one RY layer after the last                         and n
 local_rotations  RX RY RZ RX RX RY RZ on every qubit, no two-qubit gate       7 n per layer
 ===============  ==========================================================  =============
 """
@@ -126,9 +128,7 @@ class CzLine(Ansatz):
         for qubit in range(self.qubits):
             circuit.rz(next(weights), qubit)
         self.append_end(circuit, weights)
-        for first in (0, 1):
-            for qubit in range(first, self.qubits - 1, 2):
-                circuit.cz(qubit, qubit + 1)
+        append_cz_line(circuit)
 
     def append_end(self, circuit: QuantumCircuit, weights: Iterator[Parameter]) -> None:
         """Append the last RY on all qubits, without which no outcome would see the last CZ."""
@@ -144,6 +144,21 @@ class CzLine(Ansatz):
         turned: list[int | None] = [None] * self.qubits
         turned += range(2 * self.qubits * layers, self.qubits * (2 * layers + 1))
         return kept + turned + [None] * (self.num_weights - len(kept) - len(turned))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RyCzLine(CzLine):
+    """RY on every qubit, then CZ on a line, per layer: for encodings that bring their own RZ."""
+
+    @property
+    def num_weights(self) -> int:
+        """Circuit weights of all layers: n per layer, and n for the last rotations."""
+        return self.qubits * (self.layers + 1)
+
+    def append_layer(self, circuit: QuantumCircuit, weights: Iterator[Parameter]) -> None:
+        """Append RY on all qubits and both rounds."""
+        self.append_end(circuit, weights)
+        append_cz_line(circuit)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,12 +185,13 @@ ANSATZE: dict[str, type[Ansatz]] = {
     "ry_rz_ring": RyRzRing,
     "real_amplitudes": RealAmplitudes,
     "cz_line": CzLine,
+    "ry_cz_line": RyCzLine,
     "local_rotations": LocalRotations,
 }
 
 
 def make_ansatz(name: str, *, qubits: int, layers: int) -> Ansatz:
-    """Return the ansatz `name` (ry_rz_ring, real_amplitudes, cz_line or local_rotations).
+    """Return the ansatz `name`: one of `ANSATZE`.
 
     Raises:
         CircuitError: The name is unknown, or there are no qubits or no layers.
@@ -194,3 +210,10 @@ def append_cx_chain(circuit: QuantumCircuit) -> None:
     """Append CX from each qubit to the next: n - 1 gates."""
     for qubit in range(circuit.num_qubits - 1):
         circuit.cx(qubit, qubit + 1)
+
+
+def append_cz_line(circuit: QuantumCircuit) -> None:
+    """Append CZ between neighbours, even pairs and then odd ones: n - 1 gates."""
+    for first in (0, 1):
+        for qubit in range(first, circuit.num_qubits - 1, 2):
+            circuit.cz(qubit, qubit + 1)

@@ -153,7 +153,13 @@ def test_angles_are_pi_times_the_features(name):
 
 def test_the_number_of_features():
     sizes = {name: make_encoding(name, qubits=4, layers=3).num_features for name in ENCODINGS}
-    assert sizes == {"amplitude": 16, "angle": 4, "reuploading": 4, "qubit": 16}
+    assert sizes == {
+        "amplitude": 16,
+        "angle": 4,
+        "reuploading": 4,
+        "trained_reuploading": 8,
+        "qubit": 16,
+    }
 
 
 @pytest.mark.parametrize(
