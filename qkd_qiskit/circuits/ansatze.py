@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
@@ -65,7 +65,7 @@ class Ansatz(ABC):
         """
         raise CircuitError(
             "its gates on two qubits turn outcomes into others whatever the weights are, so that a "
-            "layer cannot be added without a change; give the ansatz cz_line"
+            "layer cannot be added without a change; give the ansatz cz_line or ry_cz_line"
         )
 
 
@@ -138,12 +138,13 @@ class CzLine(Ansatz):
     def grown_from(self, layers: int) -> list[int | None]:
         """Return for each weight its number in the same ansatz of fewer layers; None = starts at 0.
 
-        The old last rotations are the RY of the first new layer.
+        The old last rotations are the RY of the first new layer, which are the last of its weights.
         """
-        kept: list[int | None] = list(range(2 * self.qubits * layers))
-        turned: list[int | None] = [None] * self.qubits
-        turned += range(2 * self.qubits * layers, self.qubits * (2 * layers + 1))
-        return kept + turned + [None] * (self.num_weights - len(kept) - len(turned))
+        smaller = replace(self, layers=layers).num_weights
+        kept, last = smaller - self.qubits, range(smaller - self.qubits, smaller)
+        turned = [None] * ((self.num_weights - smaller) // (self.layers - layers) - self.qubits)
+        added: list[int | None] = [*range(kept), *turned, *last]
+        return added + [None] * (self.num_weights - len(added))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,10 +8,12 @@ The two-qubit gates of every depth are counted after transpiling; the last depth
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from qkd_qiskit.circuits.encodings import ROTATIONS_PER_LAYER
 from qkd_qiskit.errors import InputError, RecipeError, TargetError
 from qkd_qiskit.experiments.json_codec import OMITTED, decode, encode
 from qkd_qiskit.experiments.recalibration import SUFFIX
@@ -24,13 +26,14 @@ from qkd_qiskit.recipe.arms import BASELINE, TREATMENT
 from qkd_qiskit.recipe.parsing import flat_recipe, parse_recipe, parse_spec
 from qkd_qiskit.students.base import Student
 from qkd_qiskit.students.factory import load_student, make_student
-from qkd_qiskit.students.growth import check_growth, keeps_outcomes
+from qkd_qiskit.students.growth import check_growth, features_of_depth, keeps_outcomes
 from qkd_qiskit.targets import DeviceTarget, Target
 
 logger = logging.getLogger(__name__)
 
 COMPRESSION = "compression.json"
 MOST_LAYERS = 200
+FEATURES_PER_QUBIT = 4
 OWN_KEYS = ("student.", "distill.", "seeds", "shots", "test_limit")
 """Keys of a recipe that can be given, by how they begin; all else is the earlier run's."""
 TeacherChoice = Literal["student", "ensemble", "classical"]
@@ -127,17 +130,16 @@ def plan_compression(
     earlier.ended()
     _check_request(target, max_two_qubit_gates, teacher, grow_by, changes)
     arm = _arm_of(earlier, arm)
-    base = _base_recipe(earlier, arm, changes)
-    most = base.student.layers if "student.layers" in changes else MOST_LAYERS
+    shape = load_student(earlier.member(arm, earlier.recipe.member_seeds[0]))
+    base = _base_recipe(earlier, arm, shape=shape, changes=changes)
     device = Target.parse(target, shots=base.shots, seed=base.seed)
     if not isinstance(device, DeviceTarget):
         raise InputError(
             f"--target: {target!r} has no coupling map that circuits could fit; give a device, as "
             "in --target fake_torino"
         )
-    shape = load_student(earlier.member(arm, earlier.recipe.member_seeds[0]))
     depths, refused = _depths_that_fit(
-        base.student, shape, device, most=most, limit=max_two_qubit_gates, grow_by=grow_by
+        base.student, shape, device, limit=max_two_qubit_gates, grow_by=grow_by
     )
     if len(depths) > 1 and not keeps_outcomes(base.student):
         logger.warning(
@@ -226,7 +228,9 @@ def _arm_of(earlier: RunFolder, arm: str | None) -> str:
     return arm
 
 
-def _base_recipe(earlier: RunFolder, arm: str, changes: Mapping[str, Any]) -> Recipe:
+def _base_recipe(
+    earlier: RunFolder, arm: str, *, shape: Student, changes: Mapping[str, Any]
+) -> Recipe:
     """Return the earlier recipe with a student that can be grown, trained without labels."""
     old = earlier.recipe
     spec, distill = old.student_of(arm), old.distill_of(arm)
@@ -234,9 +238,9 @@ def _base_recipe(earlier: RunFolder, arm: str, changes: Mapping[str, Any]) -> Re
     student = {
         "kind": "hybrid" if hybrid else "quantum",
         "qubits": spec.qubits,
-        "encoding": "angle" if hybrid else "qubit",
-        "ansatz": "cz_line",
-        "layers": 1,
+        "encoding": "angle" if hybrid else "trained_reuploading",
+        "ansatz": "cz_line" if hybrid else "ry_cz_line",
+        "layers": MOST_LAYERS,
         "reduction": "linear" if hybrid else "pca",
         "readout": spec.readout if hybrid or spec.readout in CLASS_BINS else "bins",
         "head": spec.head if hybrid else "none",
@@ -266,7 +270,13 @@ def _base_recipe(earlier: RunFolder, arm: str, changes: Mapping[str, Any]) -> Re
         | {f"distill.{key}": value for key, value in training.items()}
         | {"arms": [BASELINE], "targets": ["exact"]}
     )
-    return parse_recipe(values | dict(changes))
+    recipe = parse_recipe(values | dict(changes))
+    own = recipe.student
+    if own.encoding == "trained_reuploading" and "student.features" not in changes:
+        most = (FEATURES_PER_QUBIT * own.qubits, ROTATIONS_PER_LAYER * own.qubits * own.layers)
+        features = min(*most, math.prod(shape.image_shape))
+        recipe = replace(recipe, student=replace(own, features=features))
+    return recipe
 
 
 def _depths_that_fit(
@@ -274,16 +284,15 @@ def _depths_that_fit(
     shape: Student,
     device: DeviceTarget,
     *,
-    most: int,
     limit: int,
     grow_by: int,
 ) -> tuple[list[CompressedDepth], int | None]:
     """Return the depths within a number of gates, and the gates of the first that is not."""
     depths: list[CompressedDepth] = []
-    for layers in range(1, most + 1, grow_by):
-        own = replace(spec, layers=layers)
+    for layers in range(1, spec.layers + 1, grow_by):
+        own = spec_of_depth(spec, layers)
         if depths:
-            check_growth(replace(spec, layers=depths[-1].layers), own)
+            check_growth(spec_of_depth(spec, depths[-1].layers), own)
         student = make_student(own, image_shape=shape.image_shape, num_classes=shape.num_classes)
         assert student.circuit is not None
         gates = device.compile(student.circuit).two_qubit_gates
@@ -310,16 +319,24 @@ def _with_depths(
     own_arms: dict[str, dict[str, Any]] = {}
     for before, depth in zip([None, *depths], depths, strict=False):
         own_arms[depth.arm] = {"base": base_arm, "student.layers": depth.layers}
+        features = spec_of_depth(base.student, depth.layers).features
+        if features is not None:
+            own_arms[depth.arm]["student.features"] = features
         if before is not None:
             own_arms[depth.arm]["grown_from"] = before.arm
     return replace(
         base,
         teacher=spec,
-        student=replace(base.student, layers=depths[-1].layers),
+        student=spec_of_depth(base.student, depths[-1].layers),
         arms=(BASELINE, *own_arms),
         own_arms=own_arms,
         targets=("exact", target),
     )
+
+
+def spec_of_depth(spec: StudentSpec, layers: int) -> StudentSpec:
+    """Return a student with another number of layers, and as many features as these take."""
+    return replace(spec, layers=layers, features=features_of_depth(spec, layers=layers))
 
 
 def _teacher(earlier: RunFolder, teacher: TeacherChoice, arm: str) -> TeacherSpec:

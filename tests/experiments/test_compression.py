@@ -47,9 +47,10 @@ def test_every_depth_that_fits_is_trained_and_no_other(finished, compressed):
         assert device.compile(student.circuit).two_qubit_gates == depth.two_qubit_gates
         assert student.circuit.num_nonlocal_gates() == depth.two_qubit_gates  # nothing is routed
     assert load_student(compressed.folder.member("label_only", 0)).spec.layers == 2
-    assert record.teacher_gates == device.compile(
-        load_student(finished.member("distilled", 0)).circuit
-    ).two_qubit_gates
+    assert (
+        record.teacher_gates
+        == device.compile(load_student(finished.member("distilled", 0)).circuit).two_qubit_gates
+    )
 
 
 def test_the_student_of_its_seed_teaches_without_labels(finished, compressed):
@@ -102,9 +103,7 @@ def test_where_all_images_are_labelled_the_teacher_labels_them_anew(tiny, finish
     assert recipe.distill_of("layers_1").ce_weight == 0
 
 
-def test_a_compression_that_was_stopped_goes_on_to_the_same_figures(
-    finished, compressed, tmp_path
-):
+def test_a_compression_that_was_stopped_goes_on_to_the_same_figures(finished, compressed, tmp_path):
     class Stop(Callback):
         def stage(self, name):
             if name == "layers_2":
@@ -120,7 +119,14 @@ def test_a_compression_that_was_stopped_goes_on_to_the_same_figures(
 
 
 def test_the_command_shows_gates_and_accuracies(finished, tmp_path, capsys):
-    words = ["compress", str(finished.path), "--target", "fake_manila", "--max-two-qubit-gates", "2"]
+    words = [
+        "compress",
+        str(finished.path),
+        "--target",
+        "fake_manila",
+        "--max-two-qubit-gates",
+        "2",
+    ]
     words += ["--student.qubits", "3", "--distill.epochs", "1", "--out", str(tmp_path / "run")]
     assert main(words) == 0
     shown = capsys.readouterr().out

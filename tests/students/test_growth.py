@@ -1,5 +1,6 @@
 """A student with more layers begins as one with fewer: the same logits, and gradients to go on."""
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from qkd_qiskit import StudentSpec, make_student
 from qkd_qiskit.circuits.ansatze import make_ansatz
 from qkd_qiskit.errors import CircuitError
-from qkd_qiskit.students.growth import check_growth, grow, keeps_outcomes
+from qkd_qiskit.students.growth import check_growth, features_of_depth, grow, keeps_outcomes
 
 SPEC = StudentSpec(
     kind="quantum",
@@ -34,7 +35,7 @@ def spec_of(encoding):
 IMAGES = torch.rand(7, 1, 4, 4, generator=torch.Generator().manual_seed(3))
 
 
-@pytest.mark.parametrize("encoding", ["angle", "qubit", "amplitude"])
+@pytest.mark.parametrize("encoding", ["angle", "qubit", "amplitude", "trained_reuploading"])
 @pytest.mark.parametrize("layers", [3, 5])
 def test_a_grown_student_gives_the_logits_that_it_begins_as(encoding, layers):
     spec = spec_of(encoding)
@@ -46,6 +47,35 @@ def test_a_grown_student_gives_the_logits_that_it_begins_as(encoding, layers):
     larger(IMAGES).square().sum().backward()
     added = larger.weights.grad[-3 * 2 - 3 :]  # of the last layer, and what follows it
     assert (added.abs() > 1e-4).sum() >= 6
+
+
+@pytest.mark.parametrize("ansatz", ["cz_line", "ry_cz_line"])
+def test_more_layers_take_more_features_and_begin_the_same(ansatz):
+    largest = replace(
+        SPEC, encoding="trained_reuploading", ansatz=ansatz, reduction="pca", layers=4, features=10
+    )
+    depths = [
+        replace(largest, layers=layers, features=features_of_depth(largest, layers=layers))
+        for layers in (1, 2, 4)
+    ]
+    assert [spec.features for spec in depths] == [6, 10, 10]
+    students = [make(spec, number) for number, spec in enumerate(depths)]
+    pool = torch.rand(30, 1, 4, 4, generator=torch.Generator().manual_seed(4))
+    for student in students:
+        student.fit(pool)
+    for smaller, larger in itertools.pairwise(students):
+        grow(smaller, larger)
+        torch.testing.assert_close(larger(IMAGES), smaller(IMAGES), atol=1e-4, rtol=1e-4)
+    students[2](IMAGES).square().sum().backward()
+    assert (students[2].weights.grad.abs() > 1e-5).float().mean() > 0.7
+
+
+def test_a_trained_reduction_gives_every_depth_the_same_features():
+    spec = StudentSpec(
+        kind="hybrid", qubits=3, encoding="trained_reuploading", ansatz="ry_cz_line", layers=4,
+        features=8, reduction="linear",
+    )  # fmt: skip
+    assert features_of_depth(spec, layers=1) == features_of_depth(spec, layers=4) == 6
 
 
 def test_features_that_enter_again_change_the_start():
@@ -69,6 +99,7 @@ def test_heads_and_reductions_are_taken_over():
 def test_each_weight_of_a_grown_ansatz_has_its_origin():
     ansatz = make_ansatz("cz_line", qubits=2, layers=3)
     assert ansatz.grown_from(1) == [0, 1, 2, 3, None, None, 4, 5, *[None] * 6]
+    assert make_ansatz("ry_cz_line", qubits=2, layers=2).grown_from(1) == [0, 1, 2, 3, None, None]
     assert len(ansatz.grown_from(2)) == ansatz.num_weights
 
 
