@@ -17,10 +17,9 @@ from __future__ import annotations
 
 import argparse
 import csv
-import math
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -34,7 +33,6 @@ from qkd_qiskit.experiments.callbacks import Callback
 from qkd_qiskit.experiments.compression import spec_of_depth
 from qkd_qiskit.experiments.evaluation_set import evaluate_members
 from qkd_qiskit.experiments.run_folder import RECIPE
-from qkd_qiskit.experiments.statistics import differences, holm, mean_interval, paired_p
 from qkd_qiskit.run import resume_experiment
 
 RESULTS = Path(__file__).parent / "results" / "compress.csv"

@@ -11,6 +11,12 @@ cz_line          RZ, RY on every qubit, CZ between neighbours on a line, in  2 n
                  two rounds; one RY layer after the last                     and n
 ry_cz_line       RY on every qubit, CZ between neighbours on a line, in two   n per layer,
                  rounds; one RY layer after the last                         and n
+ry_cz_ring       as ry_cz_line, and CZ between the ends of the line          n per layer,
+                                                                             and n
+ry_cz_patch      as ry_cz_line on n - 1 qubits, and CZ from the middle to    n per layer,
+                 the last: a piece of a heavy-hexagonal lattice              and n
+ry_rzz_line      RY on every qubit, RZZ of trained angles on a line; one RY  2 n - 1 per
+                 layer after the last                                        layer, and n
 local_rotations  RX RY RZ RX RX RY RZ on every qubit, no two-qubit gate       7 n per layer
 ===============  ==========================================================  =============
 """
@@ -19,7 +25,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
@@ -64,8 +70,8 @@ class Ansatz(ABC):
             CircuitError: A layer of this ansatz is no identity at any weights.
         """
         raise CircuitError(
-            "its gates on two qubits turn outcomes into others whatever the weights are, so that a "
-            "layer cannot be added without a change; give the ansatz cz_line or ry_cz_line"
+            "its gates on two qubits turn outcomes into others whatever the weights are, so that "
+            "no layer can be added without a change; give one of CZ or RZZ, such as ry_cz_line"
         )
 
 
@@ -138,13 +144,18 @@ class CzLine(Ansatz):
     def grown_from(self, layers: int) -> list[int | None]:
         """Return for each weight its number in the same ansatz of fewer layers; None = starts at 0.
 
-        The old last rotations are the RY of the first new layer, which are the last of its weights.
+        The old last rotations are the RY of the first new layer.
         """
-        smaller = replace(self, layers=layers).num_weights
-        kept, last = smaller - self.qubits, range(smaller - self.qubits, smaller)
-        turned = [None] * ((self.num_weights - smaller) // (self.layers - layers) - self.qubits)
-        added: list[int | None] = [*range(kept), *turned, *last]
+        layer = (self.num_weights - self.qubits) // self.layers
+        kept = layer * layers
+        added: list[int | None] = [*range(kept), *[None] * self.weights_before_ry]
+        added += range(kept, kept + self.qubits)
         return added + [None] * (self.num_weights - len(added))
+
+    @property
+    def weights_before_ry(self) -> int:
+        """Weights of a layer in front of its RY."""
+        return self.qubits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,10 +167,60 @@ class RyCzLine(CzLine):
         """Circuit weights of all layers: n per layer, and n for the last rotations."""
         return self.qubits * (self.layers + 1)
 
+    @property
+    def weights_before_ry(self) -> int:
+        """None: a layer begins with its RY."""
+        return 0
+
     def append_layer(self, circuit: QuantumCircuit, weights: Iterator[Parameter]) -> None:
         """Append RY on all qubits and both rounds."""
         self.append_end(circuit, weights)
         append_cz_line(circuit)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RyCzRing(RyCzLine):
+    """RY on every qubit, then CZ on a line and between its ends (from three qubits), per layer."""
+
+    def append_layer(self, circuit: QuantumCircuit, weights: Iterator[Parameter]) -> None:
+        """Append RY on all qubits, both rounds and the CZ that closes the ring."""
+        super().append_layer(circuit, weights)
+        if self.qubits > 2:
+            circuit.cz(self.qubits - 1, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RyCzPatch(RyCzLine):
+    """RY on every qubit, then CZ on a line of n - 1 qubits and from its middle to the last one.
+
+    A piece of a heavy-hexagonal lattice around a qubit with three neighbours.
+    """
+
+    def append_layer(self, circuit: QuantumCircuit, weights: Iterator[Parameter]) -> None:
+        """Append RY on all qubits, both rounds of the line and the branch."""
+        self.append_end(circuit, weights)
+        append_cz_line(circuit, qubits=self.qubits - 1)
+        if self.qubits > 1:
+            circuit.cz((self.qubits - 1) // 2, self.qubits - 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RyRzzLine(RyCzLine):
+    """RY on every qubit, then RZZ of a trained angle between neighbours on a line, per layer.
+
+    One gate each on devices with fractional gates, two CZ or CX on others.
+    """
+
+    @property
+    def num_weights(self) -> int:
+        """Circuit weights of all layers: 2 n - 1 per layer, and n for the last rotations."""
+        return (2 * self.qubits - 1) * self.layers + self.qubits
+
+    def append_layer(self, circuit: QuantumCircuit, weights: Iterator[Parameter]) -> None:
+        """Append RY on all qubits and RZZ in both rounds."""
+        self.append_end(circuit, weights)
+        for low, high in line_pairs(self.qubits):
+            circuit.rzz(next(weights), low, high)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,6 +248,9 @@ ANSATZE: dict[str, type[Ansatz]] = {
     "real_amplitudes": RealAmplitudes,
     "cz_line": CzLine,
     "ry_cz_line": RyCzLine,
+    "ry_cz_ring": RyCzRing,
+    "ry_cz_patch": RyCzPatch,
+    "ry_rzz_line": RyRzzLine,
     "local_rotations": LocalRotations,
 }
 
@@ -213,8 +277,17 @@ def append_cx_chain(circuit: QuantumCircuit) -> None:
         circuit.cx(qubit, qubit + 1)
 
 
-def append_cz_line(circuit: QuantumCircuit) -> None:
-    """Append CZ between neighbours, even pairs and then odd ones: n - 1 gates."""
-    for first in (0, 1):
-        for qubit in range(first, circuit.num_qubits - 1, 2):
-            circuit.cz(qubit, qubit + 1)
+def append_cz_line(circuit: QuantumCircuit, *, qubits: int | None = None) -> None:
+    """Append CZ between neighbours, even pairs and then odd ones: n - 1 gates.
+
+    Args:
+        circuit: What is appended to.
+        qubits: How many of its first qubits are on the line; None = all.
+    """
+    for low, high in line_pairs(circuit.num_qubits if qubits is None else qubits):
+        circuit.cz(low, high)
+
+
+def line_pairs(qubits: int) -> list[tuple[int, int]]:
+    """Return the neighbours on a line: the pairs that begin at even qubits, then the others."""
+    return [(low, low + 1) for first in (0, 1) for low in range(first, qubits - 1, 2)]

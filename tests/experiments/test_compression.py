@@ -166,7 +166,7 @@ def test_other_commands_take_the_run(compressed, tmp_path, capsys):
         ({"teacher": "me"}, "--teacher: 'me' is not accepted; give student, ensemble, classical"),
         ({"arm": "transfer"}, "has no arm 'transfer'; give one of label_only"),
         ({"changes": {"student.qubits": 12}}, "fake_manila has 5"),
-        ({"changes": {"student.ansatz": "ry_rz_ring"}}, "give the ansatz cz_line"),
+        ({"changes": {"student.ansatz": "ry_rz_ring"}}, "such as ry_cz_line"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_a_line(finished, changes, part):
