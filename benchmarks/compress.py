@@ -2,8 +2,8 @@
 
     QKD_DATA=ROOT python benchmarks/compress.py [--cases digits,mnist] [--seeds 20] [--devices ...]
 
-Circuits that fit a device (6 qubits, trained re-uploading of PCA features, CZ on a line, class bins,
-no trained classical layer) grow from 5 to 50 two-qubit gates. At every depth they learn from the
+Circuits that fit a device (6 qubits, trained re-uploading of PCA features, CZ on a line, class
+bins, no trained classical layer) grow from 5 to 50 two-qubit gates. At every depth they learn from the
 labels alone, or without labels on ten times as many images from the classical teacher, from a deep
 ideal circuit (20 layers, about 500 gates) of the same seed, from all the deep circuits together, or
 from the label-only circuit of their own depth (born again). They are tested exactly and under the
