@@ -3,13 +3,13 @@
     QKD_DATA=ROOT python benchmarks/compress.py [--cases digits,mnist] [--seeds 20] [--devices ...]
 
 Circuits that fit a device (6 qubits, trained re-uploading of PCA features, CZ on a line, class
-bins, no trained classical layer) grow from 5 to 50 two-qubit gates. At every depth they learn from the
-labels alone, or without labels on ten times as many images from the classical teacher, from a deep
-ideal circuit (20 layers, about 500 gates) of the same seed, from all the deep circuits together, or
-from the label-only circuit of their own depth (born again). They are tested exactly and under the
-exact noise of devices. What is finished is not done again. Seeds begin at 300, which chose nothing.
-Writes results/compress.csv and compress.png, and prints tables: accuracy by gates, gains with 95 %
-intervals and Holm's p, and how many gates the same accuracy takes.
+bins, no trained classical layer) grow from 5 to 50 two-qubit gates. At every depth they learn from
+the labels alone, or without labels on ten times as many images from the classical teacher, from a
+deep ideal circuit (20 layers, about 500 gates) of the same seed, from all the deep circuits
+together, or from the label-only circuit of their own depth (born again). They are tested exactly
+and under the exact noise of devices. What is finished is not done again. Seeds begin at 300, which
+chose nothing. Writes results/compress.csv and compress.png, and prints tables: accuracy by gates,
+gains with 95 % intervals and Holm's p, and how many gates the same accuracy takes.
 """
 
 # ruff: noqa: E402  (the number of threads is set before torch is imported)
