@@ -26,6 +26,7 @@ _DEEPEST = 50  # brackets in brackets
 _LEFT_OUT: dict[str, object] = {
     "data.scale": "none",
     "teacher.outputs": None,
+    "student.features": None,
     "student.observables": None,
     "student.module": None,
     "teacher.run": None,

@@ -12,10 +12,10 @@ from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
 from qiskit_machine_learning.neural_networks import NeuralNetwork
 
-from qkd_qiskit.circuits import StudentCircuit, adopt_circuit, build_circuit
+from qkd_qiskit.circuits import StudentCircuit, adopt_circuit
 from qkd_qiskit.circuits.openqasm import dump_circuit, load_circuit, load_named_circuit
 from qkd_qiskit.circuits.readouts import OutcomeSums, observable_texts, read_sums
-from qkd_qiskit.circuits.student_circuit import without_entanglers
+from qkd_qiskit.circuits.student_circuit import circuit_of_spec, without_entanglers
 from qkd_qiskit.errors import CheckpointError, CircuitError, require_kind
 from qkd_qiskit.recipe import (
     CLASSICAL_STUDENTS,
@@ -192,12 +192,8 @@ def _of_module(
 
 
 def _circuit_of(spec: StudentSpec) -> StudentCircuit:
-    if spec.circuit is not None:
-        parts = load_named_circuit(spec.circuit)
-    else:
-        parts = build_circuit(
-            qubits=spec.qubits, encoding=spec.encoding, ansatz=spec.ansatz, layers=spec.layers
-        )
+    named = spec.circuit
+    parts = circuit_of_spec(spec) if named is None else load_named_circuit(named)
     return without_entanglers(parts) if spec.kind == "no_entanglers" else parts
 
 
