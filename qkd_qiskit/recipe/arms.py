@@ -133,6 +133,17 @@ def _without_teacher(label: str, source: str, targets: SoftTargets) -> Arm:
     return Arm(label=label, description=text, loss="distilled", targets=targets, control=True)
 
 
+def _generation(number: int, teacher: str) -> Arm:
+    return Arm(
+        label=f"generation {number}",
+        description=f"distilled from the {teacher} student of its seed in place of the teacher",
+        loss="distilled",
+        taught_by=teacher,
+        compared_with=(COUNTING_BASELINE, teacher),
+        population=f"students of generation {number}",
+    )
+
+
 ARMS: dict[str, Arm] = {
     BASELINE: Arm(
         label="label only",
@@ -321,22 +332,8 @@ ARMS: dict[str, Arm] = {
         compared_with=(COUNTING_BASELINE, BASELINE),
         population="self-distilled students",
     ),
-    "generation_2": Arm(
-        label="generation 2",
-        description="distilled from the distilled student of its seed in place of the teacher",
-        loss="distilled",
-        taught_by=TREATMENT,
-        compared_with=(COUNTING_BASELINE, TREATMENT),
-        population="students of generation 2",
-    ),
-    "generation_3": Arm(
-        label="generation 3",
-        description="distilled from the generation_2 student of its seed in place of the teacher",
-        loss="distilled",
-        taught_by="generation_2",
-        compared_with=(COUNTING_BASELINE, "generation_2"),
-        population="students of generation 3",
-    ),
+    "generation_2": _generation(2, TREATMENT),
+    "generation_3": _generation(3, "generation_2"),
     TWIN: Arm(
         label="classical twin",
         description="distilled into a student without a circuit, of about as many parameters",
@@ -347,8 +344,7 @@ ARMS: dict[str, Arm] = {
     ),
     FULL_TWIN: Arm(
         label="full-size twin",
-        description="distilled into a student without a circuit, of student.full_width hidden "
-        "units",
+        description="distilled into student.full_width hidden units in place of a circuit",
         loss="distilled",
         kind="classical_full",
         population="full-size twins",

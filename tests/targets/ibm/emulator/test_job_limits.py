@@ -1,5 +1,7 @@
 """What a rehearsal refuses when it enforces limits, as the true client sees it."""
 
+from typing import ClassVar
+
 import pytest
 
 from qkd_qiskit.errors import TargetError
@@ -52,7 +54,7 @@ def test_what_is_enforced(given, plan, enforced):
 def test_what_an_answer_means(status, message, kind):
     class Response:
         status_code = status
-        headers = {}
+        headers: ClassVar = {}
 
         @staticmethod
         def json():
