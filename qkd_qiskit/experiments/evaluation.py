@@ -28,8 +28,7 @@ from qkd_qiskit.students.quanvolutional import QuanvolutionalStudent
 from qkd_qiskit.targets import AerCheck, Simulator, Target
 
 CALIBRATION_BINS = 15
-EXACT_BATCH = 1024
-"""Images at a time where nothing is sampled."""
+EXACT_BATCH = 1024  # images at a time where nothing is sampled
 _SAMPLED_BATCH = 50
 
 

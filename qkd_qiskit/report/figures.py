@@ -365,9 +365,8 @@ def _canvas(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
     from matplotlib.figure import Figure
 
     with rc_context(_SETTINGS):
-        figure = Figure(figsize=(width, height))
-        FigureCanvasSVG(figure)
-        yield figure, figure.subplots()
+        canvas = FigureCanvasSVG(Figure(figsize=(width, height)))
+        yield canvas.figure, canvas.figure.subplots()
 
 
 def _svg(figure: Figure, *, name: str, title: str) -> str:
