@@ -11,6 +11,9 @@ cz_line          RZ, RY on every qubit, CZ between neighbours on a line, in  2 n
                  two rounds; one RY layer after the last                     and n
 ry_cz_line       RY on every qubit, CZ between neighbours on a line, in two   n per layer,
                  rounds; one RY layer after the last                         and n
+ry_cz_brick      RY on every qubit, then one round of these CZ alone: even    n per layer,
+                 pairs and odd pairs layer by layer; one RY layer at the     and n
+                 end
 local_rotations  RX RY RZ RX RX RY RZ on every qubit, no two-qubit gate       7 n per layer
 ===============  ==========================================================  =============
 """
@@ -45,8 +48,10 @@ class Ansatz(ABC):
         """Circuit weights w_000, w_001, ... of all layers."""
 
     @abstractmethod
-    def append_layer(self, circuit: QuantumCircuit, weights: Iterator[Parameter]) -> None:
-        """Append one layer, taking its weights from the iterator in gate order."""
+    def append_layer(
+        self, circuit: QuantumCircuit, weights: Iterator[Parameter], *, layer: int
+    ) -> None:
+        """Append layer `layer`, from 0, taking its weights from the iterator in gate order."""
 
     def append_end(self, circuit: QuantumCircuit, weights: Iterator[Parameter]) -> None:  # noqa: B027
         """Append what follows the last layer; by default nothing."""
@@ -61,7 +66,9 @@ class RyRzRing(Ansatz):
         """Circuit weights of all layers: 2 n per layer."""
         return 2 * self.qubits * self.layers
 
-    def append_layer(self, circuit: QuantumCircuit, weights: Iterator[Parameter]) -> None:
+    def append_layer(
+        self, circuit: QuantumCircuit, weights: Iterator[Parameter], *, layer: int
+    ) -> None:
         """Append RY on all qubits, RZ on all qubits and the ring."""
         for rotate in (circuit.ry, circuit.rz):
             for qubit in range(self.qubits):
@@ -80,7 +87,9 @@ class RealAmplitudes(Ansatz):
         """Circuit weights of all layers: n per layer, and n for the last rotations."""
         return self.qubits * (self.layers + 1)
 
-    def append_layer(self, circuit: QuantumCircuit, weights: Iterator[Parameter]) -> None:
+    def append_layer(
+        self, circuit: QuantumCircuit, weights: Iterator[Parameter], *, layer: int
+    ) -> None:
         """Append RY on all qubits and the chain."""
         self.append_end(circuit, weights)
         append_cx_chain(circuit)
@@ -105,7 +114,9 @@ class CzLine(Ansatz):
         """Circuit weights of all layers: 2 n per layer, and n for the last rotations."""
         return self.qubits * (2 * self.layers + 1)
 
-    def append_layer(self, circuit: QuantumCircuit, weights: Iterator[Parameter]) -> None:
+    def append_layer(
+        self, circuit: QuantumCircuit, weights: Iterator[Parameter], *, layer: int
+    ) -> None:
         """Append RZ on all qubits, RY on all qubits and both rounds."""
         for qubit in range(self.qubits):
             circuit.rz(next(weights), qubit)
@@ -127,10 +138,28 @@ class RyCzLine(CzLine):
         """Circuit weights of all layers: n per layer, and n for the last rotations."""
         return self.qubits * (self.layers + 1)
 
-    def append_layer(self, circuit: QuantumCircuit, weights: Iterator[Parameter]) -> None:
+    def append_layer(
+        self, circuit: QuantumCircuit, weights: Iterator[Parameter], *, layer: int
+    ) -> None:
         """Append RY on all qubits and both rounds."""
         self.append_end(circuit, weights)
         append_cz_line(circuit)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RyCzBrick(RyCzLine):
+    """RY on every qubit, then CZ on every other pair of a line, per layer, like bricks.
+
+    Twice the rotations of `ry_cz_line` for as many CZ: two CZ of a qubit without a rotation between
+    them commute.
+    """
+
+    def append_layer(
+        self, circuit: QuantumCircuit, weights: Iterator[Parameter], *, layer: int
+    ) -> None:
+        """Append RY on all qubits and one round: even pairs in even layers, else odd ones."""
+        self.append_end(circuit, weights)
+        append_cz_round(circuit, first=layer % 2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +175,9 @@ class LocalRotations(Ansatz):
         """Circuit weights of all layers: 7 n per layer."""
         return 7 * self.qubits * self.layers
 
-    def append_layer(self, circuit: QuantumCircuit, weights: Iterator[Parameter]) -> None:
+    def append_layer(
+        self, circuit: QuantumCircuit, weights: Iterator[Parameter], *, layer: int
+    ) -> None:
         """Append RX RY RZ RX RX RY RZ on one qubit after the other."""
         for qubit in range(self.qubits):
             for name in ("rx", "ry", "rz", "rx", "rx", "ry", "rz"):
@@ -158,6 +189,7 @@ ANSATZE: dict[str, type[Ansatz]] = {
     "real_amplitudes": RealAmplitudes,
     "cz_line": CzLine,
     "ry_cz_line": RyCzLine,
+    "ry_cz_brick": RyCzBrick,
     "local_rotations": LocalRotations,
 }
 
@@ -187,5 +219,10 @@ def append_cx_chain(circuit: QuantumCircuit) -> None:
 def append_cz_line(circuit: QuantumCircuit) -> None:
     """Append CZ between neighbours, even pairs and then odd ones: n - 1 gates."""
     for first in (0, 1):
-        for qubit in range(first, circuit.num_qubits - 1, 2):
-            circuit.cz(qubit, qubit + 1)
+        append_cz_round(circuit, first=first)
+
+
+def append_cz_round(circuit: QuantumCircuit, *, first: int) -> None:
+    """Append CZ on the pairs of neighbours that begin with qubit `first`, first + 2, ..."""
+    for qubit in range(first, circuit.num_qubits - 1, 2):
+        circuit.cz(qubit, qubit + 1)

@@ -71,7 +71,9 @@ CHANGED_CIRCUITS = ("no_entanglers", "frozen_circuit")
 CLASSICAL_STUDENTS = ("classical", "classical_full", *TWINS, *WITHOUT_CIRCUIT)
 FILTER_STUDENTS = ("quanvolution", "convolution")
 Encoding = Literal["amplitude", "angle", "reuploading", "trained_reuploading", "qubit"]
-Ansatz = Literal["ry_rz_ring", "real_amplitudes", "cz_line", "ry_cz_line", "local_rotations"]
+Ansatz = Literal[
+    "ry_rz_ring", "real_amplitudes", "cz_line", "ry_cz_line", "ry_cz_brick", "local_rotations"
+]
 Reduction = Literal["none", "linear", "crop", "pca", "avg_pool", "max_pool", "cnn"]
 Readout = Literal["bins", "modulo", "learned", "probabilities", "expectation"]
 Head = Literal["none", "linear", "mlp"]
