@@ -45,14 +45,39 @@ def add_keys(
     if {"-h", "--help"} & set(words):
         named = words[0] if words and not words[0].startswith("-") else DEFAULT_RECIPE
         values = flat_recipe(load_recipe(named)) | _unless_stated(named, defaults or {})
+    add_key_options(parser, values)
+
+
+def add_key_options(
+    parser: CommandParser, values: Mapping[str, Any], *, only: tuple[str, ...] = ("",)
+) -> None:
+    """Add keys of a recipe.
+
+    Args:
+        parser: The parser of the command.
+        values: Their defaults, as help shows them; a key without one follows from the run.
+        only: How the keys begin that are added.
+    """
     own = parser.add_argument_group(summary(Recipe))
     for field, kind in type_hints(Recipe).items():
         if is_dataclass(kind) and isinstance(kind, type):
-            group = parser.add_argument_group(field_descriptions(Recipe)[field].removesuffix("."))
-            for name in type_hints(kind):
+            inner = [name for name in type_hints(kind) if f"{field}.{name}".startswith(only)]
+            if inner:
+                text = field_descriptions(Recipe)[field].removesuffix(".")
+                group = parser.add_argument_group(text)
+            for name in inner:
                 _add_key(group, f"{field}.{name}", field_descriptions(kind)[name], values)
-        else:
+        elif field.startswith(only):
             _add_key(own, field, field_descriptions(Recipe)[field], values)
+
+
+def given_keys(options: Namespace) -> dict[str, Any]:
+    """Return the keys of a recipe that were given, with their values."""
+    given = {key: value for key, value in vars(options).items() if key in recipe_keys()}
+    for key, value in given.items():
+        if is_optional(recipe_keys()[key]) and is_null(value):
+            given[key] = None
+    return given
 
 
 def _add_key(group: Any, key: str, text: str, values: Mapping[str, Any]) -> None:
@@ -61,11 +86,12 @@ def _add_key(group: Any, key: str, text: str, values: Mapping[str, Any]) -> None
     # Longer ones do not wrap, and names beside numbers are not all that is accepted.
     short = len(choices) in range(3, _LONGEST_CHOICES) and "number" not in accepted(kind)
     wanted = "" if short else f"{accepted(kind)}; "
+    default = _written(values[key]) if key in values else "from RUN"
     group.add_argument(
         f"--{key}",
         default=SUPPRESS,
         metavar=choices if short else key.rpartition(".")[2].upper(),
-        help=f"{text} ({wanted}default: {_written(values.get(key))})".replace("%", "%%"),
+        help=f"{text} ({wanted}default: {default})".replace("%", "%%"),
     )
 
 
@@ -90,10 +116,7 @@ def given_recipe(options: Namespace, *, defaults: Mapping[str, Any] | None = Non
         RecipeError: A value or a combination of values is not accepted.
     """
     source = options.recipe or DEFAULT_RECIPE
-    given = {key: value for key, value in vars(options).items() if key in recipe_keys()}
-    for key, value in given.items():
-        if is_optional(recipe_keys()[key]) and is_null(value):
-            given[key] = None
+    given = given_keys(options)
     unstated = _unless_stated(source, defaults or {})
     if "arms" in unstated and "arms" not in given:
         kind = given.get("student.kind") or load_recipe(source).student.kind

@@ -262,8 +262,8 @@ def train_task(context: RunContext, task: TrainingTask, *, callback: Callback) -
         shape.executor = context.executor(shape)
     else:
         shape.executor = training_executor(recipe, shape, arm=task.arms[0])
-    students |= start_students(folder, task.arms[0], seeds=task.seeds)
-    starts = {seed: student.member_parameters() for seed, student in students.items()}
+    started = start_students(folder, task.arms[0], fresh=students)
+    starts = {seed: student.member_parameters() for seed, student in started.items()}
     examples = task_examples(
         folder,
         context.data,

@@ -74,6 +74,8 @@ class Arm:
         compared_with: The arms that it is compared with; COUNTING_BASELINE = the tuned label-only
             arm of a run, or without one the label-only arm.
         taught_by: The arm whose students teach in place of the teacher, each that of its own seed.
+        grown_from: The arm whose trained student of the same seed its own begins as, with fewer
+            layers; None = from the initialisation.
         control: Whether it takes away what the teacher knows.
         population: Members of equal population have one shape and optimizer setting: they train
             together. It names their checkpoint.
@@ -97,6 +99,7 @@ class Arm:
     began: bool = False
     compared_with: tuple[str, ...] = (COUNTING_BASELINE,)
     taught_by: str | None = None
+    grown_from: str | None = None
     control: bool = False
     population: str = "students"
     style: Style = Style()

@@ -72,7 +72,15 @@ CLASSICAL_STUDENTS = ("classical", "classical_full", *TWINS, *WITHOUT_CIRCUIT)
 FILTER_STUDENTS = ("quanvolution", "convolution")
 Encoding = Literal["amplitude", "angle", "reuploading", "trained_reuploading", "qubit"]
 Ansatz = Literal[
-    "ry_rz_ring", "real_amplitudes", "cz_line", "ry_cz_line", "ry_cz_brick", "local_rotations"
+    "ry_rz_ring",
+    "real_amplitudes",
+    "cz_line",
+    "ry_cz_line",
+    "ry_cz_brick",
+    "ry_cz_ring",
+    "ry_cz_patch",
+    "ry_rzz_line",
+    "local_rotations",
 ]
 Reduction = Literal["none", "linear", "crop", "pca", "avg_pool", "max_pool", "cnn"]
 Readout = Literal["bins", "modulo", "learned", "probabilities", "expectation"]
