@@ -87,6 +87,7 @@ class Run(TrainedRun):
         arm: str | None = None,
         grow_by: int = 1,
         changes: Mapping[str, Any] | None = None,
+        search_seconds: float | None = None,
         out: str | Path | None = None,
         callback: Callback | None = None,
         command: str = "",
@@ -100,6 +101,7 @@ class Run(TrainedRun):
             arm=arm,
             grow_by=grow_by,
             changes=changes,
+            search_seconds=search_seconds,
             out=out,
             callback=callback,
             command=command,
@@ -259,6 +261,7 @@ def compress(
     arm: str | None = None,
     grow_by: int = 1,
     changes: Mapping[str, Any] | None = None,
+    search_seconds: float | None = None,
     out: str | Path | None = None,
     callback: Callback | None = None,
     command: str = "",
@@ -279,6 +282,8 @@ def compress(
         grow_by: Layers that one depth has more than the one before.
         changes: Values by dotted key of the recipe, of student, distill, seeds, shots and
             test_limit; student.layers is the most layers that are tried.
+        search_seconds: How long other entanglers, widths, features and sharpnesses are tried first,
+            half of it in a search and half at random; None = the default or what is given.
         out: A new or empty folder; default: a new one beside the run.
         callback: As for `run_experiment`.
         command: What was typed, for the report.
@@ -296,6 +301,8 @@ def compress(
         arm=arm,
         grow_by=grow_by,
         changes=changes,
+        search_seconds=search_seconds,
+        on_candidate=Callback().stage if callback is None else callback.stage,
     )
     if out is None:
         out = new_folder(earlier.path.name, suffix="-compress", parent=earlier.path.parent)

@@ -17,6 +17,9 @@ from qkd_qiskit.cli.recipe_options import add_key_options, given_keys
 from qkd_qiskit.errors import InputError, StorageError
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
+    from qkd_qiskit.experiments.compression_search import Search
     from qkd_qiskit.run import Run
 
 _KEYS = ("student.", "distill.", "seeds", "shots", "test_limit")
@@ -57,6 +60,16 @@ def compress_parser(words: Sequence[str], name: str) -> CommandParser:
         default=1,
         help="layers that one circuit has more than the one before; default: 1",
     )
+    parser.add_argument(
+        "--search",
+        action="store_true",
+        help="try other entanglers, widths, features and sharpnesses first, under exact noise",
+    )
+    parser.add_argument(
+        "--budget",
+        type=str,
+        help="with --search: how long, half of it at random; default: 60s",
+    )
     parser.add_argument("--out", type=str, help="new run folder; default: RUN-compress")
     parser.add_argument("--resume", type=str, help="compressed run to go on with")
     add_output_options(parser)
@@ -84,6 +97,7 @@ def run_compress(options: Namespace, words: Sequence[str]) -> int:
 
 def _begin(options: Namespace, words: Sequence[str]) -> tuple[partial[Run], str | Path]:
     """Return what is to be done, and the folder where."""
+    from qkd_qiskit.experiments.compression_search import parse_budget
     from qkd_qiskit.experiments.run_folder import RunFolder, new_folder
     from qkd_qiskit.run import compress, resume_compression
 
@@ -94,6 +108,8 @@ def _begin(options: Namespace, words: Sequence[str]) -> tuple[partial[Run], str 
                 f"{options.resume}; leave one of them out"
             )
         return partial(resume_compression, options.resume), options.resume
+    if options.budget is not None and not options.search:
+        raise InputError("--budget is for --search; give both, or neither")
     missing = [
         name
         for name, value in (
@@ -118,6 +134,7 @@ def _begin(options: Namespace, words: Sequence[str]) -> tuple[partial[Run], str 
         arm=options.arm,
         grow_by=options.grow_by,
         changes=given_keys(options),
+        search_seconds=parse_budget(options.budget or "60s") if options.search else None,
         out=path,
         command=shlex.join(["qkd", *words]),
     )
@@ -152,10 +169,25 @@ def _show(run: Run, options: Namespace) -> None:
         for row in rows:
             table.add_row(*map(_plain, compression_cells(row)))
         screen.print(table)
+        if compression.search is not None:
+            screen.print(_search_table(compression.search))
         notes = _plain(compression_notes(compression))
         for text in (notes, answer, f"report: {run.path / REPORT}"):
             style = "bold" if text == answer else None
             screen.print(text, markup=False, highlight=False, soft_wrap=True, style=style)
+
+
+def _search_table(search: Search) -> Table:
+    from rich.table import Table
+
+    from qkd_qiskit.report.compression_section import SEARCH_HEADER, search_caption, search_cells
+
+    table = Table(title=search_caption(search))
+    for number, heading in enumerate(SEARCH_HEADER):
+        table.add_column(heading, justify="right" if number > 1 else "left")
+    for entry in search.best:
+        table.add_row(*map(_plain, search_cells(search, entry)))
+    return table
 
 
 def _plain(text: str) -> str:

@@ -9,20 +9,23 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from qkd_qiskit.circuits.encodings import ROTATIONS_PER_LAYER
+from qkd_qiskit.data.splits import load_data
 from qkd_qiskit.errors import InputError, RecipeError, TargetError
+from qkd_qiskit.experiments.compression_search import SEEDS, Search, search_student
 from qkd_qiskit.experiments.json_codec import OMITTED, decode, encode
 from qkd_qiskit.experiments.recalibration import SUFFIX
 from qkd_qiskit.experiments.results import Result
 from qkd_qiskit.experiments.run_folder import TEACHER, RunFolder, read_json, write_json
 from qkd_qiskit.experiments.statistics import mean_interval
-from qkd_qiskit.experiments.teachers import teacher_files
+from qkd_qiskit.experiments.student_teachers import teacher_of_students
+from qkd_qiskit.experiments.teachers import TeachersBySeed, load_teachers, teacher_files
 from qkd_qiskit.recipe import CLASS_BINS, Recipe, StudentSpec, TeacherSpec
-from qkd_qiskit.recipe.arms import BASELINE, TREATMENT
+from qkd_qiskit.recipe.arms import BASELINE, TRANSFER, TREATMENT
 from qkd_qiskit.recipe.parsing import flat_recipe, parse_recipe, parse_spec
 from qkd_qiskit.students.base import Student
 from qkd_qiskit.students.factory import load_student, make_student
@@ -69,6 +72,7 @@ class Compression:
         refused: Two-qubit gates of the next depth, which has too many; None where none was tried.
         teacher_gates: Two-qubit gates that the earlier circuit takes there; None where it has none,
             or does not fit.
+        search: How its students were chosen; None = they are the default or what was given.
     """
 
     run: str
@@ -79,6 +83,7 @@ class Compression:
     depths: tuple[CompressedDepth, ...]
     refused: int | None = field(default=None, metadata=OMITTED)
     teacher_gates: int | None = field(default=None, metadata=OMITTED)
+    search: Search | None = field(default=None, metadata=OMITTED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +114,8 @@ def plan_compression(
     arm: str | None = None,
     grow_by: int = 1,
     changes: Mapping[str, Any] | None = None,
+    search_seconds: float | None = None,
+    on_candidate: Callable[[str], None] = lambda text: None,
 ) -> tuple[Recipe, Compression]:
     """Return the recipe of a run that compresses an earlier one, and what to keep beside it.
 
@@ -121,6 +128,8 @@ def plan_compression(
         grow_by: Layers that one depth has more than the one before.
         changes: Values by dotted key of the recipe (see `OWN_KEYS`) in place of those that follow
             from the earlier run; student.layers is the most layers that are tried.
+        search_seconds: How long students are searched for (see `compression_search`); None = not.
+        on_candidate: Hears of each that is looked at.
 
     Raises:
         InputError: The earlier run has not ended or has no such arm, a key is not accepted, the
@@ -137,6 +146,19 @@ def plan_compression(
         raise InputError(
             f"--target: {target!r} has no coupling map that circuits could fit; give a device, as "
             "in --target fake_torino"
+        )
+    search = None
+    if search_seconds is not None:
+        base, search = _searched(
+            base,
+            earlier,
+            teacher=teacher,
+            arm=arm,
+            device=device,
+            limit=max_two_qubit_gates,
+            seconds=search_seconds,
+            fixed={key.partition(".")[2]: value for key, value in changes.items()},
+            on_candidate=on_candidate,
         )
     depths, refused = _depths_that_fit(
         base.student, shape, device, limit=max_two_qubit_gates, grow_by=grow_by
@@ -157,6 +179,7 @@ def plan_compression(
         depths=tuple(depths),
         refused=refused,
         teacher_gates=_gates_of(shape, device),
+        search=search,
     )
     return recipe, compression
 
@@ -279,6 +302,57 @@ def _base_recipe(
     return recipe
 
 
+def _searched(
+    base: Recipe,
+    earlier: RunFolder,
+    *,
+    teacher: TeacherChoice,
+    arm: str,
+    device: DeviceTarget,
+    limit: int,
+    seconds: float,
+    fixed: Mapping[str, Any],
+    on_candidate: Callable[[str], None],
+) -> tuple[Recipe, Search]:
+    """Return the recipe with the student that a search has found, as deep as the gates allow."""
+    data = load_data(base.data, seed=base.seed)
+    seeds = base.member_seeds[:SEEDS]
+    if teacher == "classical":
+        teachers = load_teachers(earlier, data)
+    else:
+        exact = Target.parse("exact")
+        known = earlier.recipe.member_seeds
+        groups = {seed: (seed,) if teacher == "student" else known for seed in seeds}
+        made = {
+            group: teacher_of_students(
+                [earlier.member(arm, seed) for seed in group], data, target=exact
+            )
+            for group in dict.fromkeys(groups.values())
+        }
+        teachers = TeachersBySeed({seed: made[group] for seed, group in groups.items()})
+    spec, search = search_student(
+        base,
+        data,
+        teachers=teachers,
+        arm=_base_arm(base),
+        device=device,
+        limit=limit,
+        seconds=seconds,
+        fixed=fixed,
+        on_candidate=on_candidate,
+    )
+    return replace(base, student=replace(spec, layers=base.student.layers)), search
+
+
+def _base_arm(recipe: Recipe) -> str:
+    """Return the arm that says what is trained on.
+
+    Where every image of the pool is labelled, the teacher labels them all anew.
+    """
+    given = recipe.data.train_per_class, recipe.data.train_points
+    return TREATMENT if given == (None, None) else TRANSFER
+
+
 def _depths_that_fit(
     spec: StudentSpec,
     shape: Student,
@@ -313,9 +387,7 @@ def _with_depths(
     base: Recipe, depths: list[CompressedDepth], *, spec: TeacherSpec, target: str
 ) -> Recipe:
     """Return a recipe with an arm for each depth, and label-only students of the last."""
-    given = base.data.train_per_class, base.data.train_points
-    # Where every image of the pool is labelled, the teacher labels them all anew.
-    base_arm = TREATMENT if given == (None, None) else "transfer"
+    base_arm = _base_arm(base)
     own_arms: dict[str, dict[str, Any]] = {}
     for before, depth in zip([None, *depths], depths, strict=False):
         own_arms[depth.arm] = {"base": base_arm, "student.layers": depth.layers}

@@ -10,6 +10,7 @@ from qkd_qiskit.experiments.compression import (
     compression_rows,
     read_compression,
 )
+from qkd_qiskit.experiments.compression_search import Method, Search, SearchedStudent
 from qkd_qiskit.experiments.results import Result
 from qkd_qiskit.experiments.run_folder import RunFolder
 from qkd_qiskit.recipe.arms import BASELINE
@@ -18,6 +19,12 @@ from qkd_qiskit.report.html import Markup, panel, panels, section, table
 from qkd_qiskit.report.text import arm_name, count, percent, teacher_accuracy
 
 HEADER = ("", "two-qubit gates", "exact", "on the target", "recalibrated")
+SEARCH_HEADER = ("", "student", "two-qubit gates", "tried", "chosen on", "confirmed on")
+_METHODS: dict[Method, str] = {
+    "default": "default",
+    "halving": "search",
+    "random": "random search",
+}
 _COLOURS = {"exact": "#0072b2", "noisy": "#d55e00", "recalibrated": "#009e73"}
 _LABELS = {"exact": "exact", "noisy": "on the target", "recalibrated": "recalibrated"}
 _MARKERS = {"exact": "o", "noisy": "s", "recalibrated": "D"}
@@ -37,6 +44,7 @@ def compression_section(folder: RunFolder, result: Result) -> Markup:
             caption=compression_notes(compression),
         ),
         table(HEADER, [[compression_cells(row) for row in rows]], caption=_caption(result)),
+        *_search_part(compression.search),
     )
 
 
@@ -95,6 +103,38 @@ def compression_notes(compression: Compression) -> str:
         f"no label was read. Every depth begins as the one before. {end} label only: students of "
         "the last depth that learn from the labels alone."
     )
+
+
+def search_cells(search: Search, entry: SearchedStudent) -> list[str]:
+    """Return the cells of a row under `SEARCH_HEADER`."""
+    features = "" if entry.features is None else f", {count(entry.features, 'feature')}"
+    sharp = "" if entry.sharpness is None else f", sharpness {entry.sharpness:g}"
+    taken = "*" if entry.method == search.chosen else ""
+    return [
+        _METHODS[entry.method] + taken,
+        f"{entry.qubits} qubits, {count(entry.layers, 'layer')} of {entry.ansatz}{features}{sharp}",
+        count(entry.two_qubit_gates),
+        count(entry.tried),
+        percent(entry.selection),
+        percent(entry.confirmation),
+    ]
+
+
+def search_caption(search: Search) -> str:
+    """Return how was searched, in a sentence."""
+    chose, confirmed = search.images
+    return (
+        f"{search.seconds:g} s of search and as many of random search; accuracy under "
+        f"{search.target}, mean of {count(search.seeds, 'seed')}, on {chose} validation images "
+        f"that chose and {confirmed} that did not; * taken"
+    )
+
+
+def _search_part(search: Search | None) -> list[Markup]:
+    if search is None:
+        return []
+    rows = [search_cells(search, entry) for entry in search.best]
+    return [table(SEARCH_HEADER, [rows], caption=f"{search_caption(search)}.")]
 
 
 def pareto_figure(rows: Sequence[CompressionRow], *, teacher: float | None, name: str) -> str:
