@@ -76,6 +76,7 @@ Ansatz = Literal[
     "real_amplitudes",
     "cz_line",
     "ry_cz_line",
+    "ry_cz_brick",
     "ry_cz_ring",
     "ry_cz_patch",
     "ry_rzz_line",
