@@ -116,4 +116,10 @@ COMMANDS = {
         "simulators and devices", "listings", "run_targets", "listing_parser", TARGETS
     ),
     "doctor": Command("what is usable on this machine", "doctor", "run_doctor", "doctor_parser"),
+    "completion": Command(
+        "complete commands in bash, zsh or fish",
+        "completion",
+        "run_completion",
+        "completion_parser",
+    ),
 }

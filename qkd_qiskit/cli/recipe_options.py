@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import is_dataclass
 from typing import Any
 
-from qkd_qiskit.cli.command_parser import CommandParser
+from qkd_qiskit.cli.command_parser import TARGETS, CommandParser
 from qkd_qiskit.recipe import ARMS, FILTER_STUDENTS, TWINS, Recipe
 from qkd_qiskit.recipe.parsing import (
     flat_recipe,
+    list_recipes,
     load_recipe,
     recipe_keys,
     sections,
@@ -21,6 +22,7 @@ from qkd_qiskit.recipe.schema import field_descriptions, summary
 from qkd_qiskit.recipe.validation import accepted, is_null, is_optional, names, type_hints
 
 DEFAULT_RECIPE = "digits"
+TARGET_KEYS = ("targets", "distill.train_target", "teacher.target")
 _LONGEST_CHOICES = 60
 
 
@@ -40,6 +42,7 @@ def add_keys(
         nargs="?",
         help="a built-in recipe (`qkd recipes` lists them), or path of a YAML file; "
         f"without one: {DEFAULT_RECIPE}",
+        values=list(list_recipes()),
     )
     values: dict[str, Any] = {}
     if {"-h", "--help"} & set(words):
@@ -66,9 +69,10 @@ def add_key_options(
                 text = field_descriptions(Recipe)[field].removesuffix(".")
                 group = parser.add_argument_group(text)
             for name in inner:
-                _add_key(group, f"{field}.{name}", field_descriptions(kind)[name], values)
+                text = field_descriptions(kind)[name]
+                _add_key(parser, group, f"{field}.{name}", text, values)
         elif field.startswith(only):
-            _add_key(own, field, field_descriptions(Recipe)[field], values)
+            _add_key(parser, own, field, field_descriptions(Recipe)[field], values)
 
 
 def given_keys(options: Namespace) -> dict[str, Any]:
@@ -80,7 +84,9 @@ def given_keys(options: Namespace) -> dict[str, Any]:
     return given
 
 
-def _add_key(group: Any, key: str, text: str, values: Mapping[str, Any]) -> None:
+def _add_key(
+    parser: CommandParser, group: Any, key: str, text: str, values: Mapping[str, Any]
+) -> None:
     kind = recipe_keys()[key]
     choices = "{" + ",".join(names(kind)) + "}"
     # Longer ones do not wrap, and names beside numbers are not all that is accepted.
@@ -93,6 +99,16 @@ def _add_key(group: Any, key: str, text: str, values: Mapping[str, Any]) -> None
         metavar=choices if short else key.rpartition(".")[2].upper(),
         help=f"{text} ({wanted}default: {default})".replace("%", "%%"),
     )
+    parser.values[f"--{key}"] = tuple(_choices(key, kind))
+
+
+def _choices(key: str, kind: Any) -> list[str]:
+    """Return what a shell offers as the value of a key; none where it is not a choice."""
+    if key == "arms":
+        return list(ARMS)
+    if key in TARGET_KEYS:
+        return [TARGETS]
+    return ["true", "false"] if kind is bool else names(kind)
 
 
 def _written(value: object) -> str:

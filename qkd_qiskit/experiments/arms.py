@@ -15,8 +15,8 @@ from torch.nn.functional import one_hot, softmax
 from qkd_qiskit.data.splits import Data
 from qkd_qiskit.distillation.inputs import in_usual_steps
 from qkd_qiskit.errors import CircuitError, RecipeError
-from qkd_qiskit.experiments.baseline_tuning import Setting
 from qkd_qiskit.experiments.teachers import can_be_taught_alike
+from qkd_qiskit.experiments.tuning import Setting
 from qkd_qiskit.recipe import LABEL_LOSSES, DistillSpec, Recipe
 from qkd_qiskit.recipe.arms import FIRST_NOISY, TREATMENT, Loss
 from qkd_qiskit.recipe.seeds import generator

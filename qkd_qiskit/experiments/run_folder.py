@@ -6,7 +6,7 @@ The folder::
       recipe.yaml  teacher.safetensors  circuit.qasm  result.json  report.html  provenance.json
       teachers/seed_N.safetensors  teachers/member_K.safetensors  teachers/seed_N/
       checkpoints/POPULATION.safetensors
-      tuning/SETTING.json
+      tuning/SETTING.json  tuning/ARM/SETTING.json
       ARM/seed_N/  student.json  weights.safetensors  metrics.jsonl  evaluations.json
                    recalibrations.json
       bench/  noise.csv  shots.csv  figures

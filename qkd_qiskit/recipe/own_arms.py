@@ -27,8 +27,8 @@ def own_arm(name: str, given: Mapping[str, Any]) -> Arm:
             students it begins as.
 
     Raises:
-        RecipeError: The name is taken or no name, the base is unknown or has settings of its own,
-            nothing is changed, or a key is changed that all arms of a run share.
+        RecipeError: The name is taken or no name, the base is unknown, nothing is changed, or a key
+            is changed that all arms of a run share.
     """
     key = f"own_arms.{name}"
     require(
@@ -39,12 +39,11 @@ def own_arm(name: str, given: Mapping[str, Any]) -> Arm:
     )
     changes = _dotted(given)
     base = changes.pop("base", TREATMENT)
-    bases = [
-        known for known, arm in ARMS.items() if not (arm.tuned or arm.began or arm.recalibrated)
-    ]
+    bases = [known for known, arm in ARMS.items() if not (arm.began or arm.recalibrated)]
     require(base in bases, f"{key}.base", base, f"one of {', '.join(bases)}")
     taught_by = changes.pop("taught_by", ARMS[base].taught_by)
     learns = ARMS[base].loss in _TAUGHT and ARMS[base].targets != "untrained"
+    learns = learns and not ARMS[base].tuned  # which is tuned before any student is trained
     require(
         taught_by is None or (isinstance(taught_by, str) and taught_by != name and learns),
         f"{key}.taught_by",

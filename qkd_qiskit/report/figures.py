@@ -363,17 +363,22 @@ def inline_svg(text: str, *, name: str, title: str) -> str:
 def canvas(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
     """Give a figure of this size in inches, and its axes, in the style of a report."""
     from matplotlib import rc_context
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     with rc_context(_SETTINGS):
-        figure = Figure(figsize=(width, height), layout="constrained")
+        figure = Figure(figsize=(width, height))
+        FigureCanvasSVG(figure)
         yield figure, figure.subplots()
 
 
 def svg_element(figure: Figure, *, name: str, title: str) -> str:
     """Return a figure as an element of a page; see `inline_svg`."""
     from matplotlib import rc_context
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+    # A figure that has a layout engine would be drawn twice, once for the engine alone.
+    ConstrainedLayoutEngine().execute(figure)
     text = io.StringIO()
     with rc_context({"svg.hashsalt": name}):
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})

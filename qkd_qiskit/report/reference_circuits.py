@@ -16,7 +16,7 @@ from qiskit import QuantumCircuit
 
 from qkd_qiskit.circuits.openqasm import dump_circuit
 from qkd_qiskit.circuits.student_circuit import StudentCircuit, circuit_of_spec
-from qkd_qiskit.errors import CircuitError
+from qkd_qiskit.errors import CircuitError, nearest
 from qkd_qiskit.recipe import CLASSICAL_STUDENTS, FILTER_STUDENTS, StudentSpec
 from qkd_qiskit.recipe.parsing import list_recipes, load_recipe
 from qkd_qiskit.storage import write_text
@@ -93,7 +93,9 @@ def reference_circuit(name: str) -> StudentCircuit:
     """
     zoo = list_reference_circuits()
     if name not in zoo:
-        raise CircuitError(f"circuit {name!r} is not in the zoo; give one of {', '.join(zoo)}")
+        raise CircuitError(
+            f"circuit {name!r} is not in the zoo; {nearest(name, zoo)}give one of {', '.join(zoo)}"
+        )
     return circuit_of_spec(zoo[name].student)
 
 

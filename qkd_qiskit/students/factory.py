@@ -41,6 +41,7 @@ from qkd_qiskit.students.module_student import ModuleStudent, build_module_stude
 from qkd_qiskit.students.own_network import adopt_network, say_primitive, spec_of_network
 from qkd_qiskit.students.quantum import QuantumStudent, freeze_circuit, num_features
 from qkd_qiskit.students.quanvolutional import QuanvolutionalStudent
+from qkd_qiskit.students.reference import student_folder
 from qkd_qiskit.students.twins import TwinStudent
 from qkd_qiskit.students.without_circuit import StudentWithoutCircuit
 
@@ -230,18 +231,19 @@ def _assembled(
 
 
 def load_student(folder: str | Path, *, device: str | torch.device = "cpu") -> Student:
-    """Return the student that `student.save` wrote.
+    """Return the student that `student.save` wrote, or a trained one of the package by name.
 
     Args:
-        folder: Where it was written.
+        folder: Where it was written; or `digits`, `mnist`, ...: a name of
+            `list_reference_students`, where there is no folder of that name.
         device: Where it lies, as for `make_student`.
 
     Raises:
         InputError: The device is not there.
-        CheckpointError: A file is missing, damaged or does not fit the others.
+        CheckpointError: A file is missing, damaged or does not fit the others; an unknown name.
     """
     place = torch_device(device)
-    return _saved_student(Path(folder)).to(place)
+    return _saved_student(student_folder(folder)).to(place)
 
 
 def _saved_student(folder: Path) -> Student:
