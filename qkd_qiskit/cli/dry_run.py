@@ -51,9 +51,19 @@ def show_dry_run(plan: DryRun, options: Namespace, *, rate: float | None) -> int
             f"of the circuits, {plan.unlabelled * plan.members:,} are of {plan.unlabelled} "
             "unlabelled images, to recalibrate with"
         )
+    limits = plan.limits.describe()
+    if limits:
+        lines.append(
+            f"limits of the service: {limits}; {plan.chosen.jobs:,} jobs take at least "
+            f"{plan.limits.creation_s(plan.chosen.jobs) / 60:.0f} minutes to be created"
+        )
+    left = plan.allowance.describe(plan.chosen.seconds)
+    if left:
+        lines.append(left)
     if plan.chosen.wait_seconds:
         lines.append(
-            "a session is billed while it is open: what the device waits for this computer counts"
+            "a session is billed while it is open: what the device waits for this computer counts; "
+            "it is closed while the limits of the service make it wait"
         )
     for line in lines:
         screen.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -9,7 +9,7 @@ import threading
 from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
-from qkd_qiskit.cli.command_parser import CommandParser
+from qkd_qiskit.cli.command_parser import TARGETS, CommandParser
 
 if TYPE_CHECKING:
     from qkd_qiskit.targets.ibm.emulator import ServiceEmulator
@@ -26,11 +26,18 @@ def rehearse_parser(name: str) -> CommandParser:
         "received.",
     )
     parser.add_argument(
-        "device", type=str, help="a device snapshot such as fake_torino, or several: a,b"
+        "device",
+        type=str,
+        values=[TARGETS],
+        help="a device snapshot such as fake_torino, or several: a,b",
     )
     parser.add_argument("--port", type=int, default=0, help="port; default: a free one")
     parser.add_argument(
-        "--plan", type=str, default="premium", help="premium, or open: no sessions, 600 s"
+        "--plan",
+        type=str,
+        default="premium",
+        values=("premium", "open"),
+        help="premium, or open: no sessions, 600 s",
     )
     parser.add_argument(
         "--fault",
@@ -41,6 +48,12 @@ def rehearse_parser(name: str) -> CommandParser:
     )
     parser.add_argument(
         "--seed", type=int, default=0, help="seed of faults with a rate, and of untagged jobs"
+    )
+    parser.add_argument(
+        "--limits",
+        action="store_true",
+        help="enforce the limits of the plan: 5 new jobs a minute, on the Open Plan 3 that wait "
+        "or run",
     )
     parser.add_argument("--ideal", action="store_true", help="simulate without noise")
     parser.add_argument("--ledger", type=str, help="JSON file for all that was received")
@@ -59,6 +72,7 @@ def run_rehearse(options: Namespace) -> int:
         faults=Faults(options.fault, seed=options.seed),
         seed=options.seed,
         noisy=not options.ideal,
+        limits=options.limits,
     )
     ended = threading.Event()
 
@@ -76,6 +90,8 @@ def run_rehearse(options: Namespace) -> int:
         for number, handler in before.items():
             signal.signal(number, handler)
     print(f"\nreceived:\n{server.ledger.summary()}", flush=True)
+    if options.limits:
+        print(f"refused, because there were too many jobs: {server.limits.refused}")
     if options.ledger:
         write_text(options.ledger, json.dumps(server.ledger.as_dict(), indent=1) + "\n")
         print(f"ledger: {options.ledger}")
@@ -87,6 +103,8 @@ def _instructions(server: ServiceEmulator, options: Namespace) -> str:
     noise = "without noise" if options.ideal else "with the noise of the snapshot"
     lines = [f"rehearsal at {server.url}, {options.plan} plan"]
     lines += [f"  {device.name}: {device.fake_name}, {noise}" for device in devices]
+    limits = server.limits.limits.describe()
+    lines += [f"  limits: {limits}"] if limits else []
     lines += [f"  fault: {fault}" for fault in server.faults.armed]
     lines += ["", "in another terminal, which must not be used for the real device afterwards:", ""]
     lines += [

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+from qkd_qiskit.recipe.display import Style
 from qkd_qiskit.recipe.models import StudentKind
 
 Loss = Literal[
@@ -24,6 +25,8 @@ COUNTING_BASELINE: Final = "baseline"
 BASELINE: Final = "label_only"
 TUNED: Final = "label_only_tuned"
 TREATMENT: Final = "distilled"
+TUNED_TREATMENT: Final = "distilled_tuned"
+AUGMENTED_TUNED: Final = "label_only_augmented_tuned"
 NOISE_AWARE: Final = "distilled_noisy"
 RECALIBRATED: Final = "recalibrated"
 TRANSFER: Final = "transfer"
@@ -32,21 +35,6 @@ TWIN: Final = "classical_twin"
 FULL_TWIN: Final = "classical_full"
 PROBE: Final = "feature_probe"
 REPLICATE: Final = "replicate"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Style:
-    """How an arm is drawn.
-
-    Attributes:
-        colour: Its colour in every figure.
-        line: Line style of matplotlib; None = that of the figure.
-        marker: Marker of matplotlib.
-    """
-
-    colour: str = "#009e73"
-    line: str | tuple[float, tuple[float, ...]] | None = None
-    marker: str = "D"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +55,7 @@ class Arm:
         start: The arm whose trained student it starts from; None = from the initialisation.
         recalibrated: Whether it is that student without any more training, and what it gives on a
             target is corrected by a map that was fitted without labels.
-        tuned: Whether it has a learning rate, weight decay and number of epochs of its own.
+        tuned: Whether its learning rate, weight decay and epochs are its own, by validation.
         unlabelled: Whether it sees images that the others do not.
         order: Name of the random stream that orders the images.
         before: The arm that holds what a training of this one on a device began with.
@@ -75,6 +63,8 @@ class Arm:
         compared_with: The arms that it is compared with; COUNTING_BASELINE = the tuned label-only
             arm of a run, or without one the label-only arm.
         taught_by: The arm whose students teach in place of the teacher, each that of its own seed.
+        grown_from: The arm whose trained student of the same seed its own begins as, with fewer
+            layers; None = from the initialisation.
         control: Whether it takes away what the teacher knows.
         population: Members of equal population have one shape and optimizer setting: they train
             together. It names their checkpoint.
@@ -98,9 +88,10 @@ class Arm:
     began: bool = False
     compared_with: tuple[str, ...] = (COUNTING_BASELINE,)
     taught_by: str | None = None
+    grown_from: str | None = None
     control: bool = False
     population: str = "students"
-    style: Style = Style()
+    style: Style = field(default_factory=Style)
     base: str | None = None
     changes: Mapping[str, Any] = field(default_factory=dict)
 
@@ -123,6 +114,23 @@ def _twin(kind: StudentKind, label: str, into: str) -> Arm:
     return _changed(kind, label, f"{into}, of at most as many trained numbers as the student")
 
 
+def _without_teacher(label: str, source: str, targets: SoftTargets) -> Arm:
+    """Return a control: distilled from soft targets that lack what the teacher knows."""
+    text = f"distilled from {source}"
+    return Arm(label=label, description=text, loss="distilled", targets=targets, control=True)
+
+
+def _generation(number: int, teacher: str) -> Arm:
+    return Arm(
+        label=f"generation {number}",
+        description=f"distilled from the {teacher} student of its seed in place of the teacher",
+        loss="distilled",
+        taught_by=teacher,
+        compared_with=(COUNTING_BASELINE, teacher),
+        population=f"students of generation {number}",
+    )
+
+
 ARMS: dict[str, Arm] = {
     BASELINE: Arm(
         label="label only",
@@ -135,11 +143,18 @@ ARMS: dict[str, Arm] = {
     ),
     TUNED: Arm(
         label="label only, tuned",
-        description="label_only with the learning rate, weight decay and epochs that are best on "
-        "validation images",
+        description="label_only with learning rate, weight decay and epochs of the best validation",
         loss="labels",
         tuned=True,
         population="tuned students",
+    ),
+    TUNED_TREATMENT: Arm(
+        label="distilled, tuned",
+        description="distilled with settings of its own, the best of as many",
+        loss="distilled",
+        tuned=True,
+        compared_with=(COUNTING_BASELINE, TREATMENT, AUGMENTED_TUNED),
+        population="tuned distilled students",
     ),
     TREATMENT: Arm(
         label="distilled",
@@ -248,7 +263,7 @@ ARMS: dict[str, Arm] = {
         label="distilled, augmented",
         description="distilled on jittered copies of the images too, which the teacher labels",
         loss="distilled",
-        compared_with=(COUNTING_BASELINE, TREATMENT, "label_only_augmented"),
+        compared_with=(COUNTING_BASELINE, TREATMENT, "label_only_augmented", AUGMENTED_TUNED),
         population="augmented students",
         changes={"distill.augment": "jitter"},
     ),
@@ -259,6 +274,15 @@ ARMS: dict[str, Arm] = {
         control=True,
         compared_with=(COUNTING_BASELINE, BASELINE),
         population="augmented students",
+        changes={"distill.augment": "jitter"},
+    ),
+    AUGMENTED_TUNED: Arm(
+        label="label only, augmented, tuned",
+        description="label_only_augmented with settings of its own, the best of as many",
+        loss="labels",
+        tuned=True,
+        compared_with=(COUNTING_BASELINE,),
+        population="tuned augmented students",
         changes={"distill.augment": "jitter"},
     ),
     "transfer_augmented": Arm(
@@ -276,33 +300,17 @@ ARMS: dict[str, Arm] = {
         loss="labels_scaled",
         control=True,
     ),
-    "label_smoothing": Arm(
-        label="label smoothing",
-        description="distilled from smoothed labels as soft as the teacher",
-        loss="distilled",
-        targets="smoothed",
-        control=True,
+    "label_smoothing": _without_teacher(
+        "label smoothing", "smoothed labels as soft as the teacher", "smoothed"
     ),
-    "class_mean_labels": Arm(
-        label="class mean labels",
-        description="distilled from the teacher's mean output for each class",
-        loss="distilled",
-        targets="class_means",
-        control=True,
+    "class_mean_labels": _without_teacher(
+        "class mean labels", "the teacher's mean output for each class", "class_means"
     ),
-    "shuffled_teacher": Arm(
-        label="shuffled teacher",
-        description="distilled from the teacher's outputs for other images",
-        loss="distilled",
-        targets="shuffled",
-        control=True,
+    "shuffled_teacher": _without_teacher(
+        "shuffled teacher", "the teacher's outputs for other images", "shuffled"
     ),
-    "untrained_teacher": Arm(
-        label="untrained teacher",
-        description="distilled from a teacher that was not trained",
-        loss="distilled",
-        targets="untrained",
-        control=True,
+    "untrained_teacher": _without_teacher(
+        "untrained teacher", "a teacher that was not trained", "untrained"
     ),
     "self_distilled": Arm(
         label="self-distilled",
@@ -312,22 +320,8 @@ ARMS: dict[str, Arm] = {
         compared_with=(COUNTING_BASELINE, BASELINE),
         population="self-distilled students",
     ),
-    "generation_2": Arm(
-        label="generation 2",
-        description="distilled from the distilled student of its seed in place of the teacher",
-        loss="distilled",
-        taught_by=TREATMENT,
-        compared_with=(COUNTING_BASELINE, TREATMENT),
-        population="students of generation 2",
-    ),
-    "generation_3": Arm(
-        label="generation 3",
-        description="distilled from the generation_2 student of its seed in place of the teacher",
-        loss="distilled",
-        taught_by="generation_2",
-        compared_with=(COUNTING_BASELINE, "generation_2"),
-        population="students of generation 3",
-    ),
+    "generation_2": _generation(2, TREATMENT),
+    "generation_3": _generation(3, "generation_2"),
     TWIN: Arm(
         label="classical twin",
         description="distilled into a student without a circuit, of about as many parameters",
@@ -338,8 +332,7 @@ ARMS: dict[str, Arm] = {
     ),
     FULL_TWIN: Arm(
         label="full-size twin",
-        description="distilled into a student without a circuit, of student.full_width hidden "
-        "units",
+        description="distilled into student.full_width hidden units in place of a circuit",
         loss="distilled",
         kind="classical_full",
         population="full-size twins",

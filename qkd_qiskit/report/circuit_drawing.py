@@ -13,16 +13,10 @@ from typing import Any
 from qiskit import QuantumCircuit
 from qiskit.circuit import CircuitInstruction, Gate
 
-from qkd_qiskit.circuits import StudentCircuit, build_circuit
+from qkd_qiskit.circuits import StudentCircuit
+from qkd_qiskit.circuits.student_circuit import circuit_of_spec
 from qkd_qiskit.recipe import StudentSpec
-from qkd_qiskit.report.figures import (
-    INK,
-    INPUT_COLOUR,
-    PAPER,
-    RULE,
-    TRAINED_COLOUR,
-    inline_svg,
-)
+from qkd_qiskit.report.svg import INK, INPUT_COLOUR, PAPER, RULE, TRAINED_COLOUR, inline_svg
 
 MOST_LAYERS, FEW_LAYERS = 3, 2
 MOST_DEPTH = 40  # of a circuit that has no layers: one of your own
@@ -58,9 +52,7 @@ def draw_student(spec: StudentSpec, foreign: QuantumCircuit | None = None) -> Dr
         kept, notes = _beginning(foreign)
         return Drawing(svg=_svg(_marked(kept)), notes=notes)
     layers = spec.layers if spec.layers <= MOST_LAYERS else FEW_LAYERS
-    parts = build_circuit(
-        qubits=spec.qubits, encoding=spec.encoding, ansatz=spec.ansatz, layers=layers
-    )
+    parts = circuit_of_spec(spec, layers=layers)
     notes = ()
     if layers < spec.layers:
         notes = (f"The first {layers} of {spec.layers} layers are drawn.",)

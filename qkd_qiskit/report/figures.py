@@ -6,61 +6,21 @@ are style-sheet variables of the page, so that it follows light and dark. Text s
 
 from __future__ import annotations
 
-import io
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qkd_qiskit.recipe.arms import ARMS, Style
+from qkd_qiskit.recipe.arms import ARMS
+from qkd_qiskit.recipe.display import Style
+from qkd_qiskit.report.svg import ARM_COLOURS, INK, PAPER, SOFT, canvas, svg_element
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-INK, SOFT, RULE, PAPER = "#1d1f21", "#62676c", "#dddfe1", "#ffffff"
-OTHER_COLOUR = Style().colour
-ARM_COLOURS = {
-    name: arm.style.colour for name, arm in ARMS.items() if arm.style.colour != OTHER_COLOUR
-}
-INPUT_COLOUR, TRAINED_COLOUR = "#00795a", "#5b4b9a"
-VARIABLES = {
-    INK: "ink",
-    SOFT: "soft",
-    RULE: "rule",
-    PAPER: "paper",
-    OTHER_COLOUR: "other",
-    INPUT_COLOUR: "input",
-    TRAINED_COLOUR: "trained",
-    **{colour: arm.replace("_", "-") for arm, colour in ARM_COLOURS.items()},
-}
 MOST_POINTS = 120  # of one line: what a panel of 300 pixels can show
-
-_SETTINGS: dict[str, object] = {
-    "font.size": 9,
-    "text.color": INK,
-    "text.parse_math": False,  # a class may be called $x$
-    "axes.edgecolor": SOFT,
-    "axes.labelcolor": SOFT,
-    "axes.linewidth": 0.7,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.facecolor": "none",
-    "axes.unicode_minus": True,
-    "xtick.color": SOFT,
-    "ytick.color": SOFT,
-    "xtick.major.width": 0.7,
-    "ytick.major.width": 0.7,
-    "grid.color": RULE,
-    "grid.linewidth": 0.7,
-    "figure.facecolor": "none",
-    "svg.fonttype": "none",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +74,7 @@ def gain_figure(
         limits: Range of the axis in points, so that two figures can share it.
         width: Of the figure, in inches.
     """
-    with _canvas(width, 0.75 + 0.55 * len(rows)) as (figure, axes):
+    with canvas(width, 0.75 + 0.55 * len(rows)) as (figure, axes):
         axes.axvline(0, color=INK, linewidth=0.9, zorder=1)
         for height, row in enumerate(reversed(rows)):
             colour = ARM_COLOURS["distilled" if row.clear else "classical_twin"]
@@ -145,7 +105,7 @@ def gain_figure(
         axes.xaxis.set_major_formatter(
             lambda value, _: f"{value:+g}".replace("-", "−") if value else "0"
         )
-        return _svg(figure, name=name, title=label)
+        return svg_element(figure, name=name, title=label)
 
 
 def curves_figure(
@@ -160,7 +120,7 @@ def curves_figure(
         unit: Label of the vertical axis.
         share: Whether values are shares, shown in percent.
     """
-    with _canvas(3.25, 2.45) as (figure, axes):
+    with canvas(3.25, 2.45) as (figure, axes):
         shown: list[float] = []
         for arm in arms:
             draw = partial(axes.plot, color=arm_colour(arm.arm))
@@ -186,7 +146,7 @@ def curves_figure(
         axes.grid(axis="y")
         if share:
             axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
-        return _svg(figure, name=name, title=f"{title} over epochs")
+        return svg_element(figure, name=name, title=f"{title} over epochs")
 
 
 def confusion_figure(
@@ -206,7 +166,7 @@ def confusion_figure(
     matrix = np.asarray(counts, dtype=float)
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     long = max(map(len, classes)) > 3
-    with _canvas(3.25, 3.25) as (figure, axes):
+    with canvas(3.25, 3.25) as (figure, axes):
         for (row, column), value in np.ndenumerate(shares):
             axes.add_patch(
                 Rectangle(
@@ -238,7 +198,7 @@ def confusion_figure(
         axes.tick_params(length=0, labelsize=8)
         axes.spines[:].set_visible(False)
         axes.set(xlabel="chosen", ylabel="label")
-        return _svg(figure, name=name, title=title)
+        return svg_element(figure, name=name, title=title)
 
 
 def outcome_figure(
@@ -266,7 +226,7 @@ def outcome_figure(
     order = np.argsort(bins, kind="stable")
     edges = np.cumsum(np.bincount(bins, minlength=len(classes)))
     strongest, size = max(float(probabilities.max()), 1e-12), len(classes)
-    with _canvas(4.95, 0.9 + 0.34 * size) as (figure, axes):
+    with canvas(4.95, 0.9 + 0.34 * size) as (figure, axes):
         for row, (line, label) in enumerate(zip(probabilities, range(size), strict=True)):
             for column, outcome in enumerate(order):
                 axes.add_patch(
@@ -291,7 +251,7 @@ def outcome_figure(
         axes.tick_params(length=0, labelsize=8)
         axes.spines[:].set_visible(False)
         axes.set(xlabel="outcomes, by the class that they count for", ylabel="label")
-        return _svg(figure, name=name, title=title)
+        return svg_element(figure, name=name, title=title)
 
 
 def paired_figure(
@@ -304,7 +264,7 @@ def paired_figure(
         name: Prefix of the identifiers inside; unique on a page.
         target: Where it was sampled.
     """
-    with _canvas(1.1 + 1.15 * len(arms), 2.6) as (figure, axes):
+    with canvas(1.1 + 1.15 * len(arms), 2.6) as (figure, axes):
         ticks: list[float] = []
         for number, (arm, (exact, sampled)) in enumerate(arms.items()):
             ends = [2.0 * number, 2.0 * number + 1]
@@ -321,7 +281,8 @@ def paired_figure(
         axes.tick_params(axis="x", length=0)
         axes.set_ylabel("test accuracy")
         axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
-        return _svg(figure, name=name, title=f"Accuracy exact and on {target}, the same images")
+        title = f"Accuracy exact and on {target}, the same images"
+        return svg_element(figure, name=name, title=title)
 
 
 def arm_style(arm: str) -> Style:
@@ -332,49 +293,6 @@ def arm_style(arm: str) -> Style:
 def arm_colour(arm: str) -> str:
     """Return the colour of an arm in every figure."""
     return arm_style(arm).colour
-
-
-def inline_svg(text: str, *, name: str, title: str) -> str:
-    """Return an SVG file as an element that can stand in a page beside others.
-
-    Colours of `VARIABLES` become variables of the page's style sheet, identifiers get a prefix or
-    go where nothing refers to them, and what only a file needs (namespaces, styles) goes as well.
-    """
-    text = text[text.index("<svg") :]
-    text = re.sub(
-        r"<metadata>.*?</metadata>|<defs>\s*<style.*?</style>\s*</defs>", "", text, flags=re.S
-    )
-    text = re.sub(r'\s+(xmlns(:xlink)?|version)="[^"]*"', "", text).replace("xlink:href", "href")
-    used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', text))
-    text = re.sub(
-        r'\s+id="([^"]*)"', lambda m: f' id="{name}-{m[1]}"' if m[1] in used else "", text
-    )
-    text = re.sub(r'(url\(#|href="#)', rf"\g<1>{name}-", text)
-    for colour, variable in VARIABLES.items():
-        text = text.replace(colour, f"var(--{variable})")
-    # A hundredth of a point is enough for a position; scales, which are below 1, keep all digits.
-    text = re.sub(r"\b([1-9]\d*\.\d\d)\d+", r"\1", text)
-    text = re.sub(r"\n\s*", "\n", text)
-    return text.replace("<svg", f'<svg role="img" aria-label="{escape(title)}"', 1)
-
-
-@contextmanager
-def _canvas(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
-    with rc_context(_SETTINGS):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        yield figure, figure.subplots()
-
-
-def _svg(figure: Figure, *, name: str, title: str) -> str:
-    from matplotlib import rc_context
-
-    text = io.StringIO()
-    with rc_context({"svg.hashsalt": name}):
-        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-    return inline_svg(text.getvalue(), name=name, title=title)
 
 
 def _thinned(line: Sequence[float]) -> tuple[Any, Any]:

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 
 from qiskit.circuit import Parameter, QuantumCircuit
 from qiskit.transpiler import Target as QiskitTarget
-from qiskit.transpiler import generate_preset_pass_manager
 from qiskit.transpiler.exceptions import TranspilerError
 
 from qkd_qiskit.errors import TargetError
 from qkd_qiskit.targets.noise import count_two_qubit_gates, estimate_fidelity
+from qkd_qiskit.targets.pass_managers import preset_pass_manager
 
 logger = logging.getLogger(__name__)
 
@@ -53,9 +53,9 @@ def transpile_with_seeds(
     """Return one transpiled circuit (level 3) for each seed; as `best_transpilation`."""
     try:
         return [
-            generate_preset_pass_manager(
-                optimization_level=3, target=device, seed_transpiler=seed
-            ).run(measured)
+            preset_pass_manager(optimization_level=3, target=device, seed_transpiler=seed).run(
+                measured
+            )
             for seed in seeds
         ]
     except TranspilerError as error:
@@ -98,6 +98,6 @@ def calibration_circuit(qubits: Sequence[int], device: QiskitTarget) -> QuantumC
     circuit = QuantumCircuit(len(qubits), len(qubits))
     circuit.rx(angle, range(len(qubits)))
     circuit.measure(range(len(qubits)), range(len(qubits)))
-    return generate_preset_pass_manager(
+    return preset_pass_manager(
         optimization_level=1, target=device, initial_layout=list(qubits), seed_transpiler=0
     ).run(circuit)

@@ -18,12 +18,14 @@ from qkd_qiskit.experiments.submission.submission import RECORD, Submission
 from qkd_qiskit.experiments.target_summary import DeviceJobs, Place
 from qkd_qiskit.recipe import Mode, RuntimeSpec
 from qkd_qiskit.targets.ibm.account import is_emulator
+from qkd_qiskit.targets.ibm.allowance import Allowance
 from qkd_qiskit.targets.ibm.connection import RuntimeConnection, connect
 from qkd_qiskit.targets.ibm.job_records import JOURNAL, Records, Totals, read_journal
 from qkd_qiskit.targets.ibm.job_runner import Runner
 from qkd_qiskit.targets.ibm.journal import RESULTS, Journal
 from qkd_qiskit.targets.ibm.retry import Retries, RetryPolicy
 from qkd_qiskit.targets.ibm.run_jobs import RunJobs
+from qkd_qiskit.targets.ibm.service_limits import OPEN, ServiceLimits
 
 
 def open_device(name: str, *, options: RuntimeSpec) -> RuntimeConnection:
@@ -58,6 +60,26 @@ def has_sessions(connection: RuntimeConnection) -> bool:
         SubmissionError: The service does not answer.
     """
     return _retries_of(connection).call("reading its plan", connection.has_sessions)
+
+
+def service_limits(connection: RuntimeConnection) -> ServiceLimits:
+    """Return how many jobs a device's account may create; of a snapshot, what the Open Plan may.
+
+    Raises:
+        SubmissionError: The service does not answer.
+    """
+    if connection.local:
+        return ServiceLimits.of_plan(OPEN)
+    return _retries_of(connection).call("reading its plan", connection.service_limits)
+
+
+def allowance_of(connection: RuntimeConnection) -> Allowance:
+    """Return what the instance of a device has left of its QPU seconds.
+
+    Raises:
+        SubmissionError: The service does not answer.
+    """
+    return _retries_of(connection).call("reading its usage", connection.allowance)
 
 
 def _retries_of(connection: RuntimeConnection) -> Retries:

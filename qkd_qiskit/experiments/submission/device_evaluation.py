@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -15,6 +16,7 @@ from qkd_qiskit.experiments.submission.batching import (
     CircuitGroup,
     MemberKey,
     chunks,
+    evaluation_calls,
     group_students,
     images_per_job,
 )
@@ -22,10 +24,14 @@ from qkd_qiskit.experiments.submission.students import load_submitted
 from qkd_qiskit.experiments.submission.submission import Submission
 from qkd_qiskit.recipe.seeds import derive_seed
 from qkd_qiskit.targets.compiled_circuit import CompiledCircuit
+from qkd_qiskit.targets.ibm.allowance import Allowance
+from qkd_qiskit.targets.ibm.cost_estimate import estimate
 from qkd_qiskit.targets.ibm.job_plan import executed_shots
 from qkd_qiskit.targets.ibm.job_runner import Runner
 from qkd_qiskit.targets.ibm.target import RuntimeTarget
 from qkd_qiskit.targets.ibm.usage_model import device_timing, seconds_per_execution
+
+logger = logging.getLogger(__name__)
 
 
 def evaluate_on_device(
@@ -34,9 +40,19 @@ def evaluate_on_device(
     runner: Runner,
     target: RuntimeTarget,
     *,
+    left: Allowance | None = None,
     callback: Callback,
 ) -> CompiledCircuit:
-    """Measure all students, write their figures into the run, and return the first circuit."""
+    """Measure all students, write their figures into the run, and return the first circuit.
+
+    Args:
+        folder: The run.
+        submission: What is requested.
+        runner: Where jobs are sent.
+        target: Where circuits are compiled.
+        left: What the instance has left, to warn where it is too little; None = not known.
+        callback: Receives the progress.
+    """
     callback.stage("data")
     evaluation_set = load_submitted(folder, seeds=submission.seeds, limit=submission.limit)
     callback.stage(f"compiling for {submission.backend}")
@@ -56,6 +72,9 @@ def evaluate_on_device(
     submission.save(folder)
     callback.stage(submission.name)
     unlabelled = evaluation_set.unlabelled(submission.recalibrate)
+    if left is not None:
+        measured = len(unlabelled) + len(evaluation_set.split)
+        _compare(left, groups, submission, target, images=measured)
     logits = measure(
         runner,
         groups,
@@ -81,6 +100,28 @@ def evaluate_on_device(
     tested = {member: of_member[len(unlabelled) :] for member, of_member in logits.items()}
     evaluation_set.keep_all(tested, key=submission.name, shots=shots, maps=submission.maps)
     return groups[0].compiled[0]
+
+
+def _compare(
+    left: Allowance,
+    groups: Sequence[CircuitGroup],
+    submission: Submission,
+    target: RuntimeTarget,
+    *,
+    images: int,
+) -> None:
+    """Warn where an evaluation needs more than the instance has left."""
+    calls = evaluation_calls(groups, images=images, per_job=submission.images_per_job)
+    needed = estimate(
+        submission.name,
+        calls,
+        shots=submission.shots,
+        limits=target.runner.limits,
+        twirled=target.runner.options.twirled,
+        timing=device_timing(target.backend),
+    ).seconds
+    if left.remaining_s is not None and needed > left.remaining_s:
+        logger.warning("%s", left.describe(needed))
 
 
 def measure(

@@ -20,17 +20,24 @@ from qkd_qiskit.experiments.submission.batching import (
     group_students,
     images_per_job,
 )
-from qkd_qiskit.experiments.submission.device import has_sessions, open_device
+from qkd_qiskit.experiments.submission.device import (
+    allowance_of,
+    has_sessions,
+    open_device,
+    service_limits,
+)
 from qkd_qiskit.experiments.submission.request import Request, Training, trained_arms, training_spec
 from qkd_qiskit.experiments.submission.students import check_seeds, load_submitted
 from qkd_qiskit.recipe import DistillSpec, Recipe, RuntimeSpec
 from qkd_qiskit.recipe.arms import BASELINE, TREATMENT
 from qkd_qiskit.students.circuit_student import CircuitStudent
 from qkd_qiskit.targets import list_targets
+from qkd_qiskit.targets.ibm.allowance import Allowance
 from qkd_qiskit.targets.ibm.connection import RuntimeConnection, connect
 from qkd_qiskit.targets.ibm.cost_estimate import Call, Estimate, Load, estimate
 from qkd_qiskit.targets.ibm.job_runner import Runner
 from qkd_qiskit.targets.ibm.journal import Journal
+from qkd_qiskit.targets.ibm.service_limits import ServiceLimits
 from qkd_qiskit.targets.ibm.target import RuntimeTarget
 from qkd_qiskit.targets.ibm.usage_model import device_timing
 
@@ -57,6 +64,8 @@ class DryRun:
         unlabelled: Training images that are measured beside them for the maps of a recalibration.
         chosen: What is planned.
         others: What could be done instead.
+        limits: How many jobs may be created, and be on their way.
+        allowance: What the instance has left of its QPU seconds.
     """
 
     device: str
@@ -71,6 +80,8 @@ class DryRun:
     unlabelled: int
     chosen: Estimate
     others: tuple[Estimate, ...]
+    limits: ServiceLimits
+    allowance: Allowance
 
     def as_dict(self, *, rate: float | None) -> dict[str, object]:
         """Return everything, with money at a rate per QPU second."""
@@ -153,6 +164,8 @@ def plan_dry_run(
         unlabelled=unlabelled,
         chosen=chosen,
         others=tuple(others),
+        limits=service_limits(connection),
+        allowance=allowance_of(connection),
     )
 
 

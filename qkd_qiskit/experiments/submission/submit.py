@@ -16,6 +16,7 @@ from qkd_qiskit.experiments.submission.batching import (
     EVALUATE,
 )
 from qkd_qiskit.experiments.submission.device import (
+    allowance_of,
     check_journal,
     check_takes_jobs,
     describe_jobs,
@@ -42,6 +43,7 @@ from qkd_qiskit.experiments.submission.training import (
     train_members,
 )
 from qkd_qiskit.experiments.target_summary import TargetSummary, describe_circuit
+from qkd_qiskit.targets.ibm.allowance import Allowance
 from qkd_qiskit.targets.ibm.connection import RuntimeConnection
 from qkd_qiskit.targets.ibm.job_plan import executed_shots
 from qkd_qiskit.targets.ibm.retired_device import reconnect
@@ -253,8 +255,10 @@ def _finish(
     adopt: bool = False,
 ) -> SubmittedRun:
     """Run what is not run yet, and write figures, result and record."""
+    left: Allowance | None = None
     if not check_journal(folder, submission, adopt=adopt).records and not adopt:
         check_takes_jobs(connection)  # else there are jobs to read, whatever the device does now
+        left = allowance_of(connection)
     described: TargetSummary | None = None
     opened = open_runner(folder, submission, connection, watch=callback.jobs, adopt=adopt)
     with opened as runner:
@@ -268,7 +272,9 @@ def _finish(
         if submission.train:
             train_members(folder, target, callback=callback)
         if submission.evaluate:
-            compiled = evaluate_on_device(folder, submission, runner, target, callback=callback)
+            compiled = evaluate_on_device(
+                folder, submission, runner, target, left=left, callback=callback
+            )
             described = TargetSummary(
                 shots=executed_shots(submission.shots, twirled=runner.options.twirled),
                 calibration_date=target.calibration_date,

@@ -88,7 +88,9 @@ def service_error_of(error: BaseException) -> ServiceError:
         status = getattr(response, "status_code", None)
         if isinstance(status, int):
             text = f"the service answered {status}{_reason(response)}"
-            return ServiceError(_kind_of(status), text, retry_after=_retry_after(response))
+            full = 400 <= status < 500 and "pending jobs" in text.lower()
+            kind = "full" if full else _kind_of(status)
+            return ServiceError(kind, text, retry_after=_retry_after(response))
     kind = _kind_by_type(error)
     if kind == "network":
         return ServiceError(kind, f"no answer ({type(error).__name__}: {_innermost(error)})")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from qkd_qiskit.targets.ibm.account import (
     plan_of,
     real_backend,
 )
+from qkd_qiskit.targets.ibm.allowance import Allowance, read_allowance
 from qkd_qiskit.targets.ibm.client import ANSWER_LIMIT_S, call_client
 from qkd_qiskit.targets.ibm.client_internals import instance_of, known_session
 from qkd_qiskit.targets.ibm.isa_check import check_pubs
@@ -29,6 +31,7 @@ from qkd_qiskit.targets.ibm.job_plan import Pub, executed_shots
 from qkd_qiskit.targets.ibm.protocols import Job, JobState
 from qkd_qiskit.targets.ibm.retry import RetryPolicy
 from qkd_qiskit.targets.ibm.service_errors import ServiceError, scrub
+from qkd_qiskit.targets.ibm.service_limits import UNLIMITED, ServiceLimits
 from qkd_qiskit.targets.ibm.usage import seconds_of
 from qkd_qiskit.targets.ibm.usage_model import device_timing, job_seconds
 from qkd_qiskit.targets.sampling import count_outcomes
@@ -39,6 +42,8 @@ __all__ = ["RuntimeConnection", "connect", "real_backend"]
 logger = logging.getLogger(__name__)
 _STATES: dict[str, JobState] = {"DONE": "done", "ERROR": "failed", "CANCELLED": "cancelled"}
 _RESULT_TIMEOUT_S = 120.0
+REHEARSED = "rehearsed_limits"
+"""Key of an instance's usage under which a rehearsal tells the limits that it enforces."""
 _BELIEVED_MISSING = 3
 """Answers in a row that a session is not there: one that is believed too soon stays open."""
 
@@ -101,6 +106,18 @@ class RuntimeConnection:
             logger.warning(
                 "%s: the instance has used up its QPU time; jobs wait until it has more", self.name
             )
+
+    def service_limits(self) -> ServiceLimits:
+        """Return how many jobs the account may create; a rehearsal tells its own."""
+        if self.local:
+            return UNLIMITED
+        if is_emulator():
+            return ServiceLimits(**call_client(self.account.usage).get(REHEARSED, {}))
+        return ServiceLimits.of_plan(plan_of(self.account, self.backend))
+
+    def allowance(self) -> Allowance:
+        """Return what the instance has left of its QPU seconds."""
+        return Allowance() if self.local else read_allowance(call_client(self.account.usage))
 
     def estimate(self, pubs: Sequence[Pub]) -> float:
         """Return QPU seconds after the model of usage_model.py; 0 in local testing mode."""
@@ -317,6 +334,11 @@ class _ClientJob:
             return None
         seconds = usage.get("qpu_charge_time_seconds", usage.get("quantum_seconds"))
         return seconds_of(seconds, of=f"job {self.id}")
+
+    def usage_so_far(self) -> float | None:
+        if "partial" not in signature(self._job.usage).parameters:
+            return None  # a client before qiskit-ibm-runtime 0.51
+        return seconds_of(call_client(lambda: self._job.usage(partial=True)), of=f"job {self.id}")
 
     def cancel(self) -> None:
         call_client(self._job.cancel)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +15,7 @@ from qkd_qiskit.errors import CheckpointError
 from qkd_qiskit.recipe import Mode
 
 JOURNAL = "journal.jsonl"
+_CREATED = 64
 State = Literal["intended", "submitted", "finished", "failed", "abandoned"]
 
 
@@ -120,6 +123,8 @@ class Records:
         """Id and mode of the session that was opened last, unless it was closed."""
         self.sessions: dict[str, tuple[Mode, float | None]] = {}
         """Mode and QPU seconds of each closed session or batch, by id."""
+        self.created: deque[float] = deque(maxlen=_CREATED)
+        """When the last jobs were about to be sent, in seconds since the epoch."""
         self._latest: dict[tuple[str, int], str] = {}
 
     def latest(self, key: str, part: int = 0) -> JobRecord | None:
@@ -180,6 +185,7 @@ class Records:
         """
         event = entry["event"]
         if event == "intent":
+            self._note_time(entry)
             record = JobRecord(**{name: entry[name] for name in _FIRST})
             if record.tag in self.records:
                 raise ValueError("a tag came twice")
@@ -196,6 +202,11 @@ class Records:
             self.duplicates[entry["job"]] = entry["usage_s"]
         else:
             self._change(event, entry)
+
+    def _note_time(self, entry: Mapping[str, Any]) -> None:
+        given = entry.get("time")
+        if isinstance(given, str):
+            self.created.append(datetime.fromisoformat(given).timestamp())
 
     def _change(self, event: str, entry: Mapping[str, Any]) -> None:
         record = self.records[entry["tag"]]

@@ -9,7 +9,6 @@ read from there. Nothing here knows the service itself, only `Connection`.
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Callable, Sequence
 from itertools import count
@@ -17,8 +16,9 @@ from itertools import count
 import numpy as np
 from numpy.typing import NDArray
 
-from qkd_qiskit.errors import BudgetError, CheckpointError, InputError, SubmissionError
+from qkd_qiskit.errors import CheckpointError, InputError, SubmissionError
 from qkd_qiskit.recipe import Mode, RuntimeSpec
+from qkd_qiskit.targets.ibm.budget import Budget
 from qkd_qiskit.targets.ibm.job_plan import (
     Limits,
     PlannedJob,
@@ -27,6 +27,7 @@ from qkd_qiskit.targets.ibm.job_plan import (
     cut_jobs,
 )
 from qkd_qiskit.targets.ibm.journal import JobRecord, Journal, check_key
+from qkd_qiskit.targets.ibm.pacing import JobPacing
 from qkd_qiskit.targets.ibm.protocols import Connection, Job, JobState
 from qkd_qiskit.targets.ibm.retry import Retries, RetryPolicy
 from qkd_qiskit.targets.ibm.run_jobs import RunJobs
@@ -72,18 +73,23 @@ class Runner:
         Raises:
             InputError: Max_qpu_seconds is not accepted.
         """
-        if max_qpu_seconds is not None and not max_qpu_seconds > 0:
-            raise InputError(f"max_qpu_seconds is {max_qpu_seconds}; give a number above 0")
         self.connection, self.journal = connection, journal
         self.options = options or RuntimeSpec()
         self.limits = Limits(max_executions=self.options.max_executions)
         self.policy = policy or RetryPolicy()
         self.estimate = estimate or connection.estimate
-        self.max_qpu_seconds, self.budget_hint = max_qpu_seconds, budget_hint
+        self._budget = Budget(max_qpu_seconds, journal=journal, hint=budget_hint)
         self.resume_hint = resume_hint
         self._retries = Retries(connection.name, policy=self.policy, resume_hint=resume_hint)
         self._session = SessionKeeper(
             connection, journal=journal, retries=self._retries, mode=self.options.mode
+        )
+        self._pacing = JobPacing(
+            connection,
+            journal=journal,
+            retries=self._retries,
+            session=self._session,
+            job_of=self._job,
         )
         self._usage = Usage(connection, journal=journal, retries=self._retries)
         self._run_jobs = run_jobs or RunJobs(
@@ -184,7 +190,7 @@ class Runner:
             self._check_sendable(planned)
         expected = self.estimate(planned.pubs)
         if not adopted:
-            self._keep_budget(expected)
+            self._budget.check(expected)
         record = JobRecord(
             key=planned.key,
             part=planned.part,
@@ -212,23 +218,13 @@ class Runner:
             self._available = True
         self.connection.check(planned.pubs)
 
-    def _keep_budget(self, expected: float) -> None:
-        if self.max_qpu_seconds is None:
-            return
-        used = self.journal.totals().spent_s
-        if used + expected > self.max_qpu_seconds:
-            raise BudgetError(
-                f"the next job is expected to take {expected:.3g} QPU seconds; with "
-                f"{used:.6g} used, the {self.max_qpu_seconds:g} that are allowed would be passed; "
-                f"{math.ceil(used + expected)} are needed; {self.budget_hint}"
-            )
-
     def _post(self, record: JobRecord, planned: PlannedJob, *, look_first: bool) -> None:
         """Send one attempt, unless the service has it."""
         for number in count(1):
             job = self._look_up(record) if look_first else None
             if job is None:
-                self._keep_budget(record.estimate_s)
+                self._budget.check(record.estimate_s)
+                self._pacing.before_job()
                 self._session.enter()
                 if look_first:
                     self._sent_again.add(record.tag)
@@ -244,6 +240,8 @@ class Runner:
                 return
             assert failure is not None
             look_first = True  # it may have been accepted before the answer was lost
+            if failure.kind == "full" and self._pacing.refused():
+                continue
             if failure.kind in ("refused", "closed"):
                 if self._session.lost():
                     self._session.record_closed()
@@ -319,7 +317,7 @@ class Runner:
             self.journal.append("failed", tag=record.tag, reason=reason, usage_s=0.0)
             return
         job = self._job(record)
-        state = self._poll(job, planned)
+        state = self._poll(job, record)
         self._drop_late(record)
         if state == "done":
             counts = self._counts_of(job, planned)
@@ -335,6 +333,7 @@ class Runner:
         usage = self._usage.of_job(job)
         self.journal.append("failed", tag=record.tag, reason=reason, usage_s=usage)
         self._jobs.pop(record.tag, None)
+        self._budget.check_stopped(record)
         stopped = state == "cancelled" and not self._session.has_ended(record.session)
         failures = self._failures.get((planned.key, planned.part), 0) + 1
         self._failures[planned.key, planned.part] = failures
@@ -345,15 +344,16 @@ class Runner:
         logger.warning("job %s (%s) failed and is sent again: %s", job.id, planned.key, reason)
         time.sleep(self.policy.wait_s(failures))
 
-    def _poll(self, job: Job, planned: PlannedJob) -> JobState:
+    def _poll(self, job: Job, record: JobRecord) -> JobState:
         wait, until = self.policy.poll_s, time.monotonic() + self.policy.job_timeout_s
         while True:
             state = self._retries.call(f"state of job {job.id}", job.state)
             if state != "waiting":
                 return state
+            self._budget.watch(record, job)
             if time.monotonic() > until:
                 raise SubmissionError(
-                    f"job {job.id} ({planned.key}) has not ended after "
+                    f"job {job.id} ({record.key}) has not ended after "
                     f"{self.policy.job_timeout_s:g} s; {self.resume_hint}, nothing is sent twice"
                 )
             time.sleep(wait)

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from qkd_qiskit.recipe import Mode
 from qkd_qiskit.targets.ibm.job_plan import Pub
+from qkd_qiskit.targets.ibm.service_limits import ServiceLimits
 
 JobState = Literal["waiting", "done", "failed", "cancelled"]
 
@@ -32,6 +33,9 @@ class Job(Protocol):
     def usage(self) -> float | None:
         """Return QPU seconds, or None where the service has not reported them yet."""
 
+    def usage_so_far(self) -> float | None:
+        """Return QPU seconds that are not final, of one that runs; None where nothing is told."""
+
     def cancel(self) -> None:
         """Stop it."""
 
@@ -53,6 +57,9 @@ class Connection(Protocol):
         Raises:
             TargetError: It does not.
         """
+
+    def service_limits(self) -> ServiceLimits:
+        """Return how many jobs may be created, and be on their way."""
 
     def check(self, pubs: Sequence[Pub]) -> None:
         """Check, before anything is sent, that the device can run these PUBs.

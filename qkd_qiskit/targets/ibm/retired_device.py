@@ -12,6 +12,7 @@ from qkd_qiskit.targets.ibm.account import find_device
 from qkd_qiskit.targets.ibm.connection import RuntimeConnection, connect, identity_of
 from qkd_qiskit.targets.ibm.job_plan import Pub
 from qkd_qiskit.targets.ibm.retry import RetryPolicy
+from qkd_qiskit.targets.ibm.service_limits import UNLIMITED, ServiceLimits
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +50,10 @@ class RetiredConnection(RuntimeConnection):
             f"the account has {self.name} no more: nothing can be sent to it, and what it has run "
             "is kept; give another device"
         )
+
+    def service_limits(self) -> ServiceLimits:
+        """Return none: nothing is sent."""
+        return UNLIMITED
 
     def check(self, pubs: Sequence[Pub]) -> None:
         """Raise `TargetError`, as `check_status`."""

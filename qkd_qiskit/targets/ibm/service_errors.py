@@ -5,9 +5,17 @@ import re
 from typing import Literal
 
 ServiceErrorKind = Literal[
-    "busy", "server", "network", "missing", "unauthorized", "refused", "no_sessions", "closed"
+    "busy",
+    "full",
+    "server",
+    "network",
+    "missing",
+    "unauthorized",
+    "refused",
+    "no_sessions",
+    "closed",
 ]
-TRANSIENT: frozenset[ServiceErrorKind] = frozenset({"busy", "server", "network", "missing"})
+TRANSIENT: frozenset[ServiceErrorKind] = frozenset({"busy", "full", "server", "network", "missing"})
 """Kinds that may pass."""
 
 _SECRETS = [
@@ -24,9 +32,9 @@ class ServiceError(Exception):
     """A failure that a service answers with, or its silence; the text holds no secret.
 
     Attributes:
-        kind: Busy (429), server (5xx, unreadable), network (no answer), missing (404),
-            unauthorized (401, 403, no token), refused (other 4xx), no_sessions (the plan has none),
-            closed (the session takes no more jobs).
+        kind: Busy (429), full (too many jobs wait or run), server (5xx, unreadable), network (no
+            answer), missing (404), unauthorized (401, 403, no token), refused (other 4xx),
+            no_sessions (the plan has none), closed (the session takes no more jobs).
         retry_after: Seconds that the service asks to wait, or None.
     """
 

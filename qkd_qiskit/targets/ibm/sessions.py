@@ -70,6 +70,11 @@ class SessionKeeper:
             usage = self.connection.session_usage(before)
         self.journal.append("session", state="closed", id=before, mode=mode, usage_s=usage)
 
+    def pause(self) -> None:
+        """Close a session, which is billed while it is open, until `enter` opens another."""
+        if self.mode == "session" and self._inside:
+            self.close()
+
     def close(self) -> None:
         """Let the session take no more jobs, that of a process that died too; its jobs run on."""
         try:

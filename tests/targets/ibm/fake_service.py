@@ -10,6 +10,7 @@ from qkd_qiskit.recipe import RuntimeSpec
 from qkd_qiskit.targets.ibm.job_plan import Pub
 from qkd_qiskit.targets.ibm.retry import RetryPolicy
 from qkd_qiskit.targets.ibm.service_errors import ServiceError
+from qkd_qiskit.targets.ibm.service_limits import UNLIMITED, ServiceLimits
 
 QUICK = RetryPolicy(tries=4, first_wait_s=0.0, longest_wait_s=0.0, attempts=3, poll_s=0, settle_s=0)
 
@@ -44,6 +45,7 @@ class FakeJob:
     text: str = "broken"
     final: bool = False
     read: int = 0
+    so_far: float | None = None
 
     def state(self):
         self.service.meet("state")
@@ -61,6 +63,10 @@ class FakeJob:
     def usage(self):
         self.service.meet("usage")
         return self.told
+
+    def usage_so_far(self):
+        self.service.meet("usage_so_far")
+        return self.so_far
 
     def cancel(self):
         self.service.meet("cancel")
@@ -107,6 +113,7 @@ class FakeService:
     session: str | None = None
     modes: tuple = ("session", "batch")
     billed: float | None = 10.0
+    limits: ServiceLimits = UNLIMITED
 
     def meet(self, endpoint, script=None):
         if script is None:
@@ -119,6 +126,10 @@ class FakeService:
 
     def check_status(self):
         self.meet("status")
+
+    def service_limits(self):
+        self.meet("limits")
+        return self.limits
 
     def check(self, pubs):
         self.meet("check")

@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,13 @@ from aiohttp import web
 
 from qkd_qiskit.errors import InputError
 from qkd_qiskit.targets.ibm.account import is_loopback
+from qkd_qiskit.targets.ibm.connection import REHEARSED
 from qkd_qiskit.targets.ibm.emulator.auth import Access
 from qkd_qiskit.targets.ibm.emulator.fault_injection import Fault
 from qkd_qiskit.targets.ibm.emulator.service import EmulatedService
 from qkd_qiskit.targets.ibm.emulator.sessions import Refused, iso_now
 from qkd_qiskit.targets.ibm.emulator.wrong_answers import wrong_answer
+from qkd_qiskit.targets.ibm.service_limits import UNLIMITED
 
 logger = logging.getLogger(__name__)
 
@@ -170,6 +173,8 @@ class Endpoints:
             answer["usage_allocation_seconds"] = allowance
             answer["usage_limit_seconds"] = allowance
             answer["usage_remaining_seconds"] = max(0.0, allowance - consumed)
+        if self.service.limits.limits != UNLIMITED:
+            answer[REHEARSED] = asdict(self.service.limits.limits)
         return web.json_response(answer)
 
     async def submit(self, request: web.Request) -> web.Response:

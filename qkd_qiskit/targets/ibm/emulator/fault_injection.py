@@ -52,7 +52,7 @@ REQUEST_KINDS = (
 )
 ENDPOINT_KINDS = {"results": ("short", "lost"), "metrics": ("negative", "text")}
 """Wrong answers that only some requests can have."""
-RUN_KINDS = ("fail", "max_time", "cancel", "delay", "expire_session")
+RUN_KINDS = ("fail", "max_time", "cancel", "delay", "expire_session", "overrun")
 _FLAGS = {"accepted"}
 _NUMBERS = {"times": int, "after": int, "seconds": float, "retry_after": int, "rate": float}
 
@@ -71,12 +71,13 @@ class Fault:
             the answer comes byte by byte within `seconds`; ``garbled`` and ``empty``, it is no JSON
             or lacks all; ``short`` and ``lost``, a result lacks a shot or a PUB; ``negative`` and
             ``text``, metrics tell such QPU seconds. For a job:
-            ``fail``, ``max_time`` (reason code 1305), ``cancel``, ``delay``, ``expire_session``.
+            ``fail``, ``max_time`` (reason code 1305), ``cancel``, ``delay``, ``expire_session``,
+            ``overrun``, it takes so many QPU seconds more than the model says.
         times: How often it strikes at most; default: once, or without limit if it has a rate.
         after: How many requests it lets pass first.
         accepted: The request is served before the answer is lost or replaced: a job is accepted,
             and the client does not know. A job that fails has run, and has cost, before.
-        seconds: How long a ``delay`` or ``drip`` is.
+        seconds: How long a ``delay``, ``drip`` or ``overrun`` is.
         retry_after: Whole seconds in the Retry-After header of an HTTP status; None: no header.
         rate: Probability with which it strikes; None: always.
     """

@@ -21,6 +21,7 @@ class EmulatedJob:
         problem: Why the device cannot run it, or None.
         output: JSON text of its result.
         deleted: Whether the service says that it is not there.
+        overrun_s: QPU seconds that it takes beyond the model's.
     """
 
     record: LedgerJob
@@ -30,6 +31,12 @@ class EmulatedJob:
     problem: str | None
     output: str = ""
     deleted: bool = False
+    overrun_s: float = 0.0
+
+    @property
+    def needed_s(self) -> float:
+        """QPU seconds that it takes."""
+        return self.record.estimated_seconds + self.overrun_s
 
 
 def describe(job: EmulatedJob, *, params: bool = False) -> dict[str, Any]:
@@ -61,14 +68,16 @@ def describe(job: EmulatedJob, *, params: bool = False) -> dict[str, Any]:
     return description | ({"params": job.params} if params else {})
 
 
-def metrics(record: LedgerJob, *, pending: bool = False) -> dict[str, Any]:
-    """Return what ``GET /jobs/ID/metrics`` answers.
+def metrics(job: EmulatedJob, *, pending: bool = False) -> dict[str, Any]:
+    """Return what ``GET /jobs/ID/metrics`` answers: of a job that runs, what it needs by then.
 
     Args:
-        record: The job.
+        job: The job.
         pending: Whether its usage is said not to be final, as soon after a job's end.
     """
+    record = job.record
     complete = record.final and not pending
+    running = job.needed_s if record.status == "Running" else 0
     return {
         "timestamps": {
             "created": record.created,
@@ -76,7 +85,7 @@ def metrics(record: LedgerJob, *, pending: bool = False) -> dict[str, Any]:
             "finished": record.finished,
         },
         "usage": {
-            "qpu_charge_time_seconds": record.quantum_seconds if complete else 0,
+            "qpu_charge_time_seconds": record.quantum_seconds if complete else running,
             "status": "complete" if complete else "pending",
         },
         "num_circuits": record.circuits,

@@ -4,6 +4,7 @@ import collections
 import datetime
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping
 
 from qkd_qiskit.targets.ibm.emulator.devices import EmulatedDevice
@@ -21,6 +22,8 @@ _SYSTEM_ERROR = 1010
 _SESSION_CLOSED = 1217
 _TOO_LONG = 1305
 _IDLE_S = 0.02
+_OVERRUN_SEEN_S = 3.0
+"""Seconds on this machine's clock that a job with the fault ``overrun`` runs at most."""
 
 
 class JobQueue:
@@ -162,14 +165,23 @@ class JobQueue:
                 session.job_started()
         if fault is not None and fault.kind == "delay":
             self._stopping.wait(fault.seconds)
+        if fault is not None and fault.kind == "overrun":
+            job.overrun_s = fault.seconds
+            self._wait_for_cancelling(job)
         if job.problem is not None:
             self.end(job, "Failed", reason=job.problem, code=INVALID)
         elif not self._strike(job, fault):
             self._run(job)
 
+    def _wait_for_cancelling(self, job: EmulatedJob) -> None:
+        """Let a client see for a while that a job takes long."""
+        until = time.monotonic() + _OVERRUN_SEEN_S
+        while not job.record.final and time.monotonic() < until:
+            self._stopping.wait(_IDLE_S)
+
     def _strike(self, job: EmulatedJob, fault: Fault | None) -> bool:
         """Let a job's fault, or its time limit, strike it; whether it has ended by that."""
-        needed = job.record.estimated_seconds
+        needed = job.needed_s
         limit = min(job.record.max_seconds or MAX_JOB_S, MAX_JOB_S)
         kind = None if fault is None else fault.kind
         if needed > limit or kind == "max_time":
@@ -198,4 +210,4 @@ class JobQueue:
         with self._lock:
             if not job.record.final:
                 job.output, job.record.executed = output, True
-                self.end(job, "Completed", seconds=job.record.estimated_seconds)
+                self.end(job, "Completed", seconds=job.needed_s)

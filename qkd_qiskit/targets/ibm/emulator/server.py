@@ -12,9 +12,11 @@ from qkd_qiskit.targets.ibm.account import URL, is_loopback
 from qkd_qiskit.targets.ibm.emulator.auth import Access
 from qkd_qiskit.targets.ibm.emulator.devices import EmulatedDevice
 from qkd_qiskit.targets.ibm.emulator.fault_injection import Faults
+from qkd_qiskit.targets.ibm.emulator.job_limits import JobLimits
 from qkd_qiskit.targets.ibm.emulator.ledger import Ledger
 from qkd_qiskit.targets.ibm.emulator.service import EmulatedService
 from qkd_qiskit.targets.ibm.emulator.sessions import Plan
+from qkd_qiskit.targets.ibm.service_limits import UNLIMITED, ServiceLimits
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -36,6 +38,7 @@ class ServiceEmulator:
         seed: int = 0,
         noisy: bool = True,
         allowance_s: float | None = None,
+        limits: ServiceLimits | bool = False,
     ):
         """Make a server; it listens from `start` on.
 
@@ -48,6 +51,7 @@ class ServiceEmulator:
             seed: Seed of the shots of jobs that do not give one.
             noisy: Whether the devices have their noise.
             allowance_s: QPU seconds of the instance; default: the plan's.
+            limits: Jobs that may be created and be on their way: True = the plan's, False = any.
 
         Raises:
             TargetError: A device is not known, or plan, host or port is not accepted.
@@ -72,6 +76,7 @@ class ServiceEmulator:
             faults=self.faults,
             seed=seed,
             allowance_s=allowance_s,
+            limits=_limits(limits, plan=plan),
         )
         self._host, self._port = host, port
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -98,6 +103,11 @@ class ServiceEmulator:
     def backends(self) -> Mapping[str, EmulatedDevice]:
         """The devices by the names they are served under; their status can be set."""
         return MappingProxyType(self._service.devices)
+
+    @property
+    def limits(self) -> JobLimits:
+        """The limits that it enforces, and how often it did."""
+        return self._service.limits
 
     @property
     def ledger(self) -> Ledger:
@@ -200,3 +210,9 @@ class ServiceEmulator:
         self._ready.set()
         await self._stopped.wait()
         await runner.cleanup()
+
+
+def _limits(limits: ServiceLimits | bool, *, plan: Plan) -> ServiceLimits:
+    if isinstance(limits, ServiceLimits):
+        return limits
+    return ServiceLimits.of_plan(plan) if limits else UNLIMITED

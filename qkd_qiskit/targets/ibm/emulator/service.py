@@ -10,6 +10,7 @@ from qkd_qiskit.errors import InputError
 from qkd_qiskit.targets.ibm.emulator import jobs
 from qkd_qiskit.targets.ibm.emulator.devices import EmulatedDevice
 from qkd_qiskit.targets.ibm.emulator.fault_injection import Faults
+from qkd_qiskit.targets.ibm.emulator.job_limits import JobLimits
 from qkd_qiskit.targets.ibm.emulator.jobs import EmulatedJob
 from qkd_qiskit.targets.ibm.emulator.ledger import Ledger, LedgerJob
 from qkd_qiskit.targets.ibm.emulator.programs import job_seeds, read_program
@@ -21,6 +22,7 @@ from qkd_qiskit.targets.ibm.emulator.sessions import (
     iso_now,
     open_session,
 )
+from qkd_qiskit.targets.ibm.service_limits import UNLIMITED, ServiceLimits
 from qkd_qiskit.targets.ibm.usage_model import MAX_EXECUTIONS, job_seconds
 
 OPEN_PLAN_S = 600.0
@@ -38,6 +40,7 @@ class EmulatedService:
         faults: Faults,
         seed: int,
         allowance_s: float | None = None,
+        limits: ServiceLimits = UNLIMITED,
     ):
         """Take the devices, the plan, the switchboard, the seed of the shots and the allowance.
 
@@ -47,6 +50,7 @@ class EmulatedService:
             faults: What goes wrong.
             seed: Seed of jobs without a seed tag.
             allowance_s: QPU seconds of the instance; default: the plan's, or no limit.
+            limits: Jobs that may be created, and be on their way.
         """
         self.devices = {device.name: device for device in devices}
         self._retired: dict[str, EmulatedDevice] = {}
@@ -54,6 +58,7 @@ class EmulatedService:
         self.faults = faults
         self.seed = seed
         self.allowance_s = OPEN_PLAN_S if allowance_s is None and plan == "open" else allowance_s
+        self.limits = JobLimits(limits)
         self.ledger = Ledger(faults)
         self._lock = self.ledger.lock
         served = ChainMap(self.devices, self._retired)
@@ -113,6 +118,8 @@ class EmulatedService:
         Raises:
             Refused: Program, device, session or a tag is not accepted.
         """
+        with self._lock:
+            self.limits.check(pending=sum(self.pending(name) for name in self.devices))
         device = self.device(str(payload.get("backend")))
         given = payload.get("program_id")
         if given != "executor":
@@ -187,7 +194,7 @@ class EmulatedService:
             Refused: There is no such job.
         """
         with self._lock:
-            return jobs.metrics(self._find(job_id).record, pending=pending)
+            return jobs.metrics(self._find(job_id), pending=pending)
 
     def logs(self, job_id: str) -> str:
         """Return a job's log.
@@ -211,7 +218,7 @@ class EmulatedService:
             job = self._find(job_id)
             if job.record.final:
                 raise Refused(409, INVALID, f"Job {job_id} is in state {job.record.status}")
-            seconds = job.record.estimated_seconds if job.record.started else 0.0
+            seconds = job.needed_s if job.record.started else 0.0
             self.queue.end(
                 job, "Cancelled", reason="Job was cancelled by its user", seconds=seconds
             )
