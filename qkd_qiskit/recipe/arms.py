@@ -32,6 +32,7 @@ TRANSFER: Final = "transfer"
 SAME_DRAW: Final = "distilled_same_draw"
 TWIN: Final = "classical_twin"
 FULL_TWIN: Final = "classical_full"
+PROBE: Final = "feature_probe"
 REPLICATE: Final = "replicate"
 
 
@@ -144,6 +145,17 @@ def _generation(number: int, teacher: str) -> Arm:
     )
 
 
+def _before(arm: str, compared_with: tuple[str, ...]) -> Arm:
+    return Arm(
+        label=f"{arm.replace('_', ' ')}, before",
+        description=f"{arm} as it was before a training on a device",
+        loss="distilled" if arm == TREATMENT else "labels",
+        began=True,
+        compared_with=compared_with,
+        population="students before",
+    )
+
+
 ARMS: dict[str, Arm] = {
     BASELINE: Arm(
         label="label only",
@@ -187,6 +199,7 @@ ARMS: dict[str, Arm] = {
             SAME_DRAW,
             TWIN,
             FULL_TWIN,
+            PROBE,
             "no_circuit",
             "no_entanglers",
             "frozen_circuit",
@@ -349,6 +362,13 @@ ARMS: dict[str, Arm] = {
         kind="classical_full",
         population="full-size twins",
     ),
+    PROBE: Arm(
+        label="linear probe",
+        description="a linear layer on all features or pixels, of any size, from the labels alone",
+        loss="labels",
+        kind="softmax",
+        population="probes",
+    ),
     "twin_pca": _twin("pca_linear", "PCA twin", "principal components and a linear layer"),
     "twin_pooled": _twin("pooled_linear", "pooled twin", "means of pixels and a linear layer"),
     "twin_bilinear": _twin("bilinear", "bilinear twin", "features u^T X v and a linear layer"),
@@ -373,22 +393,8 @@ ARMS: dict[str, Arm] = {
         order="replicate order",
         compared_with=(BASELINE,),
     ),
-    "distilled_before": Arm(
-        label="distilled, before",
-        description="distilled as it was before a training on a device",
-        loss="distilled",
-        began=True,
-        compared_with=("label_only_before",),
-        population="students before",
-    ),
-    "label_only_before": Arm(
-        label="label only, before",
-        description="label_only as it was before a training on a device",
-        loss="labels",
-        began=True,
-        compared_with=(),
-        population="students before",
-    ),
+    "distilled_before": _before(TREATMENT, ("label_only_before",)),
+    "label_only_before": _before(BASELINE, ()),
 }
 """Every built-in arm by its name, in the order of help texts and comparisons."""
 
@@ -396,5 +402,3 @@ CONTROLS = tuple(name for name, arm in ARMS.items() if arm.control)
 BEFORE = {name: arm.before for name, arm in ARMS.items() if arm.before is not None}
 
 OwnArms = dict[str, dict[str, Any]]
-ARMS_HELP = "\n".join(["arms:", *(f"  {name:<20}  {it.description}" for name, it in ARMS.items())])
-"""What each arm is, a line each."""
