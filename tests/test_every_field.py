@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import qkd_qiskit
-from qkd_qiskit.errors import QKDError, RecipeError, TeacherError
+from qkd_qiskit.errors import QKDError, RecipeError, TargetError, TeacherError
 from qkd_qiskit.experiments.experiment import run
 from qkd_qiskit.experiments.run_folder import RunFolder
 from qkd_qiskit.experiments.submission import Request, plan_dry_run
@@ -363,6 +363,10 @@ RUNTIME = {
     "max_execution_time": 60,
     "session_max_time": 600,
     "max_executions": 1000,
+    "layout": (4, 3),
+    "optimization_level": 0,
+    "fractional": True,
+    "readout_mitigation": True,
 }
 
 
@@ -378,7 +382,10 @@ def test_runtime(field, finished, monkeypatch):
 
     def submitted(runtime):
         recipe = replace(finished.recipe, runtime=runtime)
-        plan = plan_dry_run(RunFolder(finished.path, recipe), Request(backend="fake_manila"))
+        try:
+            plan = plan_dry_run(RunFolder(finished.path, recipe), Request(backend="fake_manila"))
+        except TargetError as error:
+            return str(error)
         connection = RuntimeConnection(fake_backend("fake_manila"), options=runtime)
         connection.open_session("batch")
         sent = connection._sampler_options(tags=["t"], seed=None)

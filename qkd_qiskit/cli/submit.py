@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from qkd_qiskit.cli.command_parser import CommandParser
+from qkd_qiskit.cli.device_options import add_device_options, device_options
 from qkd_qiskit.cli.error_messages import fail
 from qkd_qiskit.cli.output import add_output_options, console, show_result, terminal
 from qkd_qiskit.cli.recalibrate import show_maps
@@ -47,6 +48,7 @@ def submit_parser(words: Sequence[str], name: str) -> CommandParser:
         help="unlabelled training images to measure in the same jobs, as 50, to correct the "
         "figures with; see qkd recalibrate",
     )
+    add_device_options(parser)
     parser.add_argument("--again", action="store_true", help="measure again what is finished")
     parser.add_argument(
         "--dry-run", action="store_true", help="say what it would cost, beside alternatives"
@@ -106,13 +108,14 @@ def run_submit(options: Namespace, words: Sequence[str]) -> int:
 
     request = Request(
         backend=options.backend,
-        mode=_mode(options.mode),
+        mode=mode_of(options.mode),
         shots=_at_least_one(options.shots, "shots"),
         limit=_at_least_one(options.limit, "limit"),
-        seeds=_seeds(options.seeds),
-        max_qpu_seconds=_positive(options.max_qpu_seconds, "max-qpu-seconds"),
+        seeds=seeds_of(options.seeds),
+        max_qpu_seconds=positive(options.max_qpu_seconds, "max-qpu-seconds"),
         again=options.again,
         recalibrate=_recalibrate(options),
+        options=device_options(options),
     )
     training = _training(options)
     folder = RunFolder.open(options.run)
@@ -146,7 +149,7 @@ def run_collect(options: Namespace, words: Sequence[str]) -> int:
     """Finish what was begun; return the exit status."""
     from qkd_qiskit.experiments.run_folder import RunFolder
 
-    limit = _positive(options.max_qpu_seconds, "max-qpu-seconds")
+    limit = positive(options.max_qpu_seconds, "max-qpu-seconds")
     folder = RunFolder.open(options.run)
     return _collect(folder, options, max_qpu_seconds=limit, adopt=options.adopt)
 
@@ -218,14 +221,15 @@ def _training(options: Namespace) -> Training | None:
         gradient=options.train,
         steps=_at_least_one(options.steps, "steps") or STEPS,
         batch_size=_at_least_one(options.batch_size, "batch-size"),
-        lr=_positive(options.lr, "lr"),
+        lr=positive(options.lr, "lr"),
         shifted_weights=_at_least_one(options.shifted_weights, "shifted-weights"),
         fresh=options.from_scratch,
         evaluate=options.evaluate,
     )
 
 
-def _mode(text: str | None) -> Mode | None:
+def mode_of(text: str | None) -> Mode | None:
+    """Return how jobs are submitted, or None where it was not given."""
     modes: tuple[Mode, ...] = get_args(Mode)
     if text is None:
         return None
@@ -249,13 +253,15 @@ def _at_least_one(number: int | None, name: str) -> int | None:
     return number
 
 
-def _positive(number: float | None, name: str) -> float | None:
+def positive(number: float | None, name: str) -> float | None:
+    """Return a number above 0, or None where it was not given."""
     if number is not None and not 0 < number < float("inf"):
         raise InputError(f"--{name}: {number:g} is not accepted; give a number above 0")
     return number
 
 
-def _seeds(text: str | None) -> tuple[int, ...] | None:
+def seeds_of(text: str | None) -> tuple[int, ...] | None:
+    """Return seeds from a text such as 0,2, or None where it was not given."""
     try:
         return None if text is None else tuple(int(part) for part in text.strip("[]").split(","))
     except ValueError:

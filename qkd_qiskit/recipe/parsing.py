@@ -41,6 +41,10 @@ _LEFT_OUT: dict[str, object] = {
     "distill.copies": 8,
     "distill.device": None,
     "own_arms": {},
+    "runtime.layout": None,
+    "runtime.optimization_level": 3,
+    "runtime.fractional": False,
+    "runtime.readout_mitigation": False,
 }
 
 

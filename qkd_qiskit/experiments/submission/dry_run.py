@@ -66,6 +66,7 @@ class DryRun:
         others: What could be done instead.
         limits: How many jobs may be created, and be on their way.
         allowance: What the instance has left of its QPU seconds.
+        options: How circuits are run, in words, where that is not plain.
     """
 
     device: str
@@ -82,6 +83,7 @@ class DryRun:
     others: tuple[Estimate, ...]
     limits: ServiceLimits
     allowance: Allowance
+    options: str
 
     def as_dict(self, *, rate: float | None) -> dict[str, object]:
         """Return everything, with money at a rate per QPU second."""
@@ -119,7 +121,7 @@ def plan_dry_run(
     folder.ended()
     seeds = check_seeds(folder, request.seeds)
     usual = recipe.runtime.mode if training is None else "session"
-    options = replace(recipe.runtime, mode=request.mode or usual)
+    options = request.runtime(recipe.runtime, mode=usual)
     shots = request.shots or recipe.shots
     callback.stage("data")
     evaluation_set = load_submitted(folder, seeds=seeds, limit=request.limit or recipe.test_limit)
@@ -127,10 +129,10 @@ def plan_dry_run(
     can_be_trained = training is not None or {BASELINE, TREATMENT} & set(recipe.arms)
     arms = trained_arms(recipe) if can_be_trained else ()
     callback.stage(f"connecting to {request.backend}")
-    connection, note = _device(request.backend, options)
+    connection, note = find_device(request.backend, options)
     if options.mode == "session" and not has_sessions(connection):
         options, note = replace(options, mode="batch"), "its plan has no sessions: one batch"
-    with _dry_target(connection, shots=shots, seed=recipe.seed) as target:
+    with dry_target(connection, shots=shots, seed=recipe.seed) as target:
         callback.stage(f"compiling for {connection.name}")
         compiled, calibration_date = target.compile(student.circuits[0]), target.calibration_date
         counter = _Counter(target=target, shots=shots, options=options)
@@ -166,6 +168,7 @@ def plan_dry_run(
         others=tuple(others),
         limits=service_limits(connection),
         allowance=allowance_of(connection),
+        options=options.describe(),
     )
 
 
@@ -260,7 +263,7 @@ def _images(recipe: Recipe) -> int:
     return len(data.draw_for(recipe.data, seed=recipe.member_seeds[0]))
 
 
-def _device(name: str, options: RuntimeSpec) -> tuple[RuntimeConnection, str]:
+def find_device(name: str, options: RuntimeSpec) -> tuple[RuntimeConnection, str]:
     """Return the device, or without an account its snapshot and a note that says so."""
     try:
         return open_device(name, options=options), ""
@@ -273,7 +276,7 @@ def _device(name: str, options: RuntimeSpec) -> tuple[RuntimeConnection, str]:
 
 
 @contextmanager
-def _dry_target(connection: RuntimeConnection, *, shots: int, seed: int) -> Iterator[RuntimeTarget]:
+def dry_target(connection: RuntimeConnection, *, shots: int, seed: int) -> Iterator[RuntimeTarget]:
     """Yield a target that compiles; its journal is thrown away."""
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="qkd-"))

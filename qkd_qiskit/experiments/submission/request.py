@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 from qkd_qiskit.errors import InputError
-from qkd_qiskit.recipe import CLASSICAL_STUDENTS, DistillSpec, Mode, Recipe
+from qkd_qiskit.recipe import CLASSICAL_STUDENTS, DistillSpec, Mode, Recipe, RuntimeSpec
 from qkd_qiskit.recipe.arms import BASELINE, TREATMENT
 
 SHARE_OF_LR = 0.2
@@ -31,6 +32,7 @@ class Request:
         again: Whether to measure once more what was measured.
         recalibrate: Unlabelled training images that are measured in the same jobs, to fit the maps
             of `experiments.recalibration`; 0 = none.
+        options: Fields of `RuntimeSpec` that change what is counted, in place of the recipe's.
     """
 
     backend: str
@@ -41,6 +43,15 @@ class Request:
     max_qpu_seconds: float | None = None
     again: bool = False
     recalibrate: int = 0
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def runtime(self, base: RuntimeSpec, *, mode: Mode) -> RuntimeSpec:
+        """Return how jobs are submitted: as a recipe says, but for what is requested."""
+        return replace(base, **self.options, mode=self.mode or mode)
+
+    def changed(self, base: RuntimeSpec) -> dict[str, Any]:
+        """Return the options that are not as a recipe says."""
+        return {name: it for name, it in self.options.items() if it != getattr(base, name)}
 
 
 @dataclass(frozen=True, kw_only=True)
