@@ -27,7 +27,14 @@ from qkd_qiskit.experiments.submission.students import load_submitted
 from qkd_qiskit.recipe.arms import BASELINE, TREATMENT
 from qkd_qiskit.targets import Target
 
-PLANS = ((3, 599, 512), (5, 599, 256), (8, 566, 256), (10, 452, 256), (8, 150, 1024), (3, 500, 4096))
+PLANS = (
+    (3, 599, 512),
+    (5, 599, 256),
+    (8, 566, 256),
+    (10, 452, 256),
+    (8, 150, 1024),
+    (3, 500, 4096),
+)
 """Seeds, images, shots; the last is a submission without options."""
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from qkd_qiskit.experiments import Evaluation, evaluate, subset
     from qkd_qiskit.recipe import DataSpec, DistillSpec, Recipe, StudentSpec, TeacherSpec
     from qkd_qiskit.recipe.parsing import load_recipe
-    from qkd_qiskit.run import Run, run_experiment
+    from qkd_qiskit.run import Run, compress, run_experiment
     from qkd_qiskit.simulator import CompiledConnector
     from qkd_qiskit.students import Student, load_student, make_student
     from qkd_qiskit.targets import Target
@@ -39,6 +39,7 @@ _HOMES = {
     "Teacher": "teachers",
     "TeacherSpec": "recipe",
     "as_teacher": "teachers",
+    "compress": "run",
     "distill": "distillation",
     "evaluate": "experiments",
     "load_data": "data",
@@ -68,6 +69,7 @@ __all__ = [
     "Teacher",
     "TeacherSpec",
     "as_teacher",
+    "compress",
     "distill",
     "evaluate",
     "load_data",

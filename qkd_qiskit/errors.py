@@ -19,6 +19,16 @@
     └── StorageError              a file that could not be written (a full disk, no permission)
 """
 
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_LONGEST_WORD = 100  # a longer one is no misspelt name
+
 
 class QKDError(Exception):
     """Base of every error that this package raises on purpose."""
@@ -105,3 +115,9 @@ def one_line(error: BaseException) -> str:
     """Return the kind of an error and what it says, in one line of at most 200 characters."""
     reason = " ".join(str(error).split()).strip("'\"")[:200]
     return f"{type(error).__name__}: {reason}" if reason else type(error).__name__
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return the question for a name that is not known but like one that is; else nothing."""
+    near = difflib.get_close_matches(word[:_LONGEST_WORD], known, n=1)
+    return f"did you mean {near[0]}? " if near else ""

@@ -5,14 +5,22 @@ The command is a thin layer on this. It stands above experiments and report, as 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
+from typing import Any
 
-from qkd_qiskit.errors import InputError
+from qkd_qiskit.errors import CheckpointError, InputError
 from qkd_qiskit.experiments.callbacks import Callback, Callbacks
 from qkd_qiskit.experiments.certificate import Certificate
 from qkd_qiskit.experiments.certification import MARGIN, certify, check_request
+from qkd_qiskit.experiments.compression import (
+    COMPRESSION,
+    TeacherChoice,
+    keep_compression,
+    plan_compression,
+    read_compression,
+)
 from qkd_qiskit.experiments.experiment import run
 from qkd_qiskit.experiments.extension import begin_extension, extended_recipe
 from qkd_qiskit.experiments.progress import default_callback
@@ -69,6 +77,35 @@ class Run(TrainedRun):
                 margin=margin,
                 callback=callback,
             )
+
+    def compress(
+        self,
+        *,
+        target: str,
+        max_two_qubit_gates: int,
+        teacher: TeacherChoice = "student",
+        arm: str | None = None,
+        grow_by: int = 1,
+        changes: Mapping[str, Any] | None = None,
+        search_seconds: float | None = None,
+        out: str | Path | None = None,
+        callback: Callback | None = None,
+        command: str = "",
+    ) -> Run:
+        """Distil into circuits that fit a device, in a run of its own; see `compress`."""
+        return compress(
+            self,
+            target=target,
+            max_two_qubit_gates=max_two_qubit_gates,
+            teacher=teacher,
+            arm=arm,
+            grow_by=grow_by,
+            changes=changes,
+            search_seconds=search_seconds,
+            out=out,
+            callback=callback,
+            command=command,
+        )
 
     def export(self, out: str | Path) -> Path:
         """Write the run as a folder to publish, and return its path.
@@ -213,6 +250,91 @@ def resume_experiment(
         put_damage_aside(folder)
         _run(folder, callback=callback, command=command, workers=workers)
     return Run(folder)
+
+
+def compress(
+    run: Run | str | Path,
+    *,
+    target: str,
+    max_two_qubit_gates: int,
+    teacher: TeacherChoice = "student",
+    arm: str | None = None,
+    grow_by: int = 1,
+    changes: Mapping[str, Any] | None = None,
+    search_seconds: float | None = None,
+    out: str | Path | None = None,
+    callback: Callback | None = None,
+    command: str = "",
+) -> Run:
+    """Distil a finished run into circuits that fit a device, and return the run of them.
+
+    Its arms are students of one depth after the other, layers_1, layers_2, ..., each grown from the
+    one before and taught without labels, up to the last that fits; and label_only students of that
+    depth. They are evaluated exactly and on the target, there as measured and recalibrated.
+
+    Args:
+        run: What is compressed.
+        target: A device, such as fake_torino.
+        max_two_qubit_gates: How many two-qubit gates the circuits may have on it.
+        teacher: Who teaches: student, of each seed that of the same seed; ensemble, of all its
+            seeds; classical, the teacher of the run.
+        arm: Arm of its students that teach; default: distilled.
+        grow_by: Layers that one depth has more than the one before.
+        changes: Values by dotted key of the recipe, of student, distill, seeds, shots and
+            test_limit; student.layers is the most layers that are tried.
+        search_seconds: How long other entanglers, widths, features and sharpnesses are tried first,
+            half of it in a search and half at random; None = the default or what is given.
+        out: A new or empty folder; default: a new one beside the run.
+        callback: As for `run_experiment`.
+        command: What was typed, for the report.
+
+    Raises:
+        InputError: Something does not fit: see `plan_compression`.
+        QKDError: As `run_experiment`.
+    """
+    earlier = RunFolder.open(run) if isinstance(run, str | Path) else run.folder
+    recipe, compression = plan_compression(
+        earlier,
+        target=target,
+        max_two_qubit_gates=max_two_qubit_gates,
+        teacher=teacher,
+        arm=arm,
+        grow_by=grow_by,
+        changes=changes,
+        search_seconds=search_seconds,
+        on_candidate=Callback().stage if callback is None else callback.stage,
+    )
+    if out is None:
+        out = new_folder(earlier.path.name, suffix="-compress", parent=earlier.path.parent)
+    folder = RunFolder.create(out, recipe)
+    keep_compression(folder, compression)
+    try:
+        return resume_compression(folder.path, callback=callback, command=command)
+    except InputError:
+        if folder.result is None:
+            (folder.path / COMPRESSION).unlink(missing_ok=True)
+            folder.discard()
+        raise
+
+
+def resume_compression(
+    path: str | Path, *, callback: Callback | None = None, command: str = ""
+) -> Run:
+    """Go on with a compression that was stopped, and return its run.
+
+    Raises:
+        CheckpointError: The folder holds no run, or one that is not compressed from another.
+        QKDError: As `compress`.
+    """
+    compression = read_compression(RunFolder.open(path))
+    if compression is None:
+        raise CheckpointError(
+            f"{path} holds a run that was not compressed from another ({COMPRESSION} is not "
+            f"there); go on with it by qkd distill --resume {path}"
+        )
+    run = resume_experiment(path, callback=callback, command=command)
+    run.recalibrate(compression.target, callback=callback)
+    return run
 
 
 def _told(callback: Callback | None, track: str | None) -> Callback:

@@ -201,6 +201,7 @@ STUDENT = {
     "kind": ({}, {"kind": "classical"}),
     "qubits": ({}, {"qubits": 3}),
     "encoding": ({"layers": 2}, {"encoding": "reuploading"}),
+    "features": ({"encoding": "trained_reuploading", "qubits": 3}, {"features": 5}),
     "ansatz": ({}, {"ansatz": "ry_rz_ring"}),
     "layers": ({}, {"layers": 2}),
     "reduction": ({}, {"reduction": "avg_pool"}),

@@ -1,7 +1,8 @@
 """What is run: encodings, ansatze, readouts, and the circuits that they make."""
 
 from qkd_qiskit.circuits.ansatze import ANSATZE, Ansatz, make_ansatz
-from qkd_qiskit.circuits.encodings import ENCODINGS, Encoding, make_encoding
+from qkd_qiskit.circuits.encoding_base import Encoding
+from qkd_qiskit.circuits.encodings import ENCODINGS, make_encoding
 from qkd_qiskit.circuits.openqasm import dump_circuit, load_circuit, parse_circuit
 from qkd_qiskit.circuits.readouts import (
     READOUTS,

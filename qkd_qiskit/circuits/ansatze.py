@@ -9,6 +9,14 @@ real_amplitudes  RY on every qubit, CX from each qubit to the next; one RY   n p
                  layer after the last                                        and n
 cz_line          RZ, RY on every qubit, CZ between neighbours on a line, in  2 n per layer,
                  two rounds; one RY layer after the last                     and n
+ry_cz_line       RY on every qubit, CZ between neighbours on a line, in two   n per layer,
+                 rounds; one RY layer after the last                         and n
+ry_cz_ring       as ry_cz_line, and CZ between the ends of the line          n per layer,
+                                                                             and n
+ry_cz_patch      as ry_cz_line on n - 1 qubits, and CZ from the middle to    n per layer,
+                 the last: a piece of a heavy-hexagonal lattice              and n
+ry_rzz_line      RY on every qubit, RZZ of trained angles on a line; one RY  2 n - 1 per
+                 layer after the last                                        layer, and n
 local_rotations  RX RY RZ RX RX RY RZ on every qubit, no two-qubit gate       7 n per layer
 ===============  ==========================================================  =============
 """
@@ -48,6 +56,23 @@ class Ansatz(ABC):
 
     def append_end(self, circuit: QuantumCircuit, weights: Iterator[Parameter]) -> None:  # noqa: B027
         """Append what follows the last layer; by default nothing."""
+
+    def grown_from(self, layers: int) -> list[int | None]:
+        """Return for each weight its number in the same ansatz of fewer layers; None = starts at 0.
+
+        With these weights both circuits give the same outcome probabilities, where no input enters
+        behind the layers that there were before.
+
+        Args:
+            layers: Of the smaller one.
+
+        Raises:
+            CircuitError: A layer of this ansatz is no identity at any weights.
+        """
+        raise CircuitError(
+            "its gates on two qubits turn outcomes into others whatever the weights are, so that "
+            "no layer can be added without a change; give one of CZ or RZZ, such as ry_cz_line"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +120,8 @@ class CzLine(Ansatz):
 
     Shaped for devices: a line of qubits is on every coupling map, so nothing is routed, CZ is
     native on many and one gate of theirs on the others, and the two rounds (even pairs, then odd
-    ones) run in parallel.
+    ones) run in parallel. CZ is diagonal: a layer that is added with its RZ at 0, its RY as the
+    last rotations were and new last rotations at 0 leaves every outcome as probable as it was.
     """
 
     @property
@@ -108,14 +134,93 @@ class CzLine(Ansatz):
         for qubit in range(self.qubits):
             circuit.rz(next(weights), qubit)
         self.append_end(circuit, weights)
-        for first in (0, 1):
-            for qubit in range(first, self.qubits - 1, 2):
-                circuit.cz(qubit, qubit + 1)
+        append_cz_line(circuit)
 
     def append_end(self, circuit: QuantumCircuit, weights: Iterator[Parameter]) -> None:
         """Append the last RY on all qubits, without which no outcome would see the last CZ."""
         for qubit in range(self.qubits):
             circuit.ry(next(weights), qubit)
+
+    def grown_from(self, layers: int) -> list[int | None]:
+        """Return for each weight its number in the same ansatz of fewer layers; None = starts at 0.
+
+        The old last rotations are the RY of the first new layer.
+        """
+        layer = (self.num_weights - self.qubits) // self.layers
+        kept = layer * layers
+        added: list[int | None] = [*range(kept), *[None] * self.weights_before_ry]
+        added += range(kept, kept + self.qubits)
+        return added + [None] * (self.num_weights - len(added))
+
+    @property
+    def weights_before_ry(self) -> int:
+        """Weights of a layer in front of its RY."""
+        return self.qubits
+
+
+@dataclass(frozen=True, kw_only=True)
+class RyCzLine(CzLine):
+    """RY on every qubit, then CZ on a line, per layer: for encodings that bring their own RZ."""
+
+    @property
+    def num_weights(self) -> int:
+        """Circuit weights of all layers: n per layer, and n for the last rotations."""
+        return self.qubits * (self.layers + 1)
+
+    @property
+    def weights_before_ry(self) -> int:
+        """None: a layer begins with its RY."""
+        return 0
+
+    def append_layer(self, circuit: QuantumCircuit, weights: Iterator[Parameter]) -> None:
+        """Append RY on all qubits and both rounds."""
+        self.append_end(circuit, weights)
+        append_cz_line(circuit)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RyCzRing(RyCzLine):
+    """RY on every qubit, then CZ on a line and between its ends (from three qubits), per layer."""
+
+    def append_layer(self, circuit: QuantumCircuit, weights: Iterator[Parameter]) -> None:
+        """Append RY on all qubits, both rounds and the CZ that closes the ring."""
+        super().append_layer(circuit, weights)
+        if self.qubits > 2:
+            circuit.cz(self.qubits - 1, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RyCzPatch(RyCzLine):
+    """RY on every qubit, then CZ on a line of n - 1 qubits and from its middle to the last one.
+
+    A piece of a heavy-hexagonal lattice around a qubit with three neighbours.
+    """
+
+    def append_layer(self, circuit: QuantumCircuit, weights: Iterator[Parameter]) -> None:
+        """Append RY on all qubits, both rounds of the line and the branch."""
+        self.append_end(circuit, weights)
+        append_cz_line(circuit, qubits=self.qubits - 1)
+        if self.qubits > 1:
+            circuit.cz((self.qubits - 1) // 2, self.qubits - 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RyRzzLine(RyCzLine):
+    """RY on every qubit, then RZZ of a trained angle between neighbours on a line, per layer.
+
+    One gate each on devices with fractional gates, two CZ or CX on others.
+    """
+
+    @property
+    def num_weights(self) -> int:
+        """Circuit weights of all layers: 2 n - 1 per layer, and n for the last rotations."""
+        return (2 * self.qubits - 1) * self.layers + self.qubits
+
+    def append_layer(self, circuit: QuantumCircuit, weights: Iterator[Parameter]) -> None:
+        """Append RY on all qubits and RZZ in both rounds."""
+        self.append_end(circuit, weights)
+        for low, high in line_pairs(self.qubits):
+            circuit.rzz(next(weights), low, high)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,12 +247,16 @@ ANSATZE: dict[str, type[Ansatz]] = {
     "ry_rz_ring": RyRzRing,
     "real_amplitudes": RealAmplitudes,
     "cz_line": CzLine,
+    "ry_cz_line": RyCzLine,
+    "ry_cz_ring": RyCzRing,
+    "ry_cz_patch": RyCzPatch,
+    "ry_rzz_line": RyRzzLine,
     "local_rotations": LocalRotations,
 }
 
 
 def make_ansatz(name: str, *, qubits: int, layers: int) -> Ansatz:
-    """Return the ansatz `name` (ry_rz_ring, real_amplitudes, cz_line or local_rotations).
+    """Return the ansatz `name`: one of `ANSATZE`.
 
     Raises:
         CircuitError: The name is unknown, or there are no qubits or no layers.
@@ -166,3 +275,19 @@ def append_cx_chain(circuit: QuantumCircuit) -> None:
     """Append CX from each qubit to the next: n - 1 gates."""
     for qubit in range(circuit.num_qubits - 1):
         circuit.cx(qubit, qubit + 1)
+
+
+def append_cz_line(circuit: QuantumCircuit, *, qubits: int | None = None) -> None:
+    """Append CZ between neighbours, even pairs and then odd ones: n - 1 gates.
+
+    Args:
+        circuit: What is appended to.
+        qubits: How many of its first qubits are on the line; None = all.
+    """
+    for low, high in line_pairs(circuit.num_qubits if qubits is None else qubits):
+        circuit.cz(low, high)
+
+
+def line_pairs(qubits: int) -> list[tuple[int, int]]:
+    """Return the neighbours on a line: the pairs that begin at even qubits, then the others."""
+    return [(low, low + 1) for first in (0, 1) for low in range(first, qubits - 1, 2)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import re
 from collections.abc import Iterable
@@ -11,13 +12,15 @@ from qiskit import QuantumCircuit
 from qiskit.circuit import Measure, Parameter, ParameterExpression, Qubit
 
 from qkd_qiskit.circuits.ansatze import make_ansatz
-from qkd_qiskit.circuits.encodings import Encoding, make_encoding
+from qkd_qiskit.circuits.encoding_base import Encoding
+from qkd_qiskit.circuits.encodings import ROTATIONS_PER_LAYER, make_encoding
 from qkd_qiskit.circuits.standard_gates import (
     refuse_classical,
     to_standard_gates,
     without_layout,
 )
 from qkd_qiskit.errors import CircuitError
+from qkd_qiskit.recipe import StudentSpec
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +41,7 @@ class StudentCircuit:
         preparation: Number of leading instructions that prepare `encoding.amplitudes(features)`;
             the exact simulator may skip them and start from that state. 0: none.
         encoding: The classical map from features to input_params; None for a foreign circuit.
+        input_weights: Numbers of the weights that an input is multiplied by.
     """
 
     circuit: QuantumCircuit
@@ -45,6 +49,7 @@ class StudentCircuit:
     weight_params: tuple[Parameter, ...]
     preparation: int = 0
     encoding: Encoding | None = None
+    input_weights: tuple[int, ...] = ()
 
     def encoding_part(self) -> QuantumCircuit:
         """Return the circuit without the gates that no input comes after.
@@ -72,23 +77,37 @@ def parameter_names(prefix: str, count: int) -> list[str]:
     return [f"{prefix}_{index:0{width}d}" for index in range(count)]
 
 
-def build_circuit(*, qubits: int, encoding: str, ansatz: str, layers: int) -> StudentCircuit:
+def build_circuit(
+    *, qubits: int, encoding: str, ansatz: str, layers: int, features: int | None = None
+) -> StudentCircuit:
     """Return the circuit of a student: the encoding, then `layers` of the ansatz.
 
-    Re-uploading enters the features again in front of every layer.
+    Re-uploading enters the features again in front of every layer. Weights are numbered in gate
+    order: a layer's own of the encoding, if it has any, before those of the ansatz.
+
+    Args:
+        qubits: Width of the circuit.
+        encoding: Name of the encoding.
+        ansatz: Name of the ansatz.
+        layers: Layers of the ansatz.
+        features: As for `make_encoding`.
 
     Raises:
         CircuitError: A name is unknown, or a size is not accepted.
     """
-    entry = make_encoding(encoding, qubits=qubits, layers=layers)
+    entry = make_encoding(encoding, qubits=qubits, layers=layers, features=features)
     trained = make_ansatz(ansatz, qubits=qubits, layers=layers)
+    total = trained.num_weights + layers * entry.weights_per_layer
     inputs = tuple(Parameter(name) for name in parameter_names("x", entry.num_parameters))
-    weights = tuple(Parameter(name) for name in parameter_names("w", trained.num_weights))
+    weights = tuple(Parameter(name) for name in parameter_names("w", total))
     circuit = QuantumCircuit(qubits, name=f"{encoding}_{ansatz}")
     remaining = iter(weights)
-    preparation = 0
+    preparation, position = 0, {weight: number for number, weight in enumerate(weights)}
+    factors: list[int] = []
     for layer in range(layers):
-        entry.append(circuit, inputs, layer=layer)
+        own = tuple(itertools.islice(remaining, entry.weights_per_layer))
+        entry.append(circuit, inputs, layer=layer, weights=own)
+        factors += [position[own[place]] for place in entry.input_weights]
         if layer == 0 and entry.prepares_state:
             preparation = len(circuit.data)
         trained.append_layer(circuit, remaining)
@@ -99,6 +118,27 @@ def build_circuit(*, qubits: int, encoding: str, ansatz: str, layers: int) -> St
         weight_params=weights,
         preparation=preparation,
         encoding=entry,
+        input_weights=tuple(factors),
+    )
+
+
+def circuit_of_spec(spec: StudentSpec, *, layers: int | None = None) -> StudentCircuit:
+    """Return the circuit that a specification's encoding, ansatz and sizes describe.
+
+    Args:
+        spec: The student; a circuit of one's own that it may name is not read.
+        layers: Only so many layers of it, as a drawing shows them; None = all.
+    """
+    first = spec.layers if layers is None else layers
+    features = spec.features
+    if features is not None and layers is not None:
+        features = min(features, ROTATIONS_PER_LAYER * spec.qubits * first)
+    return build_circuit(
+        qubits=spec.qubits,
+        encoding=spec.encoding,
+        ansatz=spec.ansatz,
+        layers=first,
+        features=features,
     )
 
 

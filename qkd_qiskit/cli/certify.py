@@ -7,7 +7,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 
 from qkd_qiskit.cli.command_parser import CommandParser
-from qkd_qiskit.cli.output import add_output_options, console, terminal
+from qkd_qiskit.cli.output import add_output_options, console, load, terminal
 
 
 def certify_parser(words: Sequence[str], name: str) -> CommandParser:
@@ -38,6 +38,7 @@ def certify_parser(words: Sequence[str], name: str) -> CommandParser:
 
 def run_certify(options: Namespace, words: Sequence[str]) -> int:
     """Certify the run and add it to its report; returns the exit status."""
+    load(options)
     from qkd_qiskit.experiments.certificate import CERTIFICATE
     from qkd_qiskit.experiments.json_codec import encode
     from qkd_qiskit.experiments.run_folder import CERTIFY, REPORT
@@ -60,12 +61,15 @@ def run_certify(options: Namespace, words: Sequence[str]) -> int:
     elif not options.quiet:
         from rich.table import Table
 
+        from qkd_qiskit.cli.narrow_tables import fitted
+
         screen, table = console(), Table(title=f"the students of {options.arm} without the circuit")
         for number, heading in enumerate(HEADER):
             table.add_column(heading, no_wrap=number == 0, justify="right" if number else "left")
         for variant in certificate.variants:
             table.add_row(*map(_plain, variant_cells(certificate, variant)))
-        screen.print(table)
+        for part in fitted(table, width=screen.width):
+            screen.print(part)
         files = [
             f"figures: {run.path / CERTIFY / options.arm / CERTIFICATE}",
             f"report: {run.path / REPORT}",

@@ -75,6 +75,12 @@ COMMANDS = {
     "evaluate": Command(
         "evaluate a trained run on another target", "evaluate", "run_evaluate", "evaluate_parser"
     ),
+    "compress": Command(
+        "distil a trained circuit into one that fits a device",
+        "compress",
+        "run_compress",
+        "compress_parser",
+    ),
     "certify": Command(
         "does the circuit matter, or can it be left out?",
         "certify",
@@ -113,4 +119,10 @@ COMMANDS = {
         "simulators and devices", "listings", "run_targets", "listing_parser", TARGETS
     ),
     "doctor": Command("what is usable on this machine", "doctor", "run_doctor", "doctor_parser"),
+    "completion": Command(
+        "complete commands in bash, zsh or fish",
+        "completion",
+        "run_completion",
+        "completion_parser",
+    ),
 }

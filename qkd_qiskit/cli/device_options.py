@@ -22,11 +22,15 @@ def add_device_options(parser: CommandParser) -> None:
     parser.add_argument(
         "--twirling",
         type=str,
+        values=list(TWIRLING),
         help="randomise gates, measurements or all of them by Paulis, or none; shots are rounded "
         "up; default for these options: the recipe's runtime",
     )
     parser.add_argument(
-        "--dynamical-decoupling", type=str, help="pulses while a qubit idles: none, XX, XpXm, XY4"
+        "--dynamical-decoupling",
+        type=str,
+        values=get_args(Decoupling),
+        help="pulses while a qubit idles: none, XX, XpXm, XY4",
     )
     parser.add_argument(
         "--layout", type=str, help="physical qubits of the circuit's qubits 0, 1, ..., as 3,5,8,2"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from qkd_qiskit.cli.command_parser import CommandParser
 from qkd_qiskit.cli.error_messages import fail
-from qkd_qiskit.cli.output import add_output_options, show_result, terminal
+from qkd_qiskit.cli.output import add_output_options, load, show_result, terminal
 from qkd_qiskit.cli.recipe_options import DEFAULT_RECIPE, add_keys, given_recipe
 from qkd_qiskit.errors import InputError, StorageError, WorkerError
 from qkd_qiskit.recipe.arms import ARMS_HELP
@@ -45,6 +45,7 @@ def add_track_option(parser: CommandParser) -> None:
     parser.add_argument(
         "--track",
         type=str,
+        values=("tensorboard", "mlflow", "wandb"),
         help="where figures go as well, while it runs: tensorboard, mlflow or wandb",
     )
 
@@ -71,6 +72,7 @@ def run_folder(
     """
     # Before torch is loaded, so that a value that is not accepted is refused at once.
     recipe = given_recipe(options, defaults=defaults) if options.resume is None else None
+    load(options)
     from qkd_qiskit.experiments.run_folder import RECIPE, new_folder
     from qkd_qiskit.run import resume_experiment, run_experiment
 

@@ -9,7 +9,7 @@ import threading
 from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
-from qkd_qiskit.cli.command_parser import CommandParser
+from qkd_qiskit.cli.command_parser import TARGETS, CommandParser
 
 if TYPE_CHECKING:
     from qkd_qiskit.targets.ibm.emulator import ServiceEmulator
@@ -26,11 +26,18 @@ def rehearse_parser(name: str) -> CommandParser:
         "received.",
     )
     parser.add_argument(
-        "device", type=str, help="a device snapshot such as fake_torino, or several: a,b"
+        "device",
+        type=str,
+        values=[TARGETS],
+        help="a device snapshot such as fake_torino, or several: a,b",
     )
     parser.add_argument("--port", type=int, default=0, help="port; default: a free one")
     parser.add_argument(
-        "--plan", type=str, default="premium", help="premium, or open: no sessions, 600 s"
+        "--plan",
+        type=str,
+        default="premium",
+        values=("premium", "open"),
+        help="premium, or open: no sessions, 600 s",
     )
     parser.add_argument(
         "--fault",

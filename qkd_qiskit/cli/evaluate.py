@@ -5,8 +5,8 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Sequence
 
-from qkd_qiskit.cli.command_parser import CommandParser
-from qkd_qiskit.cli.output import add_output_options, show_result, terminal
+from qkd_qiskit.cli.command_parser import TARGETS, CommandParser
+from qkd_qiskit.cli.output import add_output_options, load, show_result, terminal
 from qkd_qiskit.cli.recalibrate import show_maps
 
 
@@ -22,6 +22,7 @@ def evaluate_parser(words: Sequence[str], name: str) -> CommandParser:
         "--target",
         type=str,
         required=True,
+        values=[TARGETS],
         help="exact, aer, fake_<device> or a snapshot's file; with options, fake_torino:scale=2; "
         "fake_torino:aer has Aer draw the shots",
     )
@@ -37,6 +38,7 @@ def evaluate_parser(words: Sequence[str], name: str) -> CommandParser:
 
 def run_evaluate(options: Namespace, words: Sequence[str]) -> int:
     """Add the figures on the target to the run; returns the exit status."""
+    load(options)
     from qkd_qiskit.run import Run
 
     run = Run.open(options.run)

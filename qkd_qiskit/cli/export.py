@@ -6,6 +6,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 
 from qkd_qiskit.cli.command_parser import CommandParser
+from qkd_qiskit.cli.output import load
 
 
 def export_parser(words: Sequence[str], name: str) -> CommandParser:
@@ -23,6 +24,7 @@ def export_parser(words: Sequence[str], name: str) -> CommandParser:
 
 def run_export(options: Namespace, words: Sequence[str]) -> int:
     """Write the folder; return the exit status."""
+    load(options)
     from qkd_qiskit.run import Run
 
     print(f"to publish: {Run.open(options.run).export(options.out)}")

@@ -6,6 +6,7 @@ import json
 from argparse import Namespace
 from collections.abc import Sequence
 
+from qkd_qiskit.cli.command_parser import CIRCUITS as ALL_CIRCUITS
 from qkd_qiskit.cli.command_parser import CommandParser
 from qkd_qiskit.cli.commands import CIRCUITS, RECIPES, TARGETS
 from qkd_qiskit.cli.emulate import rehearse_parser, run_rehearse
@@ -33,7 +34,7 @@ def listing_parser(words: Sequence[str], name: str) -> CommandParser:
     texts = {"recipes": RECIPES, "circuits": CIRCUITS, "targets": TARGETS}[group]
     parser = CommandParser(name, description=texts[action or "list"])
     for argument, text in _ARGUMENTS.get(name, {}).items():
-        parser.add_argument(argument, help=text)
+        parser.add_argument(argument, values=_values(argument), help=text)
     if name == "targets snapshot":
         parser.add_argument(
             "--history",
@@ -42,6 +43,11 @@ def listing_parser(words: Sequence[str], name: str) -> CommandParser:
             "snapshot of each",
         )
     return parser
+
+
+def _values(argument: str) -> list[str] | None:
+    """Return what a shell offers for an argument."""
+    return {"recipe": list(list_recipes()), "circuit": [ALL_CIRCUITS]}.get(argument)
 
 
 def run_recipes(options: Namespace, words: Sequence[str]) -> int:

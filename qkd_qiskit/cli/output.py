@@ -6,6 +6,7 @@ import json
 import sys
 from argparse import Namespace
 from collections.abc import Mapping
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from qkd_qiskit.cli.command_parser import CommandParser
@@ -27,6 +28,7 @@ def add_output_options(parser: CommandParser) -> None:
 
 def show_result(folder: RunFolder, result: Result, options: Namespace) -> int:
     """Show the figures of a run as a table or as JSON; returns the exit status."""
+    from qkd_qiskit.cli.narrow_tables import fitted
     from qkd_qiskit.cli.terminal import answers, comparison_table, summary_table
     from qkd_qiskit.experiments.run_folder import REPORT
 
@@ -34,12 +36,14 @@ def show_result(folder: RunFolder, result: Result, options: Namespace) -> int:
         print(json.dumps(result.to_json(), indent=2))
     elif not options.quiet:
         screen = console()
-        screen.print(summary_table(result))
+        for table in fitted(summary_table(result), width=screen.width):
+            screen.print(table)
         if len(result.comparisons) > 3 * len(result.targets) or TUNED in result.arms:
             screen.print(comparison_table(result))
         for text, decided in answers(result):
             style = "bold" if decided else None
-            screen.print(text, markup=False, highlight=False, soft_wrap=True, style=style)
+            whole = not screen.is_terminal  # which breaks words where lines end
+            screen.print(text, markup=False, highlight=False, soft_wrap=whole, style=style)
         for arm, failed in result.failed.items():
             for seed, reason in failed.items():
                 text = f"failed, left out: {arm}, seed {seed}: {reason}"
@@ -53,6 +57,19 @@ def show_result(folder: RunFolder, result: Result, options: Namespace) -> int:
         path = folder.path / REPORT
         screen.print(f"report: {path}", markup=False, highlight=False, soft_wrap=True)
     return 0
+
+
+def load(options: Namespace) -> None:
+    """Import what a run needs, torch and Qiskit, and say so on a terminal: it takes seconds."""
+    silent = getattr(options, "quiet", False) or getattr(options, "json", False)
+    live = sys.stdout.isatty() and not silent
+    if live:
+        print("loading torch and Qiskit ...", end="", flush=True)
+    try:
+        import_module("qkd_qiskit.run")
+    finally:
+        if live:
+            print("\r\x1b[2K", end="", flush=True)
 
 
 def terminal(options: Namespace) -> Terminal:

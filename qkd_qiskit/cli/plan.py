@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from qkd_qiskit.cli.command_parser import CommandParser
+from qkd_qiskit.cli.command_parser import TARGETS, CommandParser
 from qkd_qiskit.cli.device_options import add_device_options, device_options, device_words
-from qkd_qiskit.cli.output import add_output_options, console, terminal
+from qkd_qiskit.cli.output import add_output_options, console, load, terminal
 from qkd_qiskit.errors import InputError
 
 if TYPE_CHECKING:
@@ -33,11 +33,15 @@ def plan_parser(words: Sequence[str], name: str) -> CommandParser:
         "--qpu-seconds", type=float, required=True, help="what all jobs together may use, as 600"
     )
     parser.add_argument(
-        "--backend", type=str, help="device; default: that of the target, as ibm_torino"
+        "--backend",
+        type=str,
+        values=[TARGETS],
+        help="device; default: that of the target, as ibm_torino",
     )
     parser.add_argument(
         "--target",
         type=str,
+        values=[TARGETS],
         help="whose noise is calculated with, as fake_torino; default: the backend's snapshot, or "
         "the recipe's device",
     )
@@ -53,6 +57,7 @@ def plan_parser(words: Sequence[str], name: str) -> CommandParser:
 
 def run_plan(options: Namespace, words: Sequence[str]) -> int:
     """Show the best plans and the command of the best; return the exit status."""
+    load(options)
     from qkd_qiskit.cli.submit import mode_of, positive, seeds_of
     from qkd_qiskit.experiments.run_folder import RunFolder
     from qkd_qiskit.experiments.submission import Request

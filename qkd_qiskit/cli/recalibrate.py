@@ -6,8 +6,8 @@ from argparse import Namespace
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from qkd_qiskit.cli.command_parser import CommandParser
-from qkd_qiskit.cli.output import add_output_options, console, show_result, terminal
+from qkd_qiskit.cli.command_parser import TARGETS, CommandParser
+from qkd_qiskit.cli.output import add_output_options, console, load, show_result, terminal
 from qkd_qiskit.errors import InputError
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def recalibrate_parser(words: Sequence[str], name: str) -> CommandParser:
         "--target",
         type=str,
         required=True,
+        values=[TARGETS],
         help="aer, fake_<device> or a snapshot's file; with options, fake_torino:scale=2",
     )
     parser.add_argument("--images", type=int, help="unlabelled images to measure; default: 50")
@@ -35,6 +36,7 @@ def recalibrate_parser(words: Sequence[str], name: str) -> CommandParser:
         "--kind",
         type=str,
         default="affine",
+        values=("affine", "diagonal", "head"),
         help="affine (default); diagonal, a scale and a shift for each output; head, from all "
         "outcomes",
     )
@@ -45,6 +47,7 @@ def recalibrate_parser(words: Sequence[str], name: str) -> CommandParser:
 
 def run_recalibrate(options: Namespace, words: Sequence[str]) -> int:
     """Fit the maps, evaluate with them, and show both; returns the exit status."""
+    load(options)
     from qkd_qiskit.experiments.recalibration import KINDS, USUAL_IMAGES
     from qkd_qiskit.run import Run
 

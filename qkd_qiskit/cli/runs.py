@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from qkd_qiskit.cli.command_parser import CommandParser
 from qkd_qiskit.cli.commands import RUNS
 from qkd_qiskit.cli.error_messages import fail
-from qkd_qiskit.cli.output import add_output_options, console, show_result, terminal
+from qkd_qiskit.cli.output import add_output_options, console, load, show_result, terminal
 from qkd_qiskit.cli.study import add_worker_options, given_workers
 from qkd_qiskit.errors import InputError, StorageError, WorkerError
+from qkd_qiskit.recipe.arms import ARMS
 
 if TYPE_CHECKING:
     from qkd_qiskit.experiments.run_folder import RunFolder
@@ -54,19 +55,24 @@ def runs_parser(words: Sequence[str], name: str) -> CommandParser:
         parser.add_argument(
             "--seeds", type=str, help="all seeds it is to have: 10, or a list such as 0,1,2,7"
         )
-        parser.add_argument("--arms", type=str, help="arms to add: a,b,...; see qkd study --help")
+        parser.add_argument(
+            "--arms", type=str, values=list(ARMS), help="arms to add: a,b,...; see qkd study --help"
+        )
         parser.add_argument("--own_arms", type=str, help="arms of your own, as in a recipe")
         add_worker_options(parser)
         add_output_options(parser)
     else:
         parser.add_argument("runs", nargs="+", help="run folders")
-        parser.add_argument("--format", choices=FORMATS, default="table", help="default: table")
+        parser.add_argument(
+            "--format", choices=FORMATS, default="table", values=FORMATS, help="default: table"
+        )
         parser.add_argument("--out", type=str, help="file; default: standard output")
     return parser
 
 
 def run_runs(options: Namespace, words: Sequence[str]) -> int:
     """Do what the action says; return the exit status."""
+    load(options)
     actions: dict[str, Callable[[Namespace, Sequence[str]], int]] = {
         "list": _list,
         "show": _show,
@@ -221,6 +227,7 @@ def report_parser(words: Sequence[str], name: str) -> CommandParser:
 
 def run_report(options: Namespace, words: Sequence[str]) -> int:
     """Write the report of a run; return the exit status."""
+    load(options)
     from qkd_qiskit.run import Run
 
     print(Run.open(options.run).report())

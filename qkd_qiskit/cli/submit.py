@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from qkd_qiskit.cli.command_parser import CommandParser
+from qkd_qiskit.cli.command_parser import TARGETS, CommandParser
 from qkd_qiskit.cli.device_options import add_device_options, device_options
 from qkd_qiskit.cli.error_messages import fail
-from qkd_qiskit.cli.output import add_output_options, console, show_result, terminal
+from qkd_qiskit.cli.output import add_output_options, console, load, show_result, terminal
 from qkd_qiskit.cli.recalibrate import show_maps
 from qkd_qiskit.errors import InputError
 from qkd_qiskit.recipe import Mode
@@ -33,9 +33,18 @@ def submit_parser(words: Sequence[str], name: str) -> CommandParser:
     )
     parser.add_argument("run", type=str, help="run folder")
     parser.add_argument(
-        "--backend", type=str, required=True, help="device of your account, or fake_<device>"
+        "--backend",
+        type=str,
+        required=True,
+        values=[TARGETS],
+        help="device of your account, or fake_<device>",
     )
-    parser.add_argument("--mode", type=str, help="session, batch or job; default: the recipe's")
+    parser.add_argument(
+        "--mode",
+        type=str,
+        values=("session", "batch", "job"),
+        help="session, batch or job; default: the recipe's",
+    )
     parser.add_argument("--shots", type=int, help="shots per circuit; default: the recipe's")
     parser.add_argument("--limit", type=int, help="test images; default: the recipe's test_limit")
     parser.add_argument("--seeds", type=str, help="seeds of the run, as 0,2; default: all")
@@ -59,6 +68,7 @@ def submit_parser(words: Sequence[str], name: str) -> CommandParser:
     parser.add_argument(
         "--train",
         type=str,
+        values=("spsa", "parameter_shift"),
         help="train there too, by spsa or parameter_shift, into the new run RUN-on-<backend>",
     )
     parser.add_argument("--steps", type=int, help=f"steps of the training; default: {STEPS}")
@@ -100,6 +110,7 @@ def collect_parser(words: Sequence[str], name: str) -> CommandParser:
 
 def run_submit(options: Namespace, words: Sequence[str]) -> int:
     """Run `qkd submit`: begin or continue; return the exit status."""
+    load(options)
     from qkd_qiskit.cli.dry_run import show_dry_run
     from qkd_qiskit.experiments.run_folder import RunFolder
     from qkd_qiskit.experiments.submission import Request, begin_training, plan_dry_run, submit_run
@@ -147,6 +158,7 @@ def run_submit(options: Namespace, words: Sequence[str]) -> int:
 
 def run_collect(options: Namespace, words: Sequence[str]) -> int:
     """Finish what was begun; return the exit status."""
+    load(options)
     from qkd_qiskit.experiments.run_folder import RunFolder
 
     limit = positive(options.max_qpu_seconds, "max-qpu-seconds")

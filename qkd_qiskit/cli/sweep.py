@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qkd_qiskit.cli.command_parser import CommandParser
+from qkd_qiskit.cli.command_parser import TARGETS, CommandParser
 from qkd_qiskit.cli.error_messages import fail
-from qkd_qiskit.cli.output import add_output_options, console, terminal
+from qkd_qiskit.cli.output import add_output_options, console, load, terminal
 from qkd_qiskit.errors import InputError
 
 if TYPE_CHECKING:
@@ -67,7 +67,8 @@ def sweep_parser(words: Sequence[str], name: str) -> CommandParser:
         return parser
     parser.add_argument("run", type=str, help="run folder")
     for option, (kind, text) in _OPTIONS[action].items():
-        parser.add_argument(f"--{option}", type=kind, help=text)
+        values = [TARGETS] if option in ("devices", "target") else None
+        parser.add_argument(f"--{option}", type=kind, values=values, help=text)
     add_output_options(parser)
     return parser
 
@@ -78,6 +79,7 @@ def run_sweep(options: Namespace, words: Sequence[str]) -> int:
         raise InputError(
             f"what to sweep is missing; give noise, shots or drift, as in qkd {words[0]} noise RUN"
         )
+    load(options)
     try:
         with terminal(options) as callback:
             outcome = _measure(options.action, options, callback=callback)
@@ -86,8 +88,11 @@ def run_sweep(options: Namespace, words: Sequence[str]) -> int:
     if options.json:
         print(json.dumps(outcome.summary, indent=2))
     elif not options.quiet:
+        from qkd_qiskit.cli.narrow_tables import fitted
+
         screen = console()
-        screen.print(outcome.table)
+        for table in fitted(outcome.table, width=screen.width):
+            screen.print(table)
         for path in outcome.files:
             screen.print(str(path), markup=False, highlight=False, soft_wrap=True)
     return 0

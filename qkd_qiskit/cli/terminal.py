@@ -10,12 +10,14 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeRemainingColumn,
 )
 from rich.progress import Progress as Bars
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
 from qkd_qiskit.experiments.progress import Progress
 from qkd_qiskit.experiments.result_tables import gain_text
@@ -23,6 +25,7 @@ from qkd_qiskit.experiments.results import COMPARISONS, Comparison, Result
 from qkd_qiskit.report.conclusions import conclusions
 from qkd_qiskit.targets.ibm.job_records import Totals
 
+_WIDE = 100  # columns of a terminal, from which bars are long
 _GAIN_TITLES = (
     "gain (points)",
     "over the classical twin",
@@ -37,29 +40,35 @@ class Terminal(Progress):
     def __init__(self, console: Console) -> None:
         super().__init__(partial(console.print, highlight=False))
         self._live = console.is_terminal
+        wide = console.width >= _WIDE
         self._progress = Bars(
-            TextColumn("{task.description:<28}"),
-            BarColumn(bar_width=30),
-            MofNCompleteColumn(),
+            TextColumn("{task.description}", table_column=Column(min_width=28 if wide else 24)),
+            BarColumn(bar_width=30 if wide else 6),
+            _Done(),
             TextColumn("{task.fields[figures]}"),
             TimeRemainingColumn(),
             console=console,
             disable=not self._live,
         )
         self._task: TaskID | None = None
+        self._begun: TaskID | None = None
 
     def __enter__(self) -> Terminal:
         self._progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._forget_begun()
         self._progress.stop()
 
     def begin(self) -> None:
-        """Show that a stage has begun: as a line, or with its first figures as a bar."""
-        self._task = None
+        """Show that a stage has begun: as a line, or as a bar that goes where no figures come."""
         if not self._live:
             super().begin()
+            return
+        self._forget_begun()
+        self._task = None
+        self._begun = self._progress.add_task(self.stage_name, total=None, figures="")
 
     def jobs(self, totals: Totals) -> None:
         """Show what happened to a job on a device."""
@@ -77,9 +86,25 @@ class Terminal(Progress):
 
     def _bar(self, *, total: int | None) -> TaskID:
         """Return the bar of the stage, a new one where it has none."""
+        if self._task is None and self._begun is not None:
+            self._task, self._begun = self._begun, None
         if self._task is None:
             self._task = self._progress.add_task(self.stage_name, total=total, figures="")
         return self._task
+
+    def _forget_begun(self) -> None:
+        """Remove the bar of a stage that had no figures to show."""
+        if self._begun is not None:
+            self._progress.remove_task(self._begun)
+            self._begun = None
+
+
+class _Done(MofNCompleteColumn):
+    """How much of a stage is done, empty while its size is not known."""
+
+    def render(self, task: Task) -> Text:
+        """Return the text of a bar."""
+        return Text("") if task.total is None else super().render(task)
 
 
 def summary_table(result: Result) -> Table:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -51,14 +50,13 @@ from qkd_qiskit.distillation.terms import (
 from qkd_qiskit.errors import InputError, TeacherError, TrainingError
 from qkd_qiskit.recipe import DistillSpec
 from qkd_qiskit.recipe.seeds import derive_seed, generator
-from qkd_qiskit.simulator.threads import one_torch_thread
+from qkd_qiskit.simulator.threads import torch_threads_for
 from qkd_qiskit.students.base import Student
 from qkd_qiskit.teachers.base import Teacher
 from qkd_qiskit.teachers.layer_outputs import captured, only
 
 TERMS = ("ce", "kd", "feature")
 WATCHED = 500  # validation images that follow a training in which they choose nothing
-_LARGE_STEP = 2**24  # parameters x images, of all members
 
 
 def train_population(
@@ -134,12 +132,13 @@ def _train(
             f"the loss has the other terms {list(others)}; give every member as many other_weights"
         )
     population = Population(student, members, starts=starts, spec=spec, other_terms=list(others))
-    if checkpoint is not None and checkpoint.exists():
-        population.load(checkpoint)
-    else:
-        check_terms(student, members, starts=starts, examples=examples, spec=spec, others=others)
-
-    with _threads_for(population):
+    with torch_threads_for(parameters=population.size, images=spec.batch_size):
+        if checkpoint is not None and checkpoint.exists():
+            population.load(checkpoint)
+        else:
+            check_terms(
+                student, members, starts=starts, examples=examples, spec=spec, others=others
+            )
         in_torch: dict[str, Any] = {"others": others, "mapped": loss is None and student.batched}
         compiled, hybrid, of_circuit = student.device.type == "cpu", None, None
         if compiled:
@@ -380,12 +379,3 @@ def _with_adapters(
         }
         for member, start in zip(members, starts, strict=True)
     ]
-
-
-def _threads_for(population: Population) -> AbstractContextManager[None]:
-    """Use one torch thread while a step is small; the kernel may take more.
-
-    A second one brings nothing there, and on a busy machine it costs many times the step.
-    """
-    small = population.size * population.spec.batch_size < _LARGE_STEP
-    return one_torch_thread() if small else nullcontext()

@@ -14,13 +14,14 @@ from torch.nn.functional import one_hot, softmax
 
 from qkd_qiskit.data.splits import Data
 from qkd_qiskit.distillation.inputs import in_usual_steps
-from qkd_qiskit.errors import RecipeError
-from qkd_qiskit.experiments.baseline_tuning import Setting
+from qkd_qiskit.errors import CircuitError, RecipeError
 from qkd_qiskit.experiments.teachers import can_be_taught_alike
+from qkd_qiskit.experiments.tuning import Setting
 from qkd_qiskit.recipe import LABEL_LOSSES, DistillSpec, Recipe
 from qkd_qiskit.recipe.arms import FIRST_NOISY, TREATMENT, Loss
 from qkd_qiskit.recipe.seeds import generator
 from qkd_qiskit.recipe.training import STATE_LOSSES
+from qkd_qiskit.students.growth import check_growth
 from qkd_qiskit.teachers.teacher import make_untrained_teacher
 
 _SMALLEST = 1e-12  # of a target probability: its logarithm stays finite
@@ -96,6 +97,13 @@ def check_arms(recipe: Recipe) -> None:
                 f"arms: {name!r} starts from the students of {start!r} and cannot have another "
                 "shape; leave its student.* keys out"
             )
+        if table.grown_from is not None:
+            try:
+                check_growth(recipe.student_of(table.grown_from), recipe.student_of(name))
+            except CircuitError as error:
+                raise RecipeError(
+                    f"arms: {name!r} is grown from {table.grown_from!r}: {error}"
+                ) from None
         readers = [term.loss for term in spec.other_terms if term.loss in LABEL_LOSSES]
         if table.unlabelled and readers:
             raise RecipeError(

@@ -14,7 +14,6 @@ import torch
 
 from qkd_qiskit.data.splits import Data
 from qkd_qiskit.errors import CheckpointError
-from qkd_qiskit.experiments.baseline_tuning import tuned
 from qkd_qiskit.experiments.comparisons import compare_arms
 from qkd_qiskit.experiments.device_results import device_results
 from qkd_qiskit.experiments.evaluation import confusion_counts
@@ -42,6 +41,7 @@ from qkd_qiskit.experiments.target_summary import (
 )
 from qkd_qiskit.experiments.tasks import new_student, training_tasks
 from qkd_qiskit.experiments.teachers import TeachersBySeed
+from qkd_qiskit.experiments.tuning import tuned, tuned_arms
 from qkd_qiskit.experiments.twin_choice import choose_twin, validation_accuracy
 from qkd_qiskit.recipe import GENERATED, Recipe
 from qkd_qiskit.recipe.arms import TUNED
@@ -86,6 +86,7 @@ def collect_result(
     """
     recipe = folder.recipe
     generated = recipe.data.name in GENERATED
+    tunings = {arm: tuned(folder, arm) for arm in tuned_arms(recipe)}
     result = Result(
         classes=tuple(data.class_names),
         sample="point" if generated or data.image_shape[:2] == (1, 1) else "image",
@@ -99,7 +100,8 @@ def collect_result(
         versions={package: version(package) for package in PACKAGES},
         command=command,
         training_cost=_training_cost(folder),
-        tuning=tuned(folder) if TUNED in recipe.arms else None,
+        tuning=tunings.pop(TUNED, None),
+        tunings=tunings or None,
         twins=choose_twin(folder),
         outcomes=_class_bins(folder, data) if has_class_bins(student) else None,
     )

@@ -28,7 +28,8 @@ from qkd_qiskit.students.quanvolutional import QuanvolutionalStudent
 from qkd_qiskit.targets import AerCheck, Simulator, Target
 
 CALIBRATION_BINS = 15
-_EXACT_BATCH = 1024
+EXACT_BATCH = 1024
+"""Images at a time where nothing is sampled."""
 _SAMPLED_BATCH = 50
 
 
@@ -261,7 +262,7 @@ def subset(split: Split, *, limit: int, seed: int = 0) -> tuple[Split, Tensor]:
 def exact_logits(student: Student, images: Tensor) -> Tensor:
     """Return logits `(images, num_classes)` without noise and shots."""
     return torch.cat(
-        [student(student.features(batch)) for batch in torch.split(images, _EXACT_BATCH)]
+        [student(student.features(batch)) for batch in torch.split(images, EXACT_BATCH)]
     )
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from qkd_qiskit.data.splits import Data, Split
 from qkd_qiskit.errors import InputError
 from qkd_qiskit.experiments.callbacks import Callback
-from qkd_qiskit.experiments.evaluation import evaluate_logits, subset
+from qkd_qiskit.experiments.evaluation import EXACT_BATCH, evaluate_logits, subset
 from qkd_qiskit.experiments.recalibration import (
     SUFFIX,
     map_of,
@@ -29,6 +29,7 @@ from qkd_qiskit.experiments.simulator_check import check_students, simulator_of
 from qkd_qiskit.experiments.teachers import TeachersBySeed
 from qkd_qiskit.recipe import Recipe
 from qkd_qiskit.recipe.seeds import derive_seed
+from qkd_qiskit.simulator.threads import torch_threads_for
 from qkd_qiskit.students.base import Student
 from qkd_qiskit.students.factory import load_student
 from qkd_qiskit.targets import AerCheck, DeviceTarget, Simulator, Target
@@ -172,36 +173,38 @@ def evaluate_members(
         callback.evaluated(images, total=len(missing) * len(examples.split))
 
     students = [load_student(folder.member(*member)) for member in missing]
-    checks = check_students(students, examples.split.images, target=by)
-    for (arm, seed), student, check in zip(missing, students, checks, strict=True):
-        always = recipe.arm_table[arm].recalibrated and not target.ideal
-        if always and map_of(folder, (arm, seed), target.name) is None:
-            recalibrate_members(folder, target, [(arm, seed)], data=data, shots=shots)
-        applied = always or seed in with_map
-        known = map_of(folder, (arm, seed), target.name) if applied else None
-        logits, corrected, taken = measured_and_corrected(
-            student,
-            examples.split.images,
-            target=by,
-            shots=shots,
-            seed=derive_seed(recipe.seed, "evaluate", seed),
-            stream=arm,
-            recalibration=known,
-            on_batch=on_batch,
-        )
-        keep = functools.partial(
-            examples.keep,
-            (arm, seed),
-            student,
-            target=target.name,
-            shots=taken,
-            compare_exact=compare_exact,
-            simulator=simulator_of(student, by),
-            check=check,
-        )
-        keep(logits=corrected if always else logits, key=key)
-        if seed in with_map:
-            keep(logits=corrected, key=key + SUFFIX)
+    largest = max(student.num_parameters for student in students)
+    with torch_threads_for(parameters=largest, images=EXACT_BATCH):
+        checks = check_students(students, examples.split.images, target=by)
+        for (arm, seed), student, check in zip(missing, students, checks, strict=True):
+            always = recipe.arm_table[arm].recalibrated and not target.ideal
+            if always and map_of(folder, (arm, seed), target.name) is None:
+                recalibrate_members(folder, target, [(arm, seed)], data=data, shots=shots)
+            applied = always or seed in with_map
+            known = map_of(folder, (arm, seed), target.name) if applied else None
+            logits, corrected, taken = measured_and_corrected(
+                student,
+                examples.split.images,
+                target=by,
+                shots=shots,
+                seed=derive_seed(recipe.seed, "evaluate", seed),
+                stream=arm,
+                recalibration=known,
+                on_batch=on_batch,
+            )
+            keep = functools.partial(
+                examples.keep,
+                (arm, seed),
+                student,
+                target=target.name,
+                shots=taken,
+                compare_exact=compare_exact,
+                simulator=simulator_of(student, by),
+                check=check,
+            )
+            keep(logits=corrected if always else logits, key=key)
+            if seed in with_map:
+                keep(logits=corrected, key=key + SUFFIX)
     return key
 
 

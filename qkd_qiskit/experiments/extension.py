@@ -15,11 +15,10 @@ from typing import Any
 from qkd_qiskit.distillation.checkpoints import Checkpoint, join_members
 from qkd_qiskit.errors import CheckpointError, InputError, RecipeError
 from qkd_qiskit.experiments.arms import check_arms, executed_spec, loss_weights
-from qkd_qiskit.experiments.baseline_tuning import tuning_seeds
 from qkd_qiskit.experiments.run_folder import RECIPE, RunFolder
 from qkd_qiskit.experiments.tasks import TrainingTask, run_targets, training_tasks
+from qkd_qiskit.experiments.tuning import tuned_arms, tuning_seeds
 from qkd_qiskit.recipe import Recipe
-from qkd_qiskit.recipe.arms import TUNED
 from qkd_qiskit.recipe.parsing import load_recipe
 from qkd_qiskit.students.base import WEIGHTS_FILE
 
@@ -107,8 +106,8 @@ def begin_extension(folder: RunFolder, recipe: Recipe) -> RunFolder:
     except InputError:
         extended.abandon_extension()
         raise
-    if TUNED in folder.recipe.arms and old != first[: len(old)]:
-        for path in (folder.path / "tuning").glob("*.json"):
+    if tuned_arms(folder.recipe) and old != first[: len(old)]:
+        for path in (folder.path / "tuning").glob("**/*.json"):
             path.unlink()
     return extended
 
@@ -150,12 +149,13 @@ def _differences(folder: RunFolder, recipe: Recipe) -> list[str]:
                 f"{RECIPE}: the new arms compare feature maps, which the metrics of those that "
                 "are there do not show"
             )
-    if TUNED in old.arms and tuning_seeds(old) != tuning_seeds(recipe):
-        lines.append(
-            f"{TUNED} was tuned on {len(tuning_seeds(old))} seeds and is now on "
+    if tuning_seeds(old) != tuning_seeds(recipe):
+        lines += [
+            f"{arm} was tuned on {len(tuning_seeds(old))} seeds and is now on "
             f"{len(tuning_seeds(recipe))}, as in a run that began with all; its students are "
             "trained again only if another setting is then the best"
-        )
+            for arm in tuned_arms(old)
+        ]
     return lines
 
 

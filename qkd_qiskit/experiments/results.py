@@ -17,7 +17,7 @@ from qkd_qiskit.experiments.json_codec import OMITTED, decode, encode
 from qkd_qiskit.experiments.result_tables import csv_text, gain_text, latex_table, mean_text
 from qkd_qiskit.experiments.statistics import Gain
 from qkd_qiskit.experiments.target_summary import DeviceJobs, TargetSummary, TrainingCost
-from qkd_qiskit.recipe.arms import BASELINE, FULL_TWIN, NOISE_AWARE, TREATMENT, TWIN
+from qkd_qiskit.recipe.arms import BASELINE, FULL_TWIN, NOISE_AWARE, TREATMENT, TUNED, TWIN
 from qkd_qiskit.recipe.display import html_table
 
 COMPARISONS = {
@@ -108,7 +108,7 @@ class Metrics:
 
 @dataclass(frozen=True, kw_only=True)
 class TriedSetting:
-    """A setting of the label-only arm that was tried.
+    """A setting of a tuned arm that was tried.
 
     Attributes:
         lr: Learning rate at the start.
@@ -125,7 +125,7 @@ class TriedSetting:
 
 @dataclass(frozen=True, kw_only=True)
 class Tuning:
-    """How the tuned label-only arm got its setting.
+    """How a tuned arm got its setting.
 
     Attributes:
         seeds: Seeds on which settings were compared.
@@ -224,7 +224,8 @@ class Result:
         versions: Of the packages.
         command: What was typed; may be empty.
         training_cost: Of populations that were trained from shots.
-        tuning: Of the tuned arm; None without it.
+        tuning: Of the tuned label-only arm; None without it.
+        tunings: Of other tuned arms by name; None without them.
         twins: Which twin is the strongest; None where a run has no twin but the classical one.
         outcomes: Of class-bin circuits; None for others.
         comparisons: Of all pairs of arms that are compared, target by target.
@@ -248,10 +249,15 @@ class Result:
     command: str = ""
     training_cost: Mapping[str, TrainingCost] = field(default_factory=dict)
     tuning: Tuning | None = field(default=None, metadata=OMITTED)
+    tunings: Mapping[str, Tuning] | None = field(default=None, metadata=OMITTED)
     twins: TwinChoice | None = field(default=None, metadata=OMITTED)
     outcomes: ClassBins | None = field(default=None, metadata=OMITTED)
     comparisons: tuple[Comparison, ...] = ()
     trained_on: DeviceJobs | None = field(default=None, metadata=OMITTED)
+
+    def tuning_of(self, arm: str) -> Tuning | None:
+        """Return how a tuned arm got its setting; None where this is not known."""
+        return self.tuning if arm == TUNED else (self.tunings or {}).get(arm)
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of result.json."""

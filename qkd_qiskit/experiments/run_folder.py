@@ -6,12 +6,13 @@ The folder::
       recipe.yaml  teacher.safetensors  circuit.qasm  result.json  report.html  provenance.json
       teachers/seed_N.safetensors  teachers/member_K.safetensors  teachers/seed_N/
       checkpoints/POPULATION.safetensors
-      tuning/SETTING.json
+      tuning/SETTING.json  tuning/ARM/SETTING.json
       ARM/seed_N/  student.json  weights.safetensors  metrics.jsonl  evaluations.json
                    recalibrations.json
       bench/  noise.csv  shots.csv  figures
       certify/ARM/  certificate.json  VARIANT/seed_N/  closed_form/seed_N.pt2
       extension.json  while a finished run is extended: what it had before
+      compression.json  of a compressed run: what it is compressed from, and the gates of each depth
       devices/NAME/  submission.json  journal.jsonl  jobs/
 
 Every file is written whole or not at all. A finished piece is read again and not done twice.

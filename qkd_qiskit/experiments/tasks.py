@@ -27,7 +27,13 @@ from qkd_qiskit.experiments.arms import (
     other_weights,
     training_spec,
 )
-from qkd_qiskit.experiments.baseline_tuning import (
+from qkd_qiskit.experiments.callbacks import Callback
+from qkd_qiskit.experiments.evaluation_set import evaluation_key
+from qkd_qiskit.experiments.run_folder import RunFolder
+from qkd_qiskit.experiments.started_students import copy_students, start_students
+from qkd_qiskit.experiments.task_examples import task_examples
+from qkd_qiskit.experiments.teachers import TeachersBySeed
+from qkd_qiskit.experiments.tuning import (
     Setting,
     chosen_setting,
     first_round,
@@ -35,14 +41,9 @@ from qkd_qiskit.experiments.baseline_tuning import (
     is_tried,
     keep_tried,
     second_round,
+    tuned_arms,
     untried_seeds,
 )
-from qkd_qiskit.experiments.callbacks import Callback
-from qkd_qiskit.experiments.evaluation_set import evaluation_key
-from qkd_qiskit.experiments.run_folder import RunFolder
-from qkd_qiskit.experiments.started_students import copy_students, start_students
-from qkd_qiskit.experiments.task_examples import task_examples
-from qkd_qiskit.experiments.teachers import TeachersBySeed
 from qkd_qiskit.recipe import DistillSpec, Recipe
 from qkd_qiskit.recipe.arms import TUNED
 from qkd_qiskit.students.base import WEIGHTS_FILE, Student
@@ -137,10 +138,14 @@ def run_targets(folder: RunFolder) -> list[Target]:
 def rounds(folder: RunFolder) -> Iterator[list[TrainingTask]]:
     """Return the tasks of a run in rounds: those of one can depend on the rounds before it."""
     recipe = folder.recipe
-    if TUNED in recipe.arms:
-        first = first_round(recipe)
-        yield _tuning_tasks(folder, first)
-        yield _tuning_tasks(folder, second_round(folder), start=len(first))
+    if arms := tuned_arms(recipe):
+        first = {arm: first_round(recipe, arm) for arm in arms}
+        yield [task for arm in arms for task in _tuning_tasks(folder, arm, first[arm])]
+        yield [
+            task
+            for arm in arms
+            for task in _tuning_tasks(folder, arm, second_round(folder, arm), start=len(first[arm]))
+        ]
         forget_outdated(folder)
     tasks = training_tasks(recipe, folder.earlier)
     generations = {task: recipe.generation_of(task.arms[0]) for task in tasks}
@@ -149,12 +154,12 @@ def rounds(folder: RunFolder) -> Iterator[list[TrainingTask]]:
 
 
 def _tuning_tasks(
-    folder: RunFolder, settings: Sequence[Setting], *, start: int = 0
+    folder: RunFolder, arm: str, settings: Sequence[Setting], *, start: int = 0
 ) -> list[TrainingTask]:
-    tasks = []
+    tasks, population = [], "tuning" if arm == TUNED else f"tuning {arm}"
     for part, setting in enumerate(dict.fromkeys(settings), start=start):
-        seeds, some = untried_seeds(folder, setting)
-        tasks.append(TrainingTask("tuning", (TUNED,), seeds, part, setting, added=int(some)))
+        seeds, some = untried_seeds(folder, arm, setting)
+        tasks.append(TrainingTask(population, (arm,), seeds, part, setting, added=int(some)))
     return tasks
 
 
@@ -204,7 +209,7 @@ def _whole_tasks(recipe: Recipe) -> list[TrainingTask]:
 def is_trained(folder: RunFolder, task: TrainingTask) -> bool:
     """Return whether the students of a task, or the accuracies of a tried setting, are on disk."""
     if task.setting is not None:
-        return is_tried(folder, task.setting)
+        return is_tried(folder, task.arms[0], task.setting)
     return all((folder.member(*member) / WEIGHTS_FILE).exists() for member in task.members)
 
 
@@ -262,8 +267,8 @@ def train_task(context: RunContext, task: TrainingTask, *, callback: Callback) -
         shape.executor = context.executor(shape)
     else:
         shape.executor = training_executor(recipe, shape, arm=task.arms[0])
-    students |= start_students(folder, task.arms[0], seeds=task.seeds)
-    starts = {seed: student.member_parameters() for seed, student in students.items()}
+    started = start_students(folder, task.arms[0], fresh=students)
+    starts = {seed: student.member_parameters() for seed, student in started.items()}
     examples = task_examples(
         folder,
         context.data,
@@ -295,7 +300,8 @@ def train_task(context: RunContext, task: TrainingTask, *, callback: Callback) -
         on_step=None if shape.executor is None or not shape.executor.sampled else on_step,
     )[: len(task.members)]
     if task.setting is not None:
-        keep_tried(folder, task.setting, [one.validation_accuracy for one in trained])
+        accuracies = [one.validation_accuracy for one in trained]
+        keep_tried(folder, task.arms[0], task.setting, accuracies)
         return
     for one in trained:
         # Whole, as a run that was killed between checkpoint and metrics lacks an epoch there.
@@ -331,8 +337,8 @@ def training_executor(recipe: Recipe, student: Student, *, arm: str) -> CircuitE
 
 def _task_spec(context: RunContext, task: TrainingTask) -> DistillSpec:
     arm, setting = task.arms[0], task.setting
-    if setting is None and arm == TUNED:
-        setting = chosen_setting(context.folder)
+    if setting is None and context.folder.recipe.arm_table[arm].tuned:
+        setting = chosen_setting(context.folder, arm)
     return training_spec(arm, context.folder.recipe, context.data, setting=setting)
 
 

@@ -24,6 +24,8 @@ COUNTING_BASELINE: Final = "baseline"
 BASELINE: Final = "label_only"
 TUNED: Final = "label_only_tuned"
 TREATMENT: Final = "distilled"
+TUNED_TREATMENT: Final = "distilled_tuned"
+AUGMENTED_TUNED: Final = "label_only_augmented_tuned"
 NOISE_AWARE: Final = "distilled_noisy"
 RECALIBRATED: Final = "recalibrated"
 TRANSFER: Final = "transfer"
@@ -66,7 +68,7 @@ class Arm:
         start: The arm whose trained student it starts from; None = from the initialisation.
         recalibrated: Whether it is that student without any more training, and what it gives on a
             target is corrected by a map that was fitted without labels.
-        tuned: Whether it has a learning rate, weight decay and number of epochs of its own.
+        tuned: Whether its learning rate, weight decay and epochs are its own, by validation.
         unlabelled: Whether it sees images that the others do not.
         order: Name of the random stream that orders the images.
         before: The arm that holds what a training of this one on a device began with.
@@ -74,6 +76,8 @@ class Arm:
         compared_with: The arms that it is compared with; COUNTING_BASELINE = the tuned label-only
             arm of a run, or without one the label-only arm.
         taught_by: The arm whose students teach in place of the teacher, each that of its own seed.
+        grown_from: The arm whose trained student of the same seed its own begins as, with fewer
+            layers; None = from the initialisation.
         control: Whether it takes away what the teacher knows.
         population: Members of equal population have one shape and optimizer setting: they train
             together. It names their checkpoint.
@@ -97,6 +101,7 @@ class Arm:
     began: bool = False
     compared_with: tuple[str, ...] = (COUNTING_BASELINE,)
     taught_by: str | None = None
+    grown_from: str | None = None
     control: bool = False
     population: str = "students"
     style: Style = Style()
@@ -122,6 +127,12 @@ def _twin(kind: StudentKind, label: str, into: str) -> Arm:
     return _changed(kind, label, f"{into}, of at most as many trained numbers as the student")
 
 
+def _without_teacher(label: str, source: str, targets: SoftTargets) -> Arm:
+    """Return a control: distilled from soft targets that lack what the teacher knows."""
+    text = f"distilled from {source}"
+    return Arm(label=label, description=text, loss="distilled", targets=targets, control=True)
+
+
 ARMS: dict[str, Arm] = {
     BASELINE: Arm(
         label="label only",
@@ -134,11 +145,18 @@ ARMS: dict[str, Arm] = {
     ),
     TUNED: Arm(
         label="label only, tuned",
-        description="label_only with the learning rate, weight decay and epochs that are best on "
-        "validation images",
+        description="label_only with learning rate, weight decay and epochs of the best validation",
         loss="labels",
         tuned=True,
         population="tuned students",
+    ),
+    TUNED_TREATMENT: Arm(
+        label="distilled, tuned",
+        description="distilled with settings of its own, the best of as many",
+        loss="distilled",
+        tuned=True,
+        compared_with=(COUNTING_BASELINE, TREATMENT, AUGMENTED_TUNED),
+        population="tuned distilled students",
     ),
     TREATMENT: Arm(
         label="distilled",
@@ -246,7 +264,7 @@ ARMS: dict[str, Arm] = {
         label="distilled, augmented",
         description="distilled on jittered copies of the images too, which the teacher labels",
         loss="distilled",
-        compared_with=(COUNTING_BASELINE, TREATMENT, "label_only_augmented"),
+        compared_with=(COUNTING_BASELINE, TREATMENT, "label_only_augmented", AUGMENTED_TUNED),
         population="augmented students",
         changes={"distill.augment": "jitter"},
     ),
@@ -257,6 +275,15 @@ ARMS: dict[str, Arm] = {
         control=True,
         compared_with=(COUNTING_BASELINE, BASELINE),
         population="augmented students",
+        changes={"distill.augment": "jitter"},
+    ),
+    AUGMENTED_TUNED: Arm(
+        label="label only, augmented, tuned",
+        description="label_only_augmented with settings of its own, the best of as many",
+        loss="labels",
+        tuned=True,
+        compared_with=(COUNTING_BASELINE,),
+        population="tuned augmented students",
         changes={"distill.augment": "jitter"},
     ),
     "transfer_augmented": Arm(
@@ -274,33 +301,17 @@ ARMS: dict[str, Arm] = {
         loss="labels_scaled",
         control=True,
     ),
-    "label_smoothing": Arm(
-        label="label smoothing",
-        description="distilled from smoothed labels as soft as the teacher",
-        loss="distilled",
-        targets="smoothed",
-        control=True,
+    "label_smoothing": _without_teacher(
+        "label smoothing", "smoothed labels as soft as the teacher", "smoothed"
     ),
-    "class_mean_labels": Arm(
-        label="class mean labels",
-        description="distilled from the teacher's mean output for each class",
-        loss="distilled",
-        targets="class_means",
-        control=True,
+    "class_mean_labels": _without_teacher(
+        "class mean labels", "the teacher's mean output for each class", "class_means"
     ),
-    "shuffled_teacher": Arm(
-        label="shuffled teacher",
-        description="distilled from the teacher's outputs for other images",
-        loss="distilled",
-        targets="shuffled",
-        control=True,
+    "shuffled_teacher": _without_teacher(
+        "shuffled teacher", "the teacher's outputs for other images", "shuffled"
     ),
-    "untrained_teacher": Arm(
-        label="untrained teacher",
-        description="distilled from a teacher that was not trained",
-        loss="distilled",
-        targets="untrained",
-        control=True,
+    "untrained_teacher": _without_teacher(
+        "untrained teacher", "a teacher that was not trained", "untrained"
     ),
     "self_distilled": Arm(
         label="self-distilled",
@@ -389,4 +400,5 @@ CONTROLS = tuple(name for name, arm in ARMS.items() if arm.control)
 BEFORE = {name: arm.before for name, arm in ARMS.items() if arm.before is not None}
 
 OwnArms = dict[str, dict[str, Any]]
-ARMS_HELP = "Arms: " + "; ".join(f"{name}: {arm.description}" for name, arm in ARMS.items()) + "."
+ARMS_HELP = "\n".join(["arms:", *(f"  {name:<20}  {it.description}" for name, it in ARMS.items())])
+"""What each arm is, a line each."""

@@ -70,8 +70,17 @@ WITHOUT_CIRCUIT = ("no_circuit", "linear_probe")
 CHANGED_CIRCUITS = ("no_entanglers", "frozen_circuit")
 CLASSICAL_STUDENTS = ("classical", "classical_full", *TWINS, *WITHOUT_CIRCUIT)
 FILTER_STUDENTS = ("quanvolution", "convolution")
-Encoding = Literal["amplitude", "angle", "reuploading", "qubit"]
-Ansatz = Literal["ry_rz_ring", "real_amplitudes", "cz_line", "local_rotations"]
+Encoding = Literal["amplitude", "angle", "reuploading", "trained_reuploading", "qubit"]
+Ansatz = Literal[
+    "ry_rz_ring",
+    "real_amplitudes",
+    "cz_line",
+    "ry_cz_line",
+    "ry_cz_ring",
+    "ry_cz_patch",
+    "ry_rzz_line",
+    "local_rotations",
+]
 Reduction = Literal["none", "linear", "crop", "pca", "avg_pool", "max_pool", "cnn"]
 Readout = Literal["bins", "modulo", "learned", "probabilities", "expectation"]
 Head = Literal["none", "linear", "mlp"]
@@ -194,7 +203,11 @@ class StudentSpec:
             random and not trained).
         qubits: Width of the circuit.
         encoding: How features enter: amplitude (2^n features), angle (one per qubit), reuploading
-            (one per qubit and layer), qubit (several rotations per qubit).
+            (one per qubit and layer), trained_reuploading (two rotations w x + b per qubit and
+            layer, w and b trained, which the features take in turn), qubit (several rotations per
+            qubit).
+        features: For encoding=trained_reuploading: how many features there are; null = two per
+            qubit. The other encodings take as many as their qubits say.
         ansatz: Trainable part of the circuit.
         layers: Repetitions of the ansatz.
         reduction: From image to features: linear and cnn are trained; crop, pca, avg_pool, max_pool
@@ -220,6 +233,7 @@ class StudentSpec:
     kind: StudentKind = "hybrid"
     qubits: Annotated[int, Range(accepted="a whole number, 1 to 20", least=1, most=20)] = 4
     encoding: Encoding = "amplitude"
+    features: Width | None = None
     ansatz: Ansatz = "real_amplitudes"
     layers: Annotated[int, whole_number(most=1000)] = 2
     reduction: Reduction = "linear"
@@ -237,6 +251,16 @@ class StudentSpec:
     def __post_init__(self) -> None:
         check_fields(self, "student")
         self._check_observables()
+        rotations = 2 * self.qubits * self.layers
+        require(
+            self.features is None
+            or self.encoding != "trained_reuploading"
+            or self.features <= rotations,
+            "student.features",
+            self.features,
+            f"at most {rotations}: two rotations for each of {self.qubits} qubits and "
+            f"{self.layers} layers",
+        )
         require(
             self.module is None or self.kind in ("module", "classical", "classical_full", *TWINS),
             "student.module",

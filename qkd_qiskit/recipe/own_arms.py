@@ -22,12 +22,13 @@ def own_arm(name: str, given: Mapping[str, Any]) -> Arm:
     Args:
         name: Its name, also of its folder in a run.
         given: `base` (default: distilled), the keys of student and distill that it changes, such
-            as `distill.temperature`, or as a tree, `distill: {temperature: 2.0}`, and `taught_by`,
-            the arm whose students teach it.
+            as `distill.temperature`, or as a tree, `distill: {temperature: 2.0}`, `taught_by`, the
+            arm whose students teach it, and `grown_from`, the arm with fewer layers whose trained
+            students it begins as.
 
     Raises:
-        RecipeError: The name is taken or no name, the base is unknown or has settings of its own,
-            nothing is changed, or a key is changed that all arms of a run share.
+        RecipeError: The name is taken or no name, the base is unknown, nothing is changed, or a key
+            is changed that all arms of a run share.
     """
     key = f"own_arms.{name}"
     require(
@@ -38,17 +39,24 @@ def own_arm(name: str, given: Mapping[str, Any]) -> Arm:
     )
     changes = _dotted(given)
     base = changes.pop("base", TREATMENT)
-    bases = [
-        known for known, arm in ARMS.items() if not (arm.tuned or arm.began or arm.recalibrated)
-    ]
+    bases = [known for known, arm in ARMS.items() if not (arm.began or arm.recalibrated)]
     require(base in bases, f"{key}.base", base, f"one of {', '.join(bases)}")
     taught_by = changes.pop("taught_by", ARMS[base].taught_by)
     learns = ARMS[base].loss in _TAUGHT and ARMS[base].targets != "untrained"
+    learns = learns and not ARMS[base].tuned  # which is tuned before any student is trained
     require(
         taught_by is None or (isinstance(taught_by, str) and taught_by != name and learns),
         f"{key}.taught_by",
         taught_by,
         "the name of another arm of the run, with a base that learns from the teacher's logits",
+    )
+    grown_from = changes.pop("grown_from", None)
+    require(
+        grown_from is None
+        or (isinstance(grown_from, str) and grown_from != name and "student.layers" in changes),
+        f"{key}.grown_from",
+        grown_from,
+        "the name of another arm of the run, and student.layers",
     )
     shared = [changed for changed in changes if changed.partition(".")[0] not in _CHANGED]
     require(
@@ -62,6 +70,7 @@ def own_arm(name: str, given: Mapping[str, Any]) -> Arm:
     require(len(changes) + taught > 0, key, dict(given), "at least one key that the arm changes")
     values = ", ".join(f"{changed} {shown(value)}" for changed, value in changes.items())
     values += f"{', ' if values else ''}taught by {taught_by}" if taught else ""
+    values += f", grown from {grown_from}" if grown_from else ""
     placed = {"distill.gradient", "distill.train_target"} & changes.keys()
     return replace(
         ARMS[base],
@@ -70,6 +79,7 @@ def own_arm(name: str, given: Mapping[str, Any]) -> Arm:
         train_target=None if placed else ARMS[base].train_target,
         before=None,
         taught_by=taught_by,
+        grown_from=grown_from,
         control=False,
         compared_with=tuple(
             dict.fromkeys((COUNTING_BASELINE, base, *([taught_by] if taught_by else ())))

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from qkd_qiskit.errors import RecipeError
+from qkd_qiskit.errors import RecipeError, nearest
 from qkd_qiskit.recipe.recipe import Recipe
 from qkd_qiskit.recipe.validation import checked, no_such_key, shown, type_hints
 
@@ -26,6 +26,7 @@ _DEEPEST = 50  # brackets in brackets
 _LEFT_OUT: dict[str, object] = {
     "data.scale": "none",
     "teacher.outputs": None,
+    "student.features": None,
     "student.observables": None,
     "student.module": None,
     "teacher.run": None,
@@ -83,10 +84,10 @@ def _read_tree(source: str | Path) -> dict[str, Any]:
     if path.suffix not in _SUFFIXES:
         path = _RECIPES / f"{source}.yaml"
         if "\0" in str(source) or not path.is_file():
-            known = ", ".join(list_recipes())
+            known = list_recipes()
             raise RecipeError(
-                f"recipe {shown(str(source))} is unknown; give one of {known}, or a path ending in "
-                ".yaml"
+                f"recipe {shown(str(source))} is unknown; {nearest(str(source), known)}give one of "
+                f"{', '.join(known)}, or a path ending in .yaml"
             )
     tree = _parse_yaml(_read_text(path), source=f"recipe {path}")
     if not isinstance(tree, dict):

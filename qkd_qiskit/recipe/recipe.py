@@ -58,7 +58,8 @@ class Recipe:
         own_arms: Arms of your own: a name, the arm that it changes (base; default: distilled), and
             the keys of student and distill that it changes, such as
             {mine: {base: distilled, distill.temperature: 2.0}}; with {taught_by: ARM} the students
-            of that arm teach it. Those named in arms are trained.
+            of that arm teach it, with {grown_from: ARM, student.layers: 3} its students begin as
+            those of that arm, of fewer layers. Those named in arms are trained.
         targets: Where the trained students are evaluated: exact, aer, fake_<device>, a snapshot's
             file; a device with options is fake_torino:exact, fake_torino:scale=2, and
             fake_torino:aer, where Aer draws the shots in place of our own density matrices, ...
@@ -159,7 +160,7 @@ class Recipe:
 
     def _check_arm(self, name: str, arm: Arm) -> None:
         if name in self.arms:
-            self._check_taught(name)
+            self._check_before(name)
         require(
             arm.kind is None or self.student.kind != "convolution",
             "arms",
@@ -200,20 +201,23 @@ class Recipe:
             f"a device such as fake_torino for the arm {name}",
         )
 
-    def _check_taught(self, name: str) -> None:
-        """Check that the arms that teach an arm, one after the other, are trained before it."""
-        chain = [name]
-        while (by := self.arm_table[chain[-1]].taught_by) is not None:
+    def _check_before(self, name: str, *, walked: tuple[str, ...] = ()) -> None:
+        """Check that the arms that teach or begin an arm, one after the other, precede it."""
+        arm, chain = self.arm_table[name], (*walked, name)
+        for by, does in ((arm.taught_by, "teaches"), (arm.grown_from, "grows into")):
+            if by is None:
+                continue
             trained = by in self.arms and not self.arm_table[by].began
             require(
                 trained and by not in chain,
                 "arms",
                 list(self.arms),
-                f"the arm {by} too, which teaches {chain[-1]}"
+                f"the arm {by} too, which {does} {name}"
                 if not trained
-                else f"arms that do not teach themselves: {' by '.join([*chain, by])}",
+                else f"arms that do not {'teach' if does == 'teaches' else 'begin'} themselves: "
+                f"{' by '.join([*chain, by])}",
             )
-            chain.append(by)
+            self._check_before(by, walked=chain)
 
     @property
     def noise_target(self) -> str | None:
@@ -237,8 +241,8 @@ class Recipe:
     def generation_of(self, arm: str) -> int:
         """Return how many arms are trained before an arm, each the teacher or start of the next."""
         table = self.arm_table[arm]
-        before = [name for name in (table.taught_by, table.start) if name is not None]
-        return max((1 + self.generation_of(name) for name in before), default=0)
+        before = (table.taught_by, table.start, table.grown_from)
+        return max((1 + self.generation_of(name) for name in before if name is not None), default=0)
 
     def student_of(self, arm: str) -> StudentSpec:
         """Return what learns in an arm."""

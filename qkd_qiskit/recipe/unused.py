@@ -73,7 +73,9 @@ def _unused(spec: DataSpec | TeacherSpec | StudentSpec) -> dict[str, tuple[str, 
         unused["kind is module"] = names
     else:
         if spec.circuit is not None:
-            unused["circuit is given"] = ("encoding", "ansatz", "layers")
+            unused["circuit is given"] = ("encoding", "features", "ansatz", "layers")
+        elif spec.encoding != "trained_reuploading":
+            unused[f"encoding is {spec.encoding}"] = ("features",)
         if spec.head != "mlp":
             unused[f"head is {spec.head}"] = ("head_width",)
         if spec.readout not in CLASS_BINS:

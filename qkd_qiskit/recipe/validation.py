@@ -21,7 +21,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 import yaml
 
-from qkd_qiskit.errors import RecipeError
+from qkd_qiskit.errors import RecipeError, nearest
 
 _INT64 = 2**63
 _WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
@@ -192,8 +192,8 @@ def accepted(kind: Any) -> str:
         return "one of " + ", ".join(arguments) if len(arguments) > 1 else str(arguments[0])
     if origin is tuple:
         item = arguments[0]
-        keys = f" {{{', '.join(type_hints(item))}}}" if is_dataclass(item) else ""
-        return f"a list [a, b, ...], each {accepted(item)}{keys}"
+        keys = f"{{{', '.join(type_hints(item))}}}" if is_dataclass(item) else accepted(item)
+        return f"a list [a, b, ...], each {keys}"
     if origin is dict:
         return "a tree of keys"
     if arguments:
@@ -353,7 +353,6 @@ def _meant(kind: Any, value: object) -> str:
     given = value if isinstance(value, list | tuple) else [value]
     for item in given if known else ():
         for word in re.findall(r"\w+", item) if isinstance(item, str) else ():
-            near = difflib.get_close_matches(word[:_LONGEST_WORD], known, n=1)
-            if near and word not in known:
-                return f"did you mean {near[0]}? "
+            if word not in known and (hint := nearest(word, known)):
+                return hint
     return ""

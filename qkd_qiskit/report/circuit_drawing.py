@@ -13,7 +13,8 @@ from typing import Any
 from qiskit import QuantumCircuit
 from qiskit.circuit import CircuitInstruction, Gate
 
-from qkd_qiskit.circuits import StudentCircuit, build_circuit
+from qkd_qiskit.circuits import StudentCircuit
+from qkd_qiskit.circuits.student_circuit import circuit_of_spec
 from qkd_qiskit.recipe import StudentSpec
 from qkd_qiskit.report.figures import (
     INK,
@@ -58,9 +59,7 @@ def draw_student(spec: StudentSpec, foreign: QuantumCircuit | None = None) -> Dr
         kept, notes = _beginning(foreign)
         return Drawing(svg=_svg(_marked(kept)), notes=notes)
     layers = spec.layers if spec.layers <= MOST_LAYERS else FEW_LAYERS
-    parts = build_circuit(
-        qubits=spec.qubits, encoding=spec.encoding, ansatz=spec.ansatz, layers=layers
-    )
+    parts = circuit_of_spec(spec, layers=layers)
     notes = ()
     if layers < spec.layers:
         notes = (f"The first {layers} of {spec.layers} layers are drawn.",)

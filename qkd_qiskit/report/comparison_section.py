@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from qkd_qiskit.experiments.comparisons import baseline_of
-from qkd_qiskit.experiments.results import Comparison, Result
+from qkd_qiskit.experiments.results import Comparison, Result, Tuning
 from qkd_qiskit.experiments.statistics import LEVEL
 from qkd_qiskit.recipe.arms import CONTROLS, REPLICATE, TRANSFER, TREATMENT, TUNED
 from qkd_qiskit.report.conclusions import interval, twin_choice
@@ -58,20 +58,20 @@ def _of(entries: Sequence[Comparison], target: str) -> list[Comparison]:
 def _texts(result: Result) -> list[str]:
     """Return what has to be known to read the comparisons."""
     arms, sentences = list(result.arms), []
-    tuning = result.tuning
-    if tuning is not None:
-        chosen = tuning.chosen
+    if result.tuning is not None:
         sentences.append(
-            f"The baseline is the label-only student with settings of its own: learning rate "
-            f"{chosen.lr:g}, weight decay {chosen.weight_decay:g}, "
-            f"{count(chosen.epochs, 'epoch')}, the best of {count(len(tuning.tried))} on "
-            f"validation images over {count(len(tuning.seeds), 'seed')}."
+            "The baseline is the label-only student with settings of its own: "
+            f"{_tuning(result.tuning)}."
         )
     elif baseline_of(arms) is not None:
         sentences.append(
             "The label-only student has the settings of the distilled one, which may not be its "
             f"best: the arm {TUNED} has its own."
         )
+    sentences += [
+        f"Settings of {arm_name(arm)}, chosen in the same way: {_tuning(tuning)}."
+        for arm, tuning in (result.tunings or {}).items()
+    ]
     controls = [arm_name(arm) for arm in CONTROLS[1:] if arm in arms]
     if controls:
         sentences.append(
@@ -100,6 +100,15 @@ def _texts(result: Result) -> list[str]:
             "gain is not that of distillation on equal images."
         )
     return sentences
+
+
+def _tuning(tuning: Tuning) -> str:
+    chosen = tuning.chosen
+    return (
+        f"learning rate {chosen.lr:g}, weight decay {chosen.weight_decay:g}, "
+        f"{count(chosen.epochs, 'epoch')}, the best of {count(len(tuning.tried))} on validation "
+        f"images over {count(len(tuning.seeds), 'seed')}"
+    )
 
 
 def _forest(result: Result, entries: Sequence[Comparison]) -> str:

@@ -114,7 +114,7 @@ def gain_figure(
         limits: Range of the axis in points, so that two figures can share it.
         width: Of the figure, in inches.
     """
-    with _canvas(width, 0.75 + 0.55 * len(rows)) as (figure, axes):
+    with canvas(width, 0.75 + 0.55 * len(rows)) as (figure, axes):
         axes.axvline(0, color=INK, linewidth=0.9, zorder=1)
         for height, row in enumerate(reversed(rows)):
             colour = ARM_COLOURS["distilled" if row.clear else "classical_twin"]
@@ -145,7 +145,7 @@ def gain_figure(
         axes.xaxis.set_major_formatter(
             lambda value, _: f"{value:+g}".replace("-", "−") if value else "0"
         )
-        return _svg(figure, name=name, title=label)
+        return svg_element(figure, name=name, title=label)
 
 
 def curves_figure(
@@ -160,7 +160,7 @@ def curves_figure(
         unit: Label of the vertical axis.
         share: Whether values are shares, shown in percent.
     """
-    with _canvas(3.25, 2.45) as (figure, axes):
+    with canvas(3.25, 2.45) as (figure, axes):
         shown: list[float] = []
         for arm in arms:
             draw = partial(axes.plot, color=arm_colour(arm.arm))
@@ -186,7 +186,7 @@ def curves_figure(
         axes.grid(axis="y")
         if share:
             axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
-        return _svg(figure, name=name, title=f"{title} over epochs")
+        return svg_element(figure, name=name, title=f"{title} over epochs")
 
 
 def confusion_figure(
@@ -206,7 +206,7 @@ def confusion_figure(
     matrix = np.asarray(counts, dtype=float)
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     long = max(map(len, classes)) > 3
-    with _canvas(3.25, 3.25) as (figure, axes):
+    with canvas(3.25, 3.25) as (figure, axes):
         for (row, column), value in np.ndenumerate(shares):
             axes.add_patch(
                 Rectangle(
@@ -238,7 +238,7 @@ def confusion_figure(
         axes.tick_params(length=0, labelsize=8)
         axes.spines[:].set_visible(False)
         axes.set(xlabel="chosen", ylabel="label")
-        return _svg(figure, name=name, title=title)
+        return svg_element(figure, name=name, title=title)
 
 
 def outcome_figure(
@@ -266,7 +266,7 @@ def outcome_figure(
     order = np.argsort(bins, kind="stable")
     edges = np.cumsum(np.bincount(bins, minlength=len(classes)))
     strongest, size = max(float(probabilities.max()), 1e-12), len(classes)
-    with _canvas(4.95, 0.9 + 0.34 * size) as (figure, axes):
+    with canvas(4.95, 0.9 + 0.34 * size) as (figure, axes):
         for row, (line, label) in enumerate(zip(probabilities, range(size), strict=True)):
             for column, outcome in enumerate(order):
                 axes.add_patch(
@@ -291,7 +291,7 @@ def outcome_figure(
         axes.tick_params(length=0, labelsize=8)
         axes.spines[:].set_visible(False)
         axes.set(xlabel="outcomes, by the class that they count for", ylabel="label")
-        return _svg(figure, name=name, title=title)
+        return svg_element(figure, name=name, title=title)
 
 
 def paired_figure(
@@ -304,7 +304,7 @@ def paired_figure(
         name: Prefix of the identifiers inside; unique on a page.
         target: Where it was sampled.
     """
-    with _canvas(1.1 + 1.15 * len(arms), 2.6) as (figure, axes):
+    with canvas(1.1 + 1.15 * len(arms), 2.6) as (figure, axes):
         ticks: list[float] = []
         for number, (arm, (exact, sampled)) in enumerate(arms.items()):
             ends = [2.0 * number, 2.0 * number + 1]
@@ -321,7 +321,8 @@ def paired_figure(
         axes.tick_params(axis="x", length=0)
         axes.set_ylabel("test accuracy")
         axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
-        return _svg(figure, name=name, title=f"Accuracy exact and on {target}, the same images")
+        title = f"Accuracy exact and on {target}, the same images"
+        return svg_element(figure, name=name, title=title)
 
 
 def arm_style(arm: str) -> Style:
@@ -359,18 +360,25 @@ def inline_svg(text: str, *, name: str, title: str) -> str:
 
 
 @contextmanager
-def _canvas(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
+def canvas(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
+    """Give a figure of this size in inches, and its axes, in the style of a report."""
     from matplotlib import rc_context
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     with rc_context(_SETTINGS):
-        figure = Figure(figsize=(width, height), layout="constrained")
+        figure = Figure(figsize=(width, height))
+        FigureCanvasSVG(figure)
         yield figure, figure.subplots()
 
 
-def _svg(figure: Figure, *, name: str, title: str) -> str:
+def svg_element(figure: Figure, *, name: str, title: str) -> str:
+    """Return a figure as an element of a page; see `inline_svg`."""
     from matplotlib import rc_context
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+    # A figure that has a layout engine would be drawn twice, once for the engine alone.
+    ConstrainedLayoutEngine().execute(figure)
     text = io.StringIO()
     with rc_context({"svg.hashsalt": name}):
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})

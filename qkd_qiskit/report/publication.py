@@ -91,7 +91,7 @@ def portable(recipe: Recipe) -> Recipe:
 
 def _copy(folder: RunFolder, out: Path) -> None:
     names = [RESULT, PROVENANCE, CIRCUIT, TEACHER]
-    beside = [*folder.path.glob("tuning/*.json"), *folder.path.glob(f"{TEACHERS}/**/*")]
+    beside = [*folder.path.glob("tuning/**/*.json"), *folder.path.glob(f"{TEACHERS}/**/*")]
     names += [str(path.relative_to(folder.path)) for path in beside if path.is_file()]
     for arm, seed in folder.members:
         member = folder.member(arm, seed).relative_to(folder.path)

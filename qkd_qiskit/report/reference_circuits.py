@@ -9,14 +9,14 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from qiskit import QuantumCircuit
 
 from qkd_qiskit.circuits.openqasm import dump_circuit
-from qkd_qiskit.circuits.student_circuit import StudentCircuit, build_circuit
-from qkd_qiskit.errors import CircuitError
+from qkd_qiskit.circuits.student_circuit import StudentCircuit, circuit_of_spec
+from qkd_qiskit.errors import CircuitError, nearest
 from qkd_qiskit.recipe import CLASSICAL_STUDENTS, FILTER_STUDENTS, StudentSpec
 from qkd_qiskit.recipe.parsing import list_recipes, load_recipe
 from qkd_qiskit.storage import write_text
@@ -93,8 +93,10 @@ def reference_circuit(name: str) -> StudentCircuit:
     """
     zoo = list_reference_circuits()
     if name not in zoo:
-        raise CircuitError(f"circuit {name!r} is not in the zoo; give one of {', '.join(zoo)}")
-    return _circuit_of(zoo[name].student)
+        raise CircuitError(
+            f"circuit {name!r} is not in the zoo; {nearest(name, zoo)}give one of {', '.join(zoo)}"
+        )
+    return circuit_of_spec(zoo[name].student)
 
 
 def export_reference_circuits(
@@ -128,19 +130,13 @@ def export_reference_circuits(
     return written
 
 
-def _circuit_of(spec: StudentSpec) -> StudentCircuit:
-    return build_circuit(
-        qubits=spec.qubits, encoding=spec.encoding, ansatz=spec.ansatz, layers=spec.layers
-    )
-
-
 def _drawn_layers(spec: StudentSpec) -> int:
     return spec.layers if spec.layers <= MOST_LAYERS_DRAWN else 2
 
 
 def _drawing(name: str, spec: StudentSpec) -> tuple[QuantumCircuit, str]:
     layers = _drawn_layers(spec)
-    student = _circuit_of(replace(spec, layers=layers))
+    student = circuit_of_spec(spec, layers=layers)
     weights = set(student.weight_params)
     drawn = student.circuit.copy_empty_like()
     entered = False

@@ -6,6 +6,7 @@ import itertools
 import shlex
 from pathlib import Path
 
+from qkd_qiskit.experiments.compression import COMPRESSION
 from qkd_qiskit.experiments.provenance import read_provenance
 from qkd_qiskit.experiments.results import Result
 from qkd_qiskit.experiments.run_folder import (
@@ -25,6 +26,7 @@ from qkd_qiskit.report.certification_section import certification_section
 from qkd_qiskit.report.circuit_section import circuit_section
 from qkd_qiskit.report.class_bin_section import class_bin_section
 from qkd_qiskit.report.comparison_section import comparison_section
+from qkd_qiskit.report.compression_section import compressed_answer, compression_section
 from qkd_qiskit.report.conclusions import conclusions, missing_answer, reminders
 from qkd_qiskit.report.figures import paired_figure
 from qkd_qiskit.report.gain_section import gain_section
@@ -72,6 +74,7 @@ _CONTENTS = {
     TEACHER: "weights of the teacher",
     "teachers": "weights of the teacher of each seed",
     "bench": "what noise and shots cost, by qkd sweep: tables and figures",
+    COMPRESSION: "what it was compressed from, and the two-qubit gates of each depth",
     CERTIFY: "models without the circuit, and the students in closed form, by qkd certify",
     DEVICES: "jobs on devices: what was asked, a journal of every job, circuits and counts",
     "checkpoints": "state of the training, for --resume",
@@ -90,6 +93,7 @@ def write_report(folder: RunFolder) -> Path:
     title, what = subject(folder.recipe, result)
     content = (
         _headline(folder, result, title=title, what=what),
+        compression_section(folder, result),
         section("Test accuracy", accuracy_table(result), teacher_table(result)),
         gain_section(result),
         comparison_section(result),
@@ -114,7 +118,7 @@ def _headline(folder: RunFolder, result: Result, *, title: str, what: str) -> Ma
         element("p", f"Quantum knowledge distillation · {folder.path.name}", class_="kicker"),
         element("h1", title),
         element("p", what),
-        *_answers(result),
+        *_answers(folder, result),
         element(
             "ul",
             *(
@@ -133,10 +137,13 @@ def _headline(folder: RunFolder, result: Result, *, title: str, what: str) -> Ma
     )
 
 
-def _answers(result: Result) -> list[Markup]:
+def _answers(folder: RunFolder, result: Result) -> list[Markup]:
     """Return the answer on each target; without the arms for one, why there is none."""
     boxes = []
-    if not result.gain:
+    compressed = compressed_answer(folder, result)
+    if compressed:
+        boxes.append(element("div", element("p", compressed), class_="answer"))
+    elif not result.gain:
         text = missing_answer(list(result.arms))
         boxes.append(element("div", element("p", text), class_="answer"))
     for target in result.targets:

@@ -2,14 +2,16 @@
 
 Nearly every angle is affine, ``constant + sum(coefficient * parameter)``, and a whole program's
 angles are then one matrix product. What is not affine (the products in a ZZ feature map, a sine)
-becomes a *feature*: a value computed from the parameters with torch, which enters affinely.
+becomes a *feature*: a value computed from the parameters with torch, which enters affinely. In a
+sum of products of an input and a weight, ``w x + b``, every product is a feature of its own.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,11 +60,13 @@ class Feature:
         expression: The sympy expression.
         sources: Input or weight per symbol name.
         per_sample: It depends on an input.
+        product: Which input and which weight it is the product of, if it is one.
     """
 
     expression: Any
     sources: Mapping[str, Source]
     per_sample: bool
+    product: tuple[int, int] | None = None
 
     def value(self, inputs: Tensor, weights: Tensor) -> Tensor:
         """Return the value, ``(batch,)`` where it depends on an input, else a scalar tensor."""
@@ -106,16 +110,59 @@ class AngleReader:
                 for parameter, slope in zip(parameters, slopes, strict=True)
             ]
             return Angle(_real(constant), tuple(term for term in terms if term[1] != 0.0))
+        if slopes is not None:
+            angle = self._with_products(value, dict(zip(parameters, slopes, strict=True)))
+            if angle is not None:
+                return angle
         return Angle(0.0, ((("feature", self._feature(value, parameters)), 1.0),))
 
-    def _feature(self, value: ParameterExpression, parameters: list[Parameter]) -> int:
+    def _with_products(
+        self, value: ParameterExpression, slopes: Mapping[Parameter, Any]
+    ) -> Angle | None:
+        """Return an angle that is affine but for products of an input and a weight, or None."""
+        factors: dict[tuple[Parameter, Parameter], float] = {}
+        for parameter, slope in slopes.items():
+            others = [] if _is_number(slope) else list(slope.parameters)
+            seconds = _slopes(slope, others) if others else []
+            if seconds is None or not all(_is_number(second) for second in seconds):
+                return None
+            # A derivative still lists the parameters that dropped out of it.
+            for other, second in zip(others, seconds, strict=True):
+                if _real(second) == 0.0:
+                    continue
+                kinds = self.sources[parameter][0], self.sources[other][0]
+                if kinds == ("input", "weight"):
+                    factors[parameter, other] = _real(second)
+                elif kinds != ("weight", "input"):
+                    return None
+        zeros = dict.fromkeys(slopes, 0.0)
+        angle = Angle(_real(value.bind(zeros)))
+        for parameter, slope in slopes.items():
+            at_zero = slope
+            if isinstance(slope, ParameterExpression):
+                at_zero = slope.bind(dict.fromkeys(slope.parameters, 0.0))
+            if _real(at_zero) != 0.0:
+                angle += Angle(terms=((self.sources[parameter], _real(at_zero)),))
+        for (first, second), factor in factors.items():
+            place = (self.sources[first][1], self.sources[second][1])
+            number = self._feature(first * second, [first, second], product=place)
+            angle += Angle(terms=((("feature", number), factor),))
+        return angle
+
+    def _feature(
+        self,
+        value: ParameterExpression,
+        parameters: list[Parameter],
+        *,
+        product: tuple[int, int] | None = None,
+    ) -> int:
         expression = _as_sympy(value)
         if expression not in self._known:  # not its text: a parameter may be called a*b
             sources = {str(parameter.name): self.sources[parameter] for parameter in parameters}
             per_sample = any(kind == "input" for kind, _ in sources.values())
             _check_functions(expression)
             self._known[expression] = len(self.features)
-            self.features.append(Feature(expression, sources, per_sample))
+            self.features.append(Feature(expression, sources, per_sample, product))
         return self._known[expression]
 
 
@@ -180,17 +227,30 @@ class AngleMap:
 def extend(features: Sequence[Feature], inputs: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     """Return inputs ``(batch, ...)`` and weights ``(...,)`` with their features appended."""
     of_inputs, of_weights = [inputs], [weights]
+    for product, group in itertools.groupby(features, key=lambda each: each.product is not None):
+        if product:
+            pairs = [feature.product for feature in group if feature.product is not None]
+            columns, places = zip(*pairs, strict=True)
+            of_inputs.append(inputs[:, list(columns)] * weights[list(places)])
+            continue
+        _extend_one_by_one(group, of_inputs, of_weights)
+    if len(of_inputs) > 1:
+        inputs = torch.cat(of_inputs, dim=1)
+    if len(of_weights) > 1:
+        weights = torch.cat(of_weights)
+    return inputs, weights
+
+
+def _extend_one_by_one(
+    features: Iterable[Feature], of_inputs: list[Tensor], of_weights: list[Tensor]
+) -> None:
+    inputs, weights = of_inputs[0], of_weights[0]
     for feature in features:
         value = feature.value(inputs, weights)
         if feature.per_sample:
             of_inputs.append(value.expand(inputs.shape[0])[:, None])
         else:
             of_weights.append(value.reshape(1))
-    if len(of_inputs) > 1:
-        inputs = torch.cat(of_inputs, dim=1)
-    if len(of_weights) > 1:
-        weights = torch.cat(of_weights)
-    return inputs, weights
 
 
 def _slopes(value: ParameterExpression, parameters: list[Parameter]) -> list[Any] | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from functools import partial
 from typing import Any
 
 import torch
@@ -36,6 +37,7 @@ from qkd_qiskit.simulator.networks import (
     primitive_name,
 )
 from qkd_qiskit.simulator.program import Program, final_measurements, used_qubits
+from qkd_qiskit.simulator.program_cache import program_of
 from qkd_qiskit.simulator.readout import (
     Readout,
     diagonal_matrix,
@@ -153,9 +155,8 @@ class CompiledConnector(TorchConnector):  # type: ignore[misc]
         if self._amplitudes is not None:
             preparation = 1
         for instruction in circuit.data[:preparation]:
-            parameters = circuit.copy_empty_like()
-            parameters.append(instruction)
-            if set(weights) & set(parameters.parameters):
+            used = {one for angle in instruction.params for one in getattr(angle, "parameters", ())}
+            if used & set(weights):
                 raise CircuitError(
                     f"preparation={preparation} includes gate {instruction.operation.name!r}, "
                     "which uses a weight; the preparation may use inputs only"
@@ -163,12 +164,8 @@ class CompiledConnector(TorchConnector):  # type: ignore[misc]
         if self._kernel:  # before minutes of compiling what cannot run
             width = len(used_qubits(circuit, final_measurements(circuit)))
             require_memory(width, copies=1, bytes_each=SAMPLE_BYTES, what="one state")
-        program = Program.from_circuit(
-            circuit,
-            input_params=inputs,
-            weight_params=weights,
-            start=0 if self._amplitudes is None else preparation,
-        )
+        compiled = partial(program_of, circuit, input_params=inputs, weight_params=weights)
+        program = compiled(start=0 if self._amplitudes is None else preparation)
         if isinstance(network, SamplerQNN):
             readout = outcome_sums(
                 program, interpret=network.interpret, output_shape=network.output_shape
@@ -181,10 +178,8 @@ class CompiledConnector(TorchConnector):  # type: ignore[misc]
             raise UnsupportedInstructionError(
                 "a raw feature vector whose features are angles as well is not compiled"
             )
-        remainder = Program.from_circuit(
-            circuit, input_params=inputs, weight_params=weights, start=preparation
-        )
-        self._program, self._readout, self._remainder = program, readout, remainder
+        self._program, self._readout = program, readout
+        self._remainder = compiled(start=preparation)
 
     def _checked_network(self) -> SamplerQNN | EstimatorQNN:
         network = self._neural_network

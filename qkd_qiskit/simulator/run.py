@@ -73,8 +73,9 @@ def evaluate(
         from qkd_qiskit.simulator.kernel.angles import KernelAngles
         from qkd_qiskit.simulator.kernel.autograd import run as run_kernel
 
-        prepared = program.tables.get(
-            ("prepared", id(readout)), lambda: KernelAngles(program, readout)
+        # With the read-out, which is a connector's own: programs are shared.
+        prepared = readout.tables.get(
+            ("prepared", id(program)), lambda: KernelAngles(program, readout)
         )
         return run_kernel(prepared, *extend(program.features, inputs, weights), initial)
     if program.num_inputs and initial is None and on_host(inputs):

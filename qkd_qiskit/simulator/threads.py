@@ -13,13 +13,14 @@ import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import torch
 
 _LEAST_WORK = 250_000  # row updates, a good millisecond, below which a second thread costs too much
+_LARGE_STEP = 2**24  # parameters x images, from which torch gets its threads
 _allowed: ContextVar[int | None] = ContextVar("allowed", default=None)
 
 R = TypeVar("R")
@@ -46,6 +47,15 @@ def one_torch_thread() -> Iterator[None]:
     finally:
         torch.set_num_threads(threads)
         _allowed.reset(token)
+
+
+def torch_threads_for(*, parameters: int, images: int) -> AbstractContextManager[None]:
+    """Hold torch to one thread while as many images at a time go through so many parameters.
+
+    Where these are few a second thread brings nothing, and on a busy machine each of torch's calls
+    waits for it: milliseconds for a square root of a few thousand numbers.
+    """
+    return one_torch_thread() if parameters * images < _LARGE_STEP else nullcontext()
 
 
 def in_threads(work: Callable[..., R], parts: Sequence[tuple[Any, ...]]) -> list[R]:

@@ -12,10 +12,10 @@ from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
 from qiskit_machine_learning.neural_networks import NeuralNetwork
 
-from qkd_qiskit.circuits import StudentCircuit, adopt_circuit, build_circuit
+from qkd_qiskit.circuits import StudentCircuit, adopt_circuit
 from qkd_qiskit.circuits.openqasm import dump_circuit, load_circuit, load_named_circuit
 from qkd_qiskit.circuits.readouts import OutcomeSums, observable_texts, read_sums
-from qkd_qiskit.circuits.student_circuit import without_entanglers
+from qkd_qiskit.circuits.student_circuit import circuit_of_spec, without_entanglers
 from qkd_qiskit.errors import CheckpointError, CircuitError, require_kind
 from qkd_qiskit.recipe import (
     CLASSICAL_STUDENTS,
@@ -41,6 +41,7 @@ from qkd_qiskit.students.module_student import ModuleStudent, build_module_stude
 from qkd_qiskit.students.own_network import adopt_network, say_primitive, spec_of_network
 from qkd_qiskit.students.quantum import QuantumStudent, freeze_circuit, num_features
 from qkd_qiskit.students.quanvolutional import QuanvolutionalStudent
+from qkd_qiskit.students.reference import student_folder
 from qkd_qiskit.students.twins import TwinStudent
 from qkd_qiskit.students.without_circuit import StudentWithoutCircuit
 
@@ -191,12 +192,8 @@ def _of_module(
 
 
 def _circuit_of(spec: StudentSpec) -> StudentCircuit:
-    if spec.circuit is not None:
-        parts = load_named_circuit(spec.circuit)
-    else:
-        parts = build_circuit(
-            qubits=spec.qubits, encoding=spec.encoding, ansatz=spec.ansatz, layers=spec.layers
-        )
+    named = spec.circuit
+    parts = circuit_of_spec(spec) if named is None else load_named_circuit(named)
     return without_entanglers(parts) if spec.kind == "no_entanglers" else parts
 
 
@@ -234,18 +231,19 @@ def _assembled(
 
 
 def load_student(folder: str | Path, *, device: str | torch.device = "cpu") -> Student:
-    """Return the student that `student.save` wrote.
+    """Return the student that `student.save` wrote, or a trained one of the package by name.
 
     Args:
-        folder: Where it was written.
+        folder: Where it was written; or `digits`, `mnist`, ...: a name of
+            `list_reference_students`, where there is no folder of that name.
         device: Where it lies, as for `make_student`.
 
     Raises:
         InputError: The device is not there.
-        CheckpointError: A file is missing, damaged or does not fit the others.
+        CheckpointError: A file is missing, damaged or does not fit the others; an unknown name.
     """
     place = torch_device(device)
-    return _saved_student(Path(folder)).to(place)
+    return _saved_student(student_folder(folder)).to(place)
 
 
 def _saved_student(folder: Path) -> Student:

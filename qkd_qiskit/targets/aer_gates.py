@@ -5,7 +5,8 @@ from typing import Any
 
 from qiskit.circuit import QuantumCircuit
 from qiskit.transpiler import Target as QiskitTarget
-from qiskit.transpiler import generate_preset_pass_manager
+
+from qkd_qiskit.targets.pass_managers import preset_pass_manager
 
 # Of these Aer drops the values, open controls included (Qiskit/qiskit-aer, issue 2391).
 _PARAMETRISED_CONTROLLED = {
@@ -28,7 +29,7 @@ def _aer_passes() -> Any:
     for name in known.operation_names:
         if name not in _PARAMETRISED_CONTROLLED:
             target.add_instruction(known.operation_from_name(name), name=name)
-    return generate_preset_pass_manager(optimization_level=0, target=target)
+    return preset_pass_manager(optimization_level=0, target=target)
 
 
 def binds_wrongly(circuit: QuantumCircuit) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from qiskit.circuit import Barrier, ClassicalRegister, Delay, Measure, QuantumCircuit
-from qiskit.transpiler import PassManager, generate_preset_pass_manager
+from qiskit.transpiler import PassManager
 from qiskit.transpiler import Target as QiskitTarget
 from qiskit.transpiler.passes import Optimize1qGatesDecomposition, RemoveResetInZeroState
 
@@ -29,6 +29,7 @@ from qkd_qiskit.targets.measured_program import (
     split_parts,
     without_measurements,
 )
+from qkd_qiskit.targets.pass_managers import preset_pass_manager
 from qkd_qiskit.targets.sampling import make_simulator, sample_registers
 from qkd_qiskit.targets.synthetic_backends import readout_errors, scaled_device
 
@@ -61,9 +62,9 @@ def ideal_program(circuit: QuantumCircuit, *, name: str) -> MeasuredProgram:
         TargetError: Aer would have to sample it, and cannot.
     """
     registers, names = registers_of(circuit), _names(circuit)
-    plain = generate_preset_pass_manager(
-        optimization_level=0, basis_gates=[*_GATES, *_ACTS, *_FLOW]
-    ).run(to_standard_gates(circuit, gates_only=False))
+    plain = preset_pass_manager(optimization_level=0, basis_gates=[*_GATES, *_ACTS, *_FLOW]).run(
+        to_standard_gates(circuit, gates_only=False)
+    )
     plain = _without_first_resets(plain)
     sources = final_measurements(plain)
     if sources is not None:

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from qiskit.circuit import QuantumCircuit
 from qiskit.transpiler import Target as QiskitTarget
-from qiskit.transpiler import generate_preset_pass_manager
 
 from qkd_qiskit.errors import TargetError
 from qkd_qiskit.targets.coherent_noise import CoherentNoise, with_coherent_errors
+from qkd_qiskit.targets.pass_managers import preset_pass_manager
 from qkd_qiskit.targets.synthetic_backends import SyntheticBackend, scaled_device
 
 if TYPE_CHECKING:
@@ -49,11 +49,9 @@ class NoisyCircuit:
     def channels(self) -> "Channels":
         """The noise of gates, delays and measurements as the simulator takes it.
 
-        Gate and readout errors come from the functions that Aer builds its noise model with;
-        relaxation in delays has T2 cut to 2 T1 as there.
+        Gate errors are those of Aer's noise model, readout errors come from the function that it is
+        built with; relaxation in delays has T2 cut to 2 T1 as there.
         """
-        from qiskit_aer.noise.device import basic_device_gate_errors
-
         from qkd_qiskit.simulator import Channels
 
         if self.noise_model is None:
@@ -64,9 +62,10 @@ class NoisyCircuit:
         }
         return Channels(
             gates={
-                (name, tuple(where)): error.to_quantumchannel().data
-                for name, where, error in basic_device_gate_errors(target=self.device)
-                if (name, tuple(where)) in used and not error.ideal()
+                (name, where): error.to_quantumchannel().data
+                for name, table in self.noise_model._local_quantum_errors.items()
+                for where, error in table.items()
+                if (name, where) in used and not error.ideal()
             },
             readout=self.readout,
             relaxation={
@@ -117,9 +116,7 @@ def with_noise(
     qubits = used_qubits(circuit)
     restricted = restrict_device(device, qubits)
     reduced = restrict_circuit(circuit, qubits)
-    passes = generate_preset_pass_manager(
-        optimization_level=0, target=restricted, scheduling_method="alap"
-    )
+    passes = preset_pass_manager(optimization_level=0, target=restricted, scheduling_method="alap")
     scheduled = with_coherent_errors(
         passes.scheduling.run(reduced),
         restricted,

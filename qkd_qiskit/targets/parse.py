@@ -10,6 +10,7 @@ from qkd_qiskit.targets.drift import drifted_backend
 from qkd_qiskit.targets.ideal import AerTarget, ExactTarget
 from qkd_qiskit.targets.names import device_options, split_name, synthetic_name, synthetic_options
 from qkd_qiskit.targets.noisy import DeviceTarget, ReadoutMitigation
+from qkd_qiskit.targets.packaged_snapshots import packaged_snapshot
 from qkd_qiskit.targets.snapshots import fake_backend, unknown_target
 from qkd_qiskit.targets.synthetic_backends import (
     SyntheticBackend,
@@ -68,7 +69,8 @@ def parse_target(
     if base.endswith(".json"):
         backend = load_snapshot(base)
     elif base.startswith("fake_"):
-        backend = fake_backend(base)
+        # The client knows each measurement's two errors, beside their mean.
+        backend = (None if asymmetric else packaged_snapshot(base)) or fake_backend(base)
     else:
         raise unknown_target(base)
     if asymmetric:

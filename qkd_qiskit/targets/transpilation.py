@@ -5,11 +5,11 @@ from collections.abc import Sequence
 
 from qiskit.circuit import Parameter, QuantumCircuit
 from qiskit.transpiler import Target as QiskitTarget
-from qiskit.transpiler import generate_preset_pass_manager
 from qiskit.transpiler.exceptions import TranspilerError
 
 from qkd_qiskit.errors import TargetError
 from qkd_qiskit.targets.noise import count_two_qubit_gates, estimate_fidelity
+from qkd_qiskit.targets.pass_managers import preset_pass_manager
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ def transpile_with_seeds(
     """Return one transpiled circuit for each seed; as `best_transpilation`."""
     try:
         return [
-            generate_preset_pass_manager(
+            preset_pass_manager(
                 optimization_level=optimization_level,
                 target=device,
                 seed_transpiler=seed,
@@ -122,6 +122,6 @@ def calibration_circuit(qubits: Sequence[int], device: QiskitTarget) -> QuantumC
     circuit = QuantumCircuit(len(qubits), len(qubits))
     circuit.rx(angle, range(len(qubits)))
     circuit.measure(range(len(qubits)), range(len(qubits)))
-    return generate_preset_pass_manager(
+    return preset_pass_manager(
         optimization_level=1, target=device, initial_layout=list(qubits), seed_transpiler=0
     ).run(circuit)

@@ -151,9 +151,22 @@ def test_angles_are_pi_times_the_features(name):
         encoding.amplitudes(features)
 
 
+def test_trained_reuploading_gives_its_weights_numbers_around_zero():
+    encoding = make_encoding("trained_reuploading", qubits=2, layers=3, features=5)
+    features = torch.tensor([[0.0, 0.25, 0.5, 0.75, 1.0]])
+    assert encoding.parameters(features).tolist() == [[-1.0, -0.5, 0.0, 0.5, 1.0]]
+    assert encoding.weights_per_layer == 8
+
+
 def test_the_number_of_features():
     sizes = {name: make_encoding(name, qubits=4, layers=3).num_features for name in ENCODINGS}
-    assert sizes == {"amplitude": 16, "angle": 4, "reuploading": 4, "qubit": 16}
+    assert sizes == {
+        "amplitude": 16,
+        "angle": 4,
+        "reuploading": 4,
+        "trained_reuploading": 8,
+        "qubit": 16,
+    }
 
 
 @pytest.mark.parametrize(

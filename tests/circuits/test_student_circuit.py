@@ -7,6 +7,7 @@ from qiskit import QuantumCircuit, qasm3, transpile
 from qiskit.circuit import ClassicalRegister, Parameter, ParameterVector
 from qiskit.circuit.library import real_amplitudes, zz_feature_map
 from qiskit.quantum_info import Operator, Statevector
+from sympy import sympify
 
 from qkd_qiskit.circuits import (
     ANSATZE,
@@ -17,8 +18,9 @@ from qkd_qiskit.circuits import (
     make_encoding,
 )
 from qkd_qiskit.circuits.openqasm import dump_circuit, parse_circuit
-from qkd_qiskit.circuits.student_circuit import parameter_names
+from qkd_qiskit.circuits.student_circuit import circuit_of_spec, parameter_names
 from qkd_qiskit.errors import CircuitError
+from qkd_qiskit.recipe import StudentSpec
 from qkd_qiskit.simulator import Program, probabilities
 
 
@@ -29,6 +31,7 @@ def test_every_parameter_is_used_named_and_ordered(encoding, ansatz, qubits, lay
     student = build_circuit(qubits=qubits, encoding=encoding, ansatz=ansatz, layers=layers)
     entry = make_encoding(encoding, qubits=qubits, layers=layers)
     weights = make_ansatz(ansatz, qubits=qubits, layers=layers).num_weights
+    weights += layers * entry.weights_per_layer
     assert student.encoding == entry
     assert [p.name for p in student.input_params] == parameter_names("x", entry.num_parameters)
     assert [p.name for p in student.weight_params] == parameter_names("w", weights)
@@ -90,6 +93,42 @@ def test_reuploading_enters_the_same_features_before_every_layer():
     ]  # fmt: skip
 
 
+def test_trained_reuploading_has_the_features_in_turn_each_with_its_weight_and_bias():
+    student = build_circuit(
+        qubits=2, encoding="trained_reuploading", ansatz="ry_cz_line", layers=2, features=3
+    )
+    gates = [
+        (
+            item.operation.name,
+            *(student.circuit.find_bit(qubit).index for qubit in item.qubits),
+            *(str(sympify(str(value))) for value in item.operation.params),
+        )
+        for item in student.circuit.data
+    ]
+    assert gates == [
+        ("ry", 0, "w_000*x_000 + w_001"), ("rz", 0, "w_002*x_001 + w_003"),
+        ("ry", 1, "w_004*x_002 + w_005"), ("rz", 1, "w_006*x_000 + w_007"),
+        ("ry", 0, "w_008"), ("ry", 1, "w_009"), ("cz", 0, 1),
+        ("ry", 0, "w_010*x_001 + w_011"), ("rz", 0, "w_012*x_002 + w_013"),
+        ("ry", 1, "w_014*x_000 + w_015"), ("rz", 1, "w_016*x_001 + w_017"),
+        ("ry", 0, "w_018"), ("ry", 1, "w_019"), ("cz", 0, 1),
+        ("ry", 0, "w_020"), ("ry", 1, "w_021"),
+    ]  # fmt: skip
+    assert student.input_weights == (0, 2, 4, 6, 10, 12, 14, 16)
+
+
+def test_fewer_layers_of_a_specification_are_its_first():
+    spec = StudentSpec(
+        qubits=2, encoding="trained_reuploading", features=9, layers=3, ansatz="ry_cz_line"
+    )
+    whole, first = circuit_of_spec(spec), circuit_of_spec(spec, layers=1)
+    assert len(whole.input_params) == 9
+    assert len(first.input_params) == 4
+    assert [item.name for item in first.circuit.data[:7]] == [
+        item.name for item in whole.circuit.data[:7]
+    ]
+
+
 def test_qubit_encoding_turns_qubit_q_by_row_q():
     circuit = build_circuit(qubits=2, encoding="qubit", ansatz="ry_rz_ring", layers=1).circuit
     gates = [
@@ -115,6 +154,10 @@ def test_names_stay_in_order_past_a_thousand():
         ({"ansatz": "brickwork"}, "'brickwork' is unknown"),
         ({"encoding": "basis"}, "'basis' is unknown"),
         ({"layers": 0}, "0 layers"),
+        (
+            {"encoding": "trained_reuploading", "features": 5},
+            "5 features were given; 2 qubits and 1 layers have 4 rotations",
+        ),
     ],
 )
 def test_impossible_circuits_are_refused(setting, message):

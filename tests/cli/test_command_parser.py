@@ -49,8 +49,8 @@ def test_flags_can_be_anywhere(words, parser):
         ("a --shots 1.5", "--shots: '1.5' is not accepted; give a whole number"),
         ("a --shots 1 --lr x", "--lr: 'x' is not accepted; give a number"),
         ("a --shots", "--shots: expected one argument"),
-        ("a --shots 1 --shot 2", "--shot is not an option"),
-        ("a --shots 1 --quie", "--quie is not an option"),
+        ("a --shots 1 --shot 2", "--shot is not an option; did you mean --shots?"),
+        ("a --shots 1 --quie", "--quie is not an option; did you mean --quiet?"),
         ("a b c --shots 1", "unrecognized arguments: c"),
         ("a --shots 1 --quiet=3", "--quiet: ignored explicit argument '3'"),
     ],
@@ -68,6 +68,9 @@ def test_what_is_wrong_is_one_line(words, message, parser):
         ("recipes shcema", "did you mean schema? choose from 'list', 'show', 'schema'"),
         ("targets snapshots", "did you mean snapshot?"),
         ("bench nois", "did you mean noise?"),
+        ("distill fashion_mnits", "did you mean fashion_mnist?"),
+        ("circuits show digit", "did you mean digits?"),
+        ("evaluate x --targt aer", "--targt is not an option; did you mean --target?"),
     ],
 )
 def test_a_command_that_is_nearly_right(words, message, capsys):

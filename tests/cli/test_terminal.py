@@ -1,11 +1,16 @@
 """What a run looks like on a terminal and in a pipe."""
 
 import io
+import re
+import sys
+from argparse import Namespace
 from dataclasses import replace
 
+import pytest
 from result_builder import make_result
 from rich.console import Console
 
+from qkd_qiskit.cli import output
 from qkd_qiskit.cli.terminal import Terminal, answers, summary_table
 from qkd_qiskit.distillation.population import EpochMetrics
 
@@ -103,3 +108,42 @@ def test_the_table_counts_failed_students(finished):
     assert "label only (2 failed)" in text
     assert "all failed" in text
     assert "distilled (1 failed)" in text
+
+
+def test_a_stage_is_shown_before_it_has_figures_and_goes_without_them():
+    stream = io.StringIO()
+    terminal = Terminal(Console(file=stream, width=80, force_terminal=True))
+    with terminal:
+        terminal.stage("data")
+        assert [task.description for task in terminal._progress.tasks] == ["data"]
+        terminal.stage("teacher")
+        terminal.teacher_epoch(5, epochs=5, loss=0.1, accuracy=0.9)
+        terminal.stage("report")
+    assert [task.description for task in terminal._progress.tasks] == ["teacher"]
+
+
+def test_bars_fit_80_columns():
+    stream = io.StringIO()
+    terminal = Terminal(Console(file=stream, width=80, force_terminal=True))
+    epoch = EpochMetrics(60, loss=0.5, ce=0.4, kd=0.6, validation_accuracy=0.75, lr=0.01)
+    with terminal:
+        terminal.stage("label_only and distilled")
+        terminal.epoch([epoch], epochs=60)
+        terminal.stage("fake_torino")
+        terminal.evaluated(10_000, total=10_000)
+    lines = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", stream.getvalue()).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert any("60/60" in line and "validation 75.0%" in line for line in lines)
+    assert any("10000/10000" in line for line in lines)
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_what_takes_seconds_is_said_before_it_begins(live, monkeypatch, capsys):
+    said = []
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: live, raising=False)
+    monkeypatch.setattr(output, "import_module", lambda name: said.append(capsys.readouterr().out))
+    output.load(Namespace(json=False, quiet=False))
+    assert said == ["loading torch and Qiskit ..." if live else ""]
+    assert capsys.readouterr().out == ("\r\x1b[2K" if live else "")
+    output.load(Namespace(json=True))
+    assert said[1] == ""

@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
 from torchvision import datasets
 from torchvision.datasets import utils
 
+from qkd_qiskit.data import sources
 from qkd_qiskit.data.splits import load_data
 from qkd_qiskit.errors import DataError
 from qkd_qiskit.recipe import DataSpec
@@ -297,3 +299,16 @@ def test_cifar10_that_is_missing_or_changed_is_refused_before_it_is_unpickled(ba
     for root in (batches.parent, batches):
         with pytest.raises(DataError, match=r"cifar10 is not whole in .*--data\.root"):
             load_data(DataSpec(name="cifar10", root=str(root)))
+
+
+def test_digits_are_scikit_learns_to_the_last_bit():
+    read, theirs = sources.read_digits(), load_digits()
+    assert read.images.tobytes() == (theirs.images / 16.0).astype(np.float32).tobytes()
+    assert (read.images.shape, read.images.dtype) == ((1797, 8, 8), np.float32)
+    assert read.labels.tobytes() == theirs.target.astype(np.int64).tobytes()
+
+
+def test_a_library_without_its_digits_is_named(monkeypatch):
+    monkeypatch.setattr(sources.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(DataError, match="pip install --force-reinstall scikit-learn"):
+        sources.read_digits()

@@ -149,14 +149,17 @@ def test_the_tuned_arm_is_that_of_a_run_with_all_seeds(tiny, tmp_path, caplog, c
     assert run.result.tuning.seeds == (0, 1, 2, 3, 4)
 
 
-def test_a_tuning_that_ends_elsewhere_trains_the_tuned_arm_again(tiny, tmp_path, caplog):
-    arms = ["label_only_tuned", "distilled", "label_only"]
+@pytest.mark.parametrize("tuned", ["label_only_tuned", "distilled_tuned"])
+def test_a_tuning_that_ends_elsewhere_trains_the_tuned_arm_again(tiny, tmp_path, caplog, tuned):
+    arms = [tuned, "distilled", "label_only"]
     run = start(tiny, tmp_path / "few", seeds=2, arms=arms)
     path = run.path / "result.json"
     content = json.loads(path.read_text())
-    content["tuning"]["chosen"]["lr"] *= 100  # as if the two seeds had chosen another one
+    tuning = content["tuning"] if tuned == "label_only_tuned" else content["tunings"][tuned]
+    tuning["chosen"]["lr"] *= 100  # as if the two seeds had chosen another one
     path.write_text(json.dumps(content))
     run.extend(seeds=6)
+    assert f"{tuned} is tuned on 5 seeds" in caplog.text
     assert "took the place of lr" in caplog.text
     start(tiny, tmp_path / "all", seeds=6, arms=arms)
     assert_same_run(run.path, tmp_path / "all")

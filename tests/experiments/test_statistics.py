@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from qkd_qiskit.experiments import statistics
 from qkd_qiskit.experiments.statistics import (
     Gain,
     _power,
@@ -19,7 +20,9 @@ from qkd_qiskit.experiments.statistics import (
     paired_gain,
     paired_p,
     seeds_needed,
+    welch,
 )
+from qkd_qiskit.recipe.seeds import derive_seed
 
 
 @pytest.fixture
@@ -131,3 +134,32 @@ def test_accuracies_that_are_no_numbers_are_no_pair():
     assert gain.seeds == 2
     assert gain.mean == pytest.approx(15)
     assert paired_gain([math.nan], [0.5]).mean is None
+
+
+@pytest.mark.parametrize("count", [3, 5, 12])
+def test_intervals_and_tests_are_those_of_scipy(count):
+    rng = np.random.default_rng(count)
+    points = (rng.normal(1, 2, count)).tolist()
+    resampled = stats.bootstrap(
+        (np.asarray(points),),
+        np.mean,
+        n_resamples=9999,
+        method="BCa",
+        rng=np.random.default_rng(derive_seed(0, "bootstrap")),
+    )
+    assert bootstrap_interval(points) == pytest.approx(tuple(resampled.confidence_interval))
+    assert paired_p(points) == pytest.approx(stats.ttest_1samp(points, 0.0).pvalue, rel=1e-12)
+    others = rng.normal(0, 1, count + 2).tolist()
+    test = stats.ttest_ind(points, others, equal_var=False)
+    mean, interval, p = welch([v / 100 for v in points], [v / 100 for v in others])
+    assert mean == pytest.approx(np.mean(points) - np.mean(others))
+    assert interval == pytest.approx(tuple(test.confidence_interval()), rel=1e-12)
+    assert p == pytest.approx(test.pvalue, rel=1e-12)
+
+
+def test_the_nodes_are_those_of_numpy():
+    nodes, weights = statistics._legendre()
+    expected, their_weights = np.polynomial.legendre.leggauss(len(nodes))
+    np.testing.assert_allclose(2 * nodes - 1, expected, atol=1e-15)
+    np.testing.assert_allclose(2 * weights, their_weights, rtol=1e-9)  # theirs err by so much
+    assert weights.sum() == pytest.approx(1, abs=1e-14)

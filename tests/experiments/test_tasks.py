@@ -7,7 +7,11 @@ from collections import Counter
 import pytest
 import torch
 
-from qkd_qiskit.experiments.baseline_tuning import (
+from qkd_qiskit.experiments.experiment import run
+from qkd_qiskit.experiments.json_codec import encode
+from qkd_qiskit.experiments.run_folder import RunFolder
+from qkd_qiskit.experiments.tasks import SEEDS_PER_TASK, rounds, training_tasks
+from qkd_qiskit.experiments.tuning import (
     TUNING_SEEDS,
     WEIGHT_DECAYS,
     Setting,
@@ -17,10 +21,6 @@ from qkd_qiskit.experiments.baseline_tuning import (
     second_round,
     tuned,
 )
-from qkd_qiskit.experiments.experiment import run
-from qkd_qiskit.experiments.json_codec import encode
-from qkd_qiskit.experiments.run_folder import RunFolder
-from qkd_qiskit.experiments.tasks import SEEDS_PER_TASK, rounds, training_tasks
 from qkd_qiskit.recipe import ARMS
 from qkd_qiskit.recipe.parsing import load_recipe
 from qkd_qiskit.storage import load_tensors
@@ -33,6 +33,7 @@ HERE = [
     and what.kind != "classical_full"
     and arm not in ("logits_only", "features_only")
 ]
+BASELINE = "label_only_tuned"
 EXACT = {"targets": ["exact"], "seeds": 2, "distill.selection": "last"}
 
 
@@ -67,7 +68,7 @@ def test_cells_hold_every_member_once():
 def test_arms_of_one_shape_and_setting_are_one_population():
     recipe = load_recipe("digits", {"arms": HERE})
     together = {arm for task in training_tasks(recipe) for arm in task.arms if len(task.arms) > 1}
-    alone = {"label_only_tuned", "distilled_noisy", "transfer"}
+    alone = {arm for arm in HERE if ARMS[arm].tuned} | {"distilled_noisy", "transfer"}
     alone |= {arm for arm in HERE if ARMS[arm].kind}  # of another shape
     alone |= {"transfer_augmented", "distilled_same_draw"}
     # Each has a teacher, or students to start from, of its own.
@@ -111,52 +112,76 @@ def test_other_arms_beside_it_change_nothing(every_arm, tiny, tmp_path):
             torch.testing.assert_close(value, expected, atol=1e-4, rtol=1e-3)
 
 
-def test_the_setting_of_the_tuned_arm_is_the_best_on_validation(every_arm):
-    tuning = every_arm.result.tuning
-    recipe = every_arm.recipe
+@pytest.mark.parametrize(
+    ("arm", "same"),
+    [
+        (BASELINE, "label_only"),
+        ("distilled_tuned", "distilled"),
+        ("label_only_augmented_tuned", "label_only_augmented"),
+    ],
+)
+def test_the_setting_of_a_tuned_arm_is_the_best_on_validation(every_arm, arm, same):
+    recipe, tuning = every_arm.recipe, every_arm.result.tuning_of(arm)
     means = [sum(setting.validation_accuracy) for setting in tuning.tried]
     assert sum(tuning.chosen.validation_accuracy) == max(means)
     assert tuning.seeds == (0, 1)
+    assert len(tuning.tried) == len(every_arm.result.tuning.tried)  # budgets are equal
     own = Setting(recipe.distill.lr, recipe.distill.weight_decay, recipe.distill.epochs)
-    assert first_round(recipe)[0] == own
-    chosen = chosen_setting(every_arm)
-    assert len(every_arm.metrics("label_only_tuned", 0)) == chosen.epochs
-    # At least as good as label only there, whose setting and seeds are in the grid.
-    last = [every_arm.metrics("label_only", seed)[-1].validation_accuracy for seed in (0, 1)]
+    assert first_round(recipe, arm)[0] == own
+    chosen = chosen_setting(every_arm, arm)
+    if "augmented" not in arm:  # whose steps are those of the images alone
+        assert len(every_arm.metrics(arm, 0)) == chosen.epochs
+    # At least as good as the arm with the recipe's setting there, which is in the grid.
+    last = [every_arm.metrics(same, seed)[-1].validation_accuracy for seed in (0, 1)]
     assert max(means) >= sum(last) - 1e-6
+
+
+def test_a_tuned_arm_of_ones_own_has_a_grid_around_its_own_values(tiny, tmp_path):
+    own = {"own_arms": {"mine": {"base": "distilled_tuned", "distill.lr": 0.02}}}
+    recipe = load_recipe(tiny, EXACT | own | {"arms": [BASELINE, "mine"]})
+    folder = RunFolder.create(tmp_path / "run", recipe)
+    run(folder)
+    assert first_round(recipe, "mine")[0].lr == 0.02
+    tried = folder.result.tuning_of("mine").tried
+    assert {file.name for file in (folder.path / "tuning" / "mine").iterdir()} == {
+        f"lr_{one.lr:g}_decay_{one.weight_decay:g}_epochs_{one.epochs}.json" for one in tried
+    }
+    assert folder.result.tunings.keys() == {"mine"}
+    assert max(one.lr for one in folder.result.tuning.tried) == pytest.approx(0.15)
+    assert max(one.lr for one in tried) == pytest.approx(0.06)
 
 
 def test_a_setting_at_which_a_seed_failed_is_not_chosen(tiny, tmp_path):
     folder = RunFolder.create(
         tmp_path / "run", load_recipe(tiny, {"seeds": 2, "arms": ["label_only_tuned"]})
     )
-    first, second, *others = first_round(folder.recipe)
-    keep_tried(folder, first, [math.nan, 0.9])
-    keep_tried(folder, second, [0.6, 0.6])
+    first, second, *others = first_round(folder.recipe, BASELINE)
+    keep_tried(folder, BASELINE, first, [math.nan, 0.9])
+    keep_tried(folder, BASELINE, second, [0.6, 0.6])
     for setting in others:
-        keep_tried(folder, setting, [0.5, 0.5])
-    decays = second_round(folder)
+        keep_tried(folder, BASELINE, setting, [0.5, 0.5])
+    decays = second_round(folder, BASELINE)
     assert {(one.lr, one.epochs) for one in decays} == {(second.lr, second.epochs)}
     for setting in decays:
-        keep_tried(folder, setting, [math.nan, math.nan])
-    assert chosen_setting(folder) == second
-    assert json.dumps(encode(tuned(folder)), allow_nan=False)
+        keep_tried(folder, BASELINE, setting, [math.nan, math.nan])
+    assert chosen_setting(folder, BASELINE) == second
+    assert json.dumps(encode(tuned(folder, BASELINE)), allow_nan=False)
 
 
 def test_tuning_takes_weight_decay_at_the_best_and_the_first_of_equals(tiny, tmp_path):
     folder = RunFolder.create(
         tmp_path / "run", load_recipe(tiny, {"seeds": 9, "arms": ["label_only_tuned"]})
     )
-    first, *others = first_round(folder.recipe)
+    first, *others = first_round(folder.recipe, BASELINE)
     for setting in others:
-        keep_tried(folder, setting, [0.5, 0.5])
-    keep_tried(folder, first, [0.75, 0.75])
-    decays = second_round(folder)
+        keep_tried(folder, BASELINE, setting, [0.5, 0.5])
+    keep_tried(folder, BASELINE, first, [0.75, 0.75])
+    decays = second_round(folder, BASELINE)
     assert {first.weight_decay, *(one.weight_decay for one in decays)} == set(WEIGHT_DECAYS)
     assert {(one.lr, one.epochs) for one in decays} == {(first.lr, first.epochs)}
     for setting in decays:
-        keep_tried(folder, setting, [0.7, 0.8])
-    assert chosen_setting(folder) == first
-    assert tuned(folder).seeds == tuple(range(TUNING_SEEDS))
+        keep_tried(folder, BASELINE, setting, [0.7, 0.8])
+    assert chosen_setting(folder, BASELINE) == first
+    assert tuned(folder, BASELINE).seeds == tuple(range(TUNING_SEEDS))
     planned = list(rounds(folder))
     assert [len(tasks) for tasks in planned] == [len(others) + 1, len(decays), 1]

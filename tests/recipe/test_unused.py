@@ -49,6 +49,10 @@ def log(caplog):
             StudentSpec(circuit="x.qasm", layers=7),
             "student.layers does nothing where student.circuit is given",
         ),
+        (
+            StudentSpec(features=5),
+            "student.features does nothing where student.encoding is amplitude",
+        ),
         (StudentSpec(head_width=5), "student.head_width does nothing where student.head is linear"),
         (
             StudentSpec(sharpness=3),

@@ -396,6 +396,7 @@ def test_exact_noisy_targets_say_so():
 STUDY_ARMS = (
     "label_only",
     "label_only_tuned",
+    "distilled_tuned",
     "distilled",
     "shuffled_teacher",
     "transfer",
@@ -424,10 +425,12 @@ def study(tmp_path_factory):
         for arm, by_target in result.arms.items()
     }
     tried = TriedSetting(lr=0.03, weight_decay=0.0, epochs=20, validation_accuracy=(0.5,))
+    other = TriedSetting(lr=0.1, weight_decay=0.01, epochs=40, validation_accuracy=(0.5, 0.6))
     result = make_result(
         accuracies,
         failed=result.failed,
         tuning=Tuning(seeds=(0,), chosen=tried, tried=(tried,) * 11),
+        tunings={"distilled_tuned": Tuning(seeds=(0, 1), chosen=other, tried=(other,) * 11)},
         command="qkd study digits",
     )
     folder.end(result)
@@ -442,6 +445,7 @@ def test_a_study_answers_over_the_baseline_that_counts(study):
     assert answer.sentence in said
     assert "over label-only students with settings of their own" in said
     assert "learning rate 0.03, weight decay 0, 20 epochs, the best of 11" in said
+    assert "learning rate 0.1, weight decay 0.01, 40 epochs, the best of 11" in said
     assert "the floor of the noise" in said
     assert "sees images that the others do not" in said
 

@@ -33,7 +33,10 @@ def make_connector(*, output="bins", encoding="angle", observable="Z"):
     for number, weight in enumerate(weights):
         qubit = number // 2 % QUBITS
         if number % 2 == 0:
-            circuit.ry(2 * weight + weights[0] + 0.2, qubit)
+            angle = 2 * weight + weights[0] + 0.2
+            if encoding == "products":  # of one input and one weight, and of several
+                angle += weights[1] * inputs[qubit] - 0.5 * weight * inputs[0]
+            circuit.ry(angle, qubit)
         else:
             circuit.rz(weight + (inputs[qubit] if inputs else 0.1), qubit)
             circuit.cx(qubit, (qubit + 1) % QUBITS)
@@ -90,7 +93,7 @@ def set_weights(connector, weights):
 
 
 @pytest.mark.parametrize("factors", [(1.0, 0.0), (0.0, 1.0), (0.3, 0.7)])
-@pytest.mark.parametrize("encoding", ["angle", "zz", "real", "complex"])
+@pytest.mark.parametrize("encoding", ["angle", "products", "zz", "real", "complex"])
 @pytest.mark.parametrize("output", ["bins", "z"])
 def test_gradient_is_that_of_torch(output, encoding, factors):
     given = encoding in ("real", "complex")
@@ -122,7 +125,9 @@ def test_gradient_is_that_of_torch(output, encoding, factors):
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-4)], ids=str
 )
-@pytest.mark.parametrize(("output", "encoding"), [("bins", "real"), ("z", "angle")])
+@pytest.mark.parametrize(
+    ("output", "encoding"), [("bins", "real"), ("z", "angle"), ("bins", "products")]
+)
 def test_steps_are_those_of_adamw(output, encoding, dtype, tolerance):
     connector = make_connector(output=output, encoding="states" if encoding == "real" else encoding)
     objective = Objective(temperature=4.0, logarithm=output == "bins", smallest=1e-6)

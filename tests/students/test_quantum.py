@@ -47,6 +47,10 @@ SPECS = {
     "quantum_angle": spec("quantum", sharpness=1.0),
     "quantum_modulo": spec("quantum", readout="modulo", reduction="max_pool"),
     "quantum_reuploading": spec("quantum", encoding="reuploading", sharpness="learned"),
+    "trained_reuploading": spec(encoding="trained_reuploading", ansatz="cz_line"),
+    "quantum_trained_reuploading": spec(
+        "quantum", encoding="trained_reuploading", features=6, ansatz="ry_cz_line"
+    ),
     "quantum_qubit": spec("quantum", encoding="qubit", reduction="avg_pool"),
 }
 

@@ -4,10 +4,12 @@ from functools import cache
 
 import numpy as np
 import pytest
+import torch
 from aer_reference import aer_probabilities, without_negligible_terms
 from qiskit.circuit import Parameter, QuantumCircuit
 from qiskit_aer.noise.device import basic_device_readout_errors
 
+from qkd_qiskit.circuits import build_circuit
 from qkd_qiskit.errors import TargetError
 from qkd_qiskit.targets import DeviceTarget, Target
 from qkd_qiskit.targets.exact_noise import exact_rows, split_parameters
@@ -54,6 +56,34 @@ def layered(qubits, *, entangler):
     for qubit in range(qubits):
         circuit.ry(next(weights), qubit)
     return circuit
+
+
+def reuploaded(qubits, layers):
+    """Trained re-uploading on a line: angles w x + b."""
+    parts = build_circuit(
+        qubits=qubits,
+        encoding="trained_reuploading",
+        ansatz="ry_cz_line",
+        layers=layers,
+        features=5,
+    )
+    return parts.circuit
+
+
+@pytest.mark.parametrize("name", ["fake_manila", "fake_torino"])
+def test_trained_reuploading_is_exact_and_takes_only_its_own_two_qubit_gates(name):
+    compiled = target(name).compile(reuploaded(3, 2))
+    assert compiled.two_qubit_gates == 2 * 2
+    values = angles(compiled, 4)
+    weights = [column for column, p in enumerate(compiled.parameters) if p.startswith("w_")]
+    values[:, weights] = values[0, weights]
+    noisy = without_negligible_terms(compiled.program.noisy)
+    expected = aer_probabilities(compiled, values, noisy=noisy)
+    np.testing.assert_allclose(exact_rows(compiled, noisy, values), expected, rtol=0, atol=1e-10)
+    executor = NoisyExecutor(compiled)
+    inputs = torch.from_numpy(np.delete(values, weights, axis=1))
+    found = executor(inputs, torch.from_numpy(values[0, weights]))
+    np.testing.assert_allclose(found.numpy(), expected, rtol=0, atol=1e-8)
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,8 @@ from torch import Tensor
 from qkd_qiskit.errors import CircuitError
 from qkd_qiskit.simulator.connector import CompiledConnector
 from qkd_qiskit.simulator.fused.hybrid_buffers import Buffers, HybridDesign, buffers
+from qkd_qiskit.simulator.fused.maps import compiled_parts, sparse_rows
 from qkd_qiskit.simulator.fused.samples import Array, circuit_samples, soft_targets
-from qkd_qiskit.simulator.fused.step import compiled_parts, sparse_rows
 from qkd_qiskit.simulator.kernel.angles import KernelAngles
 from qkd_qiskit.simulator.run import kernel_works
 from qkd_qiskit.simulator.threads import in_threads, threads_for

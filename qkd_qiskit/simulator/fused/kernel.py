@@ -27,11 +27,12 @@ def train(
 
     Args:
         plan: As in `kernel.forward.forward`.
-        maps: Sparse affine maps from weights to shared and to per-sample angles.
+        maps: Sparse affine maps from weights to shared and to per-sample angles, constants of the
+            former, and the products of inputs and weights in the latter.
         rule: From outputs to logits and losses; see `_losses`.
         optimizer: Steps done before, rate, two decay rates of averages, epsilon, weight decay.
-        samples: Cosines, sines, given states (real, imaginary), labels, targets and their negative
-            entropies, each with a leading dimension of 1 where members share it.
+        samples: Cosines, sines, given states (real, imaginary), labels, targets, their negative
+            entropies and inputs, each with a leading dimension of 1 where members share it.
         order: Samples in the order of their use ``(members or 1, samples)``.
         batch_size: Samples per step.
         gather: Whether given states must be picked; otherwise the samples are one whole batch.
@@ -72,11 +73,13 @@ def _gradient(
     weights: Any, factors: Any, memory: Any, gradient: Any,
 ) -> tuple[float, float]:  # fmt: skip
     """Fill a member's gradient on one batch; return its loss terms."""
-    all_cosines, all_sines, all_given, all_imag, all_labels, all_targets, all_entropies = samples
+    (all_cosines, all_sines, all_given, all_imag, all_labels, all_targets, all_entropies,
+     all_inputs) = samples  # fmt: skip
     (tables, rows, states, sums, phases, outputs, saved, shared, shared_gradient, no_gradient,
      flat_cosines, flat_sines, flat_sampled, flat_values, flat_incoming, flat_given, flat_imag,
      logits) = memory  # fmt: skip
-    shared_map, sample_map, constants = maps
+    shared_map, sample_map, constants, products = maps
+    inputs = all_inputs[_row(all_inputs, member)]
     size, angles, classes = batch.size, sample_map[0].size - 1, logits.shape[1]
     cosines = flat_cosines[: size * angles].reshape(1, size, angles)
     sines = flat_sines[: size * angles].reshape(1, size, angles)
@@ -89,6 +92,7 @@ def _gradient(
         sample_map, weights, all_cosines[_row(all_cosines, member)],
         all_sines[_row(all_sines, member)], batch, cosines[0], sines[0],
     )  # fmt: skip
+    _turn_by_products(products, weights, inputs, batch, cosines[0], sines[0])
     given = _pick(all_given[_row(all_given, member)], batch, gather, flat_given)
     imag = _pick(all_imag[_row(all_imag, member)], batch, gather, flat_imag)
     lanes = ROW_BYTES // rows.itemsize
@@ -121,6 +125,7 @@ def _gradient(
         for sample in range(size):
             total += sampled[0, sample, angle]
         _add_angle(sample_map, angle, total, gradient)
+        _add_products(products, angle, sampled[0], inputs, batch, gradient)
     return terms
 
 
@@ -149,6 +154,19 @@ def _add_angle(sparse: Any, angle: int, change: float, gradient: Any) -> None:
 
 
 @inner
+def _add_products(
+    products: Any, angle: int, sampled: Any, inputs: Any, batch: Any, gradient: Any
+) -> None:
+    """Add what an angle's gradients by sample are to the weights that inputs are multiplied by."""
+    starts, columns, places, factors = products
+    for term in range(starts[angle], starts[angle + 1]):
+        total = 0.0
+        for sample in range(batch.size):
+            total += sampled[sample, angle] * inputs[batch[sample], columns[term]]
+        gradient[places[term]] += factors[term] * total
+
+
+@inner
 def _sample_angles(
     sparse: Any, weights: Any, known_cosines: Any, known_sines: Any, batch: Any,
     cosines: Any, sines: Any,
@@ -165,6 +183,28 @@ def _sample_angles(
             known_sine = known_sines[batch[sample], angle]
             cosines[sample, angle] = known_cosine * cosine - known_sine * sine
             sines[sample, angle] = known_sine * cosine + known_cosine * sine
+
+
+@inner
+def _turn_by_products(
+    products: Any, weights: Any, inputs: Any, batch: Any, cosines: Any, sines: Any
+) -> None:
+    """Add half the products of inputs and weights to the per-sample angles."""
+    starts, columns, places, factors = products
+    kind = cosines.dtype.type
+    for angle in range(cosines.shape[1]):
+        begin, end = starts[angle], starts[angle + 1]
+        if begin == end:
+            continue
+        for sample in range(batch.size):
+            half = kind(0.0)
+            for term in range(begin, end):
+                factor = kind(0.5 * factors[term]) * weights[places[term]]
+                half += factor * inputs[batch[sample], columns[term]]
+            cosine, sine = math.cos(half), math.sin(half)
+            before, beside = cosines[sample, angle], sines[sample, angle]
+            cosines[sample, angle] = before * cosine - beside * sine
+            sines[sample, angle] = beside * cosine + before * sine
 
 
 @inner

@@ -24,8 +24,9 @@ class Samples:
     Attributes:
         kind: What runs start from: the `ground` state, or given `real` or `complex` states.
         arrays: Cosines and sines of half the inputs' part of every per-sample angle, real and
-            imaginary parts of given states, labels, the teacher's softened probabilities and their
-            negative entropies, each ``(members or 1, samples, ...)``.
+            imaginary parts of given states, labels, the teacher's softened probabilities, their
+            negative entropies, and the inputs where they are multiplied by weights, each
+            ``(members or 1, samples, ...)``.
         members: Number of members that have samples of their own, or 1.
         order: All samples once ``(1, samples)``.
     """
@@ -97,7 +98,15 @@ def make_samples(
         np.array(part, dtype=dtype, order="C")
         for part in soft_targets(arrays["teacher logits"], temperature=temperature)
     )
-    whole = (*known, np.array(labels, dtype=np.int64, order="C"), targets, entropies)
+    multiplied = any(feature.product is not None for feature in program.features)
+    inputs = arrays["inputs"] if multiplied and states is None else np.zeros((1, size, 0))
+    whole = (
+        *known,
+        np.array(labels, dtype=np.int64, order="C"),
+        targets,
+        entropies,
+        np.array(inputs, dtype=dtype, order="C"),
+    )
     return Samples(kind, whole, max(map(len, whole)), np.arange(size)[None])
 
 
@@ -134,7 +143,7 @@ def soft_targets(teacher_logits: Array, *, temperature: float) -> tuple[Array, A
 
 
 def _half_angles(program: Program, inputs: Array) -> Array:
-    """Return the part of half the per-sample angles that does not come from weights."""
+    """Return the part of half the per-sample angles in which no weight enters."""
     angles = program.sample_angles
     flat = torch.from_numpy(inputs.reshape(-1, inputs.shape[-1]).astype(np.float64))
     none = torch.zeros(program.num_weights, dtype=torch.float64)

@@ -18,14 +18,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from qkd_qiskit.errors import CheckpointError, CircuitError, InputError
+from qkd_qiskit.errors import CheckpointError, InputError
 from qkd_qiskit.simulator.connector import CompiledConnector
+from qkd_qiskit.simulator.fused.maps import compiled_parts, product_rows, sparse_rows
 from qkd_qiskit.simulator.fused.samples import Array, Samples, as_array, make_samples
 from qkd_qiskit.simulator.kernel.angles import KernelAngles
 from qkd_qiskit.simulator.memory import empty_rows, require_bytes
-from qkd_qiskit.simulator.program import Program
-from qkd_qiskit.simulator.readout import Readout
-from qkd_qiskit.simulator.run import kernel_works
 from qkd_qiskit.simulator.threads import in_threads, threads_for
 
 
@@ -98,11 +96,11 @@ class FusedStep:
 
         Raises:
             CircuitError: The circuit cannot be trained in this way: it is not compiled or noisy, an
-                observable holds X or Y, an angle is not affine in the weights, or there is no
-                compiled kernel on this machine.
+                observable holds X or Y, an angle is not affine in the weights for given inputs, or
+                there is no compiled kernel on this machine.
             InputError: Weights of another shape, dtype or not finite.
         """
-        program, readout = compiled_parts(connector)
+        program, readout = compiled_parts(connector, products=True)
         from qkd_qiskit.simulator.fused.kernel import train
 
         given = as_array(weights)
@@ -282,7 +280,8 @@ class _Worker:
 
     Attributes:
         fields: The plan as the kernel takes it.
-        maps: Sparse maps from weights to shared and per-sample angles, and the former's constants.
+        maps: Sparse maps from weights to shared and per-sample angles, the former's constants, and
+            the products of inputs and weights in the latter.
         buffers: For batches of up to `batch_size` samples.
         cost_per_sample: Row updates, about.
     """
@@ -301,6 +300,7 @@ class _Worker:
             sparse_rows(shared.weights, len(constants)),
             sparse_rows(sampled.weights, angles),
             constants,
+            product_rows(program),
         )
         states, lanes = 1 << plan.num_qubits, ROW_BYTES // dtype.itemsize
         self.cost_per_sample = (states * (4 + len(plan.slots))) / lanes
@@ -328,31 +328,3 @@ class _Worker:
             what=f"a batch of {batch_size} states on {plan.num_qubits} qubits",
         )
         self.buffers = tuple(empty_rows(*shape, dtype=dtype) for shape in shapes)
-
-
-def compiled_parts(connector: CompiledConnector) -> tuple[Program, Readout]:
-    """Return what runs; refuse what cannot be fused."""
-    program, readout = connector._program, connector._readout
-    reason = None
-    if program is None or readout is None:
-        reason = "its network is not compiled, or is run with noise"
-    elif not readout.diagonal:
-        reason = "an observable holds X or Y"
-    elif any(kind == "weight" for part in program.features for kind, _ in part.sources.values()):
-        reason = "a gate angle is not affine in the weights"
-    elif not kernel_works():
-        reason = "the compiled kernel is not available"
-    if reason is not None or program is None or readout is None:
-        raise CircuitError(
-            f"this connector cannot be trained in fused steps: {reason}; train it with "
-            "torch.optim.AdamW instead"
-        )
-    return program, readout
-
-
-def sparse_rows(matrix: Tensor | None, rows: int) -> tuple[Array, Array, Array]:
-    """Return a matrix by its rows: first terms, columns and coefficients; None has no terms."""
-    dense = np.zeros((rows, 0)) if matrix is None else matrix.numpy()
-    places, columns = np.nonzero(dense)
-    starts = np.searchsorted(places, np.arange(rows + 1))
-    return starts.astype(np.int64), columns.astype(np.int64), dense[places, columns].copy()

@@ -31,6 +31,21 @@ def reuploading():
     return circuit
 
 
+def trained_reuploading():
+    """Angles w x + b in two layers, one of them without b and one whose x is in two angles."""
+    circuit = QuantumCircuit(2)
+    x = [Parameter(f"x_{i:03d}") for i in range(3)]
+    w = [Parameter(f"w_{i:03d}") for i in range(9)]
+    circuit.ry(w[0] * x[0] + w[1], 0)
+    circuit.rz(-2 * w[2] * x[1] + 2 * w[3] + 0.3, 0)
+    circuit.ry(w[4] * x[2], 1)
+    circuit.cz(0, 1)
+    circuit.ry(w[5] * x[0] + w[6], 0)
+    circuit.rx(w[7] * x[0], 1)
+    circuit.ry(w[7] * x[0] + w[8], 1)
+    return circuit
+
+
 def numbers(*shape, seed=0, grad=True):
     made = torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=DOUBLE)
     return made.requires_grad_(grad)

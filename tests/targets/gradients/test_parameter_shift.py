@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 import torch
-from gradient_checks import device, gradients, ideal, numbers, reuploading
+from gradient_checks import (
+    device,
+    gradients,
+    ideal,
+    numbers,
+    reuploading,
+    trained_reuploading,
+)
 from qiskit.circuit import Parameter, QuantumCircuit
 from torch.func import vmap
 
@@ -60,6 +67,54 @@ class TestRules:
         circuit.ry(np.sqrt(2) * w, 0)
         with pytest.raises(TargetError, match="no common measure"):
             shift_rules(circuit)
+
+
+class TestProducts:
+    """Weights that multiply an input."""
+
+    def test_what_a_weight_shares_with_its_bias_is_run_once(self):
+        rules = shift_rules(trained_reuploading(), skipped=["x_000", "x_001", "x_002"])
+        assert {name: rule.same_as for name, rule in rules.items() if rule.same_as} == {
+            "w_000": "w_001",
+            "w_002": "w_003",
+            "w_005": "w_006",
+            "x_001": "w_003",
+        }
+        assert rules["w_002"].ratio == -1
+        assert rules["w_004"].multiplied == "x_002"
+        assert len(rules["w_007"].shifts) == 4  # in two angles, both times x_000
+        assert "x_000" not in rules  # times three weights
+        assert rules["x_001"].multiplied == "w_002"
+
+    @pytest.mark.parametrize("name", ["exact", "fake_manila"])
+    def test_it_is_autograd(self, name):
+        circuit = trained_reuploading()
+        target = Target.parse("exact") if name == "exact" else None
+        if target is None:
+            target = DeviceTarget(fake_backend(name), shots=None, num_transpilations=1)
+        compiled = target.compile(circuit)
+        run = ParameterShiftExecutor(target, compiled)
+        inputs = numbers(4, 3, grad=False)
+        inputs[1, 0], inputs[2] = 0.0, 0.0  # by which no shift may be divided
+        weights = numbers(9, seed=1)
+        exact = NoisyExecutor(compiled) if name != "exact" else lambda x, w: ideal(circuit, x, w)
+        mix = numbers(4, 4, seed=9, grad=False)
+        (found,) = torch.autograd.grad((run(inputs, weights) * mix).sum(), weights)
+        (expected,) = torch.autograd.grad((exact(inputs, weights) * mix).sum(), weights)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-8)
+        assert found.abs().min() > 1e-3
+        # w_001, w_003, w_006 and w_008 are each in one angle, so is w_004; w_007 is in two.
+        assert run.rows(4, step=0, inputs=False) == (4, 4 * (5 * 2 + 4))
+        assert run.cost.circuits == 4 + 4 * (5 * 2 + 4)
+
+    def test_an_input_in_several_products_is_refused(self):
+        target = Target.parse("exact")
+        run = ParameterShiftExecutor(target, target.compile(trained_reuploading()))
+        with pytest.raises(TargetError, match="input 'x_000' is multiplied by a weight in more"):
+            run.rows(4, step=0, inputs=True)
+        inputs, weights = numbers(2, 3), numbers(9, seed=1)
+        with pytest.raises(TargetError, match="or a gradient of kind spsa"):
+            run(inputs, weights).square().sum().backward()
 
 
 class TestParameterShift:
