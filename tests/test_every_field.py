@@ -235,6 +235,7 @@ def test_student(field, data, files, monkeypatch):
 
 FEATURES = {"feature_weight": 1.0, "teacher_layer": "filters", "student_layer": "filters"}
 SHIFTED = {"gradient": "parameter_shift", "train_target": "aer", "steps": 1}
+FORWARD = {"gradient": "forward", "train_target": "aer", "steps": 3}
 DISTILL = {
     "epochs": ({}, {"epochs": 3}),
     "batch_size": ({}, {"batch_size": 5}),
@@ -251,6 +252,8 @@ DISTILL = {
     "gradient": (SHIFTED, {"gradient": "spsa"}),
     "train_target": (SHIFTED, {"train_target": "fake_manila"}),
     "shifted_weights": (SHIFTED, {"shifted_weights": 1}),
+    "directions": (FORWARD, {"directions": 2}),
+    "adaptive_shots": (FORWARD, {"adaptive_shots": True}),
     "steps": ({}, {"steps": 1}),
     # The weights are those of the last epoch where that is the best one: the choice shows.
     "selection": ({"lr": 3.0, "epochs": 4}, {"selection": "validation"}),

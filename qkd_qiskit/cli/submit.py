@@ -21,6 +21,12 @@ if TYPE_CHECKING:
     from qkd_qiskit.experiments.submission import SubmittedRun, Training
 
 STEPS = 50
+GRADIENTS = ("spsa", "forward", "guided_spsa", "parameter_shift")
+_OF_GRADIENTS = {
+    "shifted_weights": ("parameter_shift",),
+    "directions": ("forward",),
+    "adaptive_shots": ("spsa", "forward"),
+}
 
 
 def submit_parser(words: Sequence[str], name: str) -> CommandParser:
@@ -68,14 +74,24 @@ def submit_parser(words: Sequence[str], name: str) -> CommandParser:
     parser.add_argument(
         "--train",
         type=str,
-        values=("spsa", "parameter_shift"),
-        help="train there too, by spsa or parameter_shift, into the new run RUN-on-<backend>",
+        values=GRADIENTS,
+        help="train there too, by spsa, forward, guided_spsa or parameter_shift, into the new run "
+        "RUN-on-<backend>",
     )
     parser.add_argument("--steps", type=int, help=f"steps of the training; default: {STEPS}")
     parser.add_argument("--batch-size", type=int, help="images per step; default: the recipe's")
     parser.add_argument("--lr", type=float, help="learning rate; default: a fifth of the recipe's")
     parser.add_argument(
         "--shifted-weights", type=int, help="weights that a step shifts, at random; default: all"
+    )
+    parser.add_argument(
+        "--directions", type=int, help="random directions of an image, of --train forward"
+    )
+    parser.add_argument(
+        "--adaptive-shots",
+        action="store_true",
+        help="take no more shots in a step than are worth it, of --train spsa and forward; --shots "
+        "is the most",
     )
     parser.add_argument(
         "--from-scratch", action="store_true", help="train untrained students, not the run's"
@@ -214,7 +230,10 @@ def _training(options: Namespace) -> Training | None:
     """Return how to train, or None without --train."""
     from qkd_qiskit.experiments.submission import Training
 
-    words = ("steps", "batch_size", "lr", "shifted_weights", "from_scratch", "evaluate", "out")
+    words = (
+        *("steps", "batch_size", "lr", "shifted_weights", "directions", "adaptive_shots"),
+        *("from_scratch", "evaluate", "out"),
+    )
     if options.train is None:
         given = [word for word in words if getattr(options, word)]
         if given:
@@ -223,18 +242,20 @@ def _training(options: Namespace) -> Training | None:
                 f"--{flag} is for training; give --train spsa with it, or leave it out"
             )
         return None
-    if options.train not in ("spsa", "parameter_shift"):
-        raise InputError(
-            f"--train: {options.train!r} is not accepted; give spsa or parameter_shift"
-        )
-    if options.train == "spsa" and options.shifted_weights is not None:
-        raise InputError("--shifted-weights is for --train parameter_shift; SPSA shifts none")
+    if options.train not in GRADIENTS:
+        raise InputError(f"--train: {options.train!r} is not accepted; give {', '.join(GRADIENTS)}")
+    for name, ways in _OF_GRADIENTS.items():
+        if getattr(options, name) and options.train not in ways:
+            flag, accepted = name.replace("_", "-"), " or ".join(ways)
+            raise InputError(f"--{flag} is for --train {accepted}; leave it or {options.train} out")
     return Training(
         gradient=options.train,
         steps=_at_least_one(options.steps, "steps") or STEPS,
         batch_size=_at_least_one(options.batch_size, "batch-size"),
         lr=positive(options.lr, "lr"),
         shifted_weights=_at_least_one(options.shifted_weights, "shifted-weights"),
+        directions=_at_least_one(options.directions, "directions"),
+        adaptive_shots=options.adaptive_shots,
         fresh=options.from_scratch,
         evaluate=options.evaluate,
     )

@@ -177,6 +177,8 @@ def training_place(recipe: Recipe, result: Result) -> str:
         "noisy": f"through the noise of {place}, with exact gradients",
         "parameter_shift": f"on {place}, by parameter shifts",
         "spsa": f"on {place}, by SPSA",
+        "forward": f"on {place}, by forward gradients in {count(spec.directions, 'direction')}",
+        "guided_spsa": f"on {place}, by guided SPSA",
     }
     sentences = [f"Circuits are trained {how[spec.gradient]}."]
     device = result.trained_on

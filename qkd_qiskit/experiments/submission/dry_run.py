@@ -30,6 +30,7 @@ from qkd_qiskit.experiments.submission.request import Request, Training, trained
 from qkd_qiskit.experiments.submission.students import check_seeds, load_submitted
 from qkd_qiskit.recipe import DistillSpec, Recipe, RuntimeSpec
 from qkd_qiskit.recipe.arms import BASELINE, TREATMENT
+from qkd_qiskit.recipe.training import FROM_DIRECTIONS
 from qkd_qiskit.students.circuit_student import CircuitStudent
 from qkd_qiskit.targets import list_targets
 from qkd_qiskit.targets.ibm.allowance import Allowance
@@ -241,7 +242,7 @@ def _ways(training: Training | None, *, weights: int) -> list[Training]:
     """Return the training that is requested, and the usual ones."""
     usual = training or Training(gradient="spsa", steps=USUAL_STEPS)
     part = max(1, weights // SUBSET)
-    usual = replace(usual, shifted_weights=None, gradient="spsa")
+    usual = replace(usual, shifted_weights=None, gradient="spsa", adaptive_shots=False)
     ways = [usual]
     if weights:
         ways.append(replace(usual, gradient="parameter_shift", shifted_weights=part))
@@ -251,8 +252,12 @@ def _ways(training: Training | None, *, weights: int) -> list[Training]:
 
 def _words(spec: DistillSpec, *, weights: int, inputs: bool) -> str:
     steps = f"train {spec.steps} steps"
-    if spec.gradient == "spsa":
-        return f"{steps}, SPSA"
+    if spec.gradient in FROM_DIRECTIONS:
+        several = f" {spec.directions}" if spec.gradient == "forward" else ""
+        way = f"forward gradients in{several} directions" if several else "SPSA"
+        return f"{steps}, {way}{', at most' if spec.adaptive_shots else ''}"
+    if spec.gradient == "guided_spsa":
+        return f"{steps}, guided SPSA"
     shifted = spec.shifted_weights
     some = "all weights" if shifted is None else f"{shifted} of {weights} weights"
     return f"{steps}, parameter shift on {some}{' and the inputs' if inputs else ''}"

@@ -14,6 +14,7 @@ from qkd_qiskit.recipe.arms import BASELINE, TREATMENT
 SHARE_OF_LR = 0.2
 """Learning rate of a training on a device, as a share of the recipe's: its gradients scatter."""
 
+SampledGradient = Literal["spsa", "forward", "guided_spsa", "parameter_shift"]
 MAX_STEPS = 100_000
 """Steps of a training on a device, which would take more than two days of it."""
 
@@ -59,20 +60,24 @@ class Training:
     """How students are trained on a device.
 
     Attributes:
-        gradient: `spsa` (one job a step) or `parameter_shift` (two).
+        gradient: `spsa`, `forward` or `guided_spsa` (one job a step), or `parameter_shift` (two).
         steps: Steps of the optimizer.
         batch_size: Images per step; None = the recipe's.
         lr: Learning rate; None = `SHARE_OF_LR` of the recipe's.
         shifted_weights: Weights that a step of parameter_shift shifts; None = all.
+        directions: Of forward: directions of each image; None = the recipe's.
+        adaptive_shots: Whether steps of spsa or forward take no more shots than are worth it.
         fresh: Whether students start untrained; else from the run's.
         evaluate: Whether they are evaluated on the device afterwards.
     """
 
-    gradient: Literal["spsa", "parameter_shift"]
+    gradient: SampledGradient
     steps: int
     batch_size: int | None = None
     lr: float | None = None
     shifted_weights: int | None = None
+    directions: int | None = None
+    adaptive_shots: bool = False
     fresh: bool = False
     evaluate: bool = False
 
@@ -113,4 +118,6 @@ def training_spec(recipe: Recipe, training: Training, *, backend: str, images: i
         batch_size=batch_size,
         lr=training.lr or share * spec.lr,
         shifted_weights=training.shifted_weights,
+        directions=training.directions or spec.directions,
+        adaptive_shots=training.adaptive_shots,
     )
