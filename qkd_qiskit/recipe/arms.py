@@ -111,7 +111,6 @@ class Arm:
 
 
 def _changed(kind: StudentKind, label: str, into: str) -> Arm:
-    """Return an arm that is distilled like TREATMENT, into another student than the recipe's."""
     return Arm(
         label=label,
         description=f"distilled into {into}",
@@ -124,12 +123,11 @@ def _changed(kind: StudentKind, label: str, into: str) -> Arm:
 
 
 def _twin(kind: StudentKind, label: str, into: str) -> Arm:
-    """Return the arm of a twin; the distilled arm is compared with the best one of a run alone."""
+    # The distilled arm is compared with the best twin of a run alone.
     return _changed(kind, label, f"{into}, of at most as many trained numbers as the student")
 
 
 def _without_teacher(label: str, source: str, targets: SoftTargets) -> Arm:
-    """Return a control: distilled from soft targets that lack what the teacher knows."""
     text = f"distilled from {source}"
     return Arm(label=label, description=text, loss="distilled", targets=targets, control=True)
 
@@ -397,8 +395,6 @@ ARMS: dict[str, Arm] = {
     "label_only_before": _before(BASELINE, ()),
 }
 """Every built-in arm by its name, in the order of help texts and comparisons."""
-
 CONTROLS = tuple(name for name, arm in ARMS.items() if arm.control)
 BEFORE = {name: arm.before for name, arm in ARMS.items() if arm.before is not None}
-
 OwnArms = dict[str, dict[str, Any]]
