@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 import qkd_qiskit
-from qkd_qiskit.errors import QKDError, RecipeError, TeacherError
+from qkd_qiskit.errors import QKDError, RecipeError, TargetError, TeacherError
 from qkd_qiskit.experiments.experiment import run
 from qkd_qiskit.experiments.run_folder import RunFolder
 from qkd_qiskit.experiments.submission import Request, plan_dry_run
@@ -255,6 +255,7 @@ def test_student(field, data, files, monkeypatch):
 
 FEATURES = {"feature_weight": 1.0, "teacher_layer": "filters", "student_layer": "filters"}
 SHIFTED = {"gradient": "parameter_shift", "train_target": "aer", "steps": 1}
+FORWARD = {"gradient": "forward", "train_target": "aer", "steps": 3}
 DISTILL = {
     "epochs": ({}, {"epochs": 3}),
     "batch_size": ({}, {"batch_size": 5}),
@@ -271,6 +272,8 @@ DISTILL = {
     "gradient": (SHIFTED, {"gradient": "spsa"}),
     "train_target": (SHIFTED, {"train_target": "fake_manila"}),
     "shifted_weights": (SHIFTED, {"shifted_weights": 1}),
+    "directions": (FORWARD, {"directions": 2}),
+    "adaptive_shots": (FORWARD, {"adaptive_shots": True}),
     "steps": ({}, {"steps": 1}),
     # The weights are those of the last epoch where that is the best one: the choice shows.
     "selection": ({"lr": 3.0, "epochs": 4}, {"selection": "validation"}),
@@ -384,6 +387,10 @@ RUNTIME = {
     "max_execution_time": 60,
     "session_max_time": 600,
     "max_executions": 1000,
+    "layout": (4, 3),
+    "optimization_level": 0,
+    "fractional": True,
+    "readout_mitigation": True,
 }
 
 
@@ -399,7 +406,10 @@ def test_runtime(field, finished, monkeypatch):
 
     def submitted(runtime):
         recipe = replace(finished.recipe, runtime=runtime)
-        plan = plan_dry_run(RunFolder(finished.path, recipe), Request(backend="fake_manila"))
+        try:
+            plan = plan_dry_run(RunFolder(finished.path, recipe), Request(backend="fake_manila"))
+        except TargetError as error:
+            return str(error)
         connection = RuntimeConnection(fake_backend("fake_manila"), options=runtime)
         connection.open_session("batch")
         sent = connection._sampler_options(tags=["t"], seed=None)

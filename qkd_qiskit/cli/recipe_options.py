@@ -25,7 +25,9 @@ DEFAULT_RECIPE = "digits"
 TARGET_KEYS = ("targets", "distill.train_target", "teacher.target")
 _LONGEST_CHOICES = 60
 
-ARMS_HELP = "\n".join(["arms:", *(f"  {name:<20}  {it.description}" for name, it in ARMS.items())])
+ARMS_HELP = "\n".join(
+    ["arms:", *(f"  {name:<20}  {arm.description}" for name, arm in ARMS.items())]
+)
 """What each arm is, a line each."""
 
 

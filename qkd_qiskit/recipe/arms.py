@@ -97,7 +97,6 @@ class Arm:
 
 
 def _changed(kind: StudentKind, label: str, into: str) -> Arm:
-    """Return an arm that is distilled like TREATMENT, into another student than the recipe's."""
     return Arm(
         label=label,
         description=f"distilled into {into}",
@@ -110,12 +109,11 @@ def _changed(kind: StudentKind, label: str, into: str) -> Arm:
 
 
 def _twin(kind: StudentKind, label: str, into: str) -> Arm:
-    """Return the arm of a twin; the distilled arm is compared with the best one of a run alone."""
+    # The distilled arm is compared with the best twin of a run alone.
     return _changed(kind, label, f"{into}, of at most as many trained numbers as the student")
 
 
 def _without_teacher(label: str, source: str, targets: SoftTargets) -> Arm:
-    """Return a control: distilled from soft targets that lack what the teacher knows."""
     text = f"distilled from {source}"
     return Arm(label=label, description=text, loss="distilled", targets=targets, control=True)
 
@@ -128,6 +126,17 @@ def _generation(number: int, teacher: str) -> Arm:
         taught_by=teacher,
         compared_with=(COUNTING_BASELINE, teacher),
         population=f"students of generation {number}",
+    )
+
+
+def _before(arm: str, compared_with: tuple[str, ...]) -> Arm:
+    return Arm(
+        label=f"{arm.replace('_', ' ')}, before",
+        description=f"{arm} as it was before a training on a device",
+        loss="distilled" if arm == TREATMENT else "labels",
+        began=True,
+        compared_with=compared_with,
+        population="students before",
     )
 
 
@@ -368,26 +377,10 @@ ARMS: dict[str, Arm] = {
         order="replicate order",
         compared_with=(BASELINE,),
     ),
-    "distilled_before": Arm(
-        label="distilled, before",
-        description="distilled as it was before a training on a device",
-        loss="distilled",
-        began=True,
-        compared_with=("label_only_before",),
-        population="students before",
-    ),
-    "label_only_before": Arm(
-        label="label only, before",
-        description="label_only as it was before a training on a device",
-        loss="labels",
-        began=True,
-        compared_with=(),
-        population="students before",
-    ),
+    "distilled_before": _before(TREATMENT, ("label_only_before",)),
+    "label_only_before": _before(BASELINE, ()),
 }
 """Every built-in arm by its name, in the order of help texts and comparisons."""
-
 CONTROLS = tuple(name for name, arm in ARMS.items() if arm.control)
 BEFORE = {name: arm.before for name, arm in ARMS.items() if arm.before is not None}
-
 OwnArms = dict[str, dict[str, Any]]

@@ -47,7 +47,13 @@ _LEFT_OUT: dict[str, object] = {
     "distill.augment": "none",
     "distill.copies": 8,
     "distill.device": None,
+    "distill.directions": 4,
+    "distill.adaptive_shots": False,
     "own_arms": {},
+    "runtime.layout": None,
+    "runtime.optimization_level": 3,
+    "runtime.fractional": False,
+    "runtime.readout_mitigation": False,
 }
 
 
