@@ -143,6 +143,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--root", help="folder of cifar-10-batches-py; default: $QKD_DATA")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--so-far", action="store_true", help="write what is trained already")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "backbone")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
@@ -161,7 +162,7 @@ def main() -> None:
         optimizer.load_state_dict(state["optimizer"])
         history = state["history"]
     steps = len(labels) // BATCH
-    for epoch in range(len(history), EPOCHS):
+    for epoch in range(len(history), len(history) if given.so_far else EPOCHS):
         began = time.process_time()
         stream = torch.Generator().manual_seed(epoch)
         order = torch.randperm(len(labels), generator=stream)
