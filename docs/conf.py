@@ -1,4 +1,4 @@
-"""The documentation site: `sphinx-build -W docs build/site`."""
+"""The documentation site: `sphinx-build -W docs build/site`; it executes the tutorials."""
 
 import re
 import sys
@@ -15,7 +15,7 @@ copyright = "The qkd_qiskit developers"
 release = version = installed("qkd-qiskit")
 
 extensions = [
-    "myst_parser",
+    "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.doctest",
     "sphinx.ext.intersphinx",
@@ -26,6 +26,12 @@ extensions = [
 exclude_patterns = ["build"]
 html_theme = "furo"
 html_title = "qkd_qiskit"
+# The tutorials are executed when the site is built; -D nb_execution_mode=off leaves that out.
+nb_execution_mode = "auto"
+nb_execution_in_temp = True
+nb_execution_raise_on_error = True
+nb_execution_timeout = 300  # seconds a cell
+nb_merge_streams = True
 myst_heading_anchors = 3
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 autodoc_typehints = "description"
