@@ -86,9 +86,8 @@ def canvas(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
     from matplotlib.figure import Figure
 
     with rc_context(_SETTINGS):
-        figure = Figure(figsize=(width, height))
-        FigureCanvasSVG(figure)
-        yield figure, figure.subplots()
+        canvas = FigureCanvasSVG(Figure(figsize=(width, height)))
+        yield canvas.figure, canvas.figure.subplots()
 
 
 def svg_element(figure: Figure, *, name: str, title: str) -> str:

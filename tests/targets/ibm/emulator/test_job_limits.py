@@ -1,6 +1,6 @@
 """What a rehearsal refuses when it enforces limits, as the true client sees it."""
 
-from typing import ClassVar
+from types import SimpleNamespace
 
 import pytest
 
@@ -52,14 +52,7 @@ def test_what_is_enforced(given, plan, enforced):
     ],
 )
 def test_what_an_answer_means(status, message, kind):
-    class Response:
-        status_code = status
-        headers: ClassVar = {}
-
-        @staticmethod
-        def json():
-            return {"errors": [{"code": 1, "message": message}]}
-
+    answer = {"errors": [{"code": 1, "message": message}]}
     error = TargetError("outer")
-    error.response = Response()
+    error.response = SimpleNamespace(status_code=status, headers={}, json=lambda: answer)
     assert service_error_of(error).kind == kind
