@@ -74,8 +74,16 @@ def _relink_include(app: Any, path: Any, parent: str, content: list[str]) -> Non
     content[0] = _FOLDER_LINK.sub(r"\1", text)
 
 
+def _forget_sourceless(app: Any, env: Any) -> None:
+    """Drop modules without source, which viewcode would link to and write no page of."""
+    modules = getattr(env, "_viewcode_modules", {})
+    for name in [name for name, entry in modules.items() if not entry]:
+        del modules[name]
+
+
 def setup(app: Any) -> None:
     """Write the page of commands, and connect what rewrites links; Sphinx calls it."""
     command_help.write()
     app.connect("source-read", _relink_source)
     app.connect("include-read", _relink_include)
+    app.connect("env-updated", _forget_sourceless)

@@ -1,5 +1,6 @@
 """The pages of the documentation: their Python runs, commands parse, tutorials are whole."""
 
+import importlib
 import inspect
 import json
 import re
@@ -153,3 +154,18 @@ def test_a_tutorial_is_committed_without_outputs_and_is_on_the_site(path):
 def test_there_are_six_tutorials():
     assert len(TUTORIALS) == 6
     assert torch.is_grad_enabled()
+
+
+def test_a_link_that_leads_nowhere_is_found(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    check_links = importlib.import_module("check_links")
+    (tmp_path / "a.html").write_text(
+        '<h1 id="top"><a href="b.html#end">b</a><a href="#top">up</a><a href="#bottom">down</a>'
+        '<a href="https://example.org/x">there</a><img src="none.png"><a href="c.html">c</a>'
+    )
+    (tmp_path / "b.html").write_text('<p id="end"><a href="a.html#top">a</a>')
+    assert check_links.broken_links(tmp_path) == [
+        "a.html: #bottom names no place in its page",
+        "a.html: c.html is not there",
+        "a.html: none.png is not there",
+    ]
