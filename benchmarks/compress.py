@@ -37,7 +37,7 @@ from qkd_qiskit.run import resume_experiment
 
 RESULTS = Path(__file__).parent / "results" / "compress.csv"
 COLUMNS = ("case", "arm", "gates", "target", "seed", "accuracy")
-DEPTHS = (2, 4, 6, 8, 12, 20)  # layers of 3 and 2 CZ in turn
+DEPTHS = (2, 4, 8, 12, 20)  # layers of 3 and 2 CZ in turn
 NOISY_DEPTHS = (8, 20)
 GATES_PER_LAYER = 2.5
 FIRST_SEED, IMAGES = 300, 200

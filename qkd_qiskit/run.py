@@ -268,7 +268,7 @@ def compress(
 ) -> Run:
     """Distil a finished run into circuits that fit a device, and return the run of them.
 
-    Its arms are students of one depth after the other, layers_1, layers_2, ..., each grown from the
+    Its arms are students of one depth after the other, layers_2, layers_4, ..., each grown from the
     one before and taught without labels, up to the last that fits; and label_only students of that
     depth. They are evaluated exactly and on the target, there as measured and recalibrated.
 

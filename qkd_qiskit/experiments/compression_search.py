@@ -43,6 +43,7 @@ SPACE: Final[dict[str, tuple[Any, ...]]] = {
 SEEDS = 2
 FIRST_SHARE = 4  # of the epochs, and of the candidates that go on
 MOST_IMAGES = 100  # of a half, under noise
+_TRANSPILATIONS = 2
 _SHORTEST = 1.0  # seconds
 
 
@@ -248,7 +249,8 @@ def search_student(
         )
         for candidate, students, tried, method in entries
     )
-    chosen = max(best, key=lambda entry: (entry.selection, -entry.two_qubit_gates))
+    # Of equally good ones the first: the default stays where nothing better is found.
+    chosen = max(best, key=lambda entry: entry.selection)
     spec = next(it.spec for it, _, _, method in entries if method == chosen.method)
     return spec, Search(
         seconds=own,
@@ -269,7 +271,8 @@ class _Fitting:
     def __init__(
         self, largest: StudentSpec, *, device: DeviceTarget, data: Data, limit: int
     ) -> None:
-        self.most, self.device, self.limit = largest.layers, device, limit
+        self.most, self.limit = largest.layers, limit
+        self.device = _quick(device.name, seed=device.seed)
         self.shape: dict[str, Any] = {
             "image_shape": data.image_shape,
             "num_classes": data.num_classes,
@@ -388,7 +391,15 @@ def _while_there_is_time(
 
 def _with_exact_noise(device: DeviceTarget) -> Target:
     name = without_option(device.name, "aer")
-    return Target.parse(f"{name}:exact" if device.sampled else name, seed=device.seed)
+    return _quick(f"{name}:exact" if device.sampled else name, seed=device.seed)
+
+
+def _quick(name: str, *, seed: int) -> DeviceTarget:
+    """Return a device that tries fewer transpilations: most candidates are native to it."""
+    device = Target.parse(name, seed=seed)
+    assert isinstance(device, DeviceTarget)
+    device.num_transpilations = _TRANSPILATIONS
+    return device
 
 
 def _accuracy(logits: Tensor, split: Split) -> float:
