@@ -44,6 +44,7 @@ def show_dry_run(plan: DryRun, options: Namespace, *, rate: float | None) -> int
         f"{plan.depth}, {1e6 * plan.duration_s:.2f} us on {plan.device}"
         + (f", calibrated {plan.calibration_date}" if plan.calibration_date else ""),
         *(part for part in [plan.note] if part),
+        *(f"options: {part}" for part in [plan.options] if part),
         f"estimate, by IBM's model of a job's usage: {plan.chosen.formula}",
     ]
     if plan.unlabelled:

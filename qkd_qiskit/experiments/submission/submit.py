@@ -197,7 +197,7 @@ def _reconnect(
     folder: RunFolder, submission: Submission, *, callback: Callback
 ) -> RuntimeConnection:
     """Return a connection to the device that something was submitted to."""
-    options = replace(folder.recipe.runtime, mode=submission.mode)
+    options = submission.runtime(folder.recipe.runtime)
     callback.stage(f"connecting to {submission.backend}")
     connection = reconnect(submission.backend, options=options)
     _check_place(folder, submission, connection)
@@ -209,7 +209,7 @@ def _wanted(
 ) -> tuple[Submission, RuntimeConnection]:
     """Return the request with the recipe's values, and its device."""
     recipe = folder.recipe
-    mode = request.mode or recipe.runtime.mode
+    options = request.runtime(recipe.runtime, mode=recipe.runtime.mode)
     seeds = check_seeds(folder, request.seeds)
     always = [arm for arm in recipe.arms if recipe.arm_table[arm].recalibrated]
     if always and not request.recalibrate:
@@ -219,19 +219,20 @@ def _wanted(
     callback.stage(f"connecting to {request.backend}")
     begun = {known.backend for known in find_submissions(folder) if not known.finished}
     connect = reconnect if request.backend in begun else open_device
-    connection = connect(request.backend, options=replace(recipe.runtime, mode=mode))
+    connection = connect(request.backend, options=options)
     shots, place = request.shots or recipe.shots, place_of(connection)
     wanted = Submission(
         name=first_name(request.backend, place, shots=shots, usual_shots=recipe.shots),
         backend=request.backend,
         place=place,
-        mode=mode,
+        mode=options.mode,
         shots=shots,
         limit=request.limit or recipe.test_limit,
         seeds=seeds,
         images_per_job=0,
         max_qpu_seconds=request.max_qpu_seconds,
         recalibrate=request.recalibrate,
+        options=request.changed(recipe.runtime),
     )
     return wanted, connection
 

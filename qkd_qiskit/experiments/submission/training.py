@@ -57,7 +57,7 @@ def derived_recipe(
         recipe,
         arms=(*arms, *before),
         distill=training_spec(recipe, training, backend=request.backend, images=images),
-        runtime=replace(recipe.runtime, mode=request.mode or "session"),
+        runtime=request.runtime(recipe.runtime, mode="session"),
         shots=request.shots or recipe.shots,
         test_limit=request.limit or recipe.test_limit,
         seeds=tuple(seeds),
