@@ -18,9 +18,9 @@ from qkd_qiskit.experiments.compression import (
     COMPRESSION,
     TeacherChoice,
     keep_compression,
-    plan_compression,
     read_compression,
 )
+from qkd_qiskit.experiments.compression_plan import plan_compression
 from qkd_qiskit.experiments.experiment import run
 from qkd_qiskit.experiments.extension import begin_extension, extended_recipe
 from qkd_qiskit.experiments.progress import default_callback
@@ -289,7 +289,7 @@ def compress(
         command: What was typed, for the report.
 
     Raises:
-        InputError: Something does not fit: see `plan_compression`.
+        InputError: Something does not fit: see `compression_plan.plan_compression`.
         QKDError: As `run_experiment`.
     """
     earlier = RunFolder.open(run) if isinstance(run, str | Path) else run.folder

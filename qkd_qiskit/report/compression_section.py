@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from qkd_qiskit.experiments.compression import (
     Compression,
     CompressionRow,
+    Method,
+    Search,
+    SearchedStudent,
     compression_rows,
     read_compression,
 )
-from qkd_qiskit.experiments.compression_search import Method, Search, SearchedStudent
 from qkd_qiskit.experiments.results import Result
 from qkd_qiskit.experiments.run_folder import RunFolder
 from qkd_qiskit.recipe.arms import BASELINE
