@@ -19,7 +19,7 @@ from qkd_qiskit.errors import InputError, StorageError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from qkd_qiskit.experiments.compression_search import Search
+    from qkd_qiskit.experiments.compression import Search
     from qkd_qiskit.run import Run
 
 _KEYS = ("student.", "distill.", "seeds", "shots", "test_limit")
