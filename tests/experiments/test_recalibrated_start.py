@@ -40,10 +40,7 @@ def test_its_own_logits_are_the_corrected_ones(fitted, kind):
 
 def test_a_student_without_a_last_layer(fitted):
     fit = fitted[3]
-    student = make_student(
-        StudentSpec(kind="quantum", qubits=2, readout="modulo", encoding="amplitude"),
-        image_shape=(1, 2, 2),
-        num_classes=2,
-    )
+    spec = StudentSpec(kind="quantum", qubits=2, readout="modulo", head="none", reduction="crop")
+    student = make_student(spec, image_shape=(1, 2, 2), num_classes=2)
     with pytest.raises(InputError, match="without a linear last layer"):
         with_map(student, fit())
