@@ -40,10 +40,11 @@ from helps import open_study, write_csv
 from numpy.typing import NDArray
 from torch import Tensor
 
-from qkd_qiskit.experiments.evaluation import calibration_error, exact_logits, target_outcomes
+from qkd_qiskit.experiments.evaluation import exact_logits, target_outcomes
 from qkd_qiskit.experiments.evaluation import subset as part_of
 from qkd_qiskit.experiments.recalibration import logits_of, outputs_of
 from qkd_qiskit.experiments.recalibration_fit import unlabelled_rows
+from qkd_qiskit.experiments.scores import calibration_error
 from qkd_qiskit.experiments.workers import Workers
 from qkd_qiskit.recipe.parsing import load_recipe
 from qkd_qiskit.recipe.seeds import derive_seed

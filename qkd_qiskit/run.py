@@ -85,7 +85,7 @@ class Run(TrainedRun):
         max_two_qubit_gates: int,
         teacher: TeacherChoice = "student",
         arm: str | None = None,
-        grow_by: int = 1,
+        grow_by: int | None = None,
         changes: Mapping[str, Any] | None = None,
         search_seconds: float | None = None,
         out: str | Path | None = None,
@@ -259,7 +259,7 @@ def compress(
     max_two_qubit_gates: int,
     teacher: TeacherChoice = "student",
     arm: str | None = None,
-    grow_by: int = 1,
+    grow_by: int | None = None,
     changes: Mapping[str, Any] | None = None,
     search_seconds: float | None = None,
     out: str | Path | None = None,
@@ -279,7 +279,7 @@ def compress(
         teacher: Who teaches: student, of each seed that of the same seed; ensemble, of all its
             seeds; classical, the teacher of the run.
         arm: Arm of its students that teach; default: distilled.
-        grow_by: Layers that one depth has more than the one before.
+        grow_by: Layers that one depth has more than the one before; default: 1, of ry_cz_brick 2.
         changes: Values by dotted key of the recipe, of student, distill, seeds, shots and
             test_limit; student.layers is the most layers that are tried.
         search_seconds: How long other entanglers, widths, features and sharpnesses are tried first,

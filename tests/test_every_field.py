@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import qkd_qiskit
 from qkd_qiskit.errors import QKDError, RecipeError, TargetError, TeacherError
@@ -55,9 +56,18 @@ def files(tmp_path_factory, data):
         "    return nn.Sequential(nn.Flatten(), nn.Linear(16, num_classes), nn.Sigmoid())\n"
     )
     (folder / "own_student.py").write_text(OWN_STUDENT)
+    (folder / "own_backbone.py").write_text(OWN_BACKBONE)
+    save_file({"0.weight": torch.ones(2, 1, 3, 3)}, folder / "own.safetensors")
     return folder
 
 
+OWN_BACKBONE = """
+from torch import nn
+
+
+def make():
+    return nn.Sequential(nn.Conv2d(1, 2, 3, bias=False), nn.Flatten())
+"""
 OWN_STUDENT = """
 from qiskit.circuit.library import n_local, z_feature_map
 from qiskit_machine_learning.connectors import TorchConnector
@@ -105,6 +115,15 @@ DATA = {
     "root": ({"name": "cifar10", "root": "a"}, {"root": "b"}),
     "file": ({"name": "arrays", "file": "one.npz"}, {"file": "other.npz"}),
     "digest": ({"name": "arrays", "file": "one.npz"}, {"digest": "0" * 64}),
+    "size": ({}, {"size": 4}),
+    "channels": ({}, {"channels": "rgb"}),
+    "backbone": ({}, {"backbone": "module:own_backbone:make"}),
+    "backbone_layer": ({"backbone": "module:own_backbone:make"}, {"backbone_layer": "0"}),
+    "backbone_weights": ({"backbone": "module:own_backbone:make"}, {"backbone_weights": "random"}),
+    "backbone_digest": (
+        {"backbone": "module:own_backbone:make", "backbone_weights": "own.safetensors"},
+        {"backbone_digest": "0" * 64},
+    ),
     "classes": ({}, {"classes": (1, 2)}),
     "train_per_class": ({}, {"train_per_class": 5}),
     "train_points": ({}, {"train_points": 20}),
@@ -127,7 +146,8 @@ def loaded(values):
 
 
 @pytest.mark.parametrize("field", [field.name for field in fields(DataSpec)])
-def test_data(field, files):
+def test_data(field, files, monkeypatch):
+    monkeypatch.syspath_prepend(str(files))
     base, change = (placed(values, files) for values in DATA[field])
     assert outcome(loaded, base) != outcome(loaded, base | change)
 

@@ -11,6 +11,8 @@ cz_line          RZ, RY on every qubit, CZ between neighbours on a line, in  2 n
                  two rounds; one RY layer after the last                     and n
 ry_cz_line       RY on every qubit, CZ between neighbours on a line, in two   n per layer,
                  rounds; one RY layer after the last                         and n
+ry_cz_brick      RY on every qubit, then CZ on the even pairs alone, in the   n per layer,
+                 next layer on the odd ones; one RY layer after the last     and n
 ry_cz_ring       as ry_cz_line, and CZ between the ends of the line          n per layer,
                                                                              and n
 ry_cz_patch      as ry_cz_line on n - 1 qubits, and CZ from the middle to    n per layer,
@@ -51,8 +53,10 @@ class Ansatz(ABC):
         """Circuit weights w_000, w_001, ... of all layers."""
 
     @abstractmethod
-    def append_layer(self, circuit: QuantumCircuit, weights: Iterator[Parameter]) -> None:
-        """Append one layer, taking its weights from the iterator in gate order."""
+    def append_layer(
+        self, circuit: QuantumCircuit, weights: Iterator[Parameter], *, layer: int
+    ) -> None:
+        """Append layer `layer`, from 0, taking its weights from the iterator in gate order."""
 
     def append_end(self, circuit: QuantumCircuit, weights: Iterator[Parameter]) -> None:  # noqa: B027
         """Append what follows the last layer; by default nothing."""
@@ -84,7 +88,9 @@ class RyRzRing(Ansatz):
         """Circuit weights of all layers: 2 n per layer."""
         return 2 * self.qubits * self.layers
 
-    def append_layer(self, circuit: QuantumCircuit, weights: Iterator[Parameter]) -> None:
+    def append_layer(
+        self, circuit: QuantumCircuit, weights: Iterator[Parameter], *, layer: int
+    ) -> None:
         """Append RY on all qubits, RZ on all qubits and the ring."""
         for rotate in (circuit.ry, circuit.rz):
             for qubit in range(self.qubits):
@@ -103,7 +109,9 @@ class RealAmplitudes(Ansatz):
         """Circuit weights of all layers: n per layer, and n for the last rotations."""
         return self.qubits * (self.layers + 1)
 
-    def append_layer(self, circuit: QuantumCircuit, weights: Iterator[Parameter]) -> None:
+    def append_layer(
+        self, circuit: QuantumCircuit, weights: Iterator[Parameter], *, layer: int
+    ) -> None:
         """Append RY on all qubits and the chain."""
         self.append_end(circuit, weights)
         append_cx_chain(circuit)
@@ -129,7 +137,9 @@ class CzLine(Ansatz):
         """Circuit weights of all layers: 2 n per layer, and n for the last rotations."""
         return self.qubits * (2 * self.layers + 1)
 
-    def append_layer(self, circuit: QuantumCircuit, weights: Iterator[Parameter]) -> None:
+    def append_layer(
+        self, circuit: QuantumCircuit, weights: Iterator[Parameter], *, layer: int
+    ) -> None:
         """Append RZ on all qubits, RY on all qubits and both rounds."""
         for qubit in range(self.qubits):
             circuit.rz(next(weights), qubit)
@@ -172,19 +182,41 @@ class RyCzLine(CzLine):
         """None: a layer begins with its RY."""
         return 0
 
-    def append_layer(self, circuit: QuantumCircuit, weights: Iterator[Parameter]) -> None:
+    def append_layer(
+        self, circuit: QuantumCircuit, weights: Iterator[Parameter], *, layer: int
+    ) -> None:
         """Append RY on all qubits and both rounds."""
         self.append_end(circuit, weights)
         append_cz_line(circuit)
 
 
 @dataclass(frozen=True, kw_only=True)
+class RyCzBrick(RyCzLine):
+    """RY on every qubit, then CZ on every other pair of a line, per layer, like bricks.
+
+    Twice the rotations of `ry_cz_line` for as many CZ: two CZ of a qubit without a rotation between
+    them commute.
+    """
+
+    def append_layer(
+        self, circuit: QuantumCircuit, weights: Iterator[Parameter], *, layer: int
+    ) -> None:
+        """Append RY on all qubits and CZ on the even pairs in even layers, else on the odd ones."""
+        self.append_end(circuit, weights)
+        for low, high in line_pairs(self.qubits):
+            if low % 2 == layer % 2:
+                circuit.cz(low, high)
+
+
+@dataclass(frozen=True, kw_only=True)
 class RyCzRing(RyCzLine):
     """RY on every qubit, then CZ on a line and between its ends (from three qubits), per layer."""
 
-    def append_layer(self, circuit: QuantumCircuit, weights: Iterator[Parameter]) -> None:
+    def append_layer(
+        self, circuit: QuantumCircuit, weights: Iterator[Parameter], *, layer: int
+    ) -> None:
         """Append RY on all qubits, both rounds and the CZ that closes the ring."""
-        super().append_layer(circuit, weights)
+        super().append_layer(circuit, weights, layer=layer)
         if self.qubits > 2:
             circuit.cz(self.qubits - 1, 0)
 
@@ -196,7 +228,9 @@ class RyCzPatch(RyCzLine):
     A piece of a heavy-hexagonal lattice around a qubit with three neighbours.
     """
 
-    def append_layer(self, circuit: QuantumCircuit, weights: Iterator[Parameter]) -> None:
+    def append_layer(
+        self, circuit: QuantumCircuit, weights: Iterator[Parameter], *, layer: int
+    ) -> None:
         """Append RY on all qubits, both rounds of the line and the branch."""
         self.append_end(circuit, weights)
         append_cz_line(circuit, qubits=self.qubits - 1)
@@ -216,7 +250,9 @@ class RyRzzLine(RyCzLine):
         """Circuit weights of all layers: 2 n - 1 per layer, and n for the last rotations."""
         return (2 * self.qubits - 1) * self.layers + self.qubits
 
-    def append_layer(self, circuit: QuantumCircuit, weights: Iterator[Parameter]) -> None:
+    def append_layer(
+        self, circuit: QuantumCircuit, weights: Iterator[Parameter], *, layer: int
+    ) -> None:
         """Append RY on all qubits and RZZ in both rounds."""
         self.append_end(circuit, weights)
         for low, high in line_pairs(self.qubits):
@@ -236,7 +272,9 @@ class LocalRotations(Ansatz):
         """Circuit weights of all layers: 7 n per layer."""
         return 7 * self.qubits * self.layers
 
-    def append_layer(self, circuit: QuantumCircuit, weights: Iterator[Parameter]) -> None:
+    def append_layer(
+        self, circuit: QuantumCircuit, weights: Iterator[Parameter], *, layer: int
+    ) -> None:
         """Append RX RY RZ RX RX RY RZ on one qubit after the other."""
         for qubit in range(self.qubits):
             for name in ("rx", "ry", "rz", "rx", "rx", "ry", "rz"):
@@ -248,6 +286,7 @@ ANSATZE: dict[str, type[Ansatz]] = {
     "real_amplitudes": RealAmplitudes,
     "cz_line": CzLine,
     "ry_cz_line": RyCzLine,
+    "ry_cz_brick": RyCzBrick,
     "ry_cz_ring": RyCzRing,
     "ry_cz_patch": RyCzPatch,
     "ry_rzz_line": RyRzzLine,

@@ -42,11 +42,6 @@ class Encoding(ABC):
         return 0
 
     @property
-    def input_weights(self) -> tuple[int, ...]:
-        """Which of a layer's weights multiply an input."""
-        return ()
-
-    @property
     def prepares_state(self) -> bool:
         """Whether the gates prepare exactly `amplitudes(features)`, so that they may be skipped."""
         return False

@@ -99,11 +99,6 @@ class TrainedReuploadingEncoding(Encoding):
         """Trained weights of a layer: w and b of two rotations on each qubit, in gate order."""
         return 2 * ROTATIONS_PER_LAYER * self.qubits
 
-    @property
-    def input_weights(self) -> tuple[int, ...]:
-        """Which of a layer's weights multiply an input: every other one."""
-        return tuple(range(0, self.weights_per_layer, 2))
-
     def parameters(self, features: torch.Tensor) -> torch.Tensor:
         """Return 2 features - 1, (..., num_features): what the weights are multiplied by.
 

@@ -41,7 +41,6 @@ class StudentCircuit:
         preparation: Number of leading instructions that prepare `encoding.amplitudes(features)`;
             the exact simulator may skip them and start from that state. 0: none.
         encoding: The classical map from features to input_params; None for a foreign circuit.
-        input_weights: Numbers of the weights that an input is multiplied by.
     """
 
     circuit: QuantumCircuit
@@ -49,7 +48,6 @@ class StudentCircuit:
     weight_params: tuple[Parameter, ...]
     preparation: int = 0
     encoding: Encoding | None = None
-    input_weights: tuple[int, ...] = ()
 
     def encoding_part(self) -> QuantumCircuit:
         """Return the circuit without the gates that no input comes after.
@@ -102,15 +100,13 @@ def build_circuit(
     weights = tuple(Parameter(name) for name in parameter_names("w", total))
     circuit = QuantumCircuit(qubits, name=f"{encoding}_{ansatz}")
     remaining = iter(weights)
-    preparation, position = 0, {weight: number for number, weight in enumerate(weights)}
-    factors: list[int] = []
+    preparation = 0
     for layer in range(layers):
         own = tuple(itertools.islice(remaining, entry.weights_per_layer))
         entry.append(circuit, inputs, layer=layer, weights=own)
-        factors += [position[own[place]] for place in entry.input_weights]
         if layer == 0 and entry.prepares_state:
             preparation = len(circuit.data)
-        trained.append_layer(circuit, remaining)
+        trained.append_layer(circuit, remaining, layer=layer)
     trained.append_end(circuit, remaining)
     return StudentCircuit(
         circuit=circuit,
@@ -118,7 +114,6 @@ def build_circuit(
         weight_params=weights,
         preparation=preparation,
         encoding=entry,
-        input_weights=tuple(factors),
     )
 
 

@@ -57,8 +57,7 @@ def compress_parser(words: Sequence[str], name: str) -> CommandParser:
     parser.add_argument(
         "--grow-by",
         type=int,
-        default=1,
-        help="layers that one circuit has more than the one before; default: 1",
+        help="layers that one circuit has more than the one before; default: 1, of ry_cz_brick 2",
     )
     parser.add_argument(
         "--search",

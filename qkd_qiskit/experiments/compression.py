@@ -112,7 +112,7 @@ def plan_compression(
     max_two_qubit_gates: int,
     teacher: TeacherChoice = "student",
     arm: str | None = None,
-    grow_by: int = 1,
+    grow_by: int | None = None,
     changes: Mapping[str, Any] | None = None,
     search_seconds: float | None = None,
     on_candidate: Callable[[str], None] = lambda text: None,
@@ -125,7 +125,8 @@ def plan_compression(
         max_two_qubit_gates: How many two-qubit gates the circuits may have on it.
         teacher: Who teaches.
         arm: Arm of the students that teach; default: distilled, or the first with a circuit.
-        grow_by: Layers that one depth has more than the one before.
+        grow_by: Layers that one depth has more than the one before, and the first has; default: 1,
+            of ry_cz_brick, whose layers have even and odd pairs in turn, 2.
         changes: Values by dotted key of the recipe (see `OWN_KEYS`) in place of those that follow
             from the earlier run; student.layers is the most layers that are tried.
         search_seconds: How long students are searched for (see `compression_search`); None = not.
@@ -160,6 +161,8 @@ def plan_compression(
             fixed={key.partition(".")[2]: value for key, value in changes.items()},
             on_candidate=on_candidate,
         )
+    if grow_by is None:
+        grow_by = 2 if base.student.ansatz == "ry_cz_brick" else 1
     depths, refused = _depths_that_fit(
         base.student, shape, device, limit=max_two_qubit_gates, grow_by=grow_by
     )
@@ -226,10 +229,10 @@ def _mean(result: Result, arm: str, target: str) -> tuple[float, float | None]:
 
 
 def _check_request(
-    target: str, limit: int, teacher: str, grow_by: int, changes: Mapping[str, Any]
+    target: str, limit: int, teacher: str, grow_by: int | None, changes: Mapping[str, Any]
 ) -> None:
     for name, value in (("--max-two-qubit-gates", limit), ("--grow-by", grow_by)):
-        if value < 1:
+        if value is not None and value < 1:
             raise InputError(f"{name}: {value} is not accepted; give a whole number of at least 1")
     if teacher not in TEACHERS:
         raise InputError(f"--teacher: {teacher!r} is not accepted; give {', '.join(TEACHERS)}")
@@ -262,7 +265,7 @@ def _base_recipe(
         "kind": "hybrid" if hybrid else "quantum",
         "qubits": spec.qubits,
         "encoding": "angle" if hybrid else "trained_reuploading",
-        "ansatz": "cz_line" if hybrid else "ry_cz_line",
+        "ansatz": "cz_line" if hybrid else "ry_cz_brick",
         "layers": MOST_LAYERS,
         "reduction": "linear" if hybrid else "pca",
         "readout": spec.readout if hybrid or spec.readout in CLASS_BINS else "bins",
@@ -363,7 +366,7 @@ def _depths_that_fit(
 ) -> tuple[list[CompressedDepth], int | None]:
     """Return the depths within a number of gates, and the gates of the first that is not."""
     depths: list[CompressedDepth] = []
-    for layers in range(1, spec.layers + 1, grow_by):
+    for layers in range(min(grow_by, spec.layers), spec.layers + 1, grow_by):
         own = spec_of_depth(spec, layers)
         if depths:
             check_growth(spec_of_depth(spec, depths[-1].layers), own)
@@ -373,10 +376,10 @@ def _depths_that_fit(
         if gates > limit:
             if not depths:
                 raise InputError(
-                    f"--max-two-qubit-gates: {limit} is not accepted; the smallest student, one "
-                    f"layer of {spec.ansatz} on {spec.qubits} qubits behind the encoding "
-                    f"{spec.encoding}, takes {gates} on {device.name}: give {gates} or more, or "
-                    "fewer --student.qubits"
+                    f"--max-two-qubit-gates: {limit} is not accepted; the smallest student, "
+                    f"{layers} layer{'s' * (layers != 1)} of {spec.ansatz} on {spec.qubits} qubits "
+                    f"behind the encoding {spec.encoding}, takes {gates} on {device.name}: give "
+                    f"{gates} or more, or fewer --student.qubits"
                 )
             return depths, gates
         depths.append(CompressedDepth(arm=f"layers_{layers}", layers=layers, two_qubit_gates=gates))

@@ -36,7 +36,7 @@ from qkd_qiskit.targets.names import without_option
 Method = Literal["default", "halving", "random"]
 SPACE: Final[dict[str, tuple[Any, ...]]] = {
     "qubits": (4, 5, 6),
-    "ansatz": ("ry_cz_line", "cz_line", "ry_cz_ring", "ry_cz_patch", "ry_rzz_line"),
+    "ansatz": ("ry_cz_brick", "ry_cz_line", "cz_line", "ry_cz_ring", "ry_cz_patch", "ry_rzz_line"),
     "features_per_qubit": (2, 4, 6),
     "sharpness": (4.0, 8.0, 16.0),
 }
@@ -264,7 +264,7 @@ _Found = tuple[_Candidate, list[Student], int]
 
 
 class _Fitting:
-    """Gives a student as many layers as a device has gates for, by the gates of one and two."""
+    """Gives a student as many layers as a device has gates for, by the gates of one to three."""
 
     def __init__(
         self, largest: StudentSpec, *, device: DeviceTarget, data: Data, limit: int
@@ -274,7 +274,7 @@ class _Fitting:
             "image_shape": data.image_shape,
             "num_classes": data.num_classes,
         }
-        self._known: dict[tuple[int, str], tuple[int, int] | None] = {}
+        self._known: dict[tuple[int, str], tuple[int, int, int] | None] = {}
 
     def deepest(self, spec: StudentSpec) -> _Candidate | None:
         """Return the student of most layers that fits; None where none does."""
@@ -283,18 +283,23 @@ class _Fitting:
             return None
         if key not in self._known:
             try:
-                self._known[key] = (self._gates(spec, 1), self._gates(spec, 2))
+                one, two, three = (self._gates(spec, layers) for layers in (1, 2, 3))
+                self._known[key] = one, two, three
             except TargetError:  # the device has fewer qubits
                 self._known[key] = None
         known = self._known[key]
         if known is None or known[0] > self.limit:
             return None
-        one, two = known
-        layers = min(self.most, 1 + (self.limit - one) // max(1, two - one))
+        one, two, three = known
+        odd, even = three - two, two - one  # of layers that differ in turn
+        layers, gates = 1, one
+        while (
+            layers < self.most and gates + (added := odd if layers % 2 == 0 else even) <= self.limit
+        ):
+            layers, gates = layers + 1, gates + added
         rotations = ROTATIONS_PER_LAYER * spec.qubits * layers
         features = None if spec.features is None else min(spec.features, rotations)
-        own = replace(spec, layers=layers, features=features)
-        return _Candidate(own, one + (layers - 1) * (two - one))
+        return _Candidate(replace(spec, layers=layers, features=features), gates)
 
     def _gates(self, spec: StudentSpec, layers: int) -> int:
         few = replace(spec, layers=layers, features=None)

@@ -25,6 +25,12 @@ _DEEPEST = 50  # brackets in brackets
 # So that recipes without them are written as ever.
 _LEFT_OUT: dict[str, object] = {
     "data.scale": "none",
+    "data.size": None,
+    "data.channels": None,
+    "data.backbone": None,
+    "data.backbone_layer": None,
+    "data.backbone_weights": None,
+    "data.backbone_digest": None,
     "teacher.outputs": None,
     "student.features": None,
     "student.observables": None,

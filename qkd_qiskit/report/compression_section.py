@@ -14,8 +14,8 @@ from qkd_qiskit.experiments.compression_search import Method, Search, SearchedSt
 from qkd_qiskit.experiments.results import Result
 from qkd_qiskit.experiments.run_folder import RunFolder
 from qkd_qiskit.recipe.arms import BASELINE
-from qkd_qiskit.report.figures import INK, SOFT, canvas, svg_element
 from qkd_qiskit.report.html import Markup, panel, panels, section, table
+from qkd_qiskit.report.svg import INK, SOFT, canvas, svg_element
 from qkd_qiskit.report.text import arm_name, count, percent, teacher_accuracy
 
 HEADER = ("", "two-qubit gates", "exact", "on the target", "recalibrated")

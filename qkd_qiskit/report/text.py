@@ -108,6 +108,11 @@ def subject(recipe: Recipe, result: Result) -> tuple[str, str]:
         )
         known = f"{of_train} and on {right.removeprefix('right on ')}"
         right = unknown if result.teacher.accuracy is None else known
+    if recipe.data.backbone is not None:
+        own += (
+            " In the place of the images are features of a frozen network "
+            f"({recipe.data.backbone_origin}), to which teacher and students add what they train."
+        )
     paragraph = (
         f"{_capital(teacher)}, {each}{right}, taught "
         f"{what}. "

@@ -31,7 +31,6 @@ from qkd_qiskit.students.reductions import TRAINED, make_reduction
 SMALLEST_PROBABILITY = 1e-6  # log p of an outcome that was never seen stays finite
 DEFAULT_SHARPNESS = 8.0
 FIRST_ANGLE = 0.3  # radians; circuits that start near the identity train better than random ones
-FIRST_INPUT_WEIGHT = 1.0  # of inputs from -1 to 1, so that images differ from the beginning
 FIRST_FEATURE_SCALE = 0.1  # so that angles of a trained reduction do not start wrapped around
 
 
@@ -76,7 +75,6 @@ class QuantumStudent(CircuitStudent):
         _shrink(self.reduction, parts)
         with seeded(derive_seed(seed, "student", "circuit")):
             weights = torch.empty(len(parts.weight_params)).uniform_(-FIRST_ANGLE, FIRST_ANGLE)
-        weights[list(parts.input_weights)] *= FIRST_INPUT_WEIGHT / FIRST_ANGLE
         self.connector = CompiledConnector(
             self.qnn,
             initial_weights=weights.numpy(),

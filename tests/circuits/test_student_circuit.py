@@ -114,7 +114,24 @@ def test_trained_reuploading_has_the_features_in_turn_each_with_its_weight_and_b
         ("ry", 0, "w_018"), ("ry", 1, "w_019"), ("cz", 0, 1),
         ("ry", 0, "w_020"), ("ry", 1, "w_021"),
     ]  # fmt: skip
-    assert student.input_weights == (0, 2, 4, 6, 10, 12, 14, 16)
+
+
+@pytest.mark.parametrize(
+    ("qubits", "layers", "pairs"),
+    [
+        (1, 2, []),
+        (2, 3, [(0, 1), (0, 1)]),
+        (5, 3, [(0, 1), (2, 3), (1, 2), (3, 4), (0, 1), (2, 3)]),
+    ],
+)
+def test_bricks_are_even_and_odd_pairs_layer_by_layer(qubits, layers, pairs):
+    student = build_circuit(qubits=qubits, encoding="angle", ansatz="ry_cz_brick", layers=layers)
+    gates = [
+        tuple(student.circuit.find_bit(qubit).index for qubit in item.qubits)
+        for item in student.circuit.data
+        if item.operation.name == "cz"
+    ]
+    assert gates == pairs
 
 
 def test_fewer_layers_of_a_specification_are_its_first():
