@@ -97,6 +97,11 @@ def submit_parser(words: Sequence[str], name: str) -> CommandParser:
         "--from-scratch", action="store_true", help="train untrained students, not the run's"
     )
     parser.add_argument(
+        "--from-recalibrated",
+        action="store_true",
+        help="train students on that have the device's recalibration in their last layers",
+    )
+    parser.add_argument(
         "--evaluate", action="store_true", help="evaluate there what was trained, with its start"
     )
     parser.add_argument("--out", type=str, help="run folder of the training")
@@ -232,7 +237,7 @@ def _training(options: Namespace) -> Training | None:
 
     words = (
         *("steps", "batch_size", "lr", "shifted_weights", "directions", "adaptive_shots"),
-        *("from_scratch", "evaluate", "out"),
+        *("from_scratch", "from_recalibrated", "evaluate", "out"),
     )
     if options.train is None:
         given = [word for word in words if getattr(options, word)]
@@ -257,6 +262,7 @@ def _training(options: Namespace) -> Training | None:
         directions=_at_least_one(options.directions, "directions"),
         adaptive_shots=options.adaptive_shots,
         fresh=options.from_scratch,
+        recalibrated=options.from_recalibrated,
         evaluate=options.evaluate,
     )
 
