@@ -206,9 +206,9 @@ class Data:
         """Return pictures of your own as data: a folder for each class, which its name names.
 
         Args:
-            root: Folder with pictures (png, jpg, ...) in ROOT/CLASS, a stratified third of which
-                becomes the test images; or in ROOT/train/CLASS, ROOT/test/CLASS and, if you like,
-                ROOT/validation/CLASS.
+            root: ROOT/CLASS/NAME.png (or jpg, ...), a stratified third of which becomes the test
+                images; or ROOT/train/CLASS/..., ROOT/test/CLASS/... and, if you like,
+                ROOT/validation/CLASS/....
             size: Pixels that pictures are brought to, as `data.size`; None = all are of one size.
             channels: grey or rgb; None = grey where all pictures are.
             scale: none, standard or minmax, of each channel; see `qkd_qiskit.data.scaling`.

@@ -30,10 +30,10 @@ class DataSpec:
             never downloaded), generated or extended_xor (feature vectors of three classes; see
             `qkd_qiskit.data.synthetic`), arrays (your own, in `file`), folder (your own pictures,
             in `root`).
-        root: For name=folder: ROOT, with pictures (png, jpg, ...) in ROOT/CLASS, of which a third is
-            held out for the test, or in ROOT/train/CLASS, ROOT/test/CLASS and perhaps
-            ROOT/validation/CLASS. Else the folder of the torchvision data sets; default: $QKD_DATA,
-            else the user's cache folder.
+        root: For name=folder: ROOT/CLASS/1.png (or jpg, ...), a third of which is held out for the
+            test, or ROOT/train/CLASS/..., ROOT/test/CLASS/... and perhaps ROOT/validation/CLASS/...
+            Else the folder of the torchvision data sets; default: $QKD_DATA, else the user's cache
+            folder.
         file: For name=arrays: .npz file with `images` (N, channels, height, width), (N, height,
             width, channels), (N, height, width) or (N, features) and `labels` (N,); if you like
             `test_images` and `test_labels` (else a third is held out), `validation_images` and
