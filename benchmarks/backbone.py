@@ -1,7 +1,7 @@
 """A small ResNet, trained on CIFAR-10, whose frozen features others learn from.
 
     python benchmarks/backbone.py --root DIR            # 12 epochs of 50 seconds on one core
-    python benchmarks/backbone.py --stop-after 9        # the weights in results/, as far as time went
+    python benchmarks/backbone.py --stop-after 9    # what made the weights in results/
 
 It trains on the images that a run of seed 0 with `data.validation_fraction: 0.1` takes as its pool,
 so that the validation and test images of such runs are new to it. It is stopped and called again at
