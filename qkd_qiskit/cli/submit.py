@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, get_args
 from qkd_qiskit.cli.command_parser import TARGETS, CommandParser
 from qkd_qiskit.cli.device_options import add_device_options, device_options
 from qkd_qiskit.cli.error_messages import fail
-from qkd_qiskit.cli.output import add_output_options, console, load, show_result, terminal
+from qkd_qiskit.cli.output import add_output_options, load, say, show_result, terminal
 from qkd_qiskit.cli.recalibrate import show_maps
 from qkd_qiskit.errors import InputError
 from qkd_qiskit.recipe import Mode
@@ -95,6 +95,11 @@ def submit_parser(words: Sequence[str], name: str) -> CommandParser:
     )
     parser.add_argument(
         "--from-scratch", action="store_true", help="train untrained students, not the run's"
+    )
+    parser.add_argument(
+        "--from-recalibrated",
+        action="store_true",
+        help="train students on that have the device's recalibration in their last layers",
     )
     parser.add_argument(
         "--evaluate", action="store_true", help="evaluate there what was trained, with its start"
@@ -211,7 +216,7 @@ def _show(submitted: Sequence[SubmittedRun], options: Namespace) -> int:
             if run.already:
                 name = run.submission.name
                 text = f"{name} is finished: nothing was sent (to measure it again: --again)"
-                console().print(text, markup=False, highlight=False, soft_wrap=True)
+                say(text)
             show_maps(run.result, target=run.submission.maps)
     return show_result(submitted[-1].folder, submitted[-1].result, options)
 
@@ -232,7 +237,7 @@ def _training(options: Namespace) -> Training | None:
 
     words = (
         *("steps", "batch_size", "lr", "shifted_weights", "directions", "adaptive_shots"),
-        *("from_scratch", "evaluate", "out"),
+        *("from_scratch", "from_recalibrated", "evaluate", "out"),
     )
     if options.train is None:
         given = [word for word in words if getattr(options, word)]
@@ -257,6 +262,7 @@ def _training(options: Namespace) -> Training | None:
         directions=_at_least_one(options.directions, "directions"),
         adaptive_shots=options.adaptive_shots,
         fresh=options.from_scratch,
+        recalibrated=options.from_recalibrated,
         evaluate=options.evaluate,
     )
 

@@ -68,6 +68,7 @@ class Training:
         directions: Of forward: directions of each image; None = the recipe's.
         adaptive_shots: Whether steps of spsa or forward take no more shots than are worth it.
         fresh: Whether students start untrained; else from the run's.
+        recalibrated: Whether they start with the device's maps in their last layers.
         evaluate: Whether they are evaluated on the device afterwards.
     """
 
@@ -79,9 +80,15 @@ class Training:
     directions: int | None = None
     adaptive_shots: bool = False
     fresh: bool = False
+    recalibrated: bool = False
     evaluate: bool = False
 
     def __post_init__(self) -> None:
+        if self.fresh and self.recalibrated:
+            raise InputError(
+                "--from-scratch and --from-recalibrated are given; an untrained student has no "
+                "recalibration: leave one out"
+            )
         if not 1 <= self.steps <= MAX_STEPS:
             raise InputError(
                 f"--steps: {self.steps} is not accepted; give 1 to {MAX_STEPS:,}, each of which "

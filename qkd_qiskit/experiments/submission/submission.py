@@ -49,6 +49,7 @@ class Submission:
         id: Part of the tags of its jobs, by which the service finds them; "" in older ones.
         recalibrate: Unlabelled images that are measured before the test images, to fit maps.
         options: Fields of `RuntimeSpec` that are not as the run's recipe says.
+        recalibrated: Whether students that are trained there began with the device's maps.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Submission:
     id: str = ""
     recalibrate: int = 0
     options: Mapping[str, object] = field(default_factory=dict)
+    recalibrated: bool = False
 
     def runtime(self, base: RuntimeSpec) -> RuntimeSpec:
         """Return how its jobs are submitted, where the recipe of the run says `base`.
@@ -94,7 +96,7 @@ class Submission:
     @property
     def maps(self) -> str:
         """Return the name that maps of the device are kept under: for any shots, and repeated."""
-        return self.backend + _SUFFIX[self.place]
+        return maps_of(self.backend, self.place)
 
     def folder(self, run: RunFolder) -> Path:
         """Return where its jobs are kept."""
@@ -105,10 +107,16 @@ class Submission:
         content = asdict(self)
         if not self.recalibrate:
             del content["recalibrate"]  # as records were before there were maps
-        if not self.options:
-            del content["options"]
+        for name in ("options", "recalibrated"):
+            if not content[name]:
+                del content[name]
         write_json(self.folder(run) / RECORD, content)
         return self
+
+
+def maps_of(backend: str, place: Place) -> str:
+    """Return the name that maps of a device are kept under."""
+    return backend + _SUFFIX[place]
 
 
 def find_submissions(run: RunFolder) -> list[Submission]:

@@ -34,6 +34,7 @@ from qkd_qiskit.experiments.submission.submission import (
     find_submissions,
     first_name,
     leaving_nothing,
+    maps_of,
     new_id,
 )
 from qkd_qiskit.experiments.submission.training import (
@@ -124,8 +125,15 @@ def begin_training(
     check_takes_jobs(connection)
     place = place_of(connection)
     name = first_name(request.backend, place, shots=recipe.shots, usual_shots=recipe.shots)
-    folder = derive_run(start, recipe, out=out, name=name.replace(":", "-"))
+    begins = "-recalibrated" if training.recalibrated else ""
+    maps = maps_of(request.backend, place) if training.recalibrated else None
+    folder = derive_run(start, recipe, out=out, name=name.replace(":", "-") + begins, maps=maps)
     known = [begun for begun in find_submissions(folder) if begun.train]
+    if known and known[0].recalibrated != training.recalibrated:
+        raise CheckpointError(
+            f"{folder.path} was begun {'with' if known[0].recalibrated else 'without'} "
+            "--from-recalibrated; do so again, or give another --out"
+        )
     if known:
         if not known[0].finished:
             _allowed(known[0], request).save(folder)
@@ -144,6 +152,7 @@ def begin_training(
         evaluate=training.evaluate,
         command=command,
         id=new_id(),
+        recalibrated=training.recalibrated,
     ).save(folder)
     return folder
 

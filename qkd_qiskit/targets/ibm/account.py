@@ -7,6 +7,7 @@ this machine, the client talks to a rehearsal in place of IBM.
 """
 
 import difflib
+import functools
 import ipaddress
 import logging
 import os
@@ -27,10 +28,12 @@ from qkd_qiskit.targets.ibm.client_internals import (
     instances_with_devices,
     send_once,
 )
+from qkd_qiskit.targets.ibm.client_version import version_fault
 from qkd_qiskit.targets.ibm.retry import Retries, RetryPolicy
 from qkd_qiskit.targets.ibm.service_errors import ServiceError, hide
 
 logger = logging.getLogger(__name__)
+_warn_once = functools.cache(logger.warning)
 
 URL = "QKD_RUNTIME_URL"
 _IAM = "https://iam.cloud.ibm.com"
@@ -143,6 +146,9 @@ def open_account() -> Any:
     from qiskit_ibm_runtime.exceptions import IBMInputValueError
 
     quiet_client()
+    untested = version_fault()
+    if untested is not None:
+        _warn_once(untested)
     _check_token()
     refused: TargetError | None = None
     try:
