@@ -50,3 +50,16 @@ def test_every_arm_grows_and_has_its_teacher():
     assert recipe.student_of("labels_2").features == 24
     assert recipe.student_of("deep").layers == 20
     assert recipe.distill_of("classical_4").ce_weight == 0
+
+
+def test_the_published_tables_follow_from_the_published_rows():
+    rows = compress.read(compress.RESULTS)
+    text = made.tables(rows)
+    assert made.PAGE.read_text(encoding="utf-8").partition(made.MARK)[2].strip() == text.strip()
+    table = made.by_case(rows)["digits, 10 per class"]
+    assert len(table["exact", "circuit", 30]) == 10
+    words = " ".join((made.PAGE.parents[1] / "README.md").read_text(encoding="utf-8").split())
+    mean = 10 * sum(table["exact", "circuit", 30])
+    assert f"take 30 gates for {mean:.1f} %" in words
+    assert "with 0.35 of the gates" in words
+    assert "| 0.35 [" in text
