@@ -47,6 +47,11 @@ LOSSES = {"labels": (1.0, 0.0), "half": (0.5, 0.5), "teacher": (0.0, 1.0)}
 SEEDS = range(100, 105)
 IMAGES, NOISY_IMAGES = 2000, 500
 NOISY_QUBITS = 4
+EARLIER: dict[str, dict[str, Any]] = {
+    "mnist": {"distill.temperature": 4.0, "distill.student_temperature": 1.0, "distill.lr": 0.01},
+    "fashion_mnist": {"distill.student_temperature": 1.0},
+}
+"""What two recipes had before: figures of INPUTS.md, NOISE.md and docs/losses.md are of these."""
 
 
 def settings(recipe: Recipe) -> Iterator[tuple[dict[str, Any], tuple[str, ...]]]:

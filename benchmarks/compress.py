@@ -30,14 +30,14 @@ for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 
 from qkd_qiskit import Recipe, Run, Target, load_recipe, run_experiment
 from qkd_qiskit.experiments.callbacks import Callback
-from qkd_qiskit.experiments.compression import spec_of_depth
 from qkd_qiskit.experiments.evaluation_set import evaluate_members
 from qkd_qiskit.experiments.run_folder import RECIPE
 from qkd_qiskit.run import resume_experiment
+from qkd_qiskit.students.growth import spec_of_depth
 
 RESULTS = Path(__file__).parent / "results" / "compress.csv"
 COLUMNS = ("case", "arm", "gates", "target", "seed", "accuracy")
-DEPTHS = (2, 4, 6, 8, 12, 20)  # layers of 3 and 2 CZ in turn
+DEPTHS = (2, 4, 8, 12, 20)  # layers of 3 and 2 CZ in turn
 NOISY_DEPTHS = (8, 20)
 GATES_PER_LAYER = 2.5
 FIRST_SEED, IMAGES = 300, 200

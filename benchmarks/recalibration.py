@@ -36,6 +36,7 @@ for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 
 import numpy as np
 import torch
+from calibration import EARLIER
 from helps import open_study, write_csv
 from numpy.typing import NDArray
 from torch import Tensor
@@ -445,7 +446,8 @@ def trained_run(
         arms, name = [*arms, *list(ARMS.values())[1:]], f"{recipe}-{device}"
         targets = [*targets, f"{device}:exact"]
     changes = {"arms": arms, "targets": targets, "seeds": options.seeds}
-    wanted = load_recipe(recipe, changes | {"data.root": options.data_root})
+    changes = EARLIER.get(recipe, {}) | changes | {"data.root": options.data_root}
+    wanted = load_recipe(recipe, changes)
     workers = Workers(jobs=options.jobs)
     return open_study(wanted, options.runs / name, workers=workers), ARMS[trained]
 

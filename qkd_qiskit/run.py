@@ -18,9 +18,9 @@ from qkd_qiskit.experiments.compression import (
     COMPRESSION,
     TeacherChoice,
     keep_compression,
-    plan_compression,
     read_compression,
 )
+from qkd_qiskit.experiments.compression_plan import plan_compression
 from qkd_qiskit.experiments.experiment import run
 from qkd_qiskit.experiments.extension import begin_extension, extended_recipe
 from qkd_qiskit.experiments.progress import default_callback
@@ -268,7 +268,7 @@ def compress(
 ) -> Run:
     """Distil a finished run into circuits that fit a device, and return the run of them.
 
-    Its arms are students of one depth after the other, layers_1, layers_2, ..., each grown from the
+    Its arms are students of one depth after the other, layers_2, layers_4, ..., each grown from the
     one before and taught without labels, up to the last that fits; and label_only students of that
     depth. They are evaluated exactly and on the target, there as measured and recalibrated.
 
@@ -289,7 +289,7 @@ def compress(
         command: What was typed, for the report.
 
     Raises:
-        InputError: Something does not fit: see `plan_compression`.
+        InputError: Something does not fit: see `compression_plan.plan_compression`.
         QKDError: As `run_experiment`.
     """
     earlier = RunFolder.open(run) if isinstance(run, str | Path) else run.folder

@@ -6,7 +6,7 @@ import json
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
-from qkd_qiskit.cli.output import console
+from qkd_qiskit.cli.output import say, show_table
 
 if TYPE_CHECKING:
     from qkd_qiskit.experiments.submission import DryRun
@@ -37,8 +37,7 @@ def show_dry_run(plan: DryRun, options: Namespace, *, rate: float | None) -> int
             style="" if index else "bold",
             end_section=not index,
         )
-    screen = console()
-    screen.print(table)
+    show_table(table)
     lines = [
         f"circuit: {plan.qubits} qubits, {plan.two_qubit_gates} two-qubit gates, depth "
         f"{plan.depth}, {1e6 * plan.duration_s:.2f} us on {plan.device}"
@@ -66,5 +65,5 @@ def show_dry_run(plan: DryRun, options: Namespace, *, rate: float | None) -> int
             "it is closed while the limits of the service make it wait"
         )
     for line in lines:
-        screen.print(line, markup=False, highlight=False, soft_wrap=True)
+        say(line)
     return 0

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from qkd_qiskit.cli.command_parser import TARGETS, CommandParser
 from qkd_qiskit.cli.device_options import add_device_options, device_options, device_words
-from qkd_qiskit.cli.output import add_output_options, console, load, terminal
+from qkd_qiskit.cli.output import add_output_options, load, say, show_table, terminal
 from qkd_qiskit.errors import InputError
 
 if TYPE_CHECKING:
@@ -115,10 +115,9 @@ def _show(plan: Plan, options: Namespace) -> None:
         table.add_row(*_cells(chosen), style="" if index else "bold")
     table.add_section()
     table.add_row(*_cells(plan.usual), style="dim")
-    screen = console()
-    screen.print(table)
+    show_table(table)
     for line in _lines(plan, options):
-        screen.print(line, markup=False, highlight=False, soft_wrap=True)
+        say(line)
 
 
 def _cells(plan: PlannedEvaluation) -> list[str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, get_args
 from qkd_qiskit.cli.command_parser import TARGETS, CommandParser
 from qkd_qiskit.cli.device_options import add_device_options, device_options
 from qkd_qiskit.cli.error_messages import fail
-from qkd_qiskit.cli.output import add_output_options, console, load, show_result, terminal
+from qkd_qiskit.cli.output import add_output_options, load, say, show_result, terminal
 from qkd_qiskit.cli.recalibrate import show_maps
 from qkd_qiskit.errors import InputError
 from qkd_qiskit.recipe import Mode
@@ -216,7 +216,7 @@ def _show(submitted: Sequence[SubmittedRun], options: Namespace) -> int:
             if run.already:
                 name = run.submission.name
                 text = f"{name} is finished: nothing was sent (to measure it again: --again)"
-                console().print(text, markup=False, highlight=False, soft_wrap=True)
+                say(text)
             show_maps(run.result, target=run.submission.maps)
     return show_result(submitted[-1].folder, submitted[-1].result, options)
 

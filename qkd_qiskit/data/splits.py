@@ -206,7 +206,7 @@ class Data:
         """Return pictures of your own as data: a folder for each class, which its name names.
 
         Args:
-            root: ROOT/CLASS/*.png (or jpg, ...), a stratified third of which becomes the test
+            root: ROOT/CLASS/NAME.png (or jpg, ...), a stratified third of which becomes the test
                 images; or ROOT/train/CLASS/..., ROOT/test/CLASS/... and, if you like,
                 ROOT/validation/CLASS/....
             size: Pixels that pictures are brought to, as `data.size`; None = all are of one size.

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+from qkd_qiskit.recipe.display import Style
 from qkd_qiskit.recipe.models import StudentKind
 
 Loss = Literal[
@@ -34,21 +35,6 @@ TWIN: Final = "classical_twin"
 FULL_TWIN: Final = "classical_full"
 PROBE: Final = "feature_probe"
 REPLICATE: Final = "replicate"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Style:
-    """How an arm is drawn.
-
-    Attributes:
-        colour: Its colour in every figure.
-        line: Line style of matplotlib; None = that of the figure.
-        marker: Marker of matplotlib.
-    """
-
-    colour: str = "#009e73"
-    line: str | tuple[float, tuple[float, ...]] | None = None
-    marker: str = "D"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +91,7 @@ class Arm:
     grown_from: str | None = None
     control: bool = False
     population: str = "students"
-    style: Style = Style()
+    style: Style = field(default_factory=Style)
     base: str | None = None
     changes: Mapping[str, Any] = field(default_factory=dict)
 

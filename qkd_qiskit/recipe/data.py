@@ -30,7 +30,7 @@ class DataSpec:
             never downloaded), generated or extended_xor (feature vectors of three classes; see
             `qkd_qiskit.data.synthetic`), arrays (your own, in `file`), folder (your own pictures,
             in `root`).
-        root: For name=folder: ROOT/CLASS/*.png (or jpg, ...), a third of which is held out for the
+        root: For name=folder: ROOT/CLASS/1.png (or jpg, ...), a third of which is held out for the
             test, or ROOT/train/CLASS/..., ROOT/test/CLASS/... and perhaps ROOT/validation/CLASS/...
             Else the folder of the torchvision data sets; default: $QKD_DATA, else the user's cache
             folder.

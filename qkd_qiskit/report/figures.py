@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qkd_qiskit.recipe.arms import ARMS, Style
+from qkd_qiskit.recipe.arms import ARMS
+from qkd_qiskit.recipe.display import Style
 from qkd_qiskit.report.svg import ARM_COLOURS, INK, PAPER, SOFT, canvas, svg_element
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from html import escape
 from typing import TYPE_CHECKING
 
-from qkd_qiskit.recipe.arms import ARMS, Style
+from qkd_qiskit.recipe.arms import ARMS
+from qkd_qiskit.recipe.display import Style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,9 +14,9 @@ from qkd_qiskit.experiments.callbacks import Callback
 from qkd_qiskit.experiments.compression import (
     COMPRESSION,
     compression_rows,
-    plan_compression,
     read_compression,
 )
+from qkd_qiskit.experiments.compression_plan import plan_compression
 from qkd_qiskit.experiments.evaluation import exact_logits
 from qkd_qiskit.experiments.run_folder import RunFolder
 from qkd_qiskit.experiments.teachers import load_teachers

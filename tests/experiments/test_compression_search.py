@@ -8,7 +8,8 @@ import torch
 from qkd_qiskit import Run, StudentSpec, Target, make_student
 from qkd_qiskit.cli import main
 from qkd_qiskit.errors import InputError
-from qkd_qiskit.experiments.compression import COMPRESSION, plan_compression, read_compression
+from qkd_qiskit.experiments.compression import COMPRESSION, read_compression
+from qkd_qiskit.experiments.compression_plan import plan_compression
 from qkd_qiskit.experiments.compression_search import (
     SPACE,
     _candidates,
