@@ -41,14 +41,14 @@ def test_every_parameter_is_used_named_and_ordered(encoding, ansatz, qubits, lay
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-def test_only_amplitude_encoding_has_a_preparation_and_it_depends_on_inputs_alone(encoding):
+def test_only_encodings_of_amplitudes_have_a_preparation_and_it_depends_on_inputs_alone(encoding):
     student = build_circuit(qubits=3, encoding=encoding, ansatz="ry_rz_ring", layers=2)
     inputs = set(student.input_params)
 
     def parameters_of(instructions):
         return {p for item in instructions for a in item.operation.params for p in a.parameters}
 
-    assert (student.preparation > 0) == (encoding == "amplitude")
+    assert (student.preparation > 0) == (encoding in ("amplitude", "matrix_product"))
     if student.preparation:
         assert parameters_of(student.circuit.data[: student.preparation]) == inputs
         assert not parameters_of(student.circuit.data[student.preparation :]) & inputs
