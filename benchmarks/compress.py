@@ -1,6 +1,6 @@
 """What does distillation save in two-qubit gates? Students of equal gates, five ways to teach them.
 
-    QKD_DATA=ROOT python benchmarks/compress.py [--cases digits,mnist] [--seeds 20] [--devices ...]
+    QKD_DATA=ROOT python benchmarks/compress.py [--cases digits,mnist] [--seeds 10] [--devices ...]
 
 Circuits that fit a device (6 qubits, trained re-uploading of PCA features, CZ on a line, class
 bins, no trained classical layer) grow from 5 to 50 two-qubit gates. At every depth they learn from
@@ -30,17 +30,17 @@ for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 
 from qkd_qiskit import Recipe, Run, Target, load_recipe, run_experiment
 from qkd_qiskit.experiments.callbacks import Callback
-from qkd_qiskit.experiments.compression import spec_of_depth
 from qkd_qiskit.experiments.evaluation_set import evaluate_members
 from qkd_qiskit.experiments.run_folder import RECIPE
 from qkd_qiskit.run import resume_experiment
+from qkd_qiskit.students.growth import spec_of_depth
 
 RESULTS = Path(__file__).parent / "results" / "compress.csv"
 COLUMNS = ("case", "arm", "gates", "target", "seed", "accuracy")
-DEPTHS = (1, 2, 3, 4, 6, 8, 10)
-NOISY_DEPTHS = (4, 6, 10)
-GATES_PER_LAYER = 5
-FIRST_SEED, IMAGES = 300, 300
+DEPTHS = (2, 4, 8, 12, 20)  # layers of 3 and 2 CZ in turn
+NOISY_DEPTHS = (8, 20)
+GATES_PER_LAYER = 2.5
+FIRST_SEED, IMAGES = 300, 200
 DEVICES = ("fake_torino:exact", "fake_sherbrooke:exact", "fake_melbourne:exact")
 LABELS, DEEP = "labels", "deep"
 ARMS = {
@@ -53,7 +53,7 @@ ARMS = {
 SMALL = {
     "student.qubits": 6,
     "student.encoding": "trained_reuploading",
-    "student.ansatz": "ry_cz_line",
+    "student.ansatz": "ry_cz_brick",
     "student.layers": DEPTHS[-1],
     "student.features": 24,
     "student.reduction": "pca",
@@ -63,7 +63,7 @@ SMALL = {
 }
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "digits, 10 per class": ("digits_quantum", {}),
-    "mnist, 50 per class": ("mnist_quantum", {"data.train_per_class": 50}),
+    "mnist, 50 per class": ("mnist_quantum", {"data.train_per_class": 50, "distill.epochs": 25}),
 }
 Values = dict[tuple[str, int], list[float]]
 """Accuracy of each seed by arm and number of two-qubit gates."""
@@ -176,7 +176,7 @@ def _rows(
         if (deep and target != "exact") or (not deep and int(layers) not in depths):
             continue
         accuracy = run.folder.evaluations(arm, seed)[key].accuracy
-        gates = 0 if deep else GATES_PER_LAYER * int(layers)
+        gates = 0 if deep else round(GATES_PER_LAYER * int(layers))
         values = (case, DEEP if deep else family, gates, target, seed, f"{accuracy:.6f}")
         rows.append(dict(zip(COLUMNS, values, strict=True)))
     return rows
@@ -210,7 +210,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     names = {name: case for case in CASES for name in [case.partition(",")[0]]}
     parser.add_argument("--cases", default=",".join(names), help=f"of {', '.join(names)}")
-    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--devices", default=",".join(DEVICES))
     parser.add_argument("--out", type=Path, default=Path("runs/compress"))
     parser.add_argument("--csv", type=Path, default=RESULTS)

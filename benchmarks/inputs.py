@@ -24,6 +24,7 @@ from typing import Any
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
+from calibration import EARLIER
 from helps import open_study
 
 from qkd_qiskit.experiments.statistics import differences, holm, mean_interval, paired_p
@@ -60,6 +61,7 @@ def accuracies(case: str, *, seeds: int, out: Path) -> Accuracies:
     """Return the test accuracies of each seed by arm; what is not there is trained."""
     recipe, own = CASES[case]
     changes = {
+        **EARLIER.get(recipe, {}),
         **own,
         "targets": ["exact"],
         "arms": list(ARMS),

@@ -22,6 +22,7 @@ from typing import Any
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
+from calibration import EARLIER
 from helps import open_study
 
 from qkd_qiskit.experiments.statistics import differences, holm, mean_interval, paired_p
@@ -65,6 +66,7 @@ def accuracies(recipe: str, loss: str, *, seeds: int, out: Path) -> dict[str, li
     else:
         changes |= {"distill.terms": LOSSES[loss], "distill.student_temperature": None}
     path = out / f"{recipe}-{loss}-{seeds}"
+    changes = EARLIER.get(recipe, {}) | changes
     study = open_study(load_recipe(recipe, changes), path, command="python benchmarks/losses.py")
     return {arm: list(by_target["exact"].accuracy) for arm, by_target in study.result.arms.items()}
 

@@ -15,8 +15,9 @@ The strongest opponents: `structured` is the circuit by hand in JAX (Kronecker f
 gather); part `scan` has ten of its steps in one `lax.scan` against ten of ours in one call; part
 `wide` has lightning.qubit (float32) and qulacs (float64) on 12 to 20 qubits, forward and gradient.
 
-Writes peers.csv, peers_population.csv, peers_noisy.csv, peers_scan.csv, peers_wide.csv and
-peers.png under benchmarks/results/.
+Part `structured` times that opponent alone beside ours in the cases of the figure, of which
+`--qubits` names some. Writes peers.csv, peers_structured.csv, peers_population.csv,
+peers_noisy.csv, peers_scan.csv, peers_wide.csv and peers.png under benchmarks/results/.
 """
 
 # ruff: noqa: E402  (the number of threads is set before torch and jax are imported)
@@ -869,8 +870,10 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
             for row in rows
             if row["batch"] == batch and row["encoding"] == "amplitude" and row["layers"] == 4
         ]
+        by_hand = [row for row in read(RESULTS / "peers_structured.csv") if row["batch"] == batch]
         for name, (label, color, marker) in styles.items():
-            points = [(row["qubits"], row[f"{name}_ms"]) for row in chosen if f"{name}_ms" in row]
+            where = by_hand if name == "structured" and by_hand else chosen
+            points = [(row["qubits"], row[f"{name}_ms"]) for row in where if f"{name}_ms" in row]
             if points:
                 axis.plot(*zip(*points, strict=True), marker=marker, color=color, label=label)
         points = [(row["qubits"], row["limit_ms"]) for row in chosen]
@@ -884,6 +887,35 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
+def run_structured(qubits: list[int]) -> None:
+    """Time the circuit by hand beside ours in the figure's cases; rows of other widths stay."""
+    path = RESULTS / "peers_structured.csv"
+    kept = [row for row in read(path) if row["qubits"] not in qubits]
+    for width, batch in itertools.product(qubits, (32, 256, 1024)):
+        row = run_case(Case(width, 4, batch, "amplitude", "probabilities"), ["structured"])
+        kept.append({key: value for key, value in row.items() if "limit" not in key})
+        show(kept[-1])
+        write(path, sorted(kept, key=lambda row: (row["qubits"], row["batch"])))
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a file that `write` wrote; no rows where there is none."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return [
+            {key: _number(value) for key, value in row.items() if value}
+            for row in csv.DictReader(file)
+        ]
+
+
+def _number(text: str) -> str | float:
+    try:
+        return float(text) if "." in text or "e" in text else int(text)
+    except ValueError:
+        return text
+
+
 def show(row: dict[str, Any]) -> None:
     print({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}, flush=True)
 
@@ -893,6 +925,7 @@ def main() -> None:
     parser.add_argument("--grid", choices=("quick", "full"), default="quick")
     parser.add_argument("--peers", default="structured,tensorcircuit,pennylane,torch,qiskit")
     parser.add_argument("--parts", default="memory,cases,population,noisy,scan,wide")
+    parser.add_argument("--qubits", default="4,6,8,10", help="of the part `structured`")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
@@ -913,6 +946,9 @@ def main() -> None:
         show(rows[-1])
         write(RESULTS / "peers.csv", rows)
         draw(rows, RESULTS / "peers.png")
+    if "structured" in parts:
+        run_structured([int(width) for width in options.qubits.split(",")])
+        draw(read(RESULTS / "peers.csv"), RESULTS / "peers.png")
     rows = []
     for values in (
         itertools.product((4, 6), ("angle", "amplitude")) if "population" in parts else ()

@@ -36,14 +36,16 @@ for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 
 import numpy as np
 import torch
+from calibration import EARLIER
 from helps import open_study, write_csv
 from numpy.typing import NDArray
 from torch import Tensor
 
-from qkd_qiskit.experiments.evaluation import calibration_error, exact_logits, target_outcomes
+from qkd_qiskit.experiments.evaluation import exact_logits, target_outcomes
 from qkd_qiskit.experiments.evaluation import subset as part_of
 from qkd_qiskit.experiments.recalibration import logits_of, outputs_of
 from qkd_qiskit.experiments.recalibration_fit import unlabelled_rows
+from qkd_qiskit.experiments.scores import calibration_error
 from qkd_qiskit.experiments.workers import Workers
 from qkd_qiskit.recipe.parsing import load_recipe
 from qkd_qiskit.recipe.seeds import derive_seed
@@ -444,7 +446,8 @@ def trained_run(
         arms, name = [*arms, *list(ARMS.values())[1:]], f"{recipe}-{device}"
         targets = [*targets, f"{device}:exact"]
     changes = {"arms": arms, "targets": targets, "seeds": options.seeds}
-    wanted = load_recipe(recipe, changes | {"data.root": options.data_root})
+    changes = EARLIER.get(recipe, {}) | changes | {"data.root": options.data_root}
+    wanted = load_recipe(recipe, changes)
     workers = Workers(jobs=options.jobs)
     return open_study(wanted, options.runs / name, workers=workers), ARMS[trained]
 

@@ -1,4 +1,4 @@
-"""The documentation site: `sphinx-build -W docs build/site`."""
+"""The documentation site: `sphinx-build -W docs build/site`; it executes the tutorials."""
 
 import re
 import sys
@@ -15,7 +15,7 @@ copyright = "The qkd_qiskit developers"
 release = version = installed("qkd-qiskit")
 
 extensions = [
-    "myst_parser",
+    "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.doctest",
     "sphinx.ext.intersphinx",
@@ -26,6 +26,12 @@ extensions = [
 exclude_patterns = ["build"]
 html_theme = "furo"
 html_title = "qkd_qiskit"
+# The tutorials are executed when the site is built; -D nb_execution_mode=off leaves that out.
+nb_execution_mode = "auto"
+nb_execution_in_temp = True
+nb_execution_raise_on_error = True
+nb_execution_timeout = 300  # seconds a cell
+nb_merge_streams = True
 myst_heading_anchors = 3
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 autodoc_typehints = "description"
@@ -68,8 +74,16 @@ def _relink_include(app: Any, path: Any, parent: str, content: list[str]) -> Non
     content[0] = _FOLDER_LINK.sub(r"\1", text)
 
 
+def _forget_sourceless(app: Any, env: Any) -> None:
+    """Drop modules without source, which viewcode would link to and write no page of."""
+    modules = getattr(env, "_viewcode_modules", {})
+    for name in [name for name, entry in modules.items() if not entry]:
+        del modules[name]
+
+
 def setup(app: Any) -> None:
     """Write the page of commands, and connect what rewrites links; Sphinx calls it."""
     command_help.write()
     app.connect("source-read", _relink_source)
     app.connect("include-read", _relink_include)
+    app.connect("env-updated", _forget_sourceless)

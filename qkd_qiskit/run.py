@@ -18,9 +18,9 @@ from qkd_qiskit.experiments.compression import (
     COMPRESSION,
     TeacherChoice,
     keep_compression,
-    plan_compression,
     read_compression,
 )
+from qkd_qiskit.experiments.compression_plan import plan_compression
 from qkd_qiskit.experiments.experiment import run
 from qkd_qiskit.experiments.extension import begin_extension, extended_recipe
 from qkd_qiskit.experiments.progress import default_callback
@@ -85,7 +85,7 @@ class Run(TrainedRun):
         max_two_qubit_gates: int,
         teacher: TeacherChoice = "student",
         arm: str | None = None,
-        grow_by: int = 1,
+        grow_by: int | None = None,
         changes: Mapping[str, Any] | None = None,
         search_seconds: float | None = None,
         out: str | Path | None = None,
@@ -259,7 +259,7 @@ def compress(
     max_two_qubit_gates: int,
     teacher: TeacherChoice = "student",
     arm: str | None = None,
-    grow_by: int = 1,
+    grow_by: int | None = None,
     changes: Mapping[str, Any] | None = None,
     search_seconds: float | None = None,
     out: str | Path | None = None,
@@ -268,7 +268,7 @@ def compress(
 ) -> Run:
     """Distil a finished run into circuits that fit a device, and return the run of them.
 
-    Its arms are students of one depth after the other, layers_1, layers_2, ..., each grown from the
+    Its arms are students of one depth after the other, layers_2, layers_4, ..., each grown from the
     one before and taught without labels, up to the last that fits; and label_only students of that
     depth. They are evaluated exactly and on the target, there as measured and recalibrated.
 
@@ -279,7 +279,7 @@ def compress(
         teacher: Who teaches: student, of each seed that of the same seed; ensemble, of all its
             seeds; classical, the teacher of the run.
         arm: Arm of its students that teach; default: distilled.
-        grow_by: Layers that one depth has more than the one before.
+        grow_by: Layers that one depth has more than the one before; default: 1, of ry_cz_brick 2.
         changes: Values by dotted key of the recipe, of student, distill, seeds, shots and
             test_limit; student.layers is the most layers that are tried.
         search_seconds: How long other entanglers, widths, features and sharpnesses are tried first,
@@ -289,7 +289,7 @@ def compress(
         command: What was typed, for the report.
 
     Raises:
-        InputError: Something does not fit: see `plan_compression`.
+        InputError: Something does not fit: see `compression_plan.plan_compression`.
         QKDError: As `run_experiment`.
     """
     earlier = RunFolder.open(run) if isinstance(run, str | Path) else run.folder

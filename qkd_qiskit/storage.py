@@ -188,6 +188,25 @@ def user_path(path: str | Path) -> Path:
         raise InputError(f"{path} begins with the home folder of nobody; give a folder") from error
 
 
+def absolute_path(path: str | None) -> str | None:
+    """Return a path that a user typed as it is understood from any folder; None stays None."""
+    return None if path is None else str(user_path(path).absolute())
+
+
+def sha256_of(path: str | Path) -> str:
+    """Return the SHA-256 of a file.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: There is a null byte in the path.
+    """
+    with Path(path).open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 def cache_path(kind: str, key: str, *, cache: CacheFolder = None) -> Path | None:
     """Return where `compute_once` keeps its result; None where it keeps nothing."""
     if cache is False:

@@ -8,9 +8,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import qkd_qiskit
-from qkd_qiskit.errors import QKDError, RecipeError, TeacherError
+from qkd_qiskit.errors import QKDError, RecipeError, TargetError, TeacherError
 from qkd_qiskit.experiments.experiment import run
 from qkd_qiskit.experiments.run_folder import RunFolder
 from qkd_qiskit.experiments.submission import Request, plan_dry_run
@@ -55,9 +56,18 @@ def files(tmp_path_factory, data):
         "    return nn.Sequential(nn.Flatten(), nn.Linear(16, num_classes), nn.Sigmoid())\n"
     )
     (folder / "own_student.py").write_text(OWN_STUDENT)
+    (folder / "own_backbone.py").write_text(OWN_BACKBONE)
+    save_file({"0.weight": torch.ones(2, 1, 3, 3)}, folder / "own.safetensors")
     return folder
 
 
+OWN_BACKBONE = """
+from torch import nn
+
+
+def make():
+    return nn.Sequential(nn.Conv2d(1, 2, 3, bias=False), nn.Flatten())
+"""
 OWN_STUDENT = """
 from qiskit.circuit.library import n_local, z_feature_map
 from qiskit_machine_learning.connectors import TorchConnector
@@ -105,6 +115,15 @@ DATA = {
     "root": ({"name": "cifar10", "root": "a"}, {"root": "b"}),
     "file": ({"name": "arrays", "file": "one.npz"}, {"file": "other.npz"}),
     "digest": ({"name": "arrays", "file": "one.npz"}, {"digest": "0" * 64}),
+    "size": ({}, {"size": 4}),
+    "channels": ({}, {"channels": "rgb"}),
+    "backbone": ({}, {"backbone": "module:own_backbone:make"}),
+    "backbone_layer": ({"backbone": "module:own_backbone:make"}, {"backbone_layer": "0"}),
+    "backbone_weights": ({"backbone": "module:own_backbone:make"}, {"backbone_weights": "random"}),
+    "backbone_digest": (
+        {"backbone": "module:own_backbone:make", "backbone_weights": "own.safetensors"},
+        {"backbone_digest": "0" * 64},
+    ),
     "classes": ({}, {"classes": (1, 2)}),
     "train_per_class": ({}, {"train_per_class": 5}),
     "train_points": ({}, {"train_points": 20}),
@@ -127,7 +146,8 @@ def loaded(values):
 
 
 @pytest.mark.parametrize("field", [field.name for field in fields(DataSpec)])
-def test_data(field, files):
+def test_data(field, files, monkeypatch):
+    monkeypatch.syspath_prepend(str(files))
     base, change = (placed(values, files) for values in DATA[field])
     assert outcome(loaded, base) != outcome(loaded, base | change)
 
@@ -239,6 +259,7 @@ def test_student(field, data, files, monkeypatch):
 
 FEATURES = {"feature_weight": 1.0, "teacher_layer": "filters", "student_layer": "filters"}
 SHIFTED = {"gradient": "parameter_shift", "train_target": "aer", "steps": 1}
+FORWARD = {"gradient": "forward", "train_target": "aer", "steps": 3}
 DISTILL = {
     "epochs": ({}, {"epochs": 3}),
     "batch_size": ({}, {"batch_size": 5}),
@@ -255,6 +276,8 @@ DISTILL = {
     "gradient": (SHIFTED, {"gradient": "spsa"}),
     "train_target": (SHIFTED, {"train_target": "fake_manila"}),
     "shifted_weights": (SHIFTED, {"shifted_weights": 1}),
+    "directions": (FORWARD, {"directions": 2}),
+    "adaptive_shots": (FORWARD, {"adaptive_shots": True}),
     "steps": ({}, {"steps": 1}),
     # The weights are those of the last epoch where that is the best one: the choice shows.
     "selection": ({"lr": 3.0, "epochs": 4}, {"selection": "validation"}),
@@ -368,6 +391,10 @@ RUNTIME = {
     "max_execution_time": 60,
     "session_max_time": 600,
     "max_executions": 1000,
+    "layout": (4, 3),
+    "optimization_level": 0,
+    "fractional": True,
+    "readout_mitigation": True,
 }
 
 
@@ -383,7 +410,10 @@ def test_runtime(field, finished, monkeypatch):
 
     def submitted(runtime):
         recipe = replace(finished.recipe, runtime=runtime)
-        plan = plan_dry_run(RunFolder(finished.path, recipe), Request(backend="fake_manila"))
+        try:
+            plan = plan_dry_run(RunFolder(finished.path, recipe), Request(backend="fake_manila"))
+        except TargetError as error:
+            return str(error)
         connection = RuntimeConnection(fake_backend("fake_manila"), options=runtime)
         connection.open_session("batch")
         sent = connection._sampler_options(tags=["t"], seed=None)

@@ -7,7 +7,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 
 from qkd_qiskit.cli.command_parser import CommandParser
-from qkd_qiskit.cli.output import add_output_options, console, load, terminal
+from qkd_qiskit.cli.output import add_output_options, load, say, show_table, terminal
 
 
 def certify_parser(words: Sequence[str], name: str) -> CommandParser:
@@ -61,22 +61,18 @@ def run_certify(options: Namespace, words: Sequence[str]) -> int:
     elif not options.quiet:
         from rich.table import Table
 
-        from qkd_qiskit.cli.narrow_tables import fitted
-
-        screen, table = console(), Table(title=f"the students of {options.arm} without the circuit")
+        table = Table(title=f"the students of {options.arm} without the circuit")
         for number, heading in enumerate(HEADER):
             table.add_column(heading, no_wrap=number == 0, justify="right" if number else "left")
         for variant in certificate.variants:
             table.add_row(*map(_plain, variant_cells(certificate, variant)))
-        for part in fitted(table, width=screen.width):
-            screen.print(part)
+        show_table(table)
         files = [
             f"figures: {run.path / CERTIFY / options.arm / CERTIFICATE}",
             f"report: {run.path / REPORT}",
         ]
         for text in (*map(_plain, notes(certificate)), answer, *files):
-            style = "bold" if text == answer else None
-            screen.print(text, markup=False, highlight=False, soft_wrap=True, style=style)
+            say(text, style="bold" if text == answer else None)
     return 0
 
 

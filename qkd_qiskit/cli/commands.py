@@ -96,6 +96,9 @@ COMMANDS = {
     "submit": Command(
         "evaluate a trained run on a device of IBM Quantum", "submit", "run_submit", "submit_parser"
     ),
+    "plan": Command(
+        "which evaluation tells most for some QPU seconds", "plan", "run_plan", "plan_parser"
+    ),
     "collect": Command("finish what was submitted", "submit", "run_collect", "collect_parser"),
     "sweep": Command(
         "what noise and shots cost a trained run", "sweep", "run_sweep", "sweep_parser", SWEEPS

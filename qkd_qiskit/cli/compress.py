@@ -10,16 +10,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qkd_qiskit.cli.command_parser import CommandParser
+from qkd_qiskit.cli.command_parser import TARGETS, CommandParser
 from qkd_qiskit.cli.error_messages import fail
-from qkd_qiskit.cli.output import add_output_options, console, terminal
+from qkd_qiskit.cli.output import add_output_options, load, say, show_table, terminal
 from qkd_qiskit.cli.recipe_options import add_key_options, given_keys
 from qkd_qiskit.errors import InputError, StorageError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from qkd_qiskit.experiments.compression_search import Search
+    from qkd_qiskit.experiments.compression import Search
     from qkd_qiskit.run import Run
 
 _KEYS = ("student.", "distill.", "seeds", "shots", "test_limit")
@@ -39,7 +39,10 @@ def compress_parser(words: Sequence[str], name: str) -> CommandParser:
     )
     parser.add_argument("run", nargs="?", type=str, help="folder of a finished run")
     parser.add_argument(
-        "--target", type=str, help="device that the circuits are to fit, such as fake_torino"
+        "--target",
+        type=str,
+        values=[TARGETS],
+        help="device that the circuits are to fit, such as fake_torino",
     )
     parser.add_argument(
         "--max-two-qubit-gates", type=int, help="two-qubit gates that they may have on it"
@@ -57,8 +60,7 @@ def compress_parser(words: Sequence[str], name: str) -> CommandParser:
     parser.add_argument(
         "--grow-by",
         type=int,
-        default=1,
-        help="layers that one circuit has more than the one before; default: 1",
+        help="layers that one circuit has more than the one before; default: 1, of ry_cz_brick 2",
     )
     parser.add_argument(
         "--search",
@@ -79,6 +81,7 @@ def compress_parser(words: Sequence[str], name: str) -> CommandParser:
 
 def run_compress(options: Namespace, words: Sequence[str]) -> int:
     """Compress a run, or go on with it; returns the exit status."""
+    load(options)
     start, path = _begin(options, words)
     resume = f"to continue: qkd compress --resume {shlex.quote(str(path))}"
     try:
@@ -163,18 +166,17 @@ def _show(run: Run, options: Namespace) -> None:
         content = {"compression": encode(compression), "rows": encode(rows), "answer": answer}
         print(json.dumps(content, indent=2))
     elif not options.quiet:
-        screen, table = console(), Table(title=f"compressed for {compression.target}")
+        table = Table(title=f"compressed for {compression.target}")
         for number, heading in enumerate(HEADER):
             table.add_column(heading, no_wrap=number == 0, justify="right" if number else "left")
         for row in rows:
             table.add_row(*map(_plain, compression_cells(row)))
-        screen.print(table)
+        show_table(table)
         if compression.search is not None:
-            screen.print(_search_table(compression.search))
+            show_table(_search_table(compression.search))
         notes = _plain(compression_notes(compression))
         for text in (notes, answer, f"report: {run.path / REPORT}"):
-            style = "bold" if text == answer else None
-            screen.print(text, markup=False, highlight=False, soft_wrap=True, style=style)
+            say(text, style="bold" if text == answer else None)
 
 
 def _search_table(search: Search) -> Table:

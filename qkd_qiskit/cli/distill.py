@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 from qkd_qiskit.cli.command_parser import CommandParser
 from qkd_qiskit.cli.error_messages import fail
 from qkd_qiskit.cli.output import add_output_options, load, show_result, terminal
-from qkd_qiskit.cli.recipe_options import DEFAULT_RECIPE, add_keys, given_recipe
+from qkd_qiskit.cli.recipe_options import ARMS_HELP, DEFAULT_RECIPE, add_keys, given_recipe
 from qkd_qiskit.errors import InputError, StorageError, WorkerError
-from qkd_qiskit.recipe.arms import ARMS_HELP
 from qkd_qiskit.recipe.parsing import recipe_keys, sections
 
 if TYPE_CHECKING:

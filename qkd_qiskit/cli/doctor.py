@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from qkd_qiskit.cli.command_parser import CommandParser
+from qkd_qiskit.targets.ibm.client_version import PACKAGE, version_fault
 
 State = Literal["ok", "note", "problem"]
 PACKAGES = (
@@ -87,6 +88,10 @@ def _versions() -> list[Finding]:
         except PackageNotFoundError:
             text = f"not installed: pip install {package}"
             found.append(Finding(package, "problem", text))
+            continue
+        untested = version_fault() if package == PACKAGE else None
+        if untested is not None:
+            found[-1] = Finding(package, "note", untested)
     return found
 
 

@@ -6,7 +6,7 @@ import json
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
-from qkd_qiskit.cli.output import console
+from qkd_qiskit.cli.output import say, show_table
 
 if TYPE_CHECKING:
     from qkd_qiskit.experiments.submission import DryRun
@@ -37,13 +37,13 @@ def show_dry_run(plan: DryRun, options: Namespace, *, rate: float | None) -> int
             style="" if index else "bold",
             end_section=not index,
         )
-    screen = console()
-    screen.print(table)
+    show_table(table)
     lines = [
         f"circuit: {plan.qubits} qubits, {plan.two_qubit_gates} two-qubit gates, depth "
         f"{plan.depth}, {1e6 * plan.duration_s:.2f} us on {plan.device}"
         + (f", calibrated {plan.calibration_date}" if plan.calibration_date else ""),
         *(part for part in [plan.note] if part),
+        *(f"options: {part}" for part in [plan.options] if part),
         f"estimate, by IBM's model of a job's usage: {plan.chosen.formula}",
     ]
     if plan.unlabelled:
@@ -66,5 +66,5 @@ def show_dry_run(plan: DryRun, options: Namespace, *, rate: float | None) -> int
             "it is closed while the limits of the service make it wait"
         )
     for line in lines:
-        screen.print(line, markup=False, highlight=False, soft_wrap=True)
+        say(line)
     return 0

@@ -9,6 +9,8 @@ from rich import box
 from rich.cells import cell_len
 from rich.table import Table
 
+_NAMES = 3  # the first column takes at most this part of the width, where it may wrap
+
 
 def fitted(table: Table, *, width: int) -> list[Table]:
     """Return a table as it is where it fits, else one or several without lines between columns.
@@ -21,6 +23,8 @@ def fitted(table: Table, *, width: int) -> list[Table]:
     """
     cells = [max((_length(cell) for cell in column.cells), default=0) for column in table.columns]
     heads = [_length(column.header) for column in table.columns]
+    if not table.columns[0].no_wrap:  # names in words may take several lines
+        cells[0] = min(cells[0], width // _NAMES)
     if sum(map(max, cells, heads)) + 3 * len(cells) + 1 <= width:
         return [table]
     wrapped = [

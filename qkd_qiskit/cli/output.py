@@ -14,6 +14,7 @@ from qkd_qiskit.recipe.arms import TUNED
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
     from qkd_qiskit.cli.terminal import Terminal
     from qkd_qiskit.experiments.results import Result
@@ -28,34 +29,26 @@ def add_output_options(parser: CommandParser) -> None:
 
 def show_result(folder: RunFolder, result: Result, options: Namespace) -> int:
     """Show the figures of a run as a table or as JSON; returns the exit status."""
-    from qkd_qiskit.cli.narrow_tables import fitted
     from qkd_qiskit.cli.terminal import answers, comparison_table, summary_table
     from qkd_qiskit.experiments.run_folder import REPORT
 
     if options.json:
         print(json.dumps(result.to_json(), indent=2))
     elif not options.quiet:
-        screen = console()
-        for table in fitted(summary_table(result), width=screen.width):
-            screen.print(table)
+        show_table(summary_table(result))
         if len(result.comparisons) > 3 * len(result.targets) or TUNED in result.arms:
-            screen.print(comparison_table(result))
+            console().print(comparison_table(result))
         for text, decided in answers(result):
-            style = "bold" if decided else None
-            whole = not screen.is_terminal  # which breaks words where lines end
-            screen.print(text, markup=False, highlight=False, soft_wrap=whole, style=style)
+            say(text, style="bold" if decided else None)
         for arm, failed in result.failed.items():
             for seed, reason in failed.items():
-                text = f"failed, left out: {arm}, seed {seed}: {reason}"
-                screen.print(text, markup=False, highlight=False, soft_wrap=True)
+                say(f"failed, left out: {arm}, seed {seed}: {reason}")
         for population, cost in result.training_cost.items():
-            text = (
+            say(
                 f"training the {population}: {cost.circuits:,} circuits, "
                 f"{cost.executions:,} executions"
             )
-            screen.print(text, markup=False, highlight=False, soft_wrap=True)
-        path = folder.path / REPORT
-        screen.print(f"report: {path}", markup=False, highlight=False, soft_wrap=True)
+        say(f"report: {folder.path / REPORT}")
     return 0
 
 
@@ -86,7 +79,26 @@ def console() -> Console:
     from rich.console import Console
 
     # A pipe has no width: 80 columns would cut the table.
-    return Console(width=None if sys.stdout.isatty() else 120)
+    screen = Console(width=None if sys.stdout.isatty() else 120)
+    if screen.is_jupyter:
+        screen.width = 80
+    return screen
+
+
+def show_table(table: Table) -> None:
+    """Print a table; on a narrow terminal in parts."""
+    from qkd_qiskit.cli.narrow_tables import fitted
+
+    screen = console()
+    for part in fitted(table, width=screen.width):
+        screen.print(part)
+
+
+def say(text: str, *, style: str | None = None) -> None:
+    """Print a sentence: whole lines in a pipe, on a terminal broken between words."""
+    screen = console()
+    whole = not (screen.is_terminal or screen.is_jupyter)
+    screen.print(text, markup=False, highlight=False, soft_wrap=whole, style=style)
 
 
 def print_columns(rows: Mapping[str, str]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from qkd_qiskit.cli.command_parser import TARGETS, CommandParser
-from qkd_qiskit.cli.output import add_output_options, console, load, show_result, terminal
+from qkd_qiskit.cli.output import add_output_options, load, say, show_result, terminal
 from qkd_qiskit.errors import InputError
 
 if TYPE_CHECKING:
@@ -84,4 +84,4 @@ def show_maps(result: Result, *, target: str | None = None) -> None:
         if summary.recalibration is not None and own:
             what = map_sentence(summary.recalibration, calibrated=summary.calibration_date)
             text = f"{name}: {what}".replace("\u202f", " ")
-            console().print(text, markup=False, highlight=False, soft_wrap=True)
+            say(text)

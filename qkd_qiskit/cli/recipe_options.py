@@ -25,6 +25,11 @@ DEFAULT_RECIPE = "digits"
 TARGET_KEYS = ("targets", "distill.train_target", "teacher.target")
 _LONGEST_CHOICES = 60
 
+ARMS_HELP = "\n".join(
+    ["arms:", *(f"  {name:<20}  {arm.description}" for name, arm in ARMS.items())]
+)
+"""What each arm is, a line each."""
+
 
 def add_keys(
     parser: CommandParser, words: Sequence[str], *, defaults: Mapping[str, Any] | None = None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from qkd_qiskit.cli.command_parser import CommandParser
 from qkd_qiskit.cli.commands import RUNS
 from qkd_qiskit.cli.error_messages import fail
-from qkd_qiskit.cli.output import add_output_options, console, load, show_result, terminal
+from qkd_qiskit.cli.output import add_output_options, console, load, say, show_result, terminal
 from qkd_qiskit.cli.study import add_worker_options, given_workers
 from qkd_qiskit.errors import InputError, StorageError, WorkerError
 from qkd_qiskit.recipe.arms import ARMS
@@ -100,8 +100,7 @@ def _list(options: Namespace, words: Sequence[str]) -> int:
     screen.print(list_table(runs, root=options.root))
     for run in runs:
         if run.problem:
-            text = f"damaged: {run.path}: {run.problem}"
-            screen.print(text, markup=False, highlight=False, soft_wrap=True)
+            say(f"damaged: {run.path}: {run.problem}")
     return 0
 
 

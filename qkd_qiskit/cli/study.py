@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 from qkd_qiskit.cli.command_parser import CommandParser
 from qkd_qiskit.cli.distill import add_track_option, run_folder
 from qkd_qiskit.cli.output import add_output_options
-from qkd_qiskit.cli.recipe_options import add_keys
+from qkd_qiskit.cli.recipe_options import ARMS_HELP, add_keys
 from qkd_qiskit.errors import InputError
-from qkd_qiskit.recipe.arms import ARMS_HELP
 
 if TYPE_CHECKING:
     from qkd_qiskit.experiments.workers import Workers

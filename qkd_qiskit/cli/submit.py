@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from qkd_qiskit.cli.command_parser import TARGETS, CommandParser
+from qkd_qiskit.cli.device_options import add_device_options, device_options
 from qkd_qiskit.cli.error_messages import fail
-from qkd_qiskit.cli.output import add_output_options, console, load, show_result, terminal
+from qkd_qiskit.cli.output import add_output_options, load, say, show_result, terminal
 from qkd_qiskit.cli.recalibrate import show_maps
 from qkd_qiskit.errors import InputError
 from qkd_qiskit.recipe import Mode
@@ -20,6 +21,12 @@ if TYPE_CHECKING:
     from qkd_qiskit.experiments.submission import SubmittedRun, Training
 
 STEPS = 50
+GRADIENTS = ("spsa", "forward", "guided_spsa", "parameter_shift")
+_OF_GRADIENTS = {
+    "shifted_weights": ("parameter_shift",),
+    "directions": ("forward",),
+    "adaptive_shots": ("spsa", "forward"),
+}
 
 
 def submit_parser(words: Sequence[str], name: str) -> CommandParser:
@@ -56,6 +63,7 @@ def submit_parser(words: Sequence[str], name: str) -> CommandParser:
         help="unlabelled training images to measure in the same jobs, as 50, to correct the "
         "figures with; see qkd recalibrate",
     )
+    add_device_options(parser)
     parser.add_argument("--again", action="store_true", help="measure again what is finished")
     parser.add_argument(
         "--dry-run", action="store_true", help="say what it would cost, beside alternatives"
@@ -66,8 +74,9 @@ def submit_parser(words: Sequence[str], name: str) -> CommandParser:
     parser.add_argument(
         "--train",
         type=str,
-        values=("spsa", "parameter_shift"),
-        help="train there too, by spsa or parameter_shift, into the new run RUN-on-<backend>",
+        values=GRADIENTS,
+        help="train there too, by spsa, forward, guided_spsa or parameter_shift, into the new run "
+        "RUN-on-<backend>",
     )
     parser.add_argument("--steps", type=int, help=f"steps of the training; default: {STEPS}")
     parser.add_argument("--batch-size", type=int, help="images per step; default: the recipe's")
@@ -76,7 +85,21 @@ def submit_parser(words: Sequence[str], name: str) -> CommandParser:
         "--shifted-weights", type=int, help="weights that a step shifts, at random; default: all"
     )
     parser.add_argument(
+        "--directions", type=int, help="random directions of an image, of --train forward"
+    )
+    parser.add_argument(
+        "--adaptive-shots",
+        action="store_true",
+        help="take no more shots in a step than are worth it, of --train spsa and forward; --shots "
+        "is the most",
+    )
+    parser.add_argument(
         "--from-scratch", action="store_true", help="train untrained students, not the run's"
+    )
+    parser.add_argument(
+        "--from-recalibrated",
+        action="store_true",
+        help="train students on that have the device's recalibration in their last layers",
     )
     parser.add_argument(
         "--evaluate", action="store_true", help="evaluate there what was trained, with its start"
@@ -117,13 +140,14 @@ def run_submit(options: Namespace, words: Sequence[str]) -> int:
 
     request = Request(
         backend=options.backend,
-        mode=_mode(options.mode),
+        mode=mode_of(options.mode),
         shots=_at_least_one(options.shots, "shots"),
         limit=_at_least_one(options.limit, "limit"),
-        seeds=_seeds(options.seeds),
-        max_qpu_seconds=_positive(options.max_qpu_seconds, "max-qpu-seconds"),
+        seeds=seeds_of(options.seeds),
+        max_qpu_seconds=positive(options.max_qpu_seconds, "max-qpu-seconds"),
         again=options.again,
         recalibrate=_recalibrate(options),
+        options=device_options(options),
     )
     training = _training(options)
     folder = RunFolder.open(options.run)
@@ -158,7 +182,7 @@ def run_collect(options: Namespace, words: Sequence[str]) -> int:
     load(options)
     from qkd_qiskit.experiments.run_folder import RunFolder
 
-    limit = _positive(options.max_qpu_seconds, "max-qpu-seconds")
+    limit = positive(options.max_qpu_seconds, "max-qpu-seconds")
     folder = RunFolder.open(options.run)
     return _collect(folder, options, max_qpu_seconds=limit, adopt=options.adopt)
 
@@ -192,7 +216,7 @@ def _show(submitted: Sequence[SubmittedRun], options: Namespace) -> int:
             if run.already:
                 name = run.submission.name
                 text = f"{name} is finished: nothing was sent (to measure it again: --again)"
-                console().print(text, markup=False, highlight=False, soft_wrap=True)
+                say(text)
             show_maps(run.result, target=run.submission.maps)
     return show_result(submitted[-1].folder, submitted[-1].result, options)
 
@@ -211,7 +235,10 @@ def _training(options: Namespace) -> Training | None:
     """Return how to train, or None without --train."""
     from qkd_qiskit.experiments.submission import Training
 
-    words = ("steps", "batch_size", "lr", "shifted_weights", "from_scratch", "evaluate", "out")
+    words = (
+        *("steps", "batch_size", "lr", "shifted_weights", "directions", "adaptive_shots"),
+        *("from_scratch", "from_recalibrated", "evaluate", "out"),
+    )
     if options.train is None:
         given = [word for word in words if getattr(options, word)]
         if given:
@@ -220,24 +247,28 @@ def _training(options: Namespace) -> Training | None:
                 f"--{flag} is for training; give --train spsa with it, or leave it out"
             )
         return None
-    if options.train not in ("spsa", "parameter_shift"):
-        raise InputError(
-            f"--train: {options.train!r} is not accepted; give spsa or parameter_shift"
-        )
-    if options.train == "spsa" and options.shifted_weights is not None:
-        raise InputError("--shifted-weights is for --train parameter_shift; SPSA shifts none")
+    if options.train not in GRADIENTS:
+        raise InputError(f"--train: {options.train!r} is not accepted; give {', '.join(GRADIENTS)}")
+    for name, ways in _OF_GRADIENTS.items():
+        if getattr(options, name) and options.train not in ways:
+            flag, accepted = name.replace("_", "-"), " or ".join(ways)
+            raise InputError(f"--{flag} is for --train {accepted}; leave it or {options.train} out")
     return Training(
         gradient=options.train,
         steps=_at_least_one(options.steps, "steps") or STEPS,
         batch_size=_at_least_one(options.batch_size, "batch-size"),
-        lr=_positive(options.lr, "lr"),
+        lr=positive(options.lr, "lr"),
         shifted_weights=_at_least_one(options.shifted_weights, "shifted-weights"),
+        directions=_at_least_one(options.directions, "directions"),
+        adaptive_shots=options.adaptive_shots,
         fresh=options.from_scratch,
+        recalibrated=options.from_recalibrated,
         evaluate=options.evaluate,
     )
 
 
-def _mode(text: str | None) -> Mode | None:
+def mode_of(text: str | None) -> Mode | None:
+    """Return how jobs are submitted, or None where it was not given."""
     modes: tuple[Mode, ...] = get_args(Mode)
     if text is None:
         return None
@@ -261,13 +292,15 @@ def _at_least_one(number: int | None, name: str) -> int | None:
     return number
 
 
-def _positive(number: float | None, name: str) -> float | None:
+def positive(number: float | None, name: str) -> float | None:
+    """Return a number above 0, or None where it was not given."""
     if number is not None and not 0 < number < float("inf"):
         raise InputError(f"--{name}: {number:g} is not accepted; give a number above 0")
     return number
 
 
-def _seeds(text: str | None) -> tuple[int, ...] | None:
+def seeds_of(text: str | None) -> tuple[int, ...] | None:
+    """Return seeds from a text such as 0,2, or None where it was not given."""
     try:
         return None if text is None else tuple(int(part) for part in text.strip("[]").split(","))
     except ValueError:

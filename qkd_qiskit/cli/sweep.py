@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from qkd_qiskit.cli.command_parser import TARGETS, CommandParser
 from qkd_qiskit.cli.error_messages import fail
-from qkd_qiskit.cli.output import add_output_options, console, load, terminal
+from qkd_qiskit.cli.output import add_output_options, load, say, show_table, terminal
 from qkd_qiskit.errors import InputError
 
 if TYPE_CHECKING:
@@ -88,13 +88,9 @@ def run_sweep(options: Namespace, words: Sequence[str]) -> int:
     if options.json:
         print(json.dumps(outcome.summary, indent=2))
     elif not options.quiet:
-        from qkd_qiskit.cli.narrow_tables import fitted
-
-        screen = console()
-        for table in fitted(outcome.table, width=screen.width):
-            screen.print(table)
+        show_table(outcome.table)
         for path in outcome.files:
-            screen.print(str(path), markup=False, highlight=False, soft_wrap=True)
+            say(str(path))
     return 0
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import reprlib
 import zipfile
 import zlib
@@ -26,6 +25,7 @@ from qkd_qiskit.data.labels import Classes, find_classes, plain_labels
 from qkd_qiskit.data.soft_labels import soft_labels
 from qkd_qiskit.data.sources import Source
 from qkd_qiskit.errors import DataError
+from qkd_qiskit.storage import sha256_of
 
 Arrays = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]
 
@@ -129,13 +129,9 @@ def file_digest(path: str | Path) -> str:
         DataError: The file cannot be read.
     """
     try:
-        with Path(path).open("rb") as file:
-            digest = hashlib.sha256()
-            while block := file.read(1 << 20):
-                digest.update(block)
+        return sha256_of(path)
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path
         raise _unreadable(path, error) from error
-    return digest.hexdigest()
 
 
 def check_arrays(

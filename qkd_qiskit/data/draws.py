@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from numbers import Integral
+from typing import Literal
 
 import torch
 
 from qkd_qiskit.errors import DataError
+from qkd_qiskit.recipe.seeds import generator
+
+Draw = Literal["random", "first"]
 
 
 def require_one_of(key: str, given: object, accepted: tuple[object, ...]) -> None:
@@ -60,3 +64,55 @@ def choose_per_class(
             )
         chosen.append(choose(members))
     return torch.cat(chosen).sort().values
+
+
+def draw_per_class(
+    labels: torch.Tensor,
+    per_class: int | None,
+    *,
+    draw: Draw,
+    seed: int,
+    class_names: tuple[str, ...],
+) -> torch.Tensor:
+    """Return the indices of so many training images of each class; see `Data.draw`.
+
+    Raises:
+        DataError: A class has fewer images than asked for.
+    """
+    require_one_of("draw", draw, ("random", "first"))
+    if per_class is None:
+        return torch.arange(len(labels))
+    require_count("images per class", per_class)
+    order = generator(seed, "draw")
+
+    def choose(members: torch.Tensor) -> torch.Tensor:
+        if draw == "first":
+            return members[:per_class]
+        return members[torch.randperm(len(members), generator=order)[:per_class]]
+
+    return choose_per_class(
+        labels,
+        choose,
+        least=per_class,
+        class_names=class_names,
+        what="training images (after validation is held out)",
+    )
+
+
+def draw_points(pool: int, points: int, *, draw: Draw, seed: int) -> torch.Tensor:
+    """Return the indices of so many of the images of a pool; see `Data.draw_points`.
+
+    Raises:
+        DataError: The pool has fewer images than asked for.
+    """
+    require_one_of("draw", draw, ("random", "first"))
+    require_count("training points", points)
+    if points > pool:
+        raise DataError(
+            f"{points} training points are asked for, the pool has {pool} (after "
+            "validation is held out); ask for fewer"
+        )
+    if draw == "first":
+        return torch.arange(points)
+    order = torch.randperm(pool, generator=generator(seed, "draw points"))
+    return order[:points].sort().values

@@ -7,6 +7,8 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from qkd_qiskit.data.containers import Array
 from qkd_qiskit.errors import DataError
@@ -14,6 +16,7 @@ from qkd_qiskit.errors import DataError
 logger = logging.getLogger(__name__)
 
 Channels = Literal["first", "last"]
+_BATCH = 512  # images that are brought to another size at a time
 _USUAL_CHANNELS = (1, 3, 4)
 
 
@@ -99,3 +102,58 @@ def require_same_type(train: Array, other: Array, *, what: str) -> None:
             f"{what} are of type {other.dtype}, training images {train.dtype}, and only uint8 is "
             "divided by 255; give both in one type"
         )
+
+
+def in_unit_range(images: Tensor) -> Tensor:
+    """Return images as float32: bytes divided by 255, others as they are."""
+    if images.dtype != torch.uint8:
+        return images
+    # Written where it stays: no array of whole numbers in float32 beside it.
+    pixels: npt.NDArray[np.float32] = np.empty(tuple(images.shape), np.float32)
+    np.divide(images.numpy(), np.float32(255), out=pixels)
+    return torch.from_numpy(pixels)
+
+
+def resized(images: Tensor, size: tuple[int, int] | None) -> Tensor:
+    """Return images (N, channels, height, width) of another size, bytes as bytes.
+
+    The side that is shorter beside `size` is scaled to it, bilinearly and with smoothing where it
+    shrinks; the middle is cut out of the other.
+
+    Args:
+        images: Bytes, or float32.
+        size: Height and width; None = as they are.
+    """
+    if size is None or tuple(images.shape[-2:]) == size:
+        return images
+    from torchvision.transforms.v2 import functional as transforms  # a second to import
+
+    if len(images) > _BATCH:
+        return torch.cat([resized(batch, size) for batch in torch.split(images, _BATCH)])
+    height, width = images.shape[-2:]
+    factor = max(size[0] / height, size[1] / width)
+    whole = [max(size[0], round(factor * height)), max(size[1], round(factor * width))]
+    scaled = transforms.resize(images, whole, antialias=True)
+    middle: Tensor = transforms.center_crop(scaled, list(size))
+    return middle
+
+
+def with_channels(images: Tensor, channels: Literal["grey", "rgb"] | None) -> Tensor:
+    """Return images (N, channels, height, width) in grey, or in three channels.
+
+    Raises:
+        DataError: They have neither one channel nor three.
+    """
+    count = images.shape[1]
+    wanted = {"grey": 1, "rgb": 3, None: count}[channels]
+    if wanted == count:
+        return images
+    if count not in (1, 3):
+        raise DataError(
+            f"data.channels: images of {count} channels cannot be made {channels}; give null"
+        )
+    if wanted == 3:
+        return images.expand(-1, 3, -1, -1)
+    from torchvision.transforms.v2 import functional as transforms  # a second to import
+
+    return torch.cat([transforms.rgb_to_grayscale(batch) for batch in torch.split(images, _BATCH)])

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 Scale = Literal["none", "standard", "minmax"]
+_ROWS = 4096  # images that are scaled at a time
 _SMALL, _LARGE, _UNEQUAL = 0.1, 20.0, 1000.0
 
 
@@ -45,13 +46,20 @@ class Scaling:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return scaled images (N, channels, height, width), float32."""
-        return ((images - self.offset) / self.divisor).float()
+        # In parts, as offset and divisor are of double precision.
+        parts = torch.split(images, _ROWS)
+        return torch.cat([((part - self.offset) / self.divisor).float() for part in parts])
 
 
 def fit_scaling(images: Tensor, how: Scale) -> Scaling | None:
     """Return the scaling that images (N, channels, height, width) call for; None for `none`."""
     if how == "none":
         return None
+    if images.shape[1:3] != (1, 1) and images.shape[1] > 1:
+        # Channel by channel: all of them at once would take twice the memory of the images.
+        each = [fit_scaling(images[:, [channel]], how) for channel in range(images.shape[1])]
+        offsets = torch.cat([it.offset for it in each if it is not None], dim=1)
+        return Scaling(offsets, torch.cat([it.divisor for it in each if it is not None], dim=1))
     values, axes = _by_feature(images)
     if how == "standard":
         offset = values.mean(axis=axes, keepdims=True)

@@ -31,6 +31,7 @@ from qkd_qiskit.storage import user_path, write_atomic
 
 logger = logging.getLogger(__name__)
 
+Pixels = npt.NDArray[np.float32] | npt.NDArray[np.uint8]
 _DOWNLOAD_TIMEOUT = 30.0  # seconds without an answer
 _TORCHVISION_NAMES = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}
 
@@ -41,7 +42,7 @@ class Source:
 
     Attributes:
         images: Training images (N, height, width) or (N, channels, height, width), float32 in
-            [0, 1].
+            [0, 1], or bytes, which count from 0 to 255.
         labels: Their classes (N,), int64.
         test: Test images and labels of the official split, or None where there is none.
         class_names: Name of each class.
@@ -51,11 +52,11 @@ class Source:
         teacher_logits_test: The same of the test images of the official split.
     """
 
-    images: npt.NDArray[np.float32]
+    images: Pixels
     labels: npt.NDArray[np.int64]
-    test: tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]] | None
+    test: tuple[Pixels, npt.NDArray[np.int64]] | None
     class_names: tuple[str, ...]
-    validation: tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]] | None = None
+    validation: tuple[Pixels, npt.NDArray[np.int64]] | None = None
     labels_given: tuple[int, ...] | None = None
     teacher_logits: npt.NDArray[np.float32] | None = None
     teacher_logits_test: npt.NDArray[np.float32] | None = None
@@ -143,7 +144,7 @@ def read_cifar10(*, root: str | Path | None = None) -> Source:
         ) from error
     train, test = (
         (
-            np.ascontiguousarray(part.data.transpose(0, 3, 1, 2), np.float32) / np.float32(255),
+            np.ascontiguousarray(part.data.transpose(0, 3, 1, 2)),
             np.asarray(part.targets, np.int64),
         )
         for part in parts
@@ -240,7 +241,7 @@ def _fetch(file: str, md5: str, *, mirrors: list[str], staging: str) -> None:
     failure: Exception = RuntimeError("no mirror is known")
     for mirror in mirrors:
         try:
-            with _silent_network():
+            with quiet_network():
                 download_url(mirror + file, staging, filename=file, md5=md5)
         except (OSError, RuntimeError, http.client.HTTPException) as error:
             failure = error
@@ -257,7 +258,7 @@ def _require_writable(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _silent_network() -> Iterator[None]:
+def quiet_network() -> Iterator[None]:
     """Keep torchvision's progress bar off the terminal, and give up where nothing answers."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_DOWNLOAD_TIMEOUT)

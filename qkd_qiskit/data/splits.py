@@ -9,58 +9,35 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
 from qkd_qiskit.data.arrays import check_arrays, read_arrays
-from qkd_qiskit.data.draws import choose_per_class, require_count, require_one_of
-from qkd_qiskit.data.images import Channels
-from qkd_qiskit.data.scaling import Scale, Scaling, fit_scaling, scale_hint
-from qkd_qiskit.data.sources import Source, read_cifar10, read_digits, read_mnist
+from qkd_qiskit.data.backbones import load_backbone, own_backbone
+from qkd_qiskit.data.draws import draw_per_class, draw_points, require_one_of
+from qkd_qiskit.data.folders import read_folder
+from qkd_qiskit.data.images import Channels, resized, with_channels
+from qkd_qiskit.data.partition import Split, partition
+from qkd_qiskit.data.scaling import Scale, Scaling, fit_scaling
+from qkd_qiskit.data.sources import Pixels, Source, read_cifar10, read_digits, read_mnist
 from qkd_qiskit.data.synthetic import generate
 from qkd_qiskit.errors import DataError, RecipeError, require_kind
 from qkd_qiskit.recipe import GENERATED, DataSpec
+from qkd_qiskit.recipe.data import ColourChannels
 from qkd_qiskit.recipe.display import short_repr
-from qkd_qiskit.recipe.seeds import generator
 from qkd_qiskit.recipe.unused import say_unused
-from qkd_qiskit.storage import tensor_digest
+from qkd_qiskit.storage import CacheFolder
 
-logger = logging.getLogger(__name__)
+__all__ = ["Data", "Split", "load_data"]
 
-
-@dataclass(frozen=True, eq=False)
-class Split:
-    """Images and their classes.
-
-    Attributes:
-        images: (N, channels, height, width), float32; in [0, 1] for the built-in data sets.
-        labels: (N,), int64 in 0 .. num_classes - 1.
-        teacher_logits: What a teacher said of them elsewhere (N, num_classes), or None.
-    """
-
-    images: torch.Tensor
-    labels: torch.Tensor
-    teacher_logits: torch.Tensor | None = None
-    __repr__ = short_repr
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, indices: torch.Tensor) -> Split:
-        """Return the images and labels at `indices`, in that order."""
-        logits = None if self.teacher_logits is None else self.teacher_logits[indices]
-        return Split(self.images[indices], self.labels[indices], logits)
-
-    @functools.cached_property
-    def fingerprint(self) -> str:
-        """SHA-256 over the bytes of images and labels."""
-        return tensor_digest({"images": self.images, "labels": self.labels})
+Labels = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,23 +96,8 @@ class Data:
         Raises:
             DataError: A class has fewer images than asked for.
         """
-        require_one_of("draw", draw, ("random", "first"))
-        if per_class is None:
-            return torch.arange(len(self.pool))
-        require_count("images per class", per_class)
-        order = generator(seed, "draw")
-
-        def choose(members: torch.Tensor) -> torch.Tensor:
-            if draw == "first":
-                return members[:per_class]
-            return members[torch.randperm(len(members), generator=order)[:per_class]]
-
-        return choose_per_class(
-            self.pool.labels,
-            choose,
-            least=per_class,
-            class_names=self.class_names,
-            what="training images (after validation is held out)",
+        return draw_per_class(
+            self.pool.labels, per_class, draw=draw, seed=seed, class_names=self.class_names
         )
 
     def draw_points(
@@ -152,17 +114,7 @@ class Data:
         Raises:
             DataError: The pool has fewer images than asked for.
         """
-        require_one_of("draw", draw, ("random", "first"))
-        require_count("training points", points)
-        if points > len(self.pool):
-            raise DataError(
-                f"{points} training points are asked for, the pool has {len(self.pool)} (after "
-                "validation is held out); ask for fewer"
-            )
-        if draw == "first":
-            return torch.arange(points)
-        order = torch.randperm(len(self.pool), generator=generator(seed, "draw points"))
-        return order[:points].sort().values
+        return draw_points(len(self.pool), points, draw=draw, seed=seed)
 
     def draw_for(self, spec: DataSpec, *, seed: int) -> torch.Tensor:
         """Return the indices into the pool that a recipe's student of this seed trains on.
@@ -236,16 +188,104 @@ class Data:
             channels=channels,
             teacher={"teacher_logits": teacher_logits, "teacher_logits_test": teacher_logits_test},
         )
-        with torch.inference_mode(mode=False):  # whose tensors could not be trained on later
-            return _split(
-                source,
-                None,
-                name=str(name),
-                scale=spec.scale,
-                validation_fraction=spec.validation_fraction,
-                test_per_class=spec.test_per_class,
-                seed=seed,
+        return _partitioned(source, None, spec=spec, name=str(name), seed=seed)
+
+    @classmethod
+    def from_folder(
+        cls,
+        root: str | Path,
+        *,
+        size: int | tuple[int, int] | None = None,
+        channels: ColourChannels | None = None,
+        scale: Scale = "none",
+        validation_fraction: float = 0.1,
+        test_per_class: int | None = None,
+        seed: int = 0,
+        name: str | None = None,
+    ) -> Data:
+        """Return pictures of your own as data: a folder for each class, which its name names.
+
+        Args:
+            root: ROOT/CLASS/NAME.png (or jpg, ...), a stratified third of which becomes the test
+                images; or ROOT/train/CLASS/..., ROOT/test/CLASS/... and, if you like,
+                ROOT/validation/CLASS/....
+            size: Pixels that pictures are brought to, as `data.size`; None = all are of one size.
+            channels: grey or rgb; None = grey where all pictures are.
+            scale: none, standard or minmax, of each channel; see `qkd_qiskit.data.scaling`.
+            validation_fraction: Share of the training images held out for validation.
+            test_per_class: First test images per class to keep; None = all.
+            seed: Seed of the splits.
+            name: Name that reports show; default: that of the folder.
+
+        Raises:
+            DataError: A folder is empty or missing, a picture cannot be read, there is one class
+                alone, pictures are of different sizes, or an argument is none of these.
+        """
+        try:  # as a recipe's
+            spec = DataSpec(
+                name="folder",
+                root=str(root),
+                size=size,
+                channels=channels,
+                scale=scale,
+                validation_fraction=validation_fraction,
+                test_per_class=test_per_class,
             )
+        except RecipeError as error:
+            raise DataError(str(error).removeprefix("data.")) from error
+        data = load_data(spec, seed=seed)
+        return data if name is None else replace(data, name=name)
+
+    def through(
+        self,
+        network: nn.Module,
+        *,
+        layer: str | None = None,
+        size: int | tuple[int, int] | None = None,
+        scale: Scale = "none",
+        cache: CacheFolder = None,
+    ) -> Data:
+        """Return the data with what a frozen network gives for its images in their place.
+
+        They are feature vectors `(N, 1, 1, features)`, computed once for the same weights and
+        images and then read from disk. The network is left as it is.
+
+        Args:
+            network: From images (batch, channels, height, width) to features, run in evaluation
+                mode where it lies.
+            layer: Layer whose outputs are the features; None = the network's own. Of maps (batch,
+                channels, height, width) the mean over places is taken.
+            size: Pixels that images are brought to before, as `data.size`.
+            scale: What is done to the features: none, standard or minmax, fitted on the pool.
+            cache: Folder that keeps them; None = $QKD_CACHE, else ~/.cache/qkd_qiskit; False =
+                none.
+
+        Raises:
+            DataError: The network fails on the images, has no such layer, or gives no features.
+        """
+        try:
+            spec = DataSpec(size=size, scale=scale)
+        except RecipeError as error:
+            raise DataError(str(error).removeprefix("data.")) from error
+        backbone = own_backbone(network, layer=layer, size=spec.image_size)
+        pool, validation, test = (
+            replace(part, images=backbone.features(part.images, cache=cache))
+            for part in (self.pool, self.validation, self.test)
+        )
+        scaling = fit_scaling(pool.images, scale)
+        if scaling is not None:
+            pool, validation, test = (
+                replace(part, images=scaling(part.images)) for part in (pool, validation, test)
+            )
+        return replace(
+            self,
+            name=f"features of {self.name}",
+            pool=pool,
+            validation=validation,
+            test=test,
+            spec=None,
+            scaling=scaling,
+        )
 
 
 def load_data(spec: DataSpec, *, seed: int = 0) -> Data:
@@ -273,17 +313,61 @@ def load_data(spec: DataSpec, *, seed: int = 0) -> Data:
                 f"{named}"
             )
         classes = tuple(known.index(label) for label in spec.classes)
+    if spec.name not in GENERATED:
+        source = _prepared(source, spec, seed=seed)
+    return replace(_partitioned(source, classes, spec=spec, name=spec.title, seed=seed), spec=spec)
+
+
+def _partitioned(
+    source: Source, classes: tuple[int, ...] | None, *, spec: DataSpec, name: str, seed: int
+) -> Data:
     with torch.inference_mode(mode=False):  # whose tensors could not be trained on later
-        data = _split(
+        parts = partition(
             source,
             classes,
-            name=spec.title,
+            name=name,
             scale=spec.scale,
             validation_fraction=spec.validation_fraction,
             test_per_class=spec.test_per_class,
             seed=seed,
         )
-    return replace(data, spec=spec)
+    return Data(
+        name,
+        len(parts.class_names),
+        parts.class_names,
+        parts.pool,
+        parts.validation,
+        parts.test,
+        scaling=parts.scaling,
+    )
+
+
+def _prepared(source: Source, spec: DataSpec, *, seed: int) -> Source:
+    """Return a data set with its images as `spec` wants them, or with a network's features."""
+    if spec.size is None and spec.channels is None and spec.backbone is None:
+        return source
+    backbone = load_backbone(spec, seed=seed)
+
+    def prepared(images: Pixels) -> Pixels:
+        pixels = torch.from_numpy(images)
+        pixels = with_channels(pixels[:, None] if pixels.ndim == 3 else pixels, spec.channels)
+        if backbone is not None:
+            made: Pixels = backbone.features(pixels).numpy()
+            return made
+        if tuple(pixels.shape[1:3]) == (1, 1) and spec.size is not None:
+            raise DataError(f"data.size: {spec.title} holds feature vectors, no images; give null")
+        return resized(pixels, spec.image_size).numpy()
+
+    def pair(part: tuple[Pixels, Labels] | None) -> tuple[Pixels, Labels] | None:
+        return None if part is None else (prepared(part[0]), part[1])
+
+    with torch.inference_mode(mode=False):
+        return replace(
+            source,
+            images=prepared(source.images),
+            test=pair(source.test),
+            validation=pair(source.validation),
+        )
 
 
 def _read(spec: DataSpec, *, seed: int) -> Source:
@@ -293,99 +377,11 @@ def _read(spec: DataSpec, *, seed: int) -> Source:
         return generate(spec.generator, points=spec.points, seed=seed)
     if spec.file is not None:
         return read_arrays(spec.file, digest=spec.digest)
+    if spec.name == "folder":
+        assert spec.root is not None  # as the specification has seen to
+        return read_folder(
+            spec.root, size=spec.image_size, channels=spec.channels, digest=spec.digest
+        )
     if spec.name == "cifar10":
         return read_cifar10(root=spec.root)
     return read_mnist(spec.name, root=spec.root)
-
-
-def _select(
-    part: tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]],
-    classes: tuple[int, ...] | None,
-    *,
-    teacher_logits: npt.NDArray[np.float32] | None = None,
-) -> Split:
-    """Keep the images of `classes` and number the classes in the order given.
-
-    Of a teacher's logits their columns are kept: its probabilities, given one of these classes.
-    """
-    images, labels = part
-    if classes is not None:
-        position = np.full(max(*classes, labels.max()) + 1, -1, dtype=np.int64)
-        position[list(classes)] = np.arange(len(classes))
-        kept = position[labels] >= 0
-        images, labels = images[kept], position[labels[kept]]
-        if teacher_logits is not None:
-            teacher_logits = teacher_logits[kept][:, list(classes)]
-    pixels = torch.from_numpy(images)
-    return Split(
-        pixels[:, None] if pixels.ndim == 3 else pixels,
-        torch.from_numpy(labels),
-        None if teacher_logits is None else torch.from_numpy(teacher_logits),
-    )
-
-
-def _split(
-    source: Source,
-    classes: tuple[int, ...] | None,
-    *,
-    name: str,
-    scale: Scale,
-    validation_fraction: float,
-    test_per_class: int | None,
-    seed: int,
-) -> Data:
-    logits = source.teacher_logits
-    train = _select((source.images, source.labels), classes, teacher_logits=logits)
-    names = source.class_names
-    class_names = names if classes is None else tuple(names[label] for label in classes)
-    if source.test is None:
-        order = generator(seed, "test split")
-        train, test = _hold_out(train, 1 / 3, class_names=class_names, order=order)
-    else:
-        test = _select(source.test, classes, teacher_logits=source.teacher_logits_test)
-    if source.validation is None:
-        order = generator(seed, "validation split")
-        train, validation = _hold_out(
-            train, validation_fraction, class_names=class_names, order=order
-        )
-    elif validation_fraction != DataSpec.validation_fraction:
-        raise DataError(
-            f"validation_fraction is {validation_fraction}, but the data has validation images of "
-            f"its own; leave it at {DataSpec.validation_fraction}, which is not used"
-        )
-    else:
-        validation = _select(source.validation, classes)
-    if test_per_class is not None:
-        first = choose_per_class(
-            test.labels,
-            lambda members: members[:test_per_class],
-            least=test_per_class,
-            class_names=class_names,
-            what="test images",
-        )
-        test = test[first]
-    hint = scale_hint(train.images) if scale == "none" else None
-    if hint is not None:
-        logger.warning("%s: %s", name, hint)
-    scaling = fit_scaling(train.images, scale)
-    if scaling is not None:
-        train, validation, test = (
-            replace(part, images=scaling(part.images)) for part in (train, validation, test)
-        )
-    return Data(name, len(class_names), class_names, train, validation, test, scaling=scaling)
-
-
-def _hold_out(
-    split: Split, fraction: float, *, class_names: tuple[str, ...], order: torch.Generator
-) -> tuple[Split, Split]:
-    """Return the rest and a stratified share, at least one image per class in each, in order."""
-
-    def choose(members: torch.Tensor) -> torch.Tensor:
-        count = min(max(round(fraction * len(members)), 1), len(members) - 1)
-        return members[torch.randperm(len(members), generator=order)[:count]]
-
-    held_out = choose_per_class(
-        split.labels, choose, least=2, class_names=class_names, what="images to split"
-    )
-    kept = ~torch.isin(torch.arange(len(split)), held_out)
-    return split[kept], split[held_out]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from qkd_qiskit.recipe import DistillSpec
+from qkd_qiskit.recipe.training import FROM_DIRECTIONS
 from qkd_qiskit.students.base import Student
 from qkd_qiskit.students.circuit_student import CircuitStudent
 from qkd_qiskit.targets import Target
@@ -12,6 +13,7 @@ from qkd_qiskit.targets.gradients import (
     BasesExecutor,
     CircuitExecutor,
     Cost,
+    GuidedSPSAExecutor,
     NoisyExecutor,
     ParameterShiftExecutor,
     SeveralExecutor,
@@ -58,7 +60,7 @@ def sampled_executor(
 
     Args:
         student: Whose circuit.
-        spec: Its gradient (spsa or parameter_shift) and shifted_weights say how.
+        spec: Its gradient and the settings of it say how.
         target: Where it runs.
         seed: Seed of the directions, or of the weights that are shifted.
 
@@ -69,9 +71,13 @@ def sampled_executor(
     cost, executors = Cost(), list[SampledExecutor]()
     for circuit in student.circuits:
         compiled, common = target.compile(circuit), dict[str, Any](seed=seed, cost=cost)
-        executors.append(
-            SPSAExecutor(target, compiled, **common)
-            if spec.gradient == "spsa"
-            else ParameterShiftExecutor(target, compiled, shifted=spec.shifted_weights, **common)
-        )
+        if spec.gradient in FROM_DIRECTIONS:
+            common["adaptive"] = spec.adaptive_shots
+            common["directions"] = spec.directions if spec.gradient == "forward" else 1
+            executors.append(SPSAExecutor(target, compiled, **common))
+        elif spec.gradient == "guided_spsa":
+            executors.append(GuidedSPSAExecutor(target, compiled, **common))
+        else:
+            shifted = spec.shifted_weights
+            executors.append(ParameterShiftExecutor(target, compiled, shifted=shifted, **common))
     return executors[0] if len(executors) == 1 else BasesExecutor(executors)

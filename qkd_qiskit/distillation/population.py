@@ -329,7 +329,7 @@ class Population:
             tensors |= {f"adam/{name}/{key}": item for key, item in state.items()}
         metadata = {"members": self._identity()}
         if self.cost is not None:
-            metadata["cost"] = json.dumps(asdict(self.cost))
+            metadata["cost"] = json.dumps(self.cost.counts)
         save_tensors(path, tensors, metadata=metadata)
 
     def load(self, path: Path) -> None:
@@ -363,6 +363,9 @@ class Population:
         members, spec = [asdict(member) for member in self.members], asdict(self.spec)
         for name in ("terms", "device"):
             if spec[name] is None:  # as checkpoints were written before there was another
+                del spec[name]
+        for name in ("directions", "adaptive_shots"):
+            if spec[name] == getattr(DistillSpec, name):
                 del spec[name]
         for member in members:
             if not member["other_weights"]:

@@ -16,7 +16,6 @@ from qkd_qiskit.data.splits import Data
 from qkd_qiskit.errors import CheckpointError
 from qkd_qiskit.experiments.comparisons import compare_arms
 from qkd_qiskit.experiments.device_results import device_results
-from qkd_qiskit.experiments.evaluation import confusion_counts
 from qkd_qiskit.experiments.evaluation_set import evaluation_key
 from qkd_qiskit.experiments.recalibration import (
     SUFFIX,
@@ -32,6 +31,7 @@ from qkd_qiskit.experiments.results import (
     TeacherSummary,
 )
 from qkd_qiskit.experiments.run_folder import RunFolder
+from qkd_qiskit.experiments.scores import confusion_counts
 from qkd_qiskit.experiments.statistics import Gain, paired_gain
 from qkd_qiskit.experiments.target_summary import (
     TargetSummary,

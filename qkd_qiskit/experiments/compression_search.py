@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ from qkd_qiskit.distillation.population import Member
 from qkd_qiskit.distillation.trainer import make_distillation_data, train_population
 from qkd_qiskit.errors import InputError, TargetError
 from qkd_qiskit.experiments.arms import draw_images, training_spec
+from qkd_qiskit.experiments.compression import Method, Search, SearchedStudent
 from qkd_qiskit.experiments.evaluation import exact_logits, logits_on
 from qkd_qiskit.experiments.tasks import new_student
 from qkd_qiskit.experiments.teachers import TeachersBySeed
@@ -33,67 +34,17 @@ from qkd_qiskit.students.factory import make_student
 from qkd_qiskit.targets import DeviceTarget, Target
 from qkd_qiskit.targets.names import without_option
 
-Method = Literal["default", "halving", "random"]
 SPACE: Final[dict[str, tuple[Any, ...]]] = {
     "qubits": (4, 5, 6),
-    "ansatz": ("ry_cz_line", "cz_line", "ry_cz_ring", "ry_cz_patch", "ry_rzz_line"),
+    "ansatz": ("ry_cz_brick", "ry_cz_line", "cz_line", "ry_cz_ring", "ry_cz_patch", "ry_rzz_line"),
     "features_per_qubit": (2, 4, 6),
     "sharpness": (4.0, 8.0, 16.0),
 }
 SEEDS = 2
 FIRST_SHARE = 4  # of the epochs, and of the candidates that go on
 MOST_IMAGES = 100  # of a half, under noise
+_TRANSPILATIONS = 2
 _SHORTEST = 1.0  # seconds
-
-
-@dataclass(frozen=True, kw_only=True)
-class SearchedStudent:
-    """The best student of one way to search.
-
-    Attributes:
-        method: halving, random, or default: what would be trained without a search.
-        tried: Candidates that were looked at.
-        qubits: Its qubits, and so are the next five its settings.
-        ansatz: See above.
-        layers: See above.
-        features: See above.
-        sharpness: See above.
-        two_qubit_gates: Of its circuit on the device.
-        selection: Accuracy under the exact noise on the half that chose, a mean over seeds.
-        confirmation: The same on the other half.
-    """
-
-    method: Method
-    tried: int
-    qubits: int
-    ansatz: str
-    layers: int
-    features: int | None
-    sharpness: float | None
-    two_qubit_gates: int
-    selection: float
-    confirmation: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Search:
-    """A search, and random search with as many seconds.
-
-    Attributes:
-        seconds: What each of the two was given.
-        target: Whose exact noise candidates were chosen under.
-        images: Validation images of the half that chose, and of the other.
-        seeds: Seeds of each candidate.
-        best: The default, the best of the search and the best of random search.
-        chosen: Which of them is compressed into: the best on the half that chose.
-    """
-
-    seconds: float
-    target: str
-    images: tuple[int, int]
-    seeds: int
-    best: tuple[SearchedStudent, ...]
-    chosen: Method
 
 
 @dataclass(frozen=True)
@@ -248,7 +199,8 @@ def search_student(
         )
         for candidate, students, tried, method in entries
     )
-    chosen = max(best, key=lambda entry: (entry.selection, -entry.two_qubit_gates))
+    # Of equally good ones the first: the default stays where nothing better is found.
+    chosen = max(best, key=lambda entry: entry.selection)
     spec = next(it.spec for it, _, _, method in entries if method == chosen.method)
     return spec, Search(
         seconds=own,
@@ -264,17 +216,18 @@ _Found = tuple[_Candidate, list[Student], int]
 
 
 class _Fitting:
-    """Gives a student as many layers as a device has gates for, by the gates of one and two."""
+    """Gives a student as many layers as a device has gates for, by the gates of one to three."""
 
     def __init__(
         self, largest: StudentSpec, *, device: DeviceTarget, data: Data, limit: int
     ) -> None:
-        self.most, self.device, self.limit = largest.layers, device, limit
+        self.most, self.limit = largest.layers, limit
+        self.device = _quick(device.name, seed=device.seed)
         self.shape: dict[str, Any] = {
             "image_shape": data.image_shape,
             "num_classes": data.num_classes,
         }
-        self._known: dict[tuple[int, str], tuple[int, int] | None] = {}
+        self._known: dict[tuple[int, str], tuple[int, int, int] | None] = {}
 
     def deepest(self, spec: StudentSpec) -> _Candidate | None:
         """Return the student of most layers that fits; None where none does."""
@@ -283,18 +236,23 @@ class _Fitting:
             return None
         if key not in self._known:
             try:
-                self._known[key] = (self._gates(spec, 1), self._gates(spec, 2))
+                one, two, three = (self._gates(spec, layers) for layers in (1, 2, 3))
+                self._known[key] = one, two, three
             except TargetError:  # the device has fewer qubits
                 self._known[key] = None
         known = self._known[key]
         if known is None or known[0] > self.limit:
             return None
-        one, two = known
-        layers = min(self.most, 1 + (self.limit - one) // max(1, two - one))
+        one, two, three = known
+        odd, even = three - two, two - one  # of layers that differ in turn
+        layers, gates = 1, one
+        while (
+            layers < self.most and gates + (added := odd if layers % 2 == 0 else even) <= self.limit
+        ):
+            layers, gates = layers + 1, gates + added
         rotations = ROTATIONS_PER_LAYER * spec.qubits * layers
         features = None if spec.features is None else min(spec.features, rotations)
-        own = replace(spec, layers=layers, features=features)
-        return _Candidate(own, one + (layers - 1) * (two - one))
+        return _Candidate(replace(spec, layers=layers, features=features), gates)
 
     def _gates(self, spec: StudentSpec, layers: int) -> int:
         few = replace(spec, layers=layers, features=None)
@@ -383,7 +341,15 @@ def _while_there_is_time(
 
 def _with_exact_noise(device: DeviceTarget) -> Target:
     name = without_option(device.name, "aer")
-    return Target.parse(f"{name}:exact" if device.sampled else name, seed=device.seed)
+    return _quick(f"{name}:exact" if device.sampled else name, seed=device.seed)
+
+
+def _quick(name: str, *, seed: int) -> DeviceTarget:
+    """Return a device that tries fewer transpilations: most candidates are native to it."""
+    device = Target.parse(name, seed=seed)
+    assert isinstance(device, DeviceTarget)
+    device.num_transpilations = _TRANSPILATIONS
+    return device
 
 
 def _accuracy(logits: Tensor, split: Split) -> float:

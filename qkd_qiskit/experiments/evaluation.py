@@ -8,12 +8,17 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import kl_div, log_softmax
 
 from qkd_qiskit.data.splits import Split
 from qkd_qiskit.errors import InputError, require_kind
 from qkd_qiskit.experiments.json_codec import OMITTED
 from qkd_qiskit.experiments.quanvolution_evaluation import logits_on_target
+from qkd_qiskit.experiments.scores import (
+    agreement_and_divergence,
+    calibration_error,
+    confusion_counts,
+    share,
+)
 from qkd_qiskit.experiments.simulator_check import (
     check_students,
     in_order,
@@ -27,7 +32,6 @@ from qkd_qiskit.students.circuit_student import CircuitStudent
 from qkd_qiskit.students.quanvolutional import QuanvolutionalStudent
 from qkd_qiskit.targets import AerCheck, Simulator, Target
 
-CALIBRATION_BINS = 15
 EXACT_BATCH = 1024
 """Images at a time where nothing is sampled."""
 _SAMPLED_BATCH = 50
@@ -205,13 +209,13 @@ def evaluate_logits(
         target=target,
         images=len(split),
         shots=shots,
-        accuracy=_share(choices == split.labels),
-        exact_accuracy=_share(exact_choices == split.labels),
+        accuracy=share(choices == split.labels),
+        exact_accuracy=share(exact_choices == split.labels),
         agreement=agreement,
         divergence=divergence,
         calibration_error=calibration_error(logits.softmax(dim=1), split.labels),
         confusion=confusion_counts(choices, split.labels, num_classes=student.num_classes),
-        exact_agreement=_share(choices == exact_choices) if compare_exact else None,
+        exact_agreement=share(choices == exact_choices) if compare_exact else None,
         simulator=simulator,
         check=check,
     )
@@ -350,52 +354,3 @@ def target_outcomes(
         if on_batch is not None:
             on_batch(len(batch))
     return torch.cat(frequencies)
-
-
-def confusion_counts(choices: Tensor, labels: Tensor, *, num_classes: int) -> list[list[int]]:
-    """Count how often each class was chosen: row = label, column = choice.
-
-    Args:
-        choices: Chosen classes `(images,)`.
-        labels: True classes `(images,)`.
-        num_classes: Number of rows and columns.
-    """
-    counts = torch.zeros(num_classes, num_classes, dtype=torch.int64)
-    counts.index_put_((labels, choices), torch.ones_like(choices), accumulate=True)
-    rows: list[list[int]] = counts.tolist()
-    return rows
-
-
-def calibration_error(probabilities: Tensor, labels: Tensor) -> float:
-    """Return the expected calibration error: mean |accuracy - confidence| over bins of confidence.
-
-    Guo et al. (arXiv 1706.04599, equation 3), 15 bins of equal width, weighted by their images.
-
-    Args:
-        probabilities: Class probabilities `(images, num_classes)`.
-        labels: True classes `(images,)`.
-    """
-    confidence, choices = probabilities.double().max(dim=1)
-    hits = (choices == labels).double()
-    bins = (confidence * CALIBRATION_BINS).ceil().long().clamp(1, CALIBRATION_BINS) - 1
-    gaps = torch.zeros(CALIBRATION_BINS, dtype=torch.float64).index_add(0, bins, hits - confidence)
-    return float(gaps.abs().sum() / len(labels))
-
-
-def agreement_and_divergence(
-    logits: Tensor, teacher_logits: Tensor | None
-) -> tuple[float | None, float | None]:
-    """Return the share of equal choices and KL(teacher || student) in nats; None if no teacher."""
-    if teacher_logits is None:
-        return None, None
-    divergence = kl_div(
-        log_softmax(logits.double(), dim=1),
-        log_softmax(teacher_logits.double(), dim=1),
-        reduction="batchmean",
-        log_target=True,
-    )
-    return _share(logits.argmax(dim=1) == teacher_logits.argmax(dim=1)), float(divergence)
-
-
-def _share(hits: Tensor) -> float:
-    return float(hits.double().mean())

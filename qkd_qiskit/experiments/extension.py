@@ -165,7 +165,7 @@ def _has_both(task: TrainingTask, folder: RunFolder) -> bool:
 
 
 def _is_sampled(arm: str, recipe: Recipe) -> bool:
-    return executed_spec(arm, recipe).gradient in ("parameter_shift", "spsa")
+    return executed_spec(arm, recipe).gradient not in ("exact", "noisy")
 
 
 def join_checkpoints(folder: RunFolder) -> None:

@@ -30,7 +30,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from qkd_qiskit.data.arrays import file_digest
+from qkd_qiskit.data.settled import settled
 from qkd_qiskit.distillation.population import EpochMetrics
 from qkd_qiskit.errors import CheckpointError, StorageError
 from qkd_qiskit.experiments.evaluation import Evaluation
@@ -39,7 +39,7 @@ from qkd_qiskit.experiments.results import Result
 from qkd_qiskit.experiments.teaching_students import students_digest, teaching_seeds
 from qkd_qiskit.recipe import Recipe, TeacherSpec
 from qkd_qiskit.recipe.parsing import dump_recipe, load_recipe
-from qkd_qiskit.storage import remove_unfinished, take_lock, user_path, write_text
+from qkd_qiskit.storage import absolute_path, remove_unfinished, take_lock, user_path, write_text
 from qkd_qiskit.students.base import WEIGHTS_FILE
 
 RECIPE, RESULT, REPORT = "recipe.yaml", "result.json", "report.html"
@@ -272,20 +272,16 @@ def _claim(path: Path) -> None:
 
 def _settled(recipe: Recipe) -> Recipe:
     """Return the recipe as it is understood from any folder, with the digest of its data."""
-
-    def absolute(path: str | None) -> str | None:
-        return None if path is None else str(user_path(path).absolute())
-
-    data, teacher = recipe.data, recipe.teacher
+    teacher = recipe.teacher
     if teacher.run is not None:
-        teacher = replace(teacher, run=absolute(teacher.run))
+        teacher = replace(teacher, run=absolute_path(teacher.run))
         teacher = replace(teacher, digest=teacher.digest or _teaching_digest(teacher, recipe))
-    digest = data.digest or (None if data.file is None else file_digest(user_path(data.file)))
     return replace(
         recipe,
-        data=replace(data, root=absolute(data.root), file=absolute(data.file), digest=digest),
-        teacher=replace(teacher, checkpoint=absolute(teacher.checkpoint)),
-        student=replace(recipe.student, circuit=absolute(recipe.student.circuit)),
+        data=settled(recipe.data),
+        arms=recipe.arms_with_probe,
+        teacher=replace(teacher, checkpoint=absolute_path(teacher.checkpoint)),
+        student=replace(recipe.student, circuit=absolute_path(recipe.student.circuit)),
     )
 
 

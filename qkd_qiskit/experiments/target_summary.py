@@ -53,6 +53,7 @@ class DeviceJobs:
         expected_qpu_seconds: What was expected.
         wait_seconds: What sessions waited for this computer between jobs, which is charged too.
         calibration_date: ISO date, of a training.
+        options: What `RuntimeSpec.changes` says of how they were run; None where all was plain.
     """
 
     place: Place
@@ -67,6 +68,7 @@ class DeviceJobs:
     expected_qpu_seconds: float
     wait_seconds: float
     calibration_date: str | None = field(default=None, metadata=OMITTED)
+    options: Mapping[str, object] | None = field(default=None, metadata=OMITTED)
 
 
 @dataclass(frozen=True, kw_only=True)

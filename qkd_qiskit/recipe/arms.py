@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+from qkd_qiskit.recipe.display import Style
 from qkd_qiskit.recipe.models import StudentKind
 
 Loss = Literal[
@@ -32,22 +33,8 @@ TRANSFER: Final = "transfer"
 SAME_DRAW: Final = "distilled_same_draw"
 TWIN: Final = "classical_twin"
 FULL_TWIN: Final = "classical_full"
+PROBE: Final = "feature_probe"
 REPLICATE: Final = "replicate"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Style:
-    """How an arm is drawn.
-
-    Attributes:
-        colour: Its colour in every figure.
-        line: Line style of matplotlib; None = that of the figure.
-        marker: Marker of matplotlib.
-    """
-
-    colour: str = "#009e73"
-    line: str | tuple[float, tuple[float, ...]] | None = None
-    marker: str = "D"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,13 +91,12 @@ class Arm:
     grown_from: str | None = None
     control: bool = False
     population: str = "students"
-    style: Style = Style()
+    style: Style = field(default_factory=Style)
     base: str | None = None
     changes: Mapping[str, Any] = field(default_factory=dict)
 
 
 def _changed(kind: StudentKind, label: str, into: str) -> Arm:
-    """Return an arm that is distilled like TREATMENT, into another student than the recipe's."""
     return Arm(
         label=label,
         description=f"distilled into {into}",
@@ -123,14 +109,35 @@ def _changed(kind: StudentKind, label: str, into: str) -> Arm:
 
 
 def _twin(kind: StudentKind, label: str, into: str) -> Arm:
-    """Return the arm of a twin; the distilled arm is compared with the best one of a run alone."""
+    # The distilled arm is compared with the best twin of a run alone.
     return _changed(kind, label, f"{into}, of at most as many trained numbers as the student")
 
 
 def _without_teacher(label: str, source: str, targets: SoftTargets) -> Arm:
-    """Return a control: distilled from soft targets that lack what the teacher knows."""
     text = f"distilled from {source}"
     return Arm(label=label, description=text, loss="distilled", targets=targets, control=True)
+
+
+def _generation(number: int, teacher: str) -> Arm:
+    return Arm(
+        label=f"generation {number}",
+        description=f"distilled from the {teacher} student of its seed in place of the teacher",
+        loss="distilled",
+        taught_by=teacher,
+        compared_with=(COUNTING_BASELINE, teacher),
+        population=f"students of generation {number}",
+    )
+
+
+def _before(arm: str, compared_with: tuple[str, ...]) -> Arm:
+    return Arm(
+        label=f"{arm.replace('_', ' ')}, before",
+        description=f"{arm} as it was before a training on a device",
+        loss="distilled" if arm == TREATMENT else "labels",
+        began=True,
+        compared_with=compared_with,
+        population="students before",
+    )
 
 
 ARMS: dict[str, Arm] = {
@@ -176,6 +183,7 @@ ARMS: dict[str, Arm] = {
             SAME_DRAW,
             TWIN,
             FULL_TWIN,
+            PROBE,
             "no_circuit",
             "no_entanglers",
             "frozen_circuit",
@@ -321,22 +329,8 @@ ARMS: dict[str, Arm] = {
         compared_with=(COUNTING_BASELINE, BASELINE),
         population="self-distilled students",
     ),
-    "generation_2": Arm(
-        label="generation 2",
-        description="distilled from the distilled student of its seed in place of the teacher",
-        loss="distilled",
-        taught_by=TREATMENT,
-        compared_with=(COUNTING_BASELINE, TREATMENT),
-        population="students of generation 2",
-    ),
-    "generation_3": Arm(
-        label="generation 3",
-        description="distilled from the generation_2 student of its seed in place of the teacher",
-        loss="distilled",
-        taught_by="generation_2",
-        compared_with=(COUNTING_BASELINE, "generation_2"),
-        population="students of generation 3",
-    ),
+    "generation_2": _generation(2, TREATMENT),
+    "generation_3": _generation(3, "generation_2"),
     TWIN: Arm(
         label="classical twin",
         description="distilled into a student without a circuit, of about as many parameters",
@@ -347,11 +341,17 @@ ARMS: dict[str, Arm] = {
     ),
     FULL_TWIN: Arm(
         label="full-size twin",
-        description="distilled into a student without a circuit, of student.full_width hidden "
-        "units",
+        description="distilled into student.full_width hidden units in place of a circuit",
         loss="distilled",
         kind="classical_full",
         population="full-size twins",
+    ),
+    PROBE: Arm(
+        label="linear probe",
+        description="a linear layer on all features or pixels, of any size, from the labels alone",
+        loss="labels",
+        kind="softmax",
+        population="probes",
     ),
     "twin_pca": _twin("pca_linear", "PCA twin", "principal components and a linear layer"),
     "twin_pooled": _twin("pooled_linear", "pooled twin", "means of pixels and a linear layer"),
@@ -377,28 +377,10 @@ ARMS: dict[str, Arm] = {
         order="replicate order",
         compared_with=(BASELINE,),
     ),
-    "distilled_before": Arm(
-        label="distilled, before",
-        description="distilled as it was before a training on a device",
-        loss="distilled",
-        began=True,
-        compared_with=("label_only_before",),
-        population="students before",
-    ),
-    "label_only_before": Arm(
-        label="label only, before",
-        description="label_only as it was before a training on a device",
-        loss="labels",
-        began=True,
-        compared_with=(),
-        population="students before",
-    ),
+    "distilled_before": _before(TREATMENT, ("label_only_before",)),
+    "label_only_before": _before(BASELINE, ()),
 }
 """Every built-in arm by its name, in the order of help texts and comparisons."""
-
 CONTROLS = tuple(name for name, arm in ARMS.items() if arm.control)
 BEFORE = {name: arm.before for name, arm in ARMS.items() if arm.before is not None}
-
 OwnArms = dict[str, dict[str, Any]]
-ARMS_HELP = "\n".join(["arms:", *(f"  {name:<20}  {it.description}" for name, it in ARMS.items())])
-"""What each arm is, a line each."""

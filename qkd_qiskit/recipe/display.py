@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, Field, fields
+from dataclasses import MISSING, Field, dataclass, fields
 from html import escape
 from reprlib import Repr
 from typing import Any
@@ -31,6 +31,21 @@ class _Short(Repr):
 
 
 _SHORT = _Short()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Style:
+    """How an arm is drawn.
+
+    Attributes:
+        colour: Its colour in every figure.
+        line: Line style of matplotlib; None = that of the figure.
+        marker: Marker of matplotlib.
+    """
+
+    colour: str = "#009e73"
+    line: str | tuple[float, tuple[float, ...]] | None = None
+    marker: str = "D"
 
 
 def short_repr(instance: Any) -> str:

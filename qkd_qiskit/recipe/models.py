@@ -53,6 +53,7 @@ StudentKind = Literal[
     "random_features",
     "butterfly",
     "small_convolution",
+    "softmax",
     "no_circuit",
     "linear_probe",
     "no_entanglers",
@@ -68,7 +69,7 @@ TWINS = (
 )
 WITHOUT_CIRCUIT = ("no_circuit", "linear_probe")
 CHANGED_CIRCUITS = ("no_entanglers", "frozen_circuit")
-CLASSICAL_STUDENTS = ("classical", "classical_full", *TWINS, *WITHOUT_CIRCUIT)
+CLASSICAL_STUDENTS = ("classical", "classical_full", "softmax", *TWINS, *WITHOUT_CIRCUIT)
 FILTER_STUDENTS = ("quanvolution", "convolution")
 Encoding = Literal[
     "amplitude",
@@ -206,7 +207,8 @@ class StudentSpec:
             Twins of at most as many trained numbers as the student that the other fields describe:
             pca_linear, pooled_linear (means of pixels), bilinear (features u^T X v),
             random_features, each with a linear layer; butterfly (Givens rotations of amplitudes,
-            squared into class bins), small_convolution. That student changed: no_circuit (its
+            squared into class bins), small_convolution. softmax: a linear layer on all pixels or
+            features, whatever its size. That student changed: no_circuit (its
             features straight to a head), linear_probe (the same, the reduction not trained),
             no_entanglers (the circuit without gates on two qubits), frozen_circuit (circuit weights
             random and not trained).
@@ -275,7 +277,8 @@ class StudentSpec:
             f"{self.layers} layers",
         )
         require(
-            self.module is None or self.kind in ("module", "classical", "classical_full", *TWINS),
+            self.module is None
+            or self.kind in ("module", "classical", "classical_full", "softmax", *TWINS),
             "student.module",
             self.module,
             "an import path `package.file:factory` only where student.kind is `module`",

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from qkd_qiskit.recipe.arms import ARMS, COUNTING_BASELINE, TREATMENT, Arm, Style
+from qkd_qiskit.recipe.arms import ARMS, COUNTING_BASELINE, TREATMENT, Arm
+from qkd_qiskit.recipe.display import Style
 from qkd_qiskit.recipe.validation import require, shown
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")

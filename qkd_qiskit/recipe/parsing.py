@@ -25,6 +25,12 @@ _DEEPEST = 50  # brackets in brackets
 # So that recipes without them are written as ever.
 _LEFT_OUT: dict[str, object] = {
     "data.scale": "none",
+    "data.size": None,
+    "data.channels": None,
+    "data.backbone": None,
+    "data.backbone_layer": None,
+    "data.backbone_weights": None,
+    "data.backbone_digest": None,
     "teacher.outputs": None,
     "student.features": None,
     "student.loader_layers": 3,
@@ -42,7 +48,13 @@ _LEFT_OUT: dict[str, object] = {
     "distill.augment": "none",
     "distill.copies": 8,
     "distill.device": None,
+    "distill.directions": 4,
+    "distill.adaptive_shots": False,
     "own_arms": {},
+    "runtime.layout": None,
+    "runtime.optimization_level": 3,
+    "runtime.fractional": False,
+    "runtime.readout_mitigation": False,
 }
 
 

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Annotated, Any, Literal, TypeVar, cast
 
 from qkd_qiskit.errors import RecipeError
-from qkd_qiskit.recipe.arms import ARMS, FIRST_NOISY, Arm, OwnArms
+from qkd_qiskit.recipe.arms import ARMS, FIRST_NOISY, PROBE, Arm, OwnArms
 from qkd_qiskit.recipe.data import DataSpec
 from qkd_qiskit.recipe.display import changed_settings, html_pairs, short_repr
 from qkd_qiskit.recipe.models import (
@@ -218,6 +218,14 @@ class Recipe:
                 f"{' by '.join([*chain, by])}",
             )
             self._check_before(by, walked=chain)
+
+    @property
+    def arms_with_probe(self) -> tuple[str, ...]:
+        """Return the arms of a run: features of a network are never without the linear probe."""
+        exactly = self.distill.gradient == "exact" and self.distill.train_target == "exact"
+        of_ours = self.student.kind in ("quantum", "hybrid", "module")
+        needs = self.data.backbone is not None and PROBE not in self.arms and exactly and of_ours
+        return (*self.arms, PROBE) if needs else self.arms
 
     @property
     def noise_target(self) -> str | None:

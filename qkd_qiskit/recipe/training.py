@@ -21,7 +21,9 @@ from qkd_qiskit.recipe.validation import (
 )
 
 _DEVICES = re.compile(r"cpu|auto|cuda(:\d{1,3})?")
-Gradient = Literal["exact", "noisy", "parameter_shift", "spsa"]
+Gradient = Literal["exact", "noisy", "parameter_shift", "spsa", "forward", "guided_spsa"]
+FROM_DIRECTIONS: tuple[Gradient, ...] = ("spsa", "forward")
+"""Gradients from random directions alone, whose shots can adapt."""
 IDEAL_TARGETS = ("exact", "aer")
 LossName = Literal[
     "ce",
@@ -113,11 +115,16 @@ class DistillSpec:
         student_layer: Layer of the student that is to give the same; where the channels differ, a
             1x1 convolution between them is learned.
         gradient: How the circuit is differentiated: exact, noisy (exactly, through the device's
-            noise), parameter_shift or spsa (both from shots alone).
+            noise), or from shots alone: parameter_shift, spsa (one random direction of each image),
+            forward (several, see directions), guided_spsa (an eighth of the images shifted, which
+            guide the others).
         train_target: Where the circuit runs while it trains: exact, aer or fake_<device>; a real
             device in a recipe that `qkd submit --train` wrote. A list of devices, where gradient is
             noisy, has every one run an equal share of each batch.
         shifted_weights: Weights that a step of parameter_shift shifts, drawn at random; null = all.
+        directions: Of gradient forward: directions of each image.
+        adaptive_shots: Of spsa and forward: the run's shots are the most, and each step takes as
+            many as make the most progress per QPU second by what the steps before have measured.
         steps: Steps after which training ends, within an epoch too; null = after all epochs.
         selection: Which weights are kept: those of the best validation accuracy, or the last.
         terms: The loss of the distilled arm as a list, such as
@@ -150,6 +157,8 @@ class DistillSpec:
     gradient: Gradient = "exact"
     train_target: tuple[str, ...] | str = "exact"
     shifted_weights: Count | None = None
+    directions: Count = 4
+    adaptive_shots: bool = False
     steps: Count | None = None
     selection: Literal["validation", "last"] = "last"
     terms: tuple[LossTerm, ...] | None = None
@@ -169,6 +178,12 @@ class DistillSpec:
             "distill.shifted_weights",
             self.shifted_weights,
             "null where distill.gradient is not parameter_shift",
+        )
+        require(
+            not self.adaptive_shots or self.gradient in FROM_DIRECTIONS,
+            "distill.adaptive_shots",
+            True,
+            f"false where distill.gradient is not {' or '.join(FROM_DIRECTIONS)}",
         )
         require(
             self.device is None or _DEVICES.fullmatch(self.device) is not None,
@@ -202,7 +217,7 @@ class DistillSpec:
             self.train_target == "exact" or self.gradient != "exact",
             "distill.gradient",
             self.gradient,
-            f"noisy, parameter_shift or spsa to train on {', '.join(names)}",
+            f"noisy, or one from shots such as spsa, to train on {', '.join(names)}",
         )
         require(
             on_device or self.gradient != "noisy",

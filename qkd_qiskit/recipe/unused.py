@@ -20,7 +20,7 @@ from qkd_qiskit.recipe.models import (
 
 logger = logging.getLogger(__name__)
 _warn_once = functools.cache(logger.warning)
-_ON_DISK = ("mnist", "fashion_mnist", "cifar10")
+_ON_DISK = ("mnist", "fashion_mnist", "cifar10", "folder")
 
 
 def say_unused(spec: DataSpec | TeacherSpec | StudentSpec) -> None:
@@ -46,8 +46,12 @@ def _unused(spec: DataSpec | TeacherSpec | StudentSpec) -> dict[str, tuple[str, 
                 *("points", "features", "informative", "noise_features", "difficulty"),
                 *(() if spec.name in _ON_DISK else ("root",)),
             )
-        if spec.file is None:
+        else:
+            unused[f"name is {spec.name}"] = ("size", "channels")
+        if spec.file is None and spec.name != "folder":
             unused["file is null"] = ("digest",)
+        if spec.backbone is None:
+            unused["backbone is null"] = ("backbone_layer", "backbone_weights", "backbone_digest")
         if spec.train_per_class is None and spec.train_points is None:
             unused["train_per_class and data.train_points are null"] = ("draw",)
     elif isinstance(spec, TeacherSpec):

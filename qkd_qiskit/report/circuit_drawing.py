@@ -16,14 +16,7 @@ from qiskit.circuit import CircuitInstruction, Gate
 from qkd_qiskit.circuits import StudentCircuit
 from qkd_qiskit.circuits.student_circuit import circuit_of_spec
 from qkd_qiskit.recipe import StudentSpec
-from qkd_qiskit.report.figures import (
-    INK,
-    INPUT_COLOUR,
-    PAPER,
-    RULE,
-    TRAINED_COLOUR,
-    inline_svg,
-)
+from qkd_qiskit.report.svg import INK, INPUT_COLOUR, PAPER, RULE, TRAINED_COLOUR, inline_svg
 
 MOST_LAYERS, FEW_LAYERS = 3, 2
 MOST_DEPTH = 40  # of a circuit that has no layers: one of your own

@@ -7,15 +7,17 @@ from collections.abc import Sequence
 from qkd_qiskit.experiments.compression import (
     Compression,
     CompressionRow,
+    Method,
+    Search,
+    SearchedStudent,
     compression_rows,
     read_compression,
 )
-from qkd_qiskit.experiments.compression_search import Method, Search, SearchedStudent
 from qkd_qiskit.experiments.results import Result
 from qkd_qiskit.experiments.run_folder import RunFolder
 from qkd_qiskit.recipe.arms import BASELINE
-from qkd_qiskit.report.figures import INK, SOFT, canvas, svg_element
 from qkd_qiskit.report.html import Markup, panel, panels, section, table
+from qkd_qiskit.report.svg import INK, SOFT, canvas, svg_element
 from qkd_qiskit.report.text import arm_name, count, percent, teacher_accuracy
 
 HEADER = ("", "two-qubit gates", "exact", "on the target", "recalibrated")
@@ -64,15 +66,15 @@ def is_complete(result: Result, compression: Compression) -> bool:
 def compression_answer(
     rows: Sequence[CompressionRow], compression: Compression, result: Result
 ) -> str:
-    """Return the best depth on the target, in a sentence, and what the teacher takes."""
-    best = max((row for row in rows if row.arm != BASELINE), key=lambda row: row.recalibrated[0])
+    """Return what the last depth gives on the target, and what the teacher takes, in a sentence."""
+    last = [row for row in rows if row.arm != BASELINE][-1]
     teacher = f"The teacher is right at {teacher_accuracy(result)}"
     if compression.teacher_gates is not None and compression.teacher != "classical":
         teacher += f", with {count(compression.teacher_gates, 'two-qubit gate')} there"
-    gates = count(best.two_qubit_gates, "two-qubit gate")
+    gates = count(last.two_qubit_gates, "two-qubit gate")
     return (
-        f"{_with_interval(best.recalibrated)} on {compression.target}, recalibrated, with {gates}: "
-        f"{arm_name(best.arm)}; {_with_interval(best.exact)} exact. {teacher}."
+        f"{_with_interval(last.recalibrated)} on {compression.target}, recalibrated, with {gates}: "
+        f"{arm_name(last.arm)}; {_with_interval(last.exact)} exact. {teacher}."
     )
 
 

@@ -13,7 +13,7 @@ from typing import Literal
 from qkd_qiskit.experiments.results import Comparison, Result, TwinChoice
 from qkd_qiskit.experiments.statistics import LEAST_PAIRS, LEVEL, Gain, seeds_for_effect
 from qkd_qiskit.recipe import Recipe
-from qkd_qiskit.recipe.arms import BASELINE, FULL_TWIN, TREATMENT, TUNED, TWIN
+from qkd_qiskit.recipe.arms import BASELINE, FULL_TWIN, SAME_DRAW, TREATMENT, TUNED, TWIN
 from qkd_qiskit.report.text import arm_name, count, points
 
 Verdict = Literal["up", "down", "open"]
@@ -35,7 +35,8 @@ class Conclusion:
 def conclusions(result: Result, target: str) -> list[Conclusion]:
     """Return whether distillation helped on a target, then how it stands against the twins.
 
-    Over the label-only arm with settings of its own, where the run has it.
+    Over the label-only arm with settings of its own, where the run has it. Between the two what a
+    teacher brings that has seen no other images than the student, where the run has that arm.
     """
     answers = []
     tuned = _gain(result, TREATMENT, TUNED, target)
@@ -44,6 +45,13 @@ def conclusions(result: Result, target: str) -> list[Conclusion]:
     if gain is not None:
         sentence = distillation_answer(gain, tests=tests, tuned=tuned is not None)
         answers.append(Conclusion(verdict=verdict(gain), sentence=sentence))
+    for baseline in (TUNED, BASELINE):
+        gain = result.comparison(SAME_DRAW, baseline, target)
+        if gain is not None and gain.mean is not None:
+            start = f"With a teacher of the student's own images alone: {points(gain.mean)} points"
+            sentence = _ended(start, gain, tests=tests, up="it helped", down="it harmed")
+            answers.append(Conclusion(verdict=verdict(gain), sentence=sentence))
+            break
     twins = {TWIN: "classical twin", FULL_TWIN: "full-size twin"}
     if result.twins is not None:
         twins |= {result.twins.best: f"best twin ({arm_name(result.twins.best)})"}

@@ -138,6 +138,10 @@ def _data(recipe: Recipe, result: Result, provenance: Provenance) -> str:
     ]
     if spec.digest is not None:
         lines.append(f"- SHA-256 of the file: `{spec.digest}`.")
+    if spec.backbone is not None:
+        lines.append(f"- Features of a frozen network in their place: {spec.backbone_origin}.")
+    if spec.backbone_digest is not None:
+        lines.append(f"- SHA-256 of its weights: `{spec.backbone_digest}`.")
     lines += [f"- SHA-256 of the {name} split: `{it}`." for name, it in provenance.data.items()]
     return "\n".join(lines)
 

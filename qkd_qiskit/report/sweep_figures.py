@@ -16,7 +16,8 @@ from qkd_qiskit.experiments.statistics import mean_interval
 from qkd_qiskit.experiments.sweeps import FOLDER, SweepRow, trained_rows
 from qkd_qiskit.experiments.trained_run import TrainedRun
 from qkd_qiskit.recipe.arms import TREATMENT
-from qkd_qiskit.report.figures import INK, RULE, SOFT, arm_colour, arm_style
+from qkd_qiskit.report.figures import arm_colour, arm_style
+from qkd_qiskit.report.svg import INK, RULE, SOFT
 from qkd_qiskit.report.text import arm_name
 from qkd_qiskit.storage import write_atomic
 

@@ -10,6 +10,7 @@ from qkd_qiskit.experiments.results import Result
 from qkd_qiskit.experiments.target_summary import DeviceJobs
 from qkd_qiskit.recipe import UNTRAINED_TEACHERS, Recipe, TeacherSpec
 from qkd_qiskit.recipe.arms import ARMS, FIRST_NOISY, SAME_DRAW
+from qkd_qiskit.recipe.runtime import describe_changes
 from qkd_qiskit.targets.names import split_name
 
 _ADDED = {"overrotation", "zz", "day", "dead"}
@@ -107,6 +108,11 @@ def subject(recipe: Recipe, result: Result) -> tuple[str, str]:
         )
         known = f"{of_train} and on {right.removeprefix('right on ')}"
         right = unknown if result.teacher.accuracy is None else known
+    if recipe.data.backbone is not None:
+        own += (
+            " In the place of the images are features of a frozen network "
+            f"({recipe.data.backbone_origin}), to which teacher and students add what they train."
+        )
     paragraph = (
         f"{_capital(teacher)}, {each}{right}, taught "
         f"{what}. "
@@ -176,6 +182,8 @@ def training_place(recipe: Recipe, result: Result) -> str:
         "noisy": f"through the noise of {place}, with exact gradients",
         "parameter_shift": f"on {place}, by parameter shifts",
         "spsa": f"on {place}, by SPSA",
+        "forward": f"on {place}, by forward gradients in {count(spec.directions, 'direction')}",
+        "guided_spsa": f"on {place}, by guided SPSA",
     }
     sentences = [f"Circuits are trained {how[spec.gradient]}."]
     device = result.trained_on
@@ -215,6 +223,7 @@ def conditions(result: Result, target: str) -> str:
     if device is not None:
         parts.append(PLACES[device.place].format(device.backend))
         parts.append(f"calibrated {date}")
+        parts += [describe_changes(device.options)] if device.options else []
         parts.append(charged(device))
     elif summary.options is not None:
         parts.append(f"noise calibrated {date}" if date else "synthetic noise")

@@ -20,7 +20,6 @@ from qkd_qiskit.errors import CheckpointError, CircuitError, require_kind
 from qkd_qiskit.recipe import (
     CLASSICAL_STUDENTS,
     FILTER_STUDENTS,
-    TWINS,
     WITHOUT_CIRCUIT,
     StudentSpec,
 )
@@ -42,7 +41,7 @@ from qkd_qiskit.students.own_network import adopt_network, say_primitive, spec_o
 from qkd_qiskit.students.quantum import QuantumStudent, freeze_circuit, num_features
 from qkd_qiskit.students.quanvolutional import QuanvolutionalStudent
 from qkd_qiskit.students.reference import student_folder
-from qkd_qiskit.students.twins import TwinStudent
+from qkd_qiskit.students.twins import MAKERS, TwinStudent
 from qkd_qiskit.students.without_circuit import StudentWithoutCircuit
 
 ImageShape = tuple[int, int, int]
@@ -182,7 +181,7 @@ def _of_module(
             return student
         shape: dict[str, Any] = {"image_shape": image_shape, "num_classes": num_classes}
         twin: TwinStudent | ClassicalStudent
-        if spec.kind in TWINS:
+        if spec.kind in MAKERS:
             twin = TwinStudent(spec, **shape, matched=student.num_parameters)
         else:
             matched, features = student.num_parameters, len(student.parts.input_params)
@@ -217,7 +216,7 @@ def _assembled(
             sums=sums,
         )
         shape: dict[str, Any] = {"image_shape": image_shape, "num_classes": num_classes}
-        if spec.kind in TWINS:
+        if spec.kind in MAKERS:
             student = TwinStudent(spec, **shape, matched=student.num_parameters)
         elif spec.kind in WITHOUT_CIRCUIT:
             student = StudentWithoutCircuit(spec, **shape, parts=parts)

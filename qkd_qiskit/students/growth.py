@@ -36,6 +36,11 @@ def features_of_depth(spec: StudentSpec, *, layers: int) -> int | None:
     return min(spec.features, rotations * (1 if spec.reduction in TRAINED else layers))
 
 
+def spec_of_depth(spec: StudentSpec, layers: int) -> StudentSpec:
+    """Return a student with another number of layers, and as many features as these take."""
+    return replace(spec, layers=layers, features=features_of_depth(spec, layers=layers))
+
+
 def check_growth(smaller: StudentSpec, larger: StudentSpec) -> None:
     """Check that a student can begin as one with fewer layers.
 

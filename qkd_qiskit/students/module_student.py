@@ -15,6 +15,7 @@ from qkd_qiskit.circuits.readouts import parse_observables
 from qkd_qiskit.circuits.standard_gates import first_difference
 from qkd_qiskit.errors import CheckpointError, CircuitError
 from qkd_qiskit.recipe import StudentSpec
+from qkd_qiskit.recipe.import_paths import user_code
 from qkd_qiskit.recipe.seeds import seeded
 from qkd_qiskit.students.base import CIRCUIT_FILE, Student
 from qkd_qiskit.students.circuit_layer import CircuitLayer, Outside, only_circuit_layer
@@ -26,7 +27,6 @@ from qkd_qiskit.teachers.own_module import (
     import_factory,
     on_cpu,
     plain_weights,
-    user_code,
 )
 
 ImageShape = tuple[int, int, int]

@@ -17,6 +17,8 @@ butterfly          L layers of 2^(m - 1) Givens rotations of 2^m         L 2^(m 
                    amplitudes, squared into C bins
 small_convolution  f filters of 3x3 pixels, leaky ReLU, means over       f (9 c + 1) + C (f g^2 + 1)
                    g x g regions, a linear layer
+softmax            all p pixels or features, a linear layer: no twin,    C (p + 1)
+                   the linear probe of whatever size
 =================  ====================================================  =========================
 
 The butterfly is that of Cherrat et al. (arXiv 2209.08167, section 3): rotations of pairs of
@@ -192,6 +194,11 @@ def _small_convolution(shape: tuple[int, int, int], classes: int, most: int) -> 
     return nn.Sequential(nn.Flatten(), Components(math.prod(shape))), trained
 
 
+def _softmax(shape: tuple[int, int, int], classes: int, most: int) -> Parts:
+    inputs = math.prod(shape)
+    return nn.Sequential(nn.Flatten(), Components(inputs)), nn.Linear(inputs, classes)
+
+
 MAKERS: dict[str, Callable[[tuple[int, int, int], int, int], Parts | int]] = {
     "pca_linear": _pca_linear,
     "pooled_linear": _pooled_linear,
@@ -199,6 +206,7 @@ MAKERS: dict[str, Callable[[tuple[int, int, int], int, int], Parts | int]] = {
     "random_features": _random_features,
     "butterfly": _butterfly,
     "small_convolution": _small_convolution,
+    "softmax": _softmax,
 }
 """Each twin by its kind: its parts from image shape, number of classes and the most trained
 numbers; where that is too few, the number that the smallest has."""

@@ -15,7 +15,13 @@ logger = logging.getLogger(__name__)
 
 
 def best_transpilation(
-    measured: QuantumCircuit, device: QiskitTarget, *, seeds: Sequence[int], name: str
+    measured: QuantumCircuit,
+    device: QiskitTarget,
+    *,
+    seeds: Sequence[int],
+    name: str,
+    optimization_level: int = 3,
+    layout: Sequence[int] | None = None,
 ) -> QuantumCircuit:
     """Return the transpiled circuit with fewest two-qubit gates, then depth, then errors.
 
@@ -24,11 +30,20 @@ def best_transpilation(
         device: The calibrated part of the device.
         seeds: Transpiler seeds to try.
         name: The device's name, for messages.
+        optimization_level: Of the transpiler.
+        layout: Physical qubits of the circuit's; default: what the transpiler finds.
 
     Raises:
         TargetError: The circuit does not fit the device.
     """
-    candidates = transpile_with_seeds(measured, device, seeds=seeds, name=name)
+    candidates = transpile_with_seeds(
+        measured,
+        device,
+        seeds=seeds,
+        name=name,
+        optimization_level=optimization_level,
+        layout=layout,
+    )
     best = min(
         candidates,
         key=lambda isa: (
@@ -48,14 +63,23 @@ def best_transpilation(
 
 
 def transpile_with_seeds(
-    measured: QuantumCircuit, device: QiskitTarget, *, seeds: Sequence[int], name: str
+    measured: QuantumCircuit,
+    device: QiskitTarget,
+    *,
+    seeds: Sequence[int],
+    name: str,
+    optimization_level: int = 3,
+    layout: Sequence[int] | None = None,
 ) -> list[QuantumCircuit]:
-    """Return one transpiled circuit (level 3) for each seed; as `best_transpilation`."""
+    """Return one transpiled circuit for each seed; as `best_transpilation`."""
     try:
         return [
-            preset_pass_manager(optimization_level=3, target=device, seed_transpiler=seed).run(
-                measured
-            )
+            preset_pass_manager(
+                optimization_level=optimization_level,
+                target=device,
+                seed_transpiler=seed,
+                initial_layout=None if layout is None else list(layout),
+            ).run(measured)
             for seed in seeds
         ]
     except TranspilerError as error:

@@ -17,10 +17,10 @@ from qkd_qiskit.data.containers import as_array
 from qkd_qiskit.data.splits import Data
 from qkd_qiskit.errors import DataError, TeacherError, require_kind
 from qkd_qiskit.recipe import TeacherAverage, TeacherOutputs
+from qkd_qiskit.recipe.import_paths import user_code
 from qkd_qiskit.storage import CacheFolder
 from qkd_qiskit.teachers.base import Teacher, combine_teachers, table_teacher
 from qkd_qiskit.teachers.outputs import find_outputs, output_tensor, to_logits
-from qkd_qiskit.teachers.own_module import user_code
 
 _SMALLEST = 1e-12  # of a probability: its logarithm stays finite
 

@@ -1,7 +1,7 @@
 """Teacher networks: images (batch, channels, height, width) -> logits (batch, num_classes).
 
 LeNet5, AlexNet and their ensemble are those of arXiv:2311.13810 (version 1), with its numbers of
-parameters; the others are small baselines that teach scarce-data students well.
+parameters for its images; the others are small baselines that teach scarce-data students well.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from qkd_qiskit.recipe import TeacherSpec
 from qkd_qiskit.recipe.seeds import derive_seed, seeded
 from qkd_qiskit.teachers.own_module import Factory, ImageShape, build_own, import_factory
 
+_LENET_LEAST = 16  # pixels each way: two convolutions of 5, each halved
 _FILTERS = 3  # of the slides' pair of a quanvolution and a convolution
 
 
@@ -91,15 +92,24 @@ def small_cnn(image_shape: ImageShape, num_classes: int) -> nn.Module:
 
 
 def lenet5(image_shape: ImageShape, num_classes: int) -> nn.Module:
-    """Return the LeNet5 of arXiv:2311.13810: 44,086 parameters for 6 classes, 44,256 for 8."""
-    _require_28x28("lenet5", image_shape)
+    """Return the LeNet5 of arXiv:2311.13810: 44,086 parameters for 6 classes, 44,256 for 8.
+
+    Images of other sizes and channels get the same layers, of as many inputs as these take.
+    """
+    channels, height, width = image_shape
+    if min(height, width) < _LENET_LEAST:
+        raise TeacherError(
+            f"teacher.kind lenet5 needs {_LENET_LEAST}x{_LENET_LEAST} pixels or more, these are "
+            f"{height}x{width}; choose small_cnn, mlp or softmax, or a larger data.size"
+        )
+    rows, columns = (((side - 4) // 2 - 4) // 2 for side in (height, width))
     return _network(
         [
-            *(nn.Conv2d(1, 6, 5), nn.Tanh(), nn.AvgPool2d(2)),
+            *(nn.Conv2d(channels, 6, 5), nn.Tanh(), nn.AvgPool2d(2)),
             *(nn.Conv2d(6, 16, 5), nn.Tanh(), nn.AvgPool2d(2)),
         ],
         [
-            *(nn.Linear(256, 120), nn.Tanh()),
+            *(nn.Linear(16 * rows * columns, 120), nn.Tanh()),
             *(nn.Linear(120, 84), nn.Tanh()),
             nn.Linear(84, num_classes),
         ],
@@ -198,5 +208,5 @@ def _require_28x28(kind: str, image_shape: ImageShape) -> None:
     if image_shape != (1, 28, 28):
         raise TeacherError(
             f"teacher.kind {kind} needs images of shape (1, 28, 28), as mnist and fashion_mnist "
-            f"have; these are {image_shape}: choose small_cnn, mlp or softmax"
+            f"have; these are {image_shape}: choose lenet5, small_cnn, mlp or softmax"
         )

@@ -7,43 +7,19 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import importlib
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from qkd_qiskit.errors import InputError, QKDError, TeacherError
+from qkd_qiskit.errors import InputError, TeacherError
+from qkd_qiskit.recipe.import_paths import import_function, user_code
 from qkd_qiskit.recipe.seeds import seeded
 from qkd_qiskit.storage import Tensors, tensor_digest
 from qkd_qiskit.teachers.outputs import describe_output, output_tensor
 
 ImageShape = tuple[int, int, int]
 Factory = Callable[[ImageShape, int], nn.Module]
-
-
-@contextlib.contextmanager
-def user_code(
-    problem: str, *, advice: str, error: type[InputError] = TeacherError
-) -> Iterator[None]:
-    """Turn whatever the user's code raises into one line.
-
-    Args:
-        problem: What failed, for example `the module Net fails on images of shape (1, 8, 8)`.
-        advice: What to give instead.
-        error: What is raised.
-
-    Raises:
-        InputError: The code raised or left the interpreter; errors of this package pass.
-    """
-    try:
-        yield
-    except QKDError:
-        raise
-    except (Exception, SystemExit) as failure:  # the user's code may fail in any way
-        raise error(f"{problem} ({_one_line(failure)}); {advice}") from failure
 
 
 @contextlib.contextmanager
@@ -69,26 +45,9 @@ def import_factory(
     Raises:
         InputError: It is no such path, cannot be imported, or is no function.
     """
-    name, colon, attribute = path.partition(":")
-    if not (name and colon and attribute):
-        raise error(f"{key}: {path!r} is not an import path; give `package.file:factory`")
-    before = sys.path
-    sys.path = [*before, str(Path.cwd())]
-    try:
-        with user_code(
-            f"{key}: {path!r} cannot be imported",
-            advice="give `package.file:factory` that Python finds from here or through PYTHONPATH",
-            error=error,
-        ):
-            factory = getattr(importlib.import_module(name), attribute)
-    finally:
-        sys.path = before
-    if not callable(factory) or isinstance(factory, nn.Module):
-        raise error(
-            f"{key}: {path!r} is a {type(factory).__name__}; "
-            "give a function (image_shape, num_classes) -> nn.Module"
-        )
-    return factory  # type: ignore[no-any-return]
+    return import_function(
+        path, key=key, error=error, signature="(image_shape, num_classes) -> nn.Module"
+    )
 
 
 def build_own(path: str, *, image_shape: ImageShape, num_classes: int) -> nn.Module:
@@ -265,11 +224,3 @@ def on_cpu(module: nn.Module) -> nn.Module:
     floats = [tensor for tensor in tensors if tensor.is_floating_point()]
     other = any(tensor.dtype != torch.float32 for tensor in floats)
     return module.float() if other else module
-
-
-def _one_line(error: BaseException) -> str:
-    try:
-        text = str(error).strip()
-    except Exception:  # an exception of the user's that cannot be printed
-        text = ""
-    return f"{type(error).__name__}: {text}".strip().split("\n")[0][:300]

@@ -16,6 +16,7 @@ from torch.nn import functional
 from qkd_qiskit.data.splits import Data, Split
 from qkd_qiskit.errors import TeacherError
 from qkd_qiskit.recipe import TeacherOutputs, TeacherSpec
+from qkd_qiskit.recipe.import_paths import user_code
 from qkd_qiskit.recipe.seeds import derive_seed, generator, seeded
 from qkd_qiskit.storage import CacheFolder, Tensors, cache_path, compute_once, tensor_digest
 from qkd_qiskit.teachers.checkpoints import check_weights
@@ -25,7 +26,6 @@ from qkd_qiskit.teachers.own_module import (
     evaluation_mode,
     freeze,
     require_gradients,
-    user_code,
     without_gradient,
 )
 from qkd_qiskit.teachers.resume import ResumableTraining

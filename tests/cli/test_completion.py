@@ -50,7 +50,7 @@ def offered(scripts, line):
         ("qkd runs ", ["list", "show", "compare", "extend", "export"]),
         ("qkd runs export --format ", ["table", "csv", "latex", "json"]),
         ("qkd runs export --f", ["--format"]),
-        ("qkd distill dig", ["digits", "digits_quantum"]),
+        ("qkd distill dig", [it for it in list_recipes() if it.startswith("dig")]),
         ("qkd distill mnist --student.kind hyb", ["hybrid"]),
         ("qkd distill --student.kind=hyb", ["hybrid"]),
         ("qkd distill --teacher.same_draw=", ["true", "false"]),

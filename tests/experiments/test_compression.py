@@ -14,9 +14,9 @@ from qkd_qiskit.experiments.callbacks import Callback
 from qkd_qiskit.experiments.compression import (
     COMPRESSION,
     compression_rows,
-    plan_compression,
     read_compression,
 )
+from qkd_qiskit.experiments.compression_plan import plan_compression
 from qkd_qiskit.experiments.evaluation import exact_logits
 from qkd_qiskit.experiments.run_folder import RunFolder
 from qkd_qiskit.experiments.teachers import load_teachers
@@ -184,7 +184,20 @@ def test_the_most_layers_can_be_given(finished):
     changes = {**SMALL, "student.layers": 3}
     asked = {"max_two_qubit_gates": 50, "changes": changes}
     _, record = plan_compression(finished, **ASKED | asked, grow_by=2)
-    assert ([it.layers for it in record.depths], record.refused) == ([1, 3], None)
+    assert ([it.layers for it in record.depths], record.refused) == ([2], None)
+
+
+def test_a_quantum_student_grows_by_a_whole_line_of_bricks(finished):
+    changes = {"student.kind": "quantum", "student.qubits": 4, "student.features": 20}
+    recipe, record = plan_compression(
+        finished, target="fake_manila", max_two_qubit_gates=10, changes=changes
+    )
+    student = recipe.student
+    assert (student.encoding, student.ansatz) == ("trained_reuploading", "ry_cz_brick")
+    assert (student.reduction, student.head, student.readout) == ("pca", "none", "bins")
+    assert [(it.layers, it.two_qubit_gates) for it in record.depths] == [(2, 3), (4, 6), (6, 9)]
+    features = [recipe.student_of(it.arm).features for it in record.depths]
+    assert features == [16, 20, 20]
 
 
 def test_a_run_that_was_taught_by_students_has_no_classical_teacher(compressed):

@@ -8,7 +8,8 @@ import torch
 from qkd_qiskit import Run, StudentSpec, Target, make_student
 from qkd_qiskit.cli import main
 from qkd_qiskit.errors import InputError
-from qkd_qiskit.experiments.compression import COMPRESSION, plan_compression, read_compression
+from qkd_qiskit.experiments.compression import COMPRESSION, read_compression
+from qkd_qiskit.experiments.compression_plan import plan_compression
 from qkd_qiskit.experiments.compression_search import (
     SPACE,
     _candidates,
@@ -41,7 +42,7 @@ def candidates(fixed=()):
 
 def test_every_combination_is_a_candidate_once():
     found = candidates()
-    assert len(found) == len(set(found)) == 3 * 5 * 3 * 3
+    assert len(found) == len(set(found)) == 3 * 6 * 3 * 3
     assert {spec.ansatz for spec in found} == set(SPACE["ansatz"])
     for spec in found:
         assert spec.features in [per * spec.qubits for per in SPACE["features_per_qubit"]]
@@ -50,13 +51,13 @@ def test_every_combination_is_a_candidate_once():
 def test_what_was_given_is_not_searched():
     found = candidates(fixed=("qubits", "features"))
     assert {(spec.qubits, spec.features) for spec in found} == {(4, 8)}
-    assert len(found) == 5 * 3
+    assert len(found) == 6 * 3
 
 
 def test_a_candidate_is_as_deep_as_the_gates_allow(finished):
     device = Target.parse("fake_manila")
     fitting = _Fitting(SPEC, device=device, data=Run(finished).data, limit=13)
-    for ansatz, layers in (("ry_cz_line", 4), ("ry_rzz_line", 2)):
+    for ansatz, layers in (("ry_cz_line", 4), ("ry_cz_brick", 6), ("ry_rzz_line", 2)):
         candidate = fitting.deepest(replace(SPEC, ansatz=ansatz))
         assert candidate.spec.layers == layers
         student = make_student(candidate.spec, image_shape=(1, 28, 28), num_classes=2)

@@ -90,6 +90,19 @@ def test_twins_are_answered_too():
     assert conclusions(result, "exact")[1].sentence.endswith("the student is ahead.")
 
 
+@pytest.mark.parametrize("baseline", ["label_only", "label_only_tuned"])
+def test_what_the_teacher_saw_stands_beside_the_gain(baseline):
+    arms = {"label_only": [0.5] * 6, baseline: [0.51, 0.49, 0.5] * 2}
+    arms["distilled"] = [0.6, 0.61, 0.62, 0.6, 0.61, 0.63]
+    arms["distilled_same_draw"] = [0.45, 0.46, 0.46, 0.44, 0.46, 0.45]
+    result = make_result({arm: {"exact": values} for arm, values in arms.items()})
+    gain, same_draw = conclusions(result, "exact")
+    assert (gain.verdict, same_draw.verdict) == ("up", "down")
+    start = "With a teacher of the student's own images alone: −4.7 points"
+    assert same_draw.sentence.startswith(start)
+    assert same_draw.sentence.endswith("6 paired seeds): it harmed.")
+
+
 def test_a_gain_without_a_test_is_open():
     assert verdict(Gain(mean=2.0, ci95=(1.0, 3.0), seeds=12)) == "open"
     without = make_result(

@@ -7,7 +7,6 @@ import pytest
 from qkd_qiskit.recipe import StudentSpec
 from qkd_qiskit.report.circuit_drawing import draw_student
 from qkd_qiskit.report.figures import (
-    ARM_COLOURS,
     MOST_POINTS,
     Curves,
     GainRow,
@@ -16,6 +15,7 @@ from qkd_qiskit.report.figures import (
     gain_figure,
     paired_figure,
 )
+from qkd_qiskit.report.svg import ARM_COLOURS
 
 
 def texts(svg):

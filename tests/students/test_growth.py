@@ -21,7 +21,7 @@ SPEC = StudentSpec(
     readout="bins",
     head="none",
 )
-GROWING = ["cz_line", "ry_cz_line", "ry_cz_ring", "ry_cz_patch", "ry_rzz_line"]
+GROWING = ["cz_line", "ry_cz_line", "ry_cz_brick", "ry_cz_ring", "ry_cz_patch", "ry_rzz_line"]
 SHAPE = {"image_shape": (1, 4, 4), "num_classes": 3}
 
 

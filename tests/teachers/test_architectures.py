@@ -65,6 +65,7 @@ def test_layers_of_lenet5_and_alexnet_are_those_of_the_paper():
         *((kind, MNIST) for kind in ("softmax", "mlp", "small_cnn", "lenet5")),
         *((kind, (1, 1, 64)) for kind in ("softmax", "mlp")),
         ("small_cnn", (3, 5, 7)),
+        *(("lenet5", shape) for shape in ((3, 32, 32), (1, 16, 40))),
     ],
 )
 def test_logits_have_a_column_per_class(kind, image_shape):
@@ -88,11 +89,19 @@ def test_ensemble_is_the_mean_of_its_logits():
     assert torch.equal(ensemble(images), mean)
 
 
-@pytest.mark.parametrize("kind", ["lenet5", "alexnet", "ensemble"])
+@pytest.mark.parametrize("kind", ["alexnet", "ensemble"])
 @pytest.mark.parametrize("image_shape", [DIGITS, (3, 28, 28), (1, 1, 784)])
 def test_networks_for_28x28_name_alternatives(kind, image_shape):
     with pytest.raises(TeacherError, match=r"needs images of shape \(1, 28, 28\).*small_cnn, mlp"):
         build(kind, image_shape=image_shape)
+
+
+def test_lenet5_takes_images_of_any_size_and_channels():
+    # LeCun et al. (1998) had 32x32 pixels: 16 maps of 5x5 go into 120 units.
+    assert build("lenet5", image_shape=(3, 32, 32))[1][1].in_features == 16 * 5 * 5
+    assert build("lenet5", image_shape=(1, 16, 40))[1][1].in_features == 16 * 1 * 7
+    with pytest.raises(TeacherError, match="needs 16x16 pixels or more, these are 8x8"):
+        build("lenet5", image_shape=DIGITS)
 
 
 def test_small_cnn_needs_something_to_pool():

@@ -113,7 +113,7 @@ def open_runner(
     """
     folder = submission.folder(run)
     begun = (folder / RECORD).exists()
-    options = replace(run.recipe.runtime, mode=submission.mode)
+    options = submission.runtime(run.recipe.runtime)
     resume_hint = f"to go on: qkd collect {shlex.quote(str(run.path))}"
     budget_hint = f"{resume_hint} --max-qpu-seconds N"
     with (
@@ -214,6 +214,7 @@ def describe_jobs(run: RunFolder, submission: Submission, prefix: str, *, mode: 
         mode: How they were submitted.
     """
     folder = submission.folder(run)
+    options = submission.runtime(run.recipe.runtime).changes
     dates: list[str] = []
     waits, keys = SessionWaits(), dict[str, str]()
     for entry in _entries(folder):
@@ -239,6 +240,7 @@ def describe_jobs(run: RunFolder, submission: Submission, prefix: str, *, mode: 
         executions=sum(record.executions for record in jobs),
         qpu_seconds=sum(charged) if len(charged) == len(jobs) else None,
         expected_qpu_seconds=sum(record.estimate_s for record in jobs),
+        options=options or None,
         wait_seconds=sum(s for key, s in waits.of_keys.items() if key.startswith(prefix)),
     )
 

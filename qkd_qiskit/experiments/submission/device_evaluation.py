@@ -156,7 +156,7 @@ def measure(
             logits[key] = {}
             counts = iter(runner.collect(key))
             for group in groups:
-                own = [next(counts) for _ in group.compiled]
+                own = [next(counts) for _ in range(group.num_pubs)]
                 logits[key] |= group.logits(own, parts[key])
             callback.evaluated(len(parts[key]), total=len(images))
 

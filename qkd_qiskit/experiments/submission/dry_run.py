@@ -30,6 +30,7 @@ from qkd_qiskit.experiments.submission.request import Request, Training, trained
 from qkd_qiskit.experiments.submission.students import check_seeds, load_submitted
 from qkd_qiskit.recipe import DistillSpec, Recipe, RuntimeSpec
 from qkd_qiskit.recipe.arms import BASELINE, TREATMENT
+from qkd_qiskit.recipe.training import FROM_DIRECTIONS
 from qkd_qiskit.students.circuit_student import CircuitStudent
 from qkd_qiskit.targets import list_targets
 from qkd_qiskit.targets.ibm.allowance import Allowance
@@ -66,6 +67,7 @@ class DryRun:
         others: What could be done instead.
         limits: How many jobs may be created, and be on their way.
         allowance: What the instance has left of its QPU seconds.
+        options: How circuits are run, in words, where that is not plain.
     """
 
     device: str
@@ -82,6 +84,7 @@ class DryRun:
     others: tuple[Estimate, ...]
     limits: ServiceLimits
     allowance: Allowance
+    options: str
 
     def as_dict(self, *, rate: float | None) -> dict[str, object]:
         """Return everything, with money at a rate per QPU second."""
@@ -119,7 +122,7 @@ def plan_dry_run(
     folder.ended()
     seeds = check_seeds(folder, request.seeds)
     usual = recipe.runtime.mode if training is None else "session"
-    options = replace(recipe.runtime, mode=request.mode or usual)
+    options = request.runtime(recipe.runtime, mode=usual)
     shots = request.shots or recipe.shots
     callback.stage("data")
     evaluation_set = load_submitted(folder, seeds=seeds, limit=request.limit or recipe.test_limit)
@@ -127,10 +130,10 @@ def plan_dry_run(
     can_be_trained = training is not None or {BASELINE, TREATMENT} & set(recipe.arms)
     arms = trained_arms(recipe) if can_be_trained else ()
     callback.stage(f"connecting to {request.backend}")
-    connection, note = _device(request.backend, options)
+    connection, note = find_device(request.backend, options)
     if options.mode == "session" and not has_sessions(connection):
         options, note = replace(options, mode="batch"), "its plan has no sessions: one batch"
-    with _dry_target(connection, shots=shots, seed=recipe.seed) as target:
+    with dry_target(connection, shots=shots, seed=recipe.seed) as target:
         callback.stage(f"compiling for {connection.name}")
         compiled, calibration_date = target.compile(student.circuits[0]), target.calibration_date
         counter = _Counter(target=target, shots=shots, options=options)
@@ -166,6 +169,7 @@ def plan_dry_run(
         others=tuple(others),
         limits=service_limits(connection),
         allowance=allowance_of(connection),
+        options=options.describe(),
     )
 
 
@@ -238,7 +242,7 @@ def _ways(training: Training | None, *, weights: int) -> list[Training]:
     """Return the training that is requested, and the usual ones."""
     usual = training or Training(gradient="spsa", steps=USUAL_STEPS)
     part = max(1, weights // SUBSET)
-    usual = replace(usual, shifted_weights=None, gradient="spsa")
+    usual = replace(usual, shifted_weights=None, gradient="spsa", adaptive_shots=False)
     ways = [usual]
     if weights:
         ways.append(replace(usual, gradient="parameter_shift", shifted_weights=part))
@@ -248,8 +252,12 @@ def _ways(training: Training | None, *, weights: int) -> list[Training]:
 
 def _words(spec: DistillSpec, *, weights: int, inputs: bool) -> str:
     steps = f"train {spec.steps} steps"
-    if spec.gradient == "spsa":
-        return f"{steps}, SPSA"
+    if spec.gradient in FROM_DIRECTIONS:
+        several = f" {spec.directions}" if spec.gradient == "forward" else ""
+        way = f"forward gradients in{several} directions" if several else "SPSA"
+        return f"{steps}, {way}{', at most' if spec.adaptive_shots else ''}"
+    if spec.gradient == "guided_spsa":
+        return f"{steps}, guided SPSA"
     shifted = spec.shifted_weights
     some = "all weights" if shifted is None else f"{shifted} of {weights} weights"
     return f"{steps}, parameter shift on {some}{' and the inputs' if inputs else ''}"
@@ -260,7 +268,7 @@ def _images(recipe: Recipe) -> int:
     return len(data.draw_for(recipe.data, seed=recipe.member_seeds[0]))
 
 
-def _device(name: str, options: RuntimeSpec) -> tuple[RuntimeConnection, str]:
+def find_device(name: str, options: RuntimeSpec) -> tuple[RuntimeConnection, str]:
     """Return the device, or without an account its snapshot and a note that says so."""
     try:
         return open_device(name, options=options), ""
@@ -273,7 +281,7 @@ def _device(name: str, options: RuntimeSpec) -> tuple[RuntimeConnection, str]:
 
 
 @contextmanager
-def _dry_target(connection: RuntimeConnection, *, shots: int, seed: int) -> Iterator[RuntimeTarget]:
+def dry_target(connection: RuntimeConnection, *, shots: int, seed: int) -> Iterator[RuntimeTarget]:
     """Yield a target that compiles; its journal is thrown away."""
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="qkd-"))

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 from qkd_qiskit.errors import InputError
-from qkd_qiskit.recipe import CLASSICAL_STUDENTS, DistillSpec, Mode, Recipe
+from qkd_qiskit.recipe import CLASSICAL_STUDENTS, DistillSpec, Mode, Recipe, RuntimeSpec
 from qkd_qiskit.recipe.arms import BASELINE, TREATMENT
 
 SHARE_OF_LR = 0.2
 """Learning rate of a training on a device, as a share of the recipe's: its gradients scatter."""
 
+SampledGradient = Literal["spsa", "forward", "guided_spsa", "parameter_shift"]
 MAX_STEPS = 100_000
 """Steps of a training on a device, which would take more than two days of it."""
 
@@ -31,6 +33,7 @@ class Request:
         again: Whether to measure once more what was measured.
         recalibrate: Unlabelled training images that are measured in the same jobs, to fit the maps
             of `experiments.recalibration`; 0 = none.
+        options: Fields of `RuntimeSpec` that change what is counted, in place of the recipe's.
     """
 
     backend: str
@@ -41,6 +44,15 @@ class Request:
     max_qpu_seconds: float | None = None
     again: bool = False
     recalibrate: int = 0
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def runtime(self, base: RuntimeSpec, *, mode: Mode) -> RuntimeSpec:
+        """Return how jobs are submitted: as a recipe says, but for what is requested."""
+        return replace(base, **self.options, mode=self.mode or mode)
+
+    def changed(self, base: RuntimeSpec) -> dict[str, Any]:
+        """Return the options that are not as a recipe says."""
+        return {name: it for name, it in self.options.items() if it != getattr(base, name)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,24 +60,35 @@ class Training:
     """How students are trained on a device.
 
     Attributes:
-        gradient: `spsa` (one job a step) or `parameter_shift` (two).
+        gradient: `spsa`, `forward` or `guided_spsa` (one job a step), or `parameter_shift` (two).
         steps: Steps of the optimizer.
         batch_size: Images per step; None = the recipe's.
         lr: Learning rate; None = `SHARE_OF_LR` of the recipe's.
         shifted_weights: Weights that a step of parameter_shift shifts; None = all.
+        directions: Of forward: directions of each image; None = the recipe's.
+        adaptive_shots: Whether steps of spsa or forward take no more shots than are worth it.
         fresh: Whether students start untrained; else from the run's.
+        recalibrated: Whether they start with the device's maps in their last layers.
         evaluate: Whether they are evaluated on the device afterwards.
     """
 
-    gradient: Literal["spsa", "parameter_shift"]
+    gradient: SampledGradient
     steps: int
     batch_size: int | None = None
     lr: float | None = None
     shifted_weights: int | None = None
+    directions: int | None = None
+    adaptive_shots: bool = False
     fresh: bool = False
+    recalibrated: bool = False
     evaluate: bool = False
 
     def __post_init__(self) -> None:
+        if self.fresh and self.recalibrated:
+            raise InputError(
+                "--from-scratch and --from-recalibrated are given; an untrained student has no "
+                "recalibration: leave one out"
+            )
         if not 1 <= self.steps <= MAX_STEPS:
             raise InputError(
                 f"--steps: {self.steps} is not accepted; give 1 to {MAX_STEPS:,}, each of which "
@@ -102,4 +125,6 @@ def training_spec(recipe: Recipe, training: Training, *, backend: str, images: i
         batch_size=batch_size,
         lr=training.lr or share * spec.lr,
         shifted_weights=training.shifted_weights,
+        directions=training.directions or spec.directions,
+        adaptive_shots=training.adaptive_shots,
     )

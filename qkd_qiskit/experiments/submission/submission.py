@@ -6,19 +6,21 @@ RUN/devices/NAME/
 
 from __future__ import annotations
 
+import json
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from qkd_qiskit.errors import CheckpointError, InputError
 from qkd_qiskit.experiments.json_codec import decode
 from qkd_qiskit.experiments.run_folder import DEVICES, RunFolder, read_json, write_json
 from qkd_qiskit.experiments.target_summary import Place
-from qkd_qiskit.recipe import Mode
+from qkd_qiskit.recipe import Mode, RuntimeSpec
 from qkd_qiskit.targets.ibm.job_records import read_journal
 
 RECORD = "submission.json"
@@ -46,6 +48,8 @@ class Submission:
         command: What was typed to train, for the report.
         id: Part of the tags of its jobs, by which the service finds them; "" in older ones.
         recalibrate: Unlabelled images that are measured before the test images, to fit maps.
+        options: Fields of `RuntimeSpec` that are not as the run's recipe says.
+        recalibrated: Whether students that are trained there began with the device's maps.
     """
 
     name: str
@@ -63,17 +67,36 @@ class Submission:
     command: str = ""
     id: str = ""
     recalibrate: int = 0
+    options: Mapping[str, object] = field(default_factory=dict)
+    recalibrated: bool = False
+
+    def runtime(self, base: RuntimeSpec) -> RuntimeSpec:
+        """Return how its jobs are submitted, where the recipe of the run says `base`.
+
+        Raises:
+            InputError: The options are none.
+        """
+        options: dict[str, Any] = dict(self.options)
+        if isinstance(options.get("layout"), list):
+            options["layout"] = tuple(options["layout"])
+        try:
+            return replace(base, **options, mode=self.mode)
+        except TypeError:
+            raise InputError(
+                f"options are {options!r:.80}; accepted are those of runtime"
+            ) from None
 
     @property
     def fixed(self) -> dict[str, object]:
         """What cannot change once something is submitted."""
         names = ("shots", "limit", "seeds", "evaluate", "recalibrate")
-        return {name: getattr(self, name) for name in names}
+        options = json.loads(json.dumps(self.options))  # a layout is a list where it was read
+        return {name: getattr(self, name) for name in names} | {"options": options}
 
     @property
     def maps(self) -> str:
         """Return the name that maps of the device are kept under: for any shots, and repeated."""
-        return self.backend + _SUFFIX[self.place]
+        return maps_of(self.backend, self.place)
 
     def folder(self, run: RunFolder) -> Path:
         """Return where its jobs are kept."""
@@ -84,8 +107,16 @@ class Submission:
         content = asdict(self)
         if not self.recalibrate:
             del content["recalibrate"]  # as records were before there were maps
+        for name in ("options", "recalibrated"):
+            if not content[name]:
+                del content[name]
         write_json(self.folder(run) / RECORD, content)
         return self
+
+
+def maps_of(backend: str, place: Place) -> str:
+    """Return the name that maps of a device are kept under."""
+    return backend + _SUFFIX[place]
 
 
 def find_submissions(run: RunFolder) -> list[Submission]:
@@ -122,7 +153,7 @@ def begin_or_go_on(run: RunFolder, wanted: Submission, *, again: bool) -> Submis
             given = ", ".join(
                 f"{key} {value}"
                 for key, value in begun.fixed.items()
-                if key != "evaluate" and value != 0
+                if key != "evaluate" and value not in (0, {})
             )
             raise InputError(
                 f"{run.path} has a submission to {begun.name} that has not ended, with {given}; "
@@ -189,5 +220,9 @@ def _fault(submission: Submission, *, folder: str) -> str | None:
             return f"{name} is {getattr(submission, name)}, which is below {lowest}"
     if not submission.seeds:
         return "seeds is empty"
+    try:
+        submission.runtime(RuntimeSpec())
+    except InputError as error:
+        return str(error)
     limit = submission.max_qpu_seconds
     return f"max_qpu_seconds is {limit}" if limit is not None and not limit > 0 else None

@@ -34,6 +34,7 @@ from qkd_qiskit.experiments.submission.submission import (
     find_submissions,
     first_name,
     leaving_nothing,
+    maps_of,
     new_id,
 )
 from qkd_qiskit.experiments.submission.training import (
@@ -124,8 +125,15 @@ def begin_training(
     check_takes_jobs(connection)
     place = place_of(connection)
     name = first_name(request.backend, place, shots=recipe.shots, usual_shots=recipe.shots)
-    folder = derive_run(start, recipe, out=out, name=name.replace(":", "-"))
+    begins = "-recalibrated" if training.recalibrated else ""
+    maps = maps_of(request.backend, place) if training.recalibrated else None
+    folder = derive_run(start, recipe, out=out, name=name.replace(":", "-") + begins, maps=maps)
     known = [begun for begun in find_submissions(folder) if begun.train]
+    if known and known[0].recalibrated != training.recalibrated:
+        raise CheckpointError(
+            f"{folder.path} was begun {'with' if known[0].recalibrated else 'without'} "
+            "--from-recalibrated; do so again, or give another --out"
+        )
     if known:
         if not known[0].finished:
             _allowed(known[0], request).save(folder)
@@ -144,6 +152,7 @@ def begin_training(
         evaluate=training.evaluate,
         command=command,
         id=new_id(),
+        recalibrated=training.recalibrated,
     ).save(folder)
     return folder
 
@@ -197,7 +206,7 @@ def _reconnect(
     folder: RunFolder, submission: Submission, *, callback: Callback
 ) -> RuntimeConnection:
     """Return a connection to the device that something was submitted to."""
-    options = replace(folder.recipe.runtime, mode=submission.mode)
+    options = submission.runtime(folder.recipe.runtime)
     callback.stage(f"connecting to {submission.backend}")
     connection = reconnect(submission.backend, options=options)
     _check_place(folder, submission, connection)
@@ -209,7 +218,7 @@ def _wanted(
 ) -> tuple[Submission, RuntimeConnection]:
     """Return the request with the recipe's values, and its device."""
     recipe = folder.recipe
-    mode = request.mode or recipe.runtime.mode
+    options = request.runtime(recipe.runtime, mode=recipe.runtime.mode)
     seeds = check_seeds(folder, request.seeds)
     always = [arm for arm in recipe.arms if recipe.arm_table[arm].recalibrated]
     if always and not request.recalibrate:
@@ -219,19 +228,20 @@ def _wanted(
     callback.stage(f"connecting to {request.backend}")
     begun = {known.backend for known in find_submissions(folder) if not known.finished}
     connect = reconnect if request.backend in begun else open_device
-    connection = connect(request.backend, options=replace(recipe.runtime, mode=mode))
+    connection = connect(request.backend, options=options)
     shots, place = request.shots or recipe.shots, place_of(connection)
     wanted = Submission(
         name=first_name(request.backend, place, shots=shots, usual_shots=recipe.shots),
         backend=request.backend,
         place=place,
-        mode=mode,
+        mode=options.mode,
         shots=shots,
         limit=request.limit or recipe.test_limit,
         seeds=seeds,
         images_per_job=0,
         max_qpu_seconds=request.max_qpu_seconds,
         recalibrate=request.recalibrate,
+        options=request.changed(recipe.runtime),
     )
     return wanted, connection
 

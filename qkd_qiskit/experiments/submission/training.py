@@ -18,8 +18,10 @@ from torch import Tensor
 
 from qkd_qiskit.data.splits import load_data
 from qkd_qiskit.distillation.executors import sampled_executor
-from qkd_qiskit.errors import CheckpointError, StorageError
+from qkd_qiskit.errors import CheckpointError, InputError, StorageError
 from qkd_qiskit.experiments.callbacks import Callback
+from qkd_qiskit.experiments.recalibrated_start import with_map
+from qkd_qiskit.experiments.recalibration import recalibrations
 from qkd_qiskit.experiments.run_folder import (
     CIRCUIT,
     RECIPE,
@@ -57,14 +59,16 @@ def derived_recipe(
         recipe,
         arms=(*arms, *before),
         distill=training_spec(recipe, training, backend=request.backend, images=images),
-        runtime=replace(recipe.runtime, mode=request.mode or "session"),
+        runtime=request.runtime(recipe.runtime, mode="session"),
         shots=request.shots or recipe.shots,
         test_limit=request.limit or recipe.test_limit,
         seeds=tuple(seeds),
     )
 
 
-def derive_run(start: RunFolder, recipe: Recipe, *, out: str | None, name: str) -> RunFolder:
+def derive_run(
+    start: RunFolder, recipe: Recipe, *, out: str | None, name: str, maps: str | None = None
+) -> RunFolder:
     """Return the run of a training: one that was begun with the same recipe, or a new one.
 
     Args:
@@ -72,15 +76,17 @@ def derive_run(start: RunFolder, recipe: Recipe, *, out: str | None, name: str) 
         recipe: What `derived_recipe` gave.
         out: Its folder; default: beside the run, named after it and the device.
         name: The device's name in that folder's.
+        maps: Target whose maps the students begin with in their last layers; None = none.
 
     Raises:
         CheckpointError: The folder holds something else.
+        InputError: A student has no such map, or cannot take it.
         StorageError: The folder cannot be written.
     """
     if out is not None:
         path = Path(out)
         if not (path / RECIPE).exists():
-            return _create(start, recipe, path)
+            return _create(start, recipe, path, maps=maps)
         begun = RunFolder.open(path)
         if begun.recipe != recipe:
             raise CheckpointError(
@@ -91,7 +97,7 @@ def derive_run(start: RunFolder, recipe: Recipe, *, out: str | None, name: str) 
     base = start.path.absolute().with_name(f"{start.path.absolute().name}-on-{name}")
     for path in numbered_paths(base):
         if not path.exists():
-            return _create(start, recipe, path)
+            return _create(start, recipe, path, maps=maps)
         if (path / RECIPE).exists():
             begun = RunFolder.open(path)
             if begun.recipe == recipe:
@@ -142,7 +148,7 @@ def _starts(run: RunFolder, task: TrainingTask) -> dict[tuple[str, int], Mapping
     }
 
 
-def _create(start: RunFolder, recipe: Recipe, path: Path) -> RunFolder:
+def _create(start: RunFolder, recipe: Recipe, path: Path, *, maps: str | None) -> RunFolder:
     """Create a run with the teacher and the students that it begins with: whole, or not."""
     made = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
@@ -158,6 +164,8 @@ def _create(start: RunFolder, recipe: Recipe, path: Path) -> RunFolder:
                 for name in _STARTED:
                     if (start.member(arm, seed) / name).exists():
                         shutil.copy2(start.member(arm, seed) / name, run.member(before, seed))
+                if maps is not None:
+                    _recalibrate(start, (arm, seed), run.member(before, seed), maps=maps)
         if path.exists():  # an empty folder
             path.rmdir()
         made.rename(path)
@@ -166,3 +174,16 @@ def _create(start: RunFolder, recipe: Recipe, path: Path) -> RunFolder:
     finally:
         shutil.rmtree(made, ignore_errors=True)
     return RunFolder.open(path)
+
+
+def _recalibrate(start: RunFolder, member: tuple[str, int], folder: Path, *, maps: str) -> None:
+    """Put a student's map into its last layer, where a copy of it lies."""
+    known = recalibrations(start, *member).get(maps)
+    if known is None:
+        raise InputError(
+            f"{start.path} has no recalibration of {member[0]}, seed {member[1]}, for {maps}: fit "
+            "one with qkd submit --recalibrate 50, or begin without --from-recalibrated"
+        )
+    student = load_student(folder)
+    student.load_parameters(with_map(student, known))
+    student.save(folder)

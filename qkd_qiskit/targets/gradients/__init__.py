@@ -7,7 +7,8 @@ inputs; with shots, all members of a vmap go into one PUB.
 - `NoisyExecutor`: exact, by automatic differentiation of the device's density matrix.
 - `SeveralExecutor`: the same under several devices' noise, each for a share of the batch.
 - `ParameterShiftExecutor`: an unbiased gradient from shots, at two circuits per angle and sample.
-- `SPSAExecutor`: a noisy gradient from shots, at two circuits per sample.
+- `SPSAExecutor`: a noisy gradient from shots, at two circuits per sample and direction.
+- `GuidedSPSAExecutor`: the same, guided by the parameter shifts of a few samples.
 - `BasesExecutor`: several of them, for a circuit that is measured in several bases.
 """
 
@@ -18,6 +19,7 @@ from qkd_qiskit.targets.gradients.base import (
     SeveralExecutor,
 )
 from qkd_qiskit.targets.gradients.bases import BasesExecutor
+from qkd_qiskit.targets.gradients.guided_spsa import GuidedSPSAExecutor
 from qkd_qiskit.targets.gradients.parameter_shift import ParameterShiftExecutor
 from qkd_qiskit.targets.gradients.spsa import SPSAExecutor, spsa_gradient
 
@@ -25,6 +27,7 @@ __all__ = [
     "BasesExecutor",
     "CircuitExecutor",
     "Cost",
+    "GuidedSPSAExecutor",
     "NoisyExecutor",
     "ParameterShiftExecutor",
     "SPSAExecutor",

@@ -1,8 +1,9 @@
 """What executors of circuits have in common, and the exact one."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,6 +16,7 @@ from qkd_qiskit.simulator import DensityProgram, noisy_probabilities
 from qkd_qiskit.targets.base import Target
 from qkd_qiskit.targets.compiled_circuit import CompiledCircuit
 from qkd_qiskit.targets.exact_noise import density_program, split_parameters
+from qkd_qiskit.targets.gradients.adaptive_shots import FIRST, next_shots, noise_shots
 from qkd_qiskit.targets.noisy import DeviceProgram
 
 
@@ -34,6 +36,13 @@ class Cost:
     """Circuits with their values bound: samples times shifts."""
     executions: int = 0
     """Circuits times shots; 0 on a target without shots."""
+    shots: int = 0
+    """Shots of the next step, where they adapt to what was measured; 0 = as many as were given."""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What a training goes on with, by name: without `shots` where they do not adapt."""
+        return {name: count for name, count in asdict(self).items() if name != "shots" or count}
 
 
 class CircuitExecutor(Protocol):
@@ -169,6 +178,7 @@ class SampledExecutor(TargetExecutor):
         inputs: Sequence[str] | None = None,
         shots: int | None = None,
         cost: Cost | None = None,
+        adaptive: bool = False,
     ):
         """Take a target and a circuit that it compiled.
 
@@ -178,11 +188,15 @@ class SampledExecutor(TargetExecutor):
             inputs: As for `NoisyExecutor`.
             shots: Shots per circuit; default: the target's.
             cost: Counter to add to; default: a new one.
+            adaptive: Whether `shots` is the most, and steps take as many as are worth their time.
         """
         super().__init__(compiled, inputs)
         self.target = target
         self.shots = (shots or target.shots) if target.sampled else None
         self.cost = Cost() if cost is None else cost
+        self.adaptive = adaptive and self.shots is not None
+        if self.adaptive and not self.cost.shots:
+            self.cost.shots = min(FIRST, self.shots or FIRST)
         column = {name: number for number, name in enumerate(compiled.parameters)}
         self.columns = tuple(
             [column[name] for name in part] for part in (self.inputs, self.weights)
@@ -198,6 +212,31 @@ class SampledExecutor(TargetExecutor):
             inputs: Whether the inputs need a gradient too, as behind a trained reduction.
         """
 
+    @property
+    def step_shots(self) -> int | None:
+        """Shots of the next call; None on a target without shots."""
+        return self.cost.shots if self.adaptive else self.shots
+
+    def adapt(self, *, moment: float, one_shot: float, rows: int) -> None:
+        """Choose the shots of the next step, after a gradient.
+
+        Args:
+            moment: Mean squared length of the measured slopes of a sample.
+            one_shot: What one shot alone would add to it.
+            rows: Circuits of the step.
+        """
+        if not self.adaptive or not (math.isfinite(moment) and math.isfinite(one_shot)):
+            return
+        now = self.cost.shots
+        kappa = noise_shots(moment=moment, one_shot=one_shot, shots=now)
+        self.cost.shots = next_shots(
+            now,
+            kappa,
+            rows=rows,
+            duration_s=self.compiled.duration_s or 0.0,
+            most=self.shots or now,
+        )
+
     def values(self, inputs: Tensor, weights: Tensor) -> NDArray[np.float64]:
         """Return the circuit's values (batch, parameters) of inputs and weights per sample."""
         rows = np.empty((len(inputs), len(self.compiled.parameters)))
@@ -211,11 +250,11 @@ class SampledExecutor(TargetExecutor):
         probabilities = np.full((len(values), 2**self.compiled.num_qubits), np.nan)
         if finite.any():
             probabilities[finite] = self.target.probabilities(
-                self.compiled, values[finite], shots=self.shots, seed=self.cost.calls
+                self.compiled, values[finite], shots=self.step_shots, seed=self.cost.calls
             )
         self.cost.calls += 1
         self.cost.circuits += int(finite.sum())
-        self.cost.executions += int(finite.sum()) * (self.shots or 0)
+        self.cost.executions += int(finite.sum()) * (self.step_shots or 0)
         return probabilities
 
     def split(self, slopes: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:

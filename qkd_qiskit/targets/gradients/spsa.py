@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -19,6 +20,7 @@ from qkd_qiskit.errors import InputError
 from qkd_qiskit.recipe.seeds import generator
 from qkd_qiskit.targets.base import Target
 from qkd_qiskit.targets.compiled_circuit import CompiledCircuit
+from qkd_qiskit.targets.gradients.adaptive_shots import shot_variance
 from qkd_qiskit.targets.gradients.base import (
     SampledExecutor,
     SampledFunction,
@@ -114,6 +116,10 @@ class SPSAExecutor(SampledExecutor):
     the target, and returns their mean (off by a term in c**2); backward costs nothing. Where no
     gradient is recorded, forward is one evaluation at the point itself.
 
+    With several directions the gradient is the mean over them, a forward gradient (arXiv
+    2606.09734, eq. for its estimator with Rademacher directions): from one direction, SPSA, to all
+    coordinates, the parameter-shift rule, at a cost in proportion.
+
     Two deviations from Spall: the direction is drawn for each sample, at the same cost and with
     less scatter; and the loss's derivatives by the probabilities are exact, so that what follows
     the circuit is trained as usual.
@@ -127,6 +133,7 @@ class SPSAExecutor(SampledExecutor):
         perturbation: float = PERTURBATION,
         decay: float = PERTURBATION_DECAY,
         seed: int = 0,
+        directions: int = 1,
         **options: Any,
     ):
         """Take a target and a circuit that it compiled.
@@ -137,6 +144,7 @@ class SPSAExecutor(SampledExecutor):
             perturbation: c in radians at the first step.
             decay: gamma in c_k = c / (k + 1)**gamma.
             seed: Seed of the directions.
+            directions: Directions of each sample, to average over.
             options: Those of `SampledExecutor`: inputs, shots, cost.
 
         Raises:
@@ -148,11 +156,14 @@ class SPSAExecutor(SampledExecutor):
                 f"perturbation is {perturbation} and decay {decay}; accepted are a number above 0 "
                 "in radians and a number from 0"
             )
+        if directions < 1:
+            raise InputError(f"directions is {directions}; give a whole number of at least 1")
         self.perturbation, self.decay, self.seed = perturbation, decay, seed
+        self.directions = directions
 
     def rows(self, samples: int, *, step: int, inputs: bool) -> tuple[int, ...]:
-        """Return the rows of each call of a step: one call with both points of each sample."""
-        return (2 * samples,)
+        """Return the rows of each call of a step: one with both points of each direction."""
+        return (2 * self.directions * samples,)
 
     def _evaluate(self, inputs: Tensor, weights: Tensor) -> Tensor:
         if not torch.is_grad_enabled():
@@ -170,34 +181,69 @@ class _Perturbation(torch.autograd.Function):
         inputs: Tensor, weights: Tensor, executor: SPSAExecutor
     ) -> tuple[Tensor, Tensor, Tensor]:
         rows = executor.values(inputs, weights.expand(len(inputs), -1))
-        step = executor.cost.steps
+        step, count = executor.cost.steps, executor.directions
         size = perturbation_size(step, first=executor.perturbation, decay=executor.decay)
-        signs = rademacher(*rows.shape, seed=executor.seed, step=step).numpy()
+        shape = rows.shape if count == 1 else (count, *rows.shape)
+        drawn = rademacher(*shape, seed=executor.seed, step=step).numpy()
+        signs = drawn.reshape(count, *rows.shape)
         for needed, columns in zip(
             (inputs.requires_grad, weights.requires_grad), executor.columns, strict=True
         ):
-            signs[:, columns] *= needed
-        both = executor.run(np.concatenate((rows + size * signs, rows - size * signs)))
+            signs[..., columns] *= needed
+        points = (rows + size * signs, rows - size * signs)
+        both = executor.run(np.concatenate(points).reshape(-1, rows.shape[1]))
         executor.cost.steps += 1
-        plus, minus = both[: len(rows)], both[len(rows) :]
-        parts = ((plus + minus) / 2, (plus - minus) / (2 * size), signs)
+        plus, minus = both.reshape(2, count, len(rows), -1)
+        parts = (
+            ((plus + minus) / 2).mean(axis=0),
+            _by_sample((plus - minus) / (2 * size)),
+            _by_sample(signs),
+        )
         mean, quotient, direction = (torch.from_numpy(part).to(weights) for part in parts)
         return mean, quotient, direction
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        ctx.save_for_backward(*inputs[:2], *output[1:])
+        ctx.save_for_backward(*inputs[:2], *output)
         ctx.mark_non_differentiable(*output[1:])
         ctx.executor = inputs[2]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-        inputs, weights, quotient, direction = ctx.saved_tensors
-        slopes = (gradient * quotient).sum(dim=1, keepdim=True) * direction
+        inputs, weights, mean, quotient, direction = ctx.saved_tensors
+        executor: SPSAExecutor = ctx.executor
+        count, samples = executor.directions, len(gradient)
+        along = gradient[:, None] * quotient.reshape(samples, count, -1)
+        signs = direction.reshape(samples, count, -1)
+        slopes = (along.sum(dim=2, keepdim=True) * signs).mean(dim=1)
         array = slopes.cpu().to(torch.float64).numpy()
-        return *gradients(ctx.executor, array, inputs, weights), None
+        if executor.adaptive:
+            _adapt(executor, array, gradient, mean)
+        return *gradients(executor, array, inputs, weights), None
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *given: Any) -> tuple[Any, Any]:
         return members_as_rows(_Perturbation, info, in_dims, *given)
+
+
+def _by_sample(parts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return what each direction has of a sample side by side: (samples, directions * width)."""
+    return np.ascontiguousarray(parts.swapaxes(0, 1)).reshape(parts.shape[1], -1)
+
+
+def _adapt(
+    executor: SPSAExecutor, slopes: NDArray[np.float64], gradient: Tensor, mean: Tensor
+) -> None:
+    """Let the next step have the shots that this one's scatter asks for."""
+    given, outcomes = (part.cpu().to(torch.float64).numpy() for part in (gradient, mean))
+    step = executor.cost.steps - 1
+    size = perturbation_size(step, first=executor.perturbation, decay=executor.decay)
+    moved = np.count_nonzero(np.abs(slopes).sum(axis=0))
+    # A difference quotient has the shots of two points; each direction's goes to all components.
+    of_quotient = 2 * float(shot_variance(given, outcomes).mean()) / (2 * size) ** 2
+    executor.adapt(
+        moment=float((slopes**2).sum(axis=1).mean()),
+        one_shot=of_quotient * moved / executor.directions,
+        rows=2 * executor.directions * len(slopes),
+    )

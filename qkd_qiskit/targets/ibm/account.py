@@ -7,6 +7,7 @@ this machine, the client talks to a rehearsal in place of IBM.
 """
 
 import difflib
+import functools
 import ipaddress
 import logging
 import os
@@ -27,27 +28,30 @@ from qkd_qiskit.targets.ibm.client_internals import (
     instances_with_devices,
     send_once,
 )
+from qkd_qiskit.targets.ibm.client_version import version_fault
 from qkd_qiskit.targets.ibm.retry import Retries, RetryPolicy
 from qkd_qiskit.targets.ibm.service_errors import ServiceError, hide
 
 logger = logging.getLogger(__name__)
+_warn_once = functools.cache(logger.warning)
 
 URL = "QKD_RUNTIME_URL"
 _IAM = "https://iam.cloud.ibm.com"
 
 
-def real_backend(name: str, *, policy: RetryPolicy | None = None) -> Any:
+def real_backend(name: str, *, policy: RetryPolicy | None = None, fractional: bool = False) -> Any:
     """Return a device of the user's account, such as ``ibm_torino``, with its calibration.
 
     Args:
         name: Name of the device.
         policy: How long the service is waited for.
+        fractional: Whether it is asked for with its gates of any angle.
 
     Raises:
         TargetError: There is no account, it cannot be used, or it has no such device.
         SubmissionError: The service does not answer.
     """
-    account, backend, names = find_device(name, policy=policy)
+    account, backend, names = find_device(name, policy=policy, fractional=fractional)
     if backend is None:
         near = difflib.get_close_matches(name, names, n=3) or names
         raise TargetError(f"the account has no device {name!r}; it has {', '.join(near) or 'none'}")
@@ -62,10 +66,13 @@ def real_backend(name: str, *, policy: RetryPolicy | None = None) -> Any:
     return backend
 
 
-def find_device(name: str, *, policy: RetryPolicy | None = None) -> tuple[Any, Any, list[str]]:
+def find_device(
+    name: str, *, policy: RetryPolicy | None = None, fractional: bool = False
+) -> tuple[Any, Any, list[str]]:
     """Return the account, a device of it, and the names of its devices where it has no such one.
 
-    The device is None where the account has it not, or no more.
+    The device is None where the account has it not, or no more. Arguments are those of
+    `real_backend`.
 
     Raises:
         TargetError: There is no account, or it cannot be used.
@@ -76,11 +83,18 @@ def find_device(name: str, *, policy: RetryPolicy | None = None) -> tuple[Any, A
 
     def device() -> Any:
         from qiskit.providers.exceptions import QiskitBackendNotFoundError
+        from qiskit_ibm_runtime.exceptions import IBMInputValueError
 
         try:
-            backend = account.backend(name)
+            backend = account.backend(
+                name, **({"use_fractional_gates": True} if fractional else {})
+            )
         except QiskitBackendNotFoundError:
             return None
+        except IBMInputValueError:
+            if not fractional:
+                raise
+            raise no_fractional_gates(name) from None
         backend.target  # noqa: B018 - loads the calibration, which may fail too
         return backend
 
@@ -90,6 +104,14 @@ def find_device(name: str, *, policy: RetryPolicy | None = None) -> tuple[Any, A
         if name in names:  # it could not be read before
             backend = retries.call("reading the device", lambda: call_client(device))
     return account, backend, names
+
+
+def no_fractional_gates(name: str) -> TargetError:
+    """Return the error for a device that has no gates of any angle."""
+    return TargetError(
+        f"{name} has no fractional gates (rx and rzz of any angle); give a device that has, or "
+        "leave --fractional out"
+    )
 
 
 def _retries(name: str, policy: RetryPolicy | None) -> Retries:
@@ -124,6 +146,9 @@ def open_account() -> Any:
     from qiskit_ibm_runtime.exceptions import IBMInputValueError
 
     quiet_client()
+    untested = version_fault()
+    if untested is not None:
+        _warn_once(untested)
     _check_token()
     refused: TargetError | None = None
     try:

@@ -20,6 +20,7 @@ from qkd_qiskit.recipe import Mode, RuntimeSpec
 from qkd_qiskit.targets.ibm.account import (
     instances_of,
     is_emulator,
+    no_fractional_gates,
     plan_of,
     real_backend,
 )
@@ -63,10 +64,17 @@ def connect(
         TargetError: There is no account, it cannot be used, or there is no such device.
         SubmissionError: The service does not answer.
     """
+    options = options or RuntimeSpec()
     if isinstance(device, str):
         local = device.startswith("fake_")
-        device = fake_backend(device) if local else real_backend(device, policy=policy)
-    return RuntimeConnection(device, options=options or RuntimeSpec())
+        device = (
+            fake_backend(device)
+            if local
+            else real_backend(device, policy=policy, fractional=options.fractional)
+        )
+    if options.fractional and not {"rx", "rzz"} & set(device.target.operation_names):
+        raise no_fractional_gates(device.name)
+    return RuntimeConnection(device, options=options)
 
 
 class RuntimeConnection:

@@ -35,6 +35,7 @@ class JobRecord:
         shots: Shots of each row.
         executions: Circuits times shots.
         estimate_s: QPU seconds expected.
+        options: How it is run, in words, where that is not plain.
         state: Intended, submitted, finished, failed or abandoned.
         job: The service's id for it, or None before it is known.
         session: The session that was open when it was submitted, or None.
@@ -54,6 +55,7 @@ class JobRecord:
     shots: int
     executions: int
     estimate_s: float
+    options: str = ""
     state: State = "intended"
     job: str | None = None
     session: str | None = None
@@ -64,7 +66,8 @@ class JobRecord:
     @property
     def intent(self) -> dict[str, Any]:
         """What is known before it is sent."""
-        return {name: getattr(self, name) for name in _FIRST}
+        names = _FIRST if self.options else [name for name in _FIRST if name != "options"]
+        return {name: getattr(self, name) for name in names}
 
     @property
     def paid(self) -> bool:
@@ -186,7 +189,8 @@ class Records:
         event = entry["event"]
         if event == "intent":
             self._note_time(entry)
-            record = JobRecord(**{name: entry[name] for name in _FIRST})
+            names = [name for name in _FIRST if name in entry or name != "options"]
+            record = JobRecord(**{"options": ""} | {name: entry[name] for name in names})
             if record.tag in self.records:
                 raise ValueError("a tag came twice")
             self.records[record.tag] = record
@@ -214,6 +218,9 @@ class Records:
         if event == "usage":
             changed = {"usage_s": entry["usage_s"]}
         elif event == "submitted":
+            if self.created:
+                self.created.pop()
+            self._note_time(entry)
             inside = None if self.session is None else self.session[0]
             changed = {"job": entry["job"], "session": inside, "state": event}
         elif event == "finished":

@@ -203,6 +203,7 @@ class Runner:
             shots=planned.plan.shots,
             executions=planned.plan.executions,
             estimate_s=expected,
+            options=self.options.describe(),
         )
         self.journal.intend(record)
         if not adopted:
@@ -235,6 +236,7 @@ class Runner:
                     )
                 except ServiceError as caught:
                     failure = caught
+                self._pacing.answered()
             if job is not None:
                 self._accept(record, job)
                 return

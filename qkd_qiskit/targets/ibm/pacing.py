@@ -66,6 +66,10 @@ class JobPacing:
             time.sleep(wait)
         pace.created()
 
+    def answered(self) -> None:
+        """Count the last job from now on: when the request arrived is not known."""
+        self._started().answered()
+
     def refused(self) -> bool:
         """Take note that too many jobs are on their way; return whether own ones will make room."""
         pending = len(self._pending())

@@ -28,7 +28,7 @@ def reconnect(
     """
     if name.startswith("fake_"):
         return connect(name, options=options, policy=policy)
-    account, backend, _ = find_device(name, policy=policy)
+    account, backend, _ = find_device(name, policy=policy, fractional=options.fractional)
     if backend is not None:
         return RuntimeConnection(backend, options=options)
     logger.warning("the account has %s no more: jobs that it has run are read", name)

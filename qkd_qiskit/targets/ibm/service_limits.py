@@ -82,6 +82,11 @@ class CreationPace:
         """Count a request for a job, made now or at a time in seconds since the epoch."""
         self._created.append(self._clock() if at is None else at)
 
+    def answered(self) -> None:
+        """Count the last request from now on: it arrived no later than its answer did."""
+        if self._created:
+            self._created[-1] = self._clock()
+
     def wait_s(self) -> float:
         """Return the seconds until another job may be created."""
         if self.limits.jobs is None or len(self._created) < self.limits.jobs:

@@ -5,6 +5,7 @@ from the disk, so that it arrives where it was, with the same bits, and goes on 
 """
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,12 @@ from qkd_qiskit.targets.ibm.isa_check import check_circuit
 from qkd_qiskit.targets.ibm.job_plan import Pub
 from qkd_qiskit.targets.ibm.job_runner import Runner
 from qkd_qiskit.targets.noisy import calibration_date
-from qkd_qiskit.targets.transpilation import best_transpilation, initial_layout, measured_qubits
+from qkd_qiskit.targets.transpilation import (
+    best_transpilation,
+    calibration_circuit,
+    initial_layout,
+    measured_qubits,
+)
 
 _DATE, _DURATION, _FIDELITY = "calibration_date", "duration_s", "estimated_fidelity"
 
@@ -103,27 +109,55 @@ class RuntimeTarget(Target):
     def _compile(
         self, circuit: QuantumCircuit, parameters: tuple[Parameter, ...]
     ) -> CompiledCircuit:
+        spec = self.runner.options
         given = f"{content_digest(circuit)}/{self.name}/{self.seed}/{self.num_transpilations}"
-        digest = hashlib.sha256(given.encode()).hexdigest()[:16]
-        path = self.runner.journal.folder / "jobs" / f"circuit-{digest}.qpy"
+        chosen = (spec.layout, spec.optimization_level, spec.fractional)
+        if chosen != (None, 3, False):
+            given += f"/{chosen}"
+        isa = self._kept(f"circuit/{given}", lambda: self._transpile(circuit))
+        known = isa.metadata or {}
+        self.calibration_date = known.get(_DATE, self.calibration_date)
+        return self._describe(isa, tuple(parameter.name for parameter in parameters))
+
+    def calibration(self, measured: tuple[int, ...]) -> CompiledCircuit:
+        """Return the circuit that measures qubits in 0 and in 1, by its one angle: 0 or pi.
+
+        Args:
+            measured: Physical qubits, in the order of the bits that they are measured into.
+
+        Raises:
+            TargetError: The account has the device no more, and it was not made before.
+        """
+        isa = self._kept(
+            f"calibration/{measured}/{self.name}",
+            lambda: calibration_circuit(measured, noise.calibrated_part(self._device)),
+        )
+        return self._describe(isa, tuple(parameter.name for parameter in isa.parameters))
+
+    def _kept(self, given: str, make: Callable[[], QuantumCircuit]) -> QuantumCircuit:
+        """Return a circuit for the device: that which was made first."""
+        kind, _, content = given.partition("/")
+        digest = hashlib.sha256(content.encode()).hexdigest()[:16]
+        path = self.runner.journal.folder / "jobs" / f"{kind}-{digest}.qpy"
         if path.exists():
             # Not checked: jobs that were run with it are read whatever the device is now, and the
             # connection checks what is sent.
-            isa = _read(path)
-        else:
-            isa = self._transpile(circuit)
-            check_circuit(isa, self._device, name=self.name)
-            isa.metadata = {_DATE: self.calibration_date, **self._estimates(isa)}
-            write_atomic(path, lambda new: _write(isa, new))
-        known = isa.metadata or {}
-        self.calibration_date = known.get(_DATE, self.calibration_date)
+            return _read(path)
+        isa = make()
+        check_circuit(isa, self._device, name=self.name)
+        isa.metadata = {_DATE: self.calibration_date, **self._estimates(isa)}
+        write_atomic(path, lambda new: _write(isa, new))
+        return isa
+
+    def _describe(self, isa: QuantumCircuit, parameters: tuple[str, ...]) -> CompiledCircuit:
+        known, num_qubits = isa.metadata or {}, isa.num_clbits
         estimates = known if _DURATION in known else self._estimates(isa)
         return CompiledCircuit(
             target=self.name,
             circuit=isa,
-            parameters=tuple(parameter.name for parameter in parameters),
-            num_qubits=circuit.num_qubits,
-            layout=initial_layout(isa, circuit.num_qubits),
+            parameters=parameters,
+            num_qubits=num_qubits,
+            layout=initial_layout(isa, num_qubits),
             measured=measured_qubits(isa),
             two_qubit_gates=noise.count_two_qubit_gates(isa),
             depth=isa.depth(),
@@ -155,12 +189,29 @@ class RuntimeTarget(Target):
                 f"circuit {circuit.name!r} has {circuit.num_qubits} qubits, {self.name} has "
                 f"{have} calibrated; use a smaller circuit or a larger device"
             )
+        self._check_layout(circuit, device)
         return best_transpilation(
             measure_all_qubits(circuit),
             device,
             seeds=self._transpiler_seeds(self.num_transpilations),
             name=self.name,
+            optimization_level=self.runner.options.optimization_level,
+            layout=self.runner.options.layout,
         )
+
+    def _check_layout(self, circuit: QuantumCircuit, device: Any) -> None:
+        layout = self.runner.options.layout
+        if layout is None:
+            return
+        usable = {where[0] for where in device["measure"]}
+        wrong = [qubit for qubit in layout if qubit not in usable]
+        if len(layout) != circuit.num_qubits or wrong:
+            why = f"{wrong[0]} is not calibrated" if wrong else f"it has {len(layout)} qubits"
+            raise TargetError(
+                f"layout {', '.join(map(str, layout))} is not accepted for a circuit of "
+                f"{circuit.num_qubits} qubits on {self.name} ({why}); give {circuit.num_qubits} "
+                f"of its qubits {min(usable)} to {max(usable)}, or leave it out"
+            )
 
     def _run(
         self, compiled: CompiledCircuit, values: NDArray[np.float64], *, shots: int, seed: int

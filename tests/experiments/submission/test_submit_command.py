@@ -14,6 +14,7 @@ from qkd_qiskit.experiments.run_folder import RunFolder
 from qkd_qiskit.experiments.submission.submission import find_submissions
 from qkd_qiskit.targets.ibm.job_records import read_journal
 
+SPSA = "submit RUN --backend fake_manila --train spsa"
 SHIFT = "submit RUN --backend fake_manila --train parameter_shift"
 # A test run in the background has SIGINT ignored, one under nohup SIGHUP, and hands that down.
 CODE = (
@@ -43,11 +44,17 @@ CODE = (
         ("submit RUN --backend fake_manila --max-qpu-seconds nan", "give a number above 0"),
         ("submit RUN --backend fake_manila --max-qpu-seconds much", "--max-qpu-seconds: 'much' is"),
         ("submit RUN --backend fake_manila --dry-run --rate much", "--rate: 'much'"),
-        ("submit RUN --backend fake_manila --train adam", "give spsa or parameter_shift"),
+        ("submit RUN --backend fake_manila --train adam", "give spsa, forward, guided_spsa"),
         ("submit RUN --backend fake_manila --steps 3", "--steps is for training"),
         ("submit RUN --backend fake_manila --train spsa --steps 0", "--steps: 0 is not accepted"),
         ("submit RUN --backend fake_manila --train spsa --lr -1", "--lr: -1 is not accepted"),
-        ("submit RUN --backend fake_manila --train spsa --shifted-weights 2", "SPSA shifts none"),
+        (
+            "submit RUN --backend fake_manila --train spsa --shifted-weights 2",
+            "for --train parameter_shift",
+        ),
+        ("submit RUN --backend fake_manila --train spsa --directions 2", "for --train forward"),
+        (f"{SHIFT} --adaptive-shots", "--adaptive-shots is for --train spsa or forward"),
+        ("submit RUN --backend fake_manila --directions 2", "--directions is for training"),
         (f"{SHIFT} --shifted-weights 99 --dry-run", "the circuit has 4 weights"),
         ("submit RUN --backend fake_lima_armonk", "unknown target"),
         ("collect", "run missing"),

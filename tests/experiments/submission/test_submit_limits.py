@@ -2,7 +2,6 @@
 
 import logging
 from dataclasses import replace
-from datetime import datetime
 
 import pytest
 from test_submit_evaluation import NAME, with_runtime
@@ -16,15 +15,6 @@ from qkd_qiskit.targets.ibm.service_limits import ServiceLimits
 REQUEST = Request(backend="ibm_manila", mode="batch")
 
 
-def most_in_a_window(server, window_s):
-    """Jobs that were created in one window at most, by the server's own times."""
-    times = sorted(
-        datetime.fromisoformat(job.created.replace("Z", "+00:00")).timestamp()
-        for job in server.ledger.jobs.values()
-    )
-    return max(sum(first <= time < first + window_s for time in times) for first in times)
-
-
 @pytest.mark.parametrize("mode", ["batch", "session"])
 def test_an_evaluation_stays_within_what_the_server_enforces(run_copy, rehearsal, mode):
     run = with_runtime(run_copy, max_executions=350)  # 10 jobs
@@ -32,8 +22,7 @@ def test_an_evaluation_stays_within_what_the_server_enforces(run_copy, rehearsal
     server = rehearsal(limits=limits)
     result = submit_run(run, Request(backend="ibm_manila", mode=mode)).result
     assert len(server.ledger.jobs) == 10
-    assert server.limits.refused == 0
-    assert most_in_a_window(server, 1.0) <= 4
+    assert server.limits.refused == 0  # it counts every request
     device = result.targets[NAME].device
     assert device.qpu_seconds == pytest.approx(server.ledger.totals()["quantum_seconds"])
 

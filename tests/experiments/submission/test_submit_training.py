@@ -3,12 +3,15 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
 from qkd_qiskit.data.splits import load_data
 from qkd_qiskit.distillation.executors import sampled_executor
 from qkd_qiskit.errors import BudgetError, CheckpointError, InputError, RecipeError
 from qkd_qiskit.experiments.callbacks import Callback
 from qkd_qiskit.experiments.experiment import run
+from qkd_qiskit.experiments.recalibrated_start import with_map
+from qkd_qiskit.experiments.recalibration import recalibrations
 from qkd_qiskit.experiments.run_folder import RunFolder
 from qkd_qiskit.experiments.submission import (
     Request,
@@ -16,6 +19,7 @@ from qkd_qiskit.experiments.submission import (
     begin_training,
     collect_run,
     plan_dry_run,
+    submit_run,
 )
 from qkd_qiskit.experiments.tasks import RunContext, TrainingTask, train_task
 from qkd_qiskit.experiments.teachers import load_teachers
@@ -198,3 +202,62 @@ def test_the_journal_of_a_training_accounts_for_every_second(run_copy, rehearsal
     totals = read_journal(folder).totals()
     assert totals.usage_s == pytest.approx(server.ledger.totals()["quantum_seconds"])
     assert (totals.jobs, totals.finished) == (4, 4)
+
+
+class TestFromRecalibrated:
+    REQUEST = Request(backend="ibm_manila", mode="batch")
+    WAY = Training(gradient="spsa", steps=2, recalibrated=True)
+
+    def test_it_begins_with_the_maps_of_the_device(self, run_copy, rehearsal):
+        rehearsal()
+        with pytest.raises(InputError, match="has no recalibration of label_only, seed 0, for"):
+            begin_training(run_copy, self.REQUEST, self.WAY)
+        submit_run(run_copy, replace(self.REQUEST, recalibrate=20))
+        folder = begin_training(run_copy, self.REQUEST, self.WAY)
+        assert folder.path.name.endswith("-recalibrated")
+        before = load_student(folder.member("distilled_before", 0))
+        own = load_student(run_copy.member("distilled", 0))
+        known = recalibrations(run_copy, "distilled", 0)["ibm_manila:rehearsal"]
+        expected = with_map(own, known)
+        for name, value in before.member_parameters().items():
+            torch.testing.assert_close(value, expected[name])
+        (outcome,) = collect_run(folder)
+        assert outcome.submission.recalibrated
+        assert begin_training(run_copy, self.REQUEST, self.WAY).path == folder.path
+
+    def test_it_is_not_mixed_with_another_start(self, run_copy, rehearsal, tmp_path):
+        rehearsal()
+        submit_run(run_copy, replace(self.REQUEST, recalibrate=20))
+        out = str(tmp_path / "trained")
+        begin_training(run_copy, self.REQUEST, self.WAY, out=out)
+        with pytest.raises(CheckpointError, match="was begun with --from-recalibrated"):
+            begin_training(run_copy, self.REQUEST, replace(self.WAY, recalibrated=False), out=out)
+
+    def test_an_untrained_student_has_none(self):
+        with pytest.raises(InputError, match="leave one out"):
+            replace(self.WAY, fresh=True)
+
+
+@pytest.mark.parametrize("way", ["forward", "guided_spsa"])
+def test_other_gradients_send_what_the_dry_run_says(way, run_copy, rehearsal):
+    server = rehearsal()
+    request, training = Request(backend="ibm_manila", mode="batch"), Training(gradient=way, steps=3)
+    plan = plan_dry_run(run_copy, request, training=training)
+    folder = begin_training(run_copy, request, training)
+    collect_run(folder)
+    totals = server.ledger.totals()
+    assert (plan.chosen.jobs, plan.chosen.circuits) == (totals["jobs"], totals["circuits"])
+    assert plan.chosen.jobs == 3
+    assert plan.chosen.seconds == pytest.approx(totals["quantum_seconds"])
+
+
+def test_shots_that_adapt_are_at_most_those_of_the_dry_run(run_copy, rehearsal):
+    server = rehearsal()
+    request = Request(backend="ibm_manila", mode="batch", shots=300)
+    training = Training(gradient="spsa", steps=4, adaptive_shots=True)
+    plan = plan_dry_run(run_copy, request, training=training)
+    assert plan.chosen.what.endswith("SPSA, at most")
+    collect_run(begin_training(run_copy, request, training))
+    totals = server.ledger.totals()
+    assert totals["circuits"] == plan.chosen.circuits
+    assert totals["executions"] < plan.chosen.executions

@@ -44,6 +44,14 @@ class TestPace:
             pace.created(at)
         assert pace.wait_s() == pytest.approx(3.0)
 
+    def test_a_request_counts_from_its_answer(self):
+        clock = Clock()
+        pace = CreationPace(ServiceLimits(jobs=1, window_s=10.0), clock=clock, margin_s=0.0)
+        pace.created()
+        clock.now += 4.0
+        pace.answered()
+        assert pace.wait_s() == 10.0
+
     def test_a_clock_that_was_set_back_does_not_wait_for_ever(self):
         clock = Clock()
         pace = CreationPace(ServiceLimits(jobs=1, window_s=10.0), clock=clock, margin_s=0.0)

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from qiskit.circuit import QuantumCircuit
 
 from qkd_qiskit.errors import InputError
+from qkd_qiskit.targets.ibm.client_version import ACCEPTED, SCHEMA
 
-SCHEMA = "v2.0"
-"""The schema of executor programs that is understood: that of qiskit-ibm-runtime 0.51."""
 SEED_TAG = "seed:"
 """Begin of the tag that gives a job's simulator seed, such as ``seed:7`` or ``seed:7,8``."""
 
@@ -89,7 +88,7 @@ def read_program(params: Mapping[str, Any]) -> ExecutorProgram:
     if given != SCHEMA or SCHEMA not in QUANTUM_PROGRAM_PARAMS_CONVERTERS:
         raise InputError(
             f"the program has schema {given!r}; a rehearsal understands {SCHEMA}, that of the "
-            "executor-based primitives of qiskit-ibm-runtime 0.51"
+            f"executor-based primitives: pip install '{ACCEPTED}', or a newer qkd-qiskit"
         )
     converter = QUANTUM_PROGRAM_PARAMS_CONVERTERS[SCHEMA]
     try:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from qkd_qiskit.errors import TargetError
 from qkd_qiskit.targets.ibm.account import URL, is_loopback
+from qkd_qiskit.targets.ibm.client_version import schema_fault
 from qkd_qiskit.targets.ibm.emulator.auth import Access
 from qkd_qiskit.targets.ibm.emulator.devices import EmulatedDevice
 from qkd_qiskit.targets.ibm.emulator.fault_injection import Faults
@@ -144,7 +145,8 @@ class ServiceEmulator:
         """Start to listen; return the server.
 
         Raises:
-            TargetError: The port is taken, or the package's extra is not installed.
+            TargetError: The port is taken, the package's extra is not installed, or the client
+                sends what is not understood here.
         """
         try:
             from qkd_qiskit.targets.ibm.emulator.endpoints import make_application
@@ -152,6 +154,9 @@ class ServiceEmulator:
             raise TargetError(
                 "a rehearsal needs aiohttp; install it with pip install 'qkd-qiskit[rehearse]'"
             ) from error
+        fault = schema_fault()
+        if fault is not None:
+            raise TargetError(fault)
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

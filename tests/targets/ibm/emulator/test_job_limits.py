@@ -1,5 +1,7 @@
 """What a rehearsal refuses when it enforces limits, as the true client sees it."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from qkd_qiskit.errors import TargetError
@@ -50,14 +52,7 @@ def test_what_is_enforced(given, plan, enforced):
     ],
 )
 def test_what_an_answer_means(status, message, kind):
-    class Response:
-        status_code = status
-        headers = {}
-
-        @staticmethod
-        def json():
-            return {"errors": [{"code": 1, "message": message}]}
-
+    answer = {"errors": [{"code": 1, "message": message}]}
     error = TargetError("outer")
-    error.response = Response()
+    error.response = SimpleNamespace(status_code=status, headers={}, json=lambda: answer)
     assert service_error_of(error).kind == kind

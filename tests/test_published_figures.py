@@ -1,0 +1,129 @@
+"""The figures under "What it found" in the README follow from the committed rows."""
+
+import csv
+import re
+from collections import defaultdict
+from pathlib import Path
+from statistics import fmean
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = " ".join((ROOT / "README.md").read_text().split())
+NUMBERS = {"none": 0, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "ten": 10}
+
+
+def rows(name):
+    with (ROOT / "benchmarks" / "results" / f"{name}.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def said(pattern):
+    """Return the groups of the one place of the README that a pattern is in, as numbers."""
+    found = re.findall(pattern, README)
+    assert len(found) == 1, f"{pattern} is {len(found)} times in the README"
+    groups = found[0] if isinstance(found[0], tuple) else (found[0],)
+    return [NUMBERS[it] if it in NUMBERS else float(it) for it in groups]
+
+
+def gains(table, *, key, arm, baseline):
+    """Return the mean paired gains in points by case."""
+    by_case = defaultdict(lambda: defaultdict(dict))
+    for row in table:
+        by_case[row[key]][row.get("arm") or row["loss"]][row["seed"]] = float(row["accuracy"])
+    return {
+        case: 100 * fmean(arms[arm][seed] - arms[baseline][seed] for seed in arms[arm])
+        for case, arms in by_case.items()
+    }
+
+
+def rounded(values, digits=1):
+    return [round(value, digits) for value in values]
+
+
+def test_what_distillation_gains_over_a_tuned_student():
+    found = [
+        float(row["mean"])
+        for row in rows("helps")
+        if (row["arm"], row["baseline"]) == ("distilled", "label_only_tuned")
+    ]
+    assert rounded([min(found), max(found)]) == said(
+        r"\+([\d.]+) to \+([\d.]+) points over a tuned label-only student"
+    )
+
+
+def test_what_the_teacher_s_other_labels_are_worth():
+    table = rows("inputs")
+    same = gains(table, key="case", arm="distilled_same_draw", baseline="label_only_tuned")
+    ahead = [gain for gain in same.values() if gain > 0]
+    behind = [-gain for gain in same.values() if gain < 0]
+    count, cases, gain, losing, least, most = said(
+        r"(\w+) of (\w+) cases gains \(digits, \+([\d.]+) points\) and (\w+) lose (\d+) to (\d+)"
+    )
+    assert (len(ahead), len(same), len(behind)) == (count, cases, losing)
+    assert rounded(ahead) == [gain]
+    assert rounded([min(behind), max(behind)], 0) == [least, most]
+    more = gains(table, key="case", arm="transfer", baseline="label_only_tuned").values()
+    assert rounded([min(more), max(more)], 0) == said(
+        r"students are (\d+) to (\d+) points above the tuned"
+    )
+
+
+def test_the_gains_of_the_paper_are_not_there():
+    table = [row for row in rows("paper_v1_cells") if row["published_gain"]]
+    told = [row for row in table if float(row["p_holm"]) < 0.05 and float(row["gain"]) > 0]
+    assert [len(told), len(table)] == said(r"not there under control: (\w+) of (\d+) cells")
+
+
+def test_which_losses_beat_the_recipe_s():
+    table = rows("losses")
+    losses = {row["loss"] for row in table} - {"label_only", "recipe", "label_smoothing", "kd"}
+    ahead = {}
+    for loss in losses:
+        own = [row for row in table if row["loss"] in (loss, "recipe")]
+        having = {row["recipe"] for row in own if row["loss"] == loss}
+        own = [row for row in own if row["recipe"] in having]
+        found = gains(own, key="recipe", arm=loss, baseline="recipe")
+        ahead |= {(loss, case): gain for case, gain in found.items() if gain > 0.5}
+    count, recipes, cases, gain = said(
+        r"published losses (\w+) beats the recipe's own, on (\w+) of (\w+) recipes, by ([\d.]+)"
+    )
+    assert len(ahead) == count == recipes
+    assert len({row["recipe"] for row in table}) == cases
+    assert rounded(ahead.values()) == [gain]
+
+
+def test_the_gain_of_the_slides():
+    (row,) = [
+        row
+        for row in rows("slides_c2q_summary")
+        if (row["data"], row["difficulty"], row["labels"], row["student"])
+        == ("generated", "0.25", "all", "hybrid")
+    ]
+    assert [float(row["gain"])] == said(r"there for the hybrid \(\+([\d.]+) points\)")
+
+
+def test_how_fast_a_step_is():
+    table = rows("peers_hybrid")
+    for column, pattern in (
+        ("tensorcircuit_ratio", r"([\d.]+) to ([\d.]+) times as fast as in TensorCircuit-NG"),
+        ("structured_jax_scan_ratio", r"([\d.]+) to ([\d.]+) times as fast as JAX"),
+    ):
+        ratios = [float(row[column]) for row in table if row[column]]
+        assert rounded([min(ratios), max(ratios)]) == said(pattern)
+    (wide,) = [row for row in rows("peers_wide") if (row["qubits"], row["batch"]) == ("20", "1")]
+    assert rounded([float(wide["against_lightning"])], 0) == said(
+        r"on 20 qubits (\d+) times as fast as lightning"
+    )
+
+
+@pytest.mark.parametrize("recipe", ["digits", "digits_quantum", "mnist"])
+def test_the_tables_of_losses_follow_from_the_rows(recipe):
+    page = (ROOT / "docs" / "losses.md").read_text()
+    section = page.split(f"`{recipe}` (", 2)[1].split("\n\n", 2)[1]
+    shown = dict(re.findall(r"^\| (\w+) \| ([\d.]+) \|", section, flags=re.M))
+    found = defaultdict(list)
+    for row in rows("losses"):
+        if row["recipe"] == recipe:
+            found[row["loss"]].append(100 * float(row["accuracy"]))
+    assert shown == {loss: f"{fmean(values):.1f}" for loss, values in found.items()}
