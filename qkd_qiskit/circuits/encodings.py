@@ -14,7 +14,7 @@ trained_reuploading  as many as you like, two  the features, and 4 n        none
                      per qubit and layer in    trained weights per layer
                      turn
 qubit                4 n                       4 n                          none
-entangled_qubit      4 n                       4 n                          3 n - 3 CZ
+entangled_qubit      4 n                       4 n                          2 n - 2 CZ
 ===================  ========================  ===========================  ===============
 
 Fidelity of `matrix_product` with the exact state, mean of the first 300 images (the digits; MNIST's
@@ -180,9 +180,10 @@ class QubitEncoding(Encoding):
 
 @dataclass(frozen=True, kw_only=True)
 class EntangledQubitEncoding(QubitEncoding):
-    """The rotations of `qubit`, with CZ on a line between one and the next.
+    """The rotations of `qubit`, RX RY RZ RX, with CZ on a line behind the first and the third.
 
-    What a feature does thus depends on the features before it, also on other qubits.
+    What a feature does thus depends on the features before it, also on other qubits. RZ commutes
+    with CZ: between RY and RZ they would only undo those behind the RZ.
     """
 
     def append(
@@ -193,12 +194,12 @@ class EntangledQubitEncoding(QubitEncoding):
         layer: int,
         weights: Sequence[Parameter] = (),
     ) -> None:
-        """Append four rounds of rotations, three of CZ between them, in front of layer 0."""
+        """Append four rounds of rotations and two of CZ between them, in front of layer 0."""
         if layer > 0:
             return
         rounds = (circuit.rx, circuit.ry, circuit.rz, circuit.rx)
         for number, rotate in enumerate(rounds):
-            if number > 0:
+            if number % 2 == 1:
                 append_cz_line(circuit)
             for qubit in range(self.qubits):
                 rotate(input_params[ROTATIONS_PER_QUBIT * qubit + number], qubit)

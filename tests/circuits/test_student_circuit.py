@@ -158,6 +158,17 @@ def test_qubit_encoding_turns_qubit_q_by_row_q():
     ]  # fmt: skip
 
 
+def test_entangled_qubit_encoding_has_cz_where_they_do_not_commute_away():
+    entry = build_circuit(qubits=2, encoding="entangled_qubit", ansatz="cz_line", layers=1).circuit
+    names = [
+        str(i.operation.params[0]) if i.operation.params else i.operation.name
+        for i in entry.data[:10]
+    ]
+    assert names == [
+        "x_000", "x_004", "cz", "x_001", "x_005", "x_002", "x_006", "cz", "x_003", "x_007",
+    ]  # fmt: skip
+
+
 def test_names_stay_in_order_past_a_thousand():
     names = parameter_names("x", 1023)
     assert names == sorted(names)
