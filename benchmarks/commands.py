@@ -10,7 +10,7 @@
 
 CPU time of the process and of all that it starts, the kernel compiled before. With another checkout
 of this repository both have their turns one after the other; a ratio is the median of the turns'
-ratios. Writes benchmarks/results/commands.csv.
+ratios. Writes benchmarks/results/commands.csv, with the commands that were timed.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ class _FirstUse(event.Listener):  # type: ignore[misc]
         """Hear that numba compiles a function."""
         if started.data["dispatcher"] in _kept:
             _kept.clear()
-            logger.info("compiling the simulator for this machine; it is kept: once 5 to 20 s")
+            logger.info("compiling the simulator for this machine; it is kept: once 10 to 40 s")
 
     def on_end(self, ended: Any) -> None:
         """Hear that it has."""
