@@ -76,7 +76,9 @@ def main():
     labels = data.test.labels.numpy()
 
     def chances(shots):
-        return [accuracies(arm, shots=shots, recalibrated=False, seed=9) for arm in students]
+        return [
+            accuracies(arm, shots=shots, recalibrated=False, seed=9, draws=32) for arm in students
+        ]
 
     recipe_gain = 100 * gain_variance(*chances(recipe.shots)).mean
     rows, rng = [], np.random.default_rng(0)

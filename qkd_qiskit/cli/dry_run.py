@@ -53,10 +53,9 @@ def show_dry_run(plan: DryRun, options: Namespace, *, rate: float | None) -> int
         )
     limits = plan.limits.describe()
     if limits:
-        lines.append(
-            f"limits of the service: {limits}; {plan.chosen.jobs:,} jobs take at least "
-            f"{plan.limits.creation_s(plan.chosen.jobs) / 60:.0f} minutes to be created"
-        )
+        minutes = plan.limits.creation_s(plan.chosen.jobs) / 60
+        created = f"; {plan.chosen.jobs:,} jobs take {minutes:.0f} minutes or more to be created"
+        lines.append(f"limits of the service: {limits}{created if minutes else ''}")
     left = plan.allowance.describe(plan.chosen.seconds)
     if left:
         lines.append(left)

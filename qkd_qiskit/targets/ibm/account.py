@@ -95,7 +95,8 @@ def find_device(
             if not fractional:
                 raise
             raise no_fractional_gates(name) from None
-        backend.target  # noqa: B018 - loads the calibration, which may fail too
+        if not _is_calibrated(backend.target):  # which is loaded here, and may fail too
+            raise ServiceError("server", "the service told no calibration of it")
         return backend
 
     backend = retries.call("reading the device", lambda: call_client(device))
@@ -104,6 +105,13 @@ def find_device(
         if name in names:  # it could not be read before
             backend = retries.call("reading the device", lambda: call_client(device))
     return account, backend, names
+
+
+def _is_calibrated(device: Any) -> bool:
+    """Return whether a device's description says how long a measurement takes anywhere."""
+    if "measure" not in getattr(device, "operation_names", ()):
+        return True  # nothing is known of what it measures; the circuit's check says so
+    return any(it is not None and it.duration is not None for it in device["measure"].values())
 
 
 def no_fractional_gates(name: str) -> TargetError:

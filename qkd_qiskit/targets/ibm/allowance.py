@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 from qkd_qiskit.targets.ibm.usage import seconds_of
@@ -16,7 +17,7 @@ class Allowance:
     Attributes:
         limit_s: QPU seconds of the period; None = not limited, or not said.
         remaining_s: What is left of them.
-        until: ISO date on which the period ends; None = not said.
+        until: ISO date on which the period ends; None = not said, or the period rolls on.
     """
 
     limit_s: float | None = None
@@ -52,4 +53,6 @@ def read_allowance(usage: Mapping[str, Any]) -> Allowance:
     period = usage.get("usage_period")
     end = period.get("end_time") if isinstance(period, Mapping) else None
     until = str(end)[:10] if limit is not None and end else None
+    if until is not None and until <= date.today().isoformat():
+        until = None  # the last 28 days, as they roll on
     return Allowance(limit_s=limit, remaining_s=remaining, until=until)

@@ -47,8 +47,8 @@ def test_a_dry_run_tells_limits_and_what_is_left(run_copy, rehearsal, capsys):
     assert (plan.allowance.limit_s, plan.allowance.remaining_s) == (600.0, 600.0)
     assert main(["submit", str(run_copy.path), "--backend", "ibm_manila", "--dry-run"]) == 0
     printed = capsys.readouterr().out
-    assert "limits of the service: 5 new jobs a minute, 3 that wait or run; 1 jobs" in printed
-    assert "the instance has 600 of 600 QPU seconds left until" in printed
+    assert "limits of the service: 5 new jobs a minute, 3 that wait or run\n" in printed
+    assert "the instance has 600 of 600 QPU seconds left" in printed
     assert "are needed" not in printed
 
 
