@@ -1,6 +1,7 @@
 """A small ResNet, trained on CIFAR-10, whose frozen features others learn from.
 
     python benchmarks/backbone.py --root DIR            # 12 epochs of 50 seconds on one core
+    python benchmarks/backbone.py --stop-after 9    # what made the weights in results/
 
 It trains on the images that a run of seed 0 with `data.validation_fraction: 0.1` takes as its pool,
 so that the validation and test images of such runs are new to it. It is stopped and called again at
@@ -143,6 +144,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--root", help="folder of cifar-10-batches-py; default: $QKD_DATA")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--stop-after", type=int, default=EPOCHS, help="epochs, of all twelve")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "backbone")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
@@ -161,7 +163,7 @@ def main() -> None:
         optimizer.load_state_dict(state["optimizer"])
         history = state["history"]
     steps = len(labels) // BATCH
-    for epoch in range(len(history), EPOCHS):
+    for epoch in range(len(history), given.stop_after):
         began = time.process_time()
         stream = torch.Generator().manual_seed(epoch)
         order = torch.randperm(len(labels), generator=stream)

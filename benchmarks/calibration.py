@@ -1,12 +1,16 @@
 """Which loss makes students that are calibrated and stand noise? The search behind the recipes.
 
     QKD_DATA=ROOT python benchmarks/calibration.py [--recipes mnist,fashion_mnist,digits]
+    QKD_DATA=ROOT python benchmarks/calibration.py --test [--recipes mnist,fashion_mnist]
 
 Temperatures, weights of the loss, learning rate, number of epochs and sharpness are changed in a
 built-in recipe. Students of five seeds from 100 on, which no published figure is of, are evaluated
 on validation images alone (at most 2,000, and at most 500 under noise): accuracy, expected
 calibration error (15 bins) and, of circuits of up to four qubits, accuracy under the exact noise of
 fake_lima and fake_melbourne. What is in calibration.csv is not done again.
+
+With --test students of ten seeds from 300 on, which chose nothing, with the losses of before and of
+today, on test images (all; a fixed 500 under noise): a table and calibration_test.csv.
 """
 
 # ruff: noqa: E402  (the number of threads is set before torch is imported)
@@ -26,6 +30,7 @@ for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
 import torch
+from helps import open_study, write_csv
 
 from qkd_qiskit.data.splits import Data, load_data
 from qkd_qiskit.distillation.population import Member
@@ -43,8 +48,10 @@ RESULTS = Path(__file__).parent / "results" / "calibration.csv"
 NOISY = ("fake_lima:exact", "fake_melbourne:exact")
 FIGURES = ("exact", "calibration_error", "lima", "melbourne")
 COLUMNS = ("recipe", "changes", "loss", "seeds", *FIGURES)
+TEST_COLUMNS = ("recipe", "losses", "arm", "target", "accuracy", "calibration_error")
+TEST_COLUMNS += ("gain", "low", "high")
 LOSSES = {"labels": (1.0, 0.0), "half": (0.5, 0.5), "teacher": (0.0, 1.0)}
-SEEDS = range(100, 105)
+SEEDS, TEST_SEEDS = range(100, 105), range(300, 310)
 IMAGES, NOISY_IMAGES = 2000, 500
 NOISY_QUBITS = 4
 EARLIER: dict[str, dict[str, Any]] = {
@@ -142,11 +149,41 @@ class Search:
         return figures
 
 
+def test_rows(name: str, *, parent: Path) -> list[dict[str, str]]:
+    """Return mean test figures of a recipe by losses, arm and target; train what is not there."""
+    rows = []
+    changes = {"arms": ["label_only", "distilled"], "targets": ["exact", *NOISY]}
+    changes["seeds"] = list(TEST_SEEDS)
+    for when, own in (("before", EARLIER.get(name, {})), ("today", {})):
+        result = open_study(load_recipe(name, changes | own), parent / f"{name}-{when}").result
+        for arm in changes["arms"]:
+            for target, metrics in result.arms[arm].items():
+                gain = result.comparison(arm, "label_only", target)
+                figures = fmean(metrics.accuracy), fmean(metrics.calibration_error)
+                shown = [f"{100 * figures[0]:.1f}", f"{figures[1]:.3f}", "", "", ""]
+                if gain is not None and gain.mean is not None and gain.ci95 is not None:
+                    shown[2:] = [f"{value:+.1f}" for value in (gain.mean, *gain.ci95)]
+                row = (name, when, arm, target, *shown)
+                rows.append(dict(zip(TEST_COLUMNS, row, strict=True)))
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--recipes", default="mnist,fashion_mnist,digits")
     parser.add_argument("--csv", type=Path, default=RESULTS)
+    parser.add_argument("--test", action="store_true")
+    parser.add_argument("--runs", type=Path, default=Path("runs/calibration"))
     options = parser.parse_args()
+    if options.test:
+        tested = []
+        for name in options.recipes.split(","):
+            tested += test_rows(name, parent=options.runs)
+        write_csv(options.csv.with_name("calibration_test.csv"), TEST_COLUMNS, tested)
+        print(f"| {' | '.join(TEST_COLUMNS)} |\n{'|---' * len(TEST_COLUMNS)}|")
+        for row in tested:
+            print(f"| {' | '.join(row.values())} |")
+        return
     rows = list(csv.DictReader(options.csv.open())) if options.csv.exists() else []
     done = {(row["recipe"], row["changes"], row["loss"]) for row in rows}
     for name in options.recipes.split(","):

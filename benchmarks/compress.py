@@ -3,7 +3,7 @@
     QKD_DATA=ROOT python benchmarks/compress.py [--cases digits,mnist] [--seeds 10] [--devices ...]
 
 Circuits that fit a device (6 qubits, trained re-uploading of PCA features, CZ on a line, class
-bins, no trained classical layer) grow from 5 to 50 two-qubit gates. At every depth they learn from
+bins, no trained classical layer) grow from 5 to 30 two-qubit gates. At every depth they learn from
 the labels alone, or without labels on ten times as many images from the classical teacher, from a
 deep ideal circuit (20 layers, about 500 gates) of the same seed, from all the deep circuits
 together, or from the label-only circuit of their own depth (born again). They are tested exactly
@@ -37,8 +37,8 @@ from qkd_qiskit.students.growth import spec_of_depth
 
 RESULTS = Path(__file__).parent / "results" / "compress.csv"
 COLUMNS = ("case", "arm", "gates", "target", "seed", "accuracy")
-DEPTHS = (2, 4, 8, 12, 20)  # layers of 3 and 2 CZ in turn
-NOISY_DEPTHS = (8, 20)
+DEPTHS = (2, 4, 8, 12)  # layers of 3 and 2 CZ in turn
+NOISY_DEPTHS = (4, 12)
 GATES_PER_LAYER = 2.5
 FIRST_SEED, IMAGES = 300, 200
 DEVICES = ("fake_torino:exact", "fake_sherbrooke:exact", "fake_melbourne:exact")

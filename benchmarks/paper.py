@@ -30,7 +30,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import astuple, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
@@ -141,9 +141,20 @@ def _v2(given: argparse.Namespace, tell: Any) -> None:
         only_kept=given.what == "tables",
     )
     if rows:
+        rows = [*_kept_v2(given.results / "paper_v2.csv", {row.data for row in rows}), *rows]
         _write(given.results / "paper_v2.csv", rows)
         paper_tables.draw_v2(rows, given.results / "paper_v2.png")
         _show(given.results, v2=paper_tables.v2_markdown(rows))
+
+
+def _kept_v2(path: Path, made: set[str]) -> list[paper_v2.Row]:
+    """Return the rows of the data sets that are not run here, from an earlier file."""
+    if not path.exists():
+        return []
+    kinds = get_type_hints(paper_v2.Row)
+    with path.open(newline="", encoding="utf-8") as file:
+        kept = [row for row in csv.DictReader(file) if row["data"] not in made]
+    return [paper_v2.Row(**{name: kinds[name](it) for name, it in row.items()}) for row in kept]
 
 
 def _chosen(option: str, given: str | None, known: Sequence[str]) -> list[str]:

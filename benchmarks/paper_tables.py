@@ -189,6 +189,7 @@ def v2_markdown(rows: Sequence[Row2]) -> str:
             ("entangled", "label_only"),
             ("entangled", "distilled"),
             ("entangled", "classical_twin"),
+            ("entangled", "tuned_twin"),
         ):
             cells = [
                 _error(rows, data=data, qubits=qubits, inputs=inputs, circuit=circuit, arm=arm)

@@ -222,6 +222,10 @@ STUDENT = {
     "qubits": ({}, {"qubits": 3}),
     "encoding": ({"layers": 2}, {"encoding": "reuploading"}),
     "features": ({"encoding": "trained_reuploading", "qubits": 3}, {"features": 5}),
+    "loader_layers": (
+        {"encoding": "matrix_product", "qubits": 3, "reduction": "avg_pool"},
+        {"loader_layers": 1},
+    ),
     "ansatz": ({}, {"ansatz": "ry_rz_ring"}),
     "layers": ({}, {"layers": 2}),
     "reduction": ({}, {"reduction": "avg_pool"}),

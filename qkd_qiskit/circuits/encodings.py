@@ -4,6 +4,9 @@
 encoding             features                  circuit parameters           two-qubit gates
 ===================  ========================  ===========================  ===============
 amplitude            2^n                       2^n - 1                      2^n - 2 CX
+matrix_product       2^n, approximately        n, and 2 n - 2 per layer of  n - 1 CZ per
+                                               the loader, fitted           layer of the
+                                                                            loader
 angle                n                         n                            none
 reuploading          n, in front of every      n, the same in every layer   none
                      layer of the ansatz
@@ -11,10 +14,24 @@ trained_reuploading  as many as you like, two  the features, and 4 n        none
                      per qubit and layer in    trained weights per layer
                      turn
 qubit                4 n                       4 n                          none
+entangled_qubit      4 n                       4 n                          2 n - 2 CZ
 ===================  ========================  ===========================  ===============
 
-The classical map is torch code without data-dependent control flow, so it can be differentiated,
-vmapped over stacked members and run on any device.
+Fidelity of `matrix_product` with the exact state, mean of the first 300 images (the digits; MNIST's
+and Fashion-MNIST's test images as 8x8 means of pixels), 6 qubits, where exact loading takes 62 CX:
+
+======  ====  ======  =====  =======
+layers  CZ    digits  MNIST  Fashion
+======  ====  ======  =====  =======
+1       5     0.807   0.785  0.919
+2       10    0.889   0.905  0.970
+3       15    0.958   0.970  0.986
+4       20    0.984   0.989  0.993
+======  ====  ======  =====  =======
+
+But for `matrix_product`, whose angles are fitted, the classical map is torch code without
+data-dependent control flow, so it can be differentiated, vmapped over stacked members and run on
+any device.
 """
 
 from __future__ import annotations
@@ -27,7 +44,13 @@ from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
 
 from qkd_qiskit.circuits.amplitude_encoding import MAX_AMPLITUDE_QUBITS, AmplitudeEncoding
+from qkd_qiskit.circuits.ansatze import append_cz_line
 from qkd_qiskit.circuits.encoding_base import Encoding
+from qkd_qiskit.circuits.matrix_product_encoding import (
+    DEFAULT_LOADER_LAYERS,
+    MAX_MATRIX_PRODUCT_QUBITS,
+    MatrixProductEncoding,
+)
 from qkd_qiskit.errors import CircuitError
 
 ROTATIONS_PER_QUBIT = 4
@@ -155,17 +178,51 @@ class QubitEncoding(Encoding):
                 rotate(next(angles), qubit)
 
 
+@dataclass(frozen=True, kw_only=True)
+class EntangledQubitEncoding(QubitEncoding):
+    """The rotations of `qubit`, RX RY RZ RX, with CZ on a line behind the first and the third.
+
+    What a feature does thus depends on the features before it, also on other qubits. RZ commutes
+    with CZ: between RY and RZ they would only undo those behind the RZ.
+    """
+
+    def append(
+        self,
+        circuit: QuantumCircuit,
+        input_params: Sequence[Parameter],
+        *,
+        layer: int,
+        weights: Sequence[Parameter] = (),
+    ) -> None:
+        """Append four rounds of rotations and two of CZ between them, in front of layer 0."""
+        if layer > 0:
+            return
+        rounds = (circuit.rx, circuit.ry, circuit.rz, circuit.rx)
+        for number, rotate in enumerate(rounds):
+            if number % 2 == 1:
+                append_cz_line(circuit)
+            for qubit in range(self.qubits):
+                rotate(input_params[ROTATIONS_PER_QUBIT * qubit + number], qubit)
+
+
 ENCODINGS: dict[str, type[Encoding]] = {
     "amplitude": AmplitudeEncoding,
+    "matrix_product": MatrixProductEncoding,
     "angle": AngleEncoding,
     "reuploading": ReuploadingEncoding,
     "trained_reuploading": TrainedReuploadingEncoding,
     "qubit": QubitEncoding,
+    "entangled_qubit": EntangledQubitEncoding,
 }
 
 
 def make_encoding(
-    name: str, *, qubits: int, layers: int = 1, features: int | None = None
+    name: str,
+    *,
+    qubits: int,
+    layers: int = 1,
+    features: int | None = None,
+    loader_layers: int = DEFAULT_LOADER_LAYERS,
 ) -> Encoding:
     """Return the encoding `name`: one of `ENCODINGS`.
 
@@ -175,6 +232,7 @@ def make_encoding(
         layers: Layers of the ansatz.
         features: How many features trained_reuploading takes; None = two for each qubit. The others
             take as many as their qubits say.
+        loader_layers: Staircases of matrix_product.
 
     Raises:
         CircuitError: The name is unknown, or the encoding cannot have so many qubits or features.
@@ -188,6 +246,13 @@ def make_encoding(
             f"amplitude encoding of {qubits} qubits takes 2^{qubits} - 2 CX gates; "
             f"at most {MAX_AMPLITUDE_QUBITS} qubits are accepted: use angle or reuploading"
         )
+    if name == "matrix_product":
+        if qubits > MAX_MATRIX_PRODUCT_QUBITS or loader_layers < 1:
+            raise CircuitError(
+                f"matrix_product encoding of {qubits} qubits in {loader_layers} layers was asked "
+                f"for; at most {MAX_MATRIX_PRODUCT_QUBITS} qubits and at least 1 layer are accepted"
+            )
+        return MatrixProductEncoding(qubits=qubits, layers=layers, loader_layers=loader_layers)
     if name != "trained_reuploading":
         return ENCODINGS[name](qubits=qubits, layers=layers)
     rotations = ROTATIONS_PER_LAYER * qubits * layers

@@ -14,6 +14,7 @@ from qiskit.circuit import Measure, Parameter, ParameterExpression, Qubit
 from qkd_qiskit.circuits.ansatze import make_ansatz
 from qkd_qiskit.circuits.encoding_base import Encoding
 from qkd_qiskit.circuits.encodings import ROTATIONS_PER_LAYER, make_encoding
+from qkd_qiskit.circuits.matrix_product_encoding import DEFAULT_LOADER_LAYERS
 from qkd_qiskit.circuits.standard_gates import (
     refuse_classical,
     to_standard_gates,
@@ -76,7 +77,13 @@ def parameter_names(prefix: str, count: int) -> list[str]:
 
 
 def build_circuit(
-    *, qubits: int, encoding: str, ansatz: str, layers: int, features: int | None = None
+    *,
+    qubits: int,
+    encoding: str,
+    ansatz: str,
+    layers: int,
+    features: int | None = None,
+    loader_layers: int = DEFAULT_LOADER_LAYERS,
 ) -> StudentCircuit:
     """Return the circuit of a student: the encoding, then `layers` of the ansatz.
 
@@ -88,12 +95,15 @@ def build_circuit(
         encoding: Name of the encoding.
         ansatz: Name of the ansatz.
         layers: Layers of the ansatz.
-        features: As for `make_encoding`.
+        features: As for `make_encoding`; so is the next.
+        loader_layers: Staircases of the encoding matrix_product.
 
     Raises:
         CircuitError: A name is unknown, or a size is not accepted.
     """
-    entry = make_encoding(encoding, qubits=qubits, layers=layers, features=features)
+    entry = make_encoding(
+        encoding, qubits=qubits, layers=layers, features=features, loader_layers=loader_layers
+    )
     trained = make_ansatz(ansatz, qubits=qubits, layers=layers)
     total = trained.num_weights + layers * entry.weights_per_layer
     inputs = tuple(Parameter(name) for name in parameter_names("x", entry.num_parameters))
@@ -134,6 +144,7 @@ def circuit_of_spec(spec: StudentSpec, *, layers: int | None = None) -> StudentC
         ansatz=spec.ansatz,
         layers=first,
         features=features,
+        loader_layers=spec.loader_layers,
     )
 
 

@@ -42,7 +42,7 @@ class DistilledClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         spec: How it learns, as a recipe's `distill`; likewise.
         qubits: Width of the circuit; None = as `student`. So all that follow.
         layers: Repetitions of the ansatz.
-        encoding: amplitude, angle, reuploading, trained_reuploading or qubit.
+        encoding: One of `qkd_qiskit.circuits.ENCODINGS`, such as amplitude or angle.
         epochs: Passes over the samples.
         lr: Learning rate at the start.
         batch_size: Samples per step.

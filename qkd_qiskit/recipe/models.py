@@ -71,7 +71,15 @@ WITHOUT_CIRCUIT = ("no_circuit", "linear_probe")
 CHANGED_CIRCUITS = ("no_entanglers", "frozen_circuit")
 CLASSICAL_STUDENTS = ("classical", "classical_full", "softmax", *TWINS, *WITHOUT_CIRCUIT)
 FILTER_STUDENTS = ("quanvolution", "convolution")
-Encoding = Literal["amplitude", "angle", "reuploading", "trained_reuploading", "qubit"]
+Encoding = Literal[
+    "amplitude",
+    "matrix_product",
+    "angle",
+    "reuploading",
+    "trained_reuploading",
+    "qubit",
+    "entangled_qubit",
+]
 Ansatz = Literal[
     "ry_rz_ring",
     "real_amplitudes",
@@ -205,12 +213,15 @@ class StudentSpec:
             no_entanglers (the circuit without gates on two qubits), frozen_circuit (circuit weights
             random and not trained).
         qubits: Width of the circuit.
-        encoding: How features enter: amplitude (2^n features), angle (one per qubit), reuploading
-            (one per qubit and layer), trained_reuploading (two rotations w x + b per qubit and
-            layer, w and b trained, which the features take in turn), qubit (several rotations per
-            qubit).
+        encoding: How features enter: amplitude (2^n features, exactly, by 2^n - 2 CX),
+            matrix_product (2^n features as nearly as `loader_layers` can, by n - 1 CZ each, the
+            angles fitted to each image), angle (one per qubit), reuploading (one per qubit and
+            layer), trained_reuploading (two rotations w x + b per qubit and
+            layer, w and b trained, which the features take in turn), qubit (four rotations per
+            qubit), entangled_qubit (the same with CZ on a line between them).
         features: For encoding=trained_reuploading: how many features there are; null = two per
             qubit. The other encodings take as many as their qubits say.
+        loader_layers: For encoding=matrix_product: staircases of CZ on a line that load an image.
         ansatz: Trainable part of the circuit.
         layers: Repetitions of the ansatz.
         reduction: From image to features: linear and cnn are trained; crop, pca, avg_pool, max_pool
@@ -237,6 +248,7 @@ class StudentSpec:
     qubits: Annotated[int, Range(accepted="a whole number, 1 to 20", least=1, most=20)] = 4
     encoding: Encoding = "amplitude"
     features: Width | None = None
+    loader_layers: Annotated[int, whole_number(most=100)] = 3
     ansatz: Ansatz = "real_amplitudes"
     layers: Annotated[int, whole_number(most=1000)] = 2
     reduction: Reduction = "linear"
@@ -270,6 +282,13 @@ class StudentSpec:
             "student.module",
             self.module,
             "an import path `package.file:factory` only where student.kind is `module`",
+        )
+        require(
+            self.encoding != "matrix_product" or self.reduction not in ("linear", "cnn"),
+            "student.reduction",
+            self.reduction,
+            "a fixed reduction (none, crop, pca, avg_pool, max_pool) for the encoding "
+            "matrix_product, whose angles are fitted and cannot be differentiated",
         )
         if self.kind == "quantum":
             require(

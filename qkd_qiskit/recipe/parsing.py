@@ -33,6 +33,7 @@ _LEFT_OUT: dict[str, object] = {
     "data.backbone_digest": None,
     "teacher.outputs": None,
     "student.features": None,
+    "student.loader_layers": 3,
     "student.observables": None,
     "student.module": None,
     "teacher.run": None,

@@ -77,9 +77,12 @@ def _unused(spec: DataSpec | TeacherSpec | StudentSpec) -> dict[str, tuple[str, 
         unused["kind is module"] = names
     else:
         if spec.circuit is not None:
-            unused["circuit is given"] = ("encoding", "features", "ansatz", "layers")
-        elif spec.encoding != "trained_reuploading":
-            unused[f"encoding is {spec.encoding}"] = ("features",)
+            names = ("encoding", "features", "loader_layers", "ansatz", "layers")
+            unused["circuit is given"] = names
+        else:
+            readers = {"features": "trained_reuploading", "loader_layers": "matrix_product"}
+            names = tuple(name for name, reader in readers.items() if spec.encoding != reader)
+            unused[f"encoding is {spec.encoding}"] = names
         if spec.head != "mlp":
             unused[f"head is {spec.head}"] = ("head_width",)
         if spec.readout not in CLASS_BINS:

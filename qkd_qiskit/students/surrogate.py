@@ -21,6 +21,7 @@ from qiskit import QuantumCircuit
 from qiskit.quantum_info import Operator
 from torch import Tensor, nn
 
+from qkd_qiskit.circuits.matrix_product_encoding import MatrixProductEncoding
 from qkd_qiskit.errors import CircuitError, StorageError
 from qkd_qiskit.simulator.interpolation import rotations_per_input
 from qkd_qiskit.students.quantum import SMALLEST_PROBABILITY, QuantumStudent
@@ -126,6 +127,10 @@ def make_surrogate(student: QuantumStudent) -> Surrogate:
     encoding = student.parts.encoding
     whole = student.head is None or not isinstance(student.head, nn.Linear)
     outputs = student.readout_matrix.shape[1] if whole else student.num_classes
+    if isinstance(encoding, MatrixProductEncoding):
+        raise CircuitError(
+            "the encoding matrix_product fits angles to each image; no closed form is made of it"
+        )
     if encoding is not None and encoding.prepares_state:
         _check_size(outputs * 4**student.qubits)
         return Surrogate(student, QuadraticForms(_forms(student)), kind="quadratic")

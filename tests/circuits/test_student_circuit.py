@@ -41,14 +41,14 @@ def test_every_parameter_is_used_named_and_ordered(encoding, ansatz, qubits, lay
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-def test_only_amplitude_encoding_has_a_preparation_and_it_depends_on_inputs_alone(encoding):
+def test_only_encodings_of_amplitudes_have_a_preparation_and_it_depends_on_inputs_alone(encoding):
     student = build_circuit(qubits=3, encoding=encoding, ansatz="ry_rz_ring", layers=2)
     inputs = set(student.input_params)
 
     def parameters_of(instructions):
         return {p for item in instructions for a in item.operation.params for p in a.parameters}
 
-    assert (student.preparation > 0) == (encoding == "amplitude")
+    assert (student.preparation > 0) == (encoding in ("amplitude", "matrix_product"))
     if student.preparation:
         assert parameters_of(student.circuit.data[: student.preparation]) == inputs
         assert not parameters_of(student.circuit.data[student.preparation :]) & inputs
@@ -155,6 +155,17 @@ def test_qubit_encoding_turns_qubit_q_by_row_q():
     assert gates == [
         ("rx", 0, "x_000"), ("ry", 0, "x_001"), ("rz", 0, "x_002"), ("rx", 0, "x_003"),
         ("rx", 1, "x_004"), ("ry", 1, "x_005"), ("rz", 1, "x_006"), ("rx", 1, "x_007"),
+    ]  # fmt: skip
+
+
+def test_entangled_qubit_encoding_has_cz_where_they_do_not_commute_away():
+    entry = build_circuit(qubits=2, encoding="entangled_qubit", ansatz="cz_line", layers=1).circuit
+    names = [
+        str(i.operation.params[0]) if i.operation.params else i.operation.name
+        for i in entry.data[:10]
+    ]
+    assert names == [
+        "x_000", "x_004", "cz", "x_001", "x_005", "x_002", "x_006", "cz", "x_003", "x_007",
     ]  # fmt: skip
 
 

@@ -48,7 +48,7 @@ def test_a_recipe_shows_what_is_not_as_by_default():
     for text in ("digits, train_per_class 10", "temperature 2", "exact, aer", "3, 5", "layers 20"):
         assert text in html
     assert ">quantum, qubits 6, ansatz ry_rz_ring, layers 20, " in html
-    assert ">3</td>" in load_recipe("digits")._repr_html_()
+    assert ">5</td>" in load_recipe("digits")._repr_html_()
     assert "weight_decay" not in html
     assert "null" not in html
     assert "None" not in html

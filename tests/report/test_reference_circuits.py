@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from qkd_qiskit import make_student
 from qkd_qiskit.circuits import build_circuit
 from qkd_qiskit.circuits.openqasm import dump_circuit
 from qkd_qiskit.errors import CircuitError, StorageError, TargetError
@@ -89,9 +90,23 @@ def test_unknown_names_and_unwritable_folders_are_refused(tmp_path):
         export_reference_circuits(tmp_path / "file", names=["angle_4"], backends=[])
 
 
-@pytest.mark.parametrize("name", ["cz_line_4", "heavy_hex_12", "real_amplitudes_4"])
+@pytest.mark.parametrize(
+    "name",
+    ["cz_line_4", "heavy_hex_12", "real_amplitudes_4", "matrix_product_6", "entangled_qubit_4"],
+)
 def test_students_shaped_for_devices_are_not_routed(name):
     circuit = reference_circuit(name).circuit
     assert (
         Target.parse("fake_torino").compile(circuit).two_qubit_gates == circuit.num_nonlocal_gates()
     )
+
+
+@pytest.mark.parametrize("name", ["digits_device", "mnist_device", "fashion_mnist_device"])
+def test_recipes_for_devices_stay_within_fifty_gates_and_train_nothing_but_the_circuit(name):
+    spec = load_recipe(name).student
+    compiled = Target.parse("fake_torino").compile(reference_circuit(name).circuit)
+    assert compiled.two_qubit_gates == 48
+    assert 4 <= spec.qubits <= 8
+    assert (spec.kind, spec.head, spec.reduction) == ("quantum", "none", "pca")
+    student = make_student(spec, image_shape=(1, 8, 8), num_classes=10)
+    assert student.num_parameters == len(student.weights)

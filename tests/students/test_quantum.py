@@ -51,6 +51,10 @@ SPECS = {
     "quantum_trained_reuploading": spec(
         "quantum", encoding="trained_reuploading", features=6, ansatz="ry_cz_line"
     ),
+    "quantum_matrix_product": spec(
+        "quantum", encoding="matrix_product", qubits=3, reduction="crop"
+    ),
+    "quantum_entangled_qubit": spec("quantum", encoding="entangled_qubit", reduction="avg_pool"),
     "quantum_qubit": spec("quantum", encoding="qubit", reduction="avg_pool"),
 }
 
@@ -111,7 +115,7 @@ def test_gradients_are_those_of_finite_differences(name):
     def logits(batch, *parameters):
         return functional_call(student, dict(zip(names, parameters, strict=True)), (batch,))
 
-    batch = images(2).double().requires_grad_()
+    batch = images(2).double().requires_grad_(SPECS[name].encoding != "matrix_product")
     leaves = [value.detach().clone().requires_grad_() for value in values]
     assert torch.autograd.gradcheck(logits, (batch, *leaves), fast_mode=True)
 

@@ -11,6 +11,8 @@ import torch
 from qkd_qiskit import StudentSpec, evaluate, load_data, load_recipe, load_student, make_student
 from qkd_qiskit.errors import CheckpointError
 from qkd_qiskit.experiments.evaluation import subset
+from qkd_qiskit.recipe.parsing import dump_recipe
+from qkd_qiskit.report.publication import portable
 from qkd_qiskit.students import list_reference_students
 from qkd_qiskit.students.reference import FOLDER
 
@@ -34,6 +36,8 @@ def test_a_student_is_that_of_its_card_and_small(name):
     card = (FOLDER / name / "README.md").read_text()
     accuracy = STUDENTS[name].measured["exact"].accuracy
     assert f"| `exact` | {100 * accuracy:.1f} |" in card
+    recipe = dump_recipe(portable(load_recipe(name))).strip()
+    assert recipe in card, "the recipe has changed: python benchmarks/reference_students.py"
 
 
 def assert_accuracy_is_that_of_the_card(name, data):
