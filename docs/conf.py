@@ -47,6 +47,7 @@ viewcode_line_numbers = True
 PAGES = {
     "HELPS.md": "helps.md",
     "INPUTS.md": "inputs.md",
+    "DEVICE.md": "device.md",
     "COMPRESS.md": "compress.md",
     "PAPER.md": "paper.md",
     "SPEED.md": "speed.md",

@@ -1,20 +1,6 @@
 """The benchmark of students for devices: its tables follow from its rows."""
 
-import importlib
-import sys
-from pathlib import Path
-
-import pytest
-
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-
-
-@pytest.fixture
-def benchmark(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    yield importlib.import_module("device_students")
-    for name in ("device_students", "helps"):
-        sys.modules.pop(name, None)
+import device_students
 
 
 def rows_of(case):
@@ -32,8 +18,8 @@ def rows_of(case):
     ]
 
 
-def test_tables_give_means_and_paired_differences_on_the_device(benchmark):
-    text = benchmark.tables(rows_of("digits_few"))
+def test_tables_give_means_and_paired_differences_on_the_device():
+    text = device_students.tables(rows_of("digits_few"))
     assert "digits_few, 2 seeds" in text
     assert "| `distilled` | 65.5 ± 69.9 | 63.5 ± 69.9 | 58.0 |" in text
     assert "| `twin_pca` | 70.0 ± 0.0 | - | - |" in text
@@ -42,17 +28,23 @@ def test_tables_give_means_and_paired_differences_on_the_device(benchmark):
     assert "| digits_few | `distilled` - `twin_pca` | -6.5 [" in text
 
 
-def test_a_case_replaces_its_own_rows_alone(benchmark, tmp_path):
+def test_a_case_replaces_its_own_rows_alone(tmp_path):
     path = tmp_path / "table.csv"
-    benchmark.write(rows_of("mnist_few"), path)
-    benchmark.write(rows_of("digits_few"), path)
-    benchmark.write(rows_of("mnist_few"), path)
-    found = [line["case"] for line in benchmark.read(path)]
+    device_students.write(rows_of("mnist_few"), path)
+    device_students.write(rows_of("digits_few"), path)
+    device_students.write(rows_of("mnist_few"), path)
+    found = [line["case"] for line in device_students.read(path)]
     assert found == ["digits_few"] * 10 + ["mnist_few"] * 10
 
 
-def test_its_recipes_are_those_of_the_cases(benchmark):
-    for recipe, changes in benchmark.CASES.values():
-        made = benchmark.load_recipe(recipe, changes | {"seeds": [300, 301]})
-        assert benchmark.DEVICE in made.targets
-        assert benchmark.BASELINE in made.arms
+def test_its_recipes_are_those_of_the_cases():
+    for recipe, changes in device_students.CASES.values():
+        made = device_students.load_recipe(recipe, changes | {"seeds": [300, 301]})
+        assert device_students.DEVICE in made.targets
+        assert device_students.BASELINE in made.arms
+
+
+def test_the_published_tables_follow_from_the_published_rows():
+    page = (device_students.RESULTS.parents[1] / "DEVICE.md").read_text()
+    rows = device_students.read(device_students.RESULTS)
+    assert device_students.tables(rows).strip() in page
