@@ -54,12 +54,14 @@ class Terminal(Progress):
         self._begun: TaskID | None = None
 
     def __enter__(self) -> Terminal:
-        self._progress.start()
+        if self._live:  # in a pipe rich before 15 ends with an empty line
+            self._progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._forget_begun()
-        self._progress.stop()
+        if self._live:
+            self._progress.stop()
 
     def begin(self) -> None:
         """Show that a stage has begun: as a line, or as a bar that goes where no figures come."""
