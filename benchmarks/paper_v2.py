@@ -79,6 +79,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "own_arms": {"tuned_twin": {"base": "classical_twin", "distill.lr": 1e-3}},
     }
 }
+# A step of the FC layer to 256 amplitudes takes nine times as long as one to 16.
+WIDE_SETTINGS: dict[str, dict[str, Any]] = {
+    "cifar10": {"distill.epochs": 3, "arms": ["label_only", "distilled", "tuned_twin"]}
+}
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,7 @@ class Study:
         changes = INPUTS[self.inputs] | CIRCUITS[self.circuit] | {"qubits": self.qubits}
         overrides = {f"student.{key}": value for key, value in changes.items()}
         overrides |= {"data.name": self.data, "data.root": root} | SETTINGS.get(self.data, {})
+        overrides |= WIDE_SETTINGS.get(self.data, {}) if self.qubits == max(QUBITS) else {}
         if changes.get("encoding") in ANGLES:
             overrides |= {"distill.lr": ANGLE_LR}
         if not self.is_main:

@@ -55,6 +55,7 @@ PAGES = {
     "SLIDES.md": "slides.md",
     "SLIDES_Q2C.md": "slides-q2c.md",
 }
+_PROGRAM_LINK = re.compile(r"\]\((\w+\.py)\)")
 _FOLDER_LINK = re.compile(r"\[([^\]]+)\]\(\.\./qkd_qiskit[^)]*\)")
 
 
@@ -71,7 +72,8 @@ def _relink_include(app: Any, path: Any, parent: str, content: list[str]) -> Non
     text = content[0]
     for file, page in PAGES.items():
         text = text.replace(f"]({file})", f"]({page})")
-    text = text.replace("](../docs/", "](../").replace("](peers", "](../../benchmarks/peers")
+    text = text.replace("](../docs/", "](../")
+    text = _PROGRAM_LINK.sub(r"](../../benchmarks/\1)", text)
     text = text.replace("](results/", "](../../benchmarks/results/")
     content[0] = _FOLDER_LINK.sub(r"\1", text)
 

@@ -46,9 +46,11 @@ class Scaling:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return scaled images (N, channels, height, width), float32."""
-        # In parts, as offset and divisor are of double precision.
-        parts = torch.split(images, _ROWS)
-        return torch.cat([((part - self.offset) / self.divisor).float() for part in parts])
+        scaled = images.new_empty(images.shape, dtype=torch.float32)
+        for start in range(0, len(images), _ROWS):  # as offset and divisor are of double precision
+            rows = slice(start, start + _ROWS)
+            scaled[rows] = (images[rows] - self.offset) / self.divisor
+        return scaled
 
 
 def fit_scaling(images: Tensor, how: Scale) -> Scaling | None:

@@ -71,7 +71,7 @@ def train_teacher(
         TeacherError: The loss is no longer finite, or the network cannot be trained.
         DataError: A class has fewer images than `train_per_class`.
     """
-    split, device = data.pool[training_draw(spec, data, seed=seed)], device_of(module)
+    split, device = _training_images(spec, data, seed=seed), device_of(module)
     images, labels = split.images.to(device), split.labels.to(device)
     size = sum(parameter.numel() for parameter in module.parameters())
     optimizer = torch.optim.AdamW(
@@ -153,7 +153,7 @@ def train_once(
         TeacherError: As `train_teacher`.
         DataError: As `train_teacher`.
     """
-    draw = data.pool[training_draw(spec, data, seed=seed)]
+    draw = _training_images(spec, data, seed=seed)
     how = {name: getattr(spec, name) for name in ("epochs", "batch_size", "lr", "weight_decay")} | {
         "architecture": architecture,
         "start": tensor_digest(module.state_dict()),
@@ -190,6 +190,13 @@ def train_once(
 def training_draw(spec: TeacherSpec, data: Data, *, seed: int) -> torch.Tensor:
     """Return the rows of the pool that a teacher trains on."""
     return data.draw(spec.train_per_class, seed=derive_seed(seed, "teacher", "draw"))
+
+
+def _training_images(spec: TeacherSpec, data: Data, *, seed: int) -> Split:
+    """Return the images that a teacher trains on: the pool itself, not a copy, where it is all."""
+    if spec.train_per_class is None:
+        return data.pool
+    return data.pool[training_draw(spec, data, seed=seed)]
 
 
 def batched_logits(

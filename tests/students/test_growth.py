@@ -8,6 +8,7 @@ import torch
 
 from qkd_qiskit import StudentSpec, make_student
 from qkd_qiskit.circuits.ansatze import make_ansatz
+from qkd_qiskit.circuits.encodings import ENCODINGS
 from qkd_qiskit.errors import CircuitError
 from qkd_qiskit.students.growth import check_growth, features_of_depth, grow, keeps_outcomes
 
@@ -36,7 +37,7 @@ def spec_of(encoding):
 IMAGES = torch.rand(7, 1, 4, 4, generator=torch.Generator().manual_seed(3))
 
 
-@pytest.mark.parametrize("encoding", ["angle", "qubit", "amplitude", "trained_reuploading"])
+@pytest.mark.parametrize("encoding", [it for it in ENCODINGS if it != "reuploading"])
 @pytest.mark.parametrize("layers", [3, 5])
 def test_a_grown_student_gives_the_logits_that_it_begins_as(encoding, layers):
     spec = spec_of(encoding)

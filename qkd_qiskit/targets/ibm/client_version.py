@@ -11,7 +11,7 @@ from importlib import import_module
 from importlib.metadata import version
 
 PACKAGE = "qiskit-ibm-runtime"
-FIRST, NEXT = (0, 50), (0, 52)
+FIRST, NEXT = (0, 51), (0, 52)
 """First version that was tested, and the first that was not."""
 ACCEPTED = f"{PACKAGE}>={FIRST[0]}.{FIRST[1]},<{NEXT[0]}.{NEXT[1]}"
 SCHEMA = "v2.0"
