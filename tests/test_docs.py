@@ -8,6 +8,8 @@ import shlex
 import shutil
 from pathlib import Path
 
+import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -40,6 +42,11 @@ def names(finished, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(finished.path, "runs/digits")
     shutil.copytree(finished.path / "distilled", "runs/deeper/distilled")
+    for name in ("rose", "tulip"):
+        Path("flowers", name).mkdir(parents=True)
+        for number in range(12):
+            picture = np.random.default_rng(number).random((40, 40, 3))
+            plt.imsave(f"flowers/{name}/{number}.png", picture)
     data = qkd_qiskit.load_data(qkd_qiskit.DataSpec(name="digits"))
     network = _network()
     teacher_spec = qkd_qiskit.TeacherSpec(kind="softmax", epochs=3)
