@@ -49,6 +49,7 @@ PAGES = {
     "INPUTS.md": "inputs.md",
     "DEVICE.md": "device.md",
     "COMPRESS.md": "compress.md",
+    "CIFAR10.md": "cifar10.md",
     "PAPER.md": "paper.md",
     "SPEED.md": "speed.md",
     "NOISE.md": "noise.md",
