@@ -73,7 +73,7 @@ def one_line(capsys, *words, status=2):
         ("", "give one of distill, study, evaluate"),
         ("train", "choose from 'distill', 'study'"),
         ("--quiet distill", "--quiet is not an option"),
-        ("distill nonsense", "recipe 'nonsense' is unknown; give one of digits"),
+        ("distill nonsense", "recipe 'nonsense' is unknown; give one of cifar10, digits"),
         ("distill --quiet nonsense", "recipe 'nonsense' is unknown"),
         ("distill nonsense.yaml", "nonsense.yaml cannot be read"),
         ("distill digits mnist", "unrecognized arguments: mnist"),

@@ -15,6 +15,7 @@ from qiskit.circuit.library import (
     real_amplitudes,
 )
 from qiskit.quantum_info import Operator
+from qiskit_ibm_runtime.fake_provider import FakeLimaV2
 
 from qkd_qiskit.errors import TargetError
 from qkd_qiskit.targets import Target
@@ -112,7 +113,7 @@ def test_readout_takes_both_errors_of_the_calibration():
     target = Target.parse("fake_lima:readout=asymmetric:exact")
     compiled = target.compile(circuit)
     where = compiled.measured[0]
-    known = Target.parse("fake_lima").backend.properties()
+    known = FakeLimaV2().properties()
     expected = known.qubit_property(where, "prob_meas1_prep0")[0]
     found = target.probabilities(compiled, np.empty((1, 0)))[0]
     assert found[1] == pytest.approx(expected, abs=1e-12)

@@ -160,16 +160,19 @@ def _normalize(features: Any, rows: int, states: Any, norms: Any) -> None:
             for lane in range(width):
                 largest = max(largest, abs(features[at + lane]))
         inverse = kind(1.0) / largest if largest > 0.0 else kind(1.0)
+        # Nothing is stored beside a sum: whether arrays overlap is asked at run time, and where they
+        # might the sum is taken in another order.
         total = kind(0.0)
         for panel in range(panels):
             at = (panel * rows + row) * lanes
             for lane in range(width):
                 value = features[at + lane] * inverse
-                states[row, panel * lanes + lane] = value
                 total += value * value
         root = kind(1.0) / math.sqrt(total) if total > 0.0 else kind(1.0)
-        for place in range(length):
-            states[row, place] *= root
+        for panel in range(panels):
+            at = (panel * rows + row) * lanes
+            for lane in range(width):
+                states[row, panel * lanes + lane] = features[at + lane] * inverse * root
         norms[row] = inverse * root
 
 
