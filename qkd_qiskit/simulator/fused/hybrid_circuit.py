@@ -160,8 +160,8 @@ def _normalize(features: Any, rows: int, states: Any, norms: Any) -> None:
             for lane in range(width):
                 largest = max(largest, abs(features[at + lane]))
         inverse = kind(1.0) / largest if largest > 0.0 else kind(1.0)
-        # Nothing is stored beside a sum: whether arrays overlap is asked at run time, and where they
-        # might the sum is taken in another order.
+        # Nothing is stored beside a sum: whether arrays overlap is asked at run time, and where
+        # they might the sum is taken in another order.
         total = kind(0.0)
         for panel in range(panels):
             at = (panel * rows + row) * lanes
