@@ -5,13 +5,14 @@
 
 Students of the built-in recipes are distilled on an ideal simulator (*clean*), through the noise of
 a device from the first step (*noise-aware*), or clean and then through the noise, on unlabelled
-images, taught by themselves (*self-distilled*) or by the teacher (*taught noisy*). Each is measured
-under each device's noise model: the exact probabilities of 400 images of the training pool and of
-the test images, of which shots are drawn as multinomial counts. From the same measurements every
-way to correct them is fitted: none, readout mitigation, a diagonal, an affine or a head's map on 10
-to 400 unlabelled images; and the controls: a map whose images were shuffled, one fitted to
-labels, and one that was fitted a month before, on a synthetic drift of the same snapshot. Seeds are
-paired; each has pool images of its own. Test images: all of digits, --limit of the others.
+images, taught by themselves (*self-distilled*) or by the teacher (*taught noisy*; *taught*: without
+the noise, the control of what the images alone bring). Each is measured under each device's noise
+model: the exact probabilities of 400 images of the training pool and of the test images, of which
+shots are drawn as multinomial counts. From the same measurements every way to correct them is
+fitted: none, readout mitigation, a diagonal, an affine or a head's map on 10 to 400 unlabelled
+images; and the controls: a map whose images were shuffled, one fitted to labels, and one that was
+fitted a month away on a synthetic drift of the same snapshot. Seeds are paired; each has pool
+images of its own. Test images: all of digits, --limit of the others.
 
 Probabilities are kept under --runs, a file for each recipe, training and device; the grid goes on
 where it was stopped. Writes recalibration.csv (a row for each setting, with the accuracy of every
@@ -26,7 +27,7 @@ import csv
 import itertools
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,6 @@ for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 
 import numpy as np
 import torch
-from calibration import EARLIER
 from helps import open_study, write_csv
 from numpy.typing import NDArray
 from torch import Tensor
@@ -69,12 +69,14 @@ ARMS = {
     "noise_aware": "distilled_noisy",
     "self_distilled": "self_distilled_noisy",
     "taught_noisy": "distilled_then_noisy",
+    "taught": "transfer",
 }
 """How students are trained, and the arm that does it."""
+THROUGH_NOISE = ("noise_aware", "self_distilled", "taught_noisy")
 IMAGES = (10, 30, 50, 100, 400)
 SHOTS = (256, 1024, 4096, None)
 KINDS: tuple[Kind, ...] = ("diagonal", "affine", "head")
-USUAL = 50
+USUAL, STALE_DAYS = 50, 30
 BUDGET_S = 20.0
 """QPU seconds that are shared out between images and shots."""
 
@@ -163,6 +165,8 @@ class Measured:
         labels: Of the test images.
         confusion: Readout matrices of the measured qubits.
         duration_s: Of the circuit.
+        stale: Outcome probabilities `(seeds, 50, 2^n)` of the pool's first images at the other end
+            of a month of drift, a walk for each seed; of clean students alone.
     """
 
     students: Sequence[QuantumStudent]
@@ -175,6 +179,7 @@ class Measured:
     labels: Tensor
     confusion: Sequence[NDArray[np.float64]]
     duration_s: float
+    stale: Tensor | None
 
     @property
     def second(self) -> float:
@@ -190,13 +195,16 @@ class Measured:
 
 
 def outcomes_on(
-    target: Target, students: Mapping[int, QuantumStudent], images: Mapping[int, Tensor], path: Path
+    target: Callable[[int], Target],
+    students: Mapping[int, QuantumStudent],
+    images: Mapping[int, Tensor],
+    path: Path,
 ) -> Tensor:
     """Return outcome probabilities `(seeds, images, 2^n)`, from a file as far as they are there."""
     known = load_tensors(path)[0] if path.exists() else {}
     for seed, student in students.items():
         if str(seed) not in known:
-            known[str(seed)] = target_outcomes(student, images[seed], target=target).float()
+            known[str(seed)] = target_outcomes(student, images[seed], target=target(seed)).float()
             save_tensors(path, known)
     return torch.stack([known[str(seed)] for seed in students]).double()
 
@@ -222,7 +230,15 @@ def measure(
     target = Target.parse(f"{device}:mitigated:exact", seed=recipe.seed)
     compiled = target.compile(students[recipe.member_seeds[0]].circuit)
     plain = Target.parse(f"{device}:exact", seed=recipe.seed)
-    outcomes, images = outcomes_on(plain, students, both, path), max(IMAGES)
+    outcomes, images = outcomes_on(lambda _: plain, students, both, path), max(IMAGES)
+    stale = None
+    if arm == ARMS["clean"]:
+        stale = outcomes_on(
+            lambda seed: Target.parse(f"{device}:day={STALE_DAYS}:walk={seed}:exact"),
+            students,
+            {seed: pool.images[:USUAL] for seed, pool in pools.items()},
+            path.with_name(f"{path.stem}-stale{path.suffix}"),
+        )
     return Measured(
         students=list(students.values()),
         pool=outcomes[:, :images],
@@ -236,6 +252,7 @@ def measure(
         labels=test.labels,
         confusion=compiled.program.confusion,
         duration_s=compiled.duration_s or 0.0,
+        stale=stale,
     )
 
 
@@ -330,9 +347,7 @@ class Correction:
         return hits, error, float(agreed)
 
 
-def grid_rows(
-    measured: Measured, *, recipe: str, trained: str, device: str, stale: Tensor | None = None
-) -> Iterator[Row]:
+def grid_rows(measured: Measured, *, recipe: str, trained: str, device: str) -> Iterator[Row]:
     """Yield a row for every way to correct the students of one training on one device.
 
     Args:
@@ -340,7 +355,6 @@ def grid_rows(
         recipe: Whose students.
         trained: How they were trained.
         device: Where.
-        stale: What the pool's images gave a month of drift away `(seeds, 400, 2^n)`.
     """
     for shots in SHOTS:
         ways = [Correction(measured, index, shots=shots) for index in range(len(measured.students))]
@@ -354,7 +368,7 @@ def grid_rows(
                 found = [way.fitted(method, images, fit_shots=shots) for way in ways]
                 cost = measured.cost(images, shots)
                 yield _row(found, labels, method=method, images=images, shots=shots, cost=cost)
-        if stale is not None:
+        if (stale := measured.stale) is not None:
             found = [
                 way.fitted("affine", USUAL, fit_shots=shots, pool=stale[way.index]) for way in ways
             ]
@@ -439,14 +453,17 @@ def trained_run(
 ) -> tuple[Run, str]:
     """Return the run with the students of one training, doing what is not done, and their arm.
 
-    Clean students are in one run; what is trained through a device's noise in one for each device.
+    Students of an ideal simulator are in one run for each training; what is trained through a
+    device's noise is in one for each device, all trainings together.
     """
-    arms, targets, name = ["distilled"], ["exact"], f"{recipe}-clean"
-    if trained != "clean":
-        arms, name = [*arms, *list(ARMS.values())[1:]], f"{recipe}-{device}"
+    arms, targets, name = ["distilled"], ["exact"], f"{recipe}-{trained}"
+    if trained in THROUGH_NOISE:
+        arms, name = [*arms, *(ARMS[way] for way in THROUGH_NOISE)], f"{recipe}-{device}"
         targets = [*targets, f"{device}:exact"]
+    elif trained != "clean":
+        arms.append(ARMS[trained])
     changes = {"arms": arms, "targets": targets, "seeds": options.seeds}
-    changes = EARLIER.get(recipe, {}) | changes | {"data.root": options.data_root}
+    changes |= {"data.root": options.data_root}
     wanted = load_recipe(recipe, changes)
     workers = Workers(jobs=options.jobs)
     return open_study(wanted, options.runs / name, workers=workers), ARMS[trained]

@@ -58,7 +58,7 @@ def grid_table(rows: Sequence[Row], *, shots: int, quantum: bool) -> str:
     table = by_key(rows)
     heads = ["exact", "as measured", f"**affine, {USUAL} images**", "affine - exact (points)"]
     heads += ["affine, 10", "30", "100", "400", "diagonal, 50", "head, 50", "head, 400"]
-    heads += ["readout mitigation", "50 labels", "shuffled", "ECE"]
+    heads += ["a month old", "readout mitigation", "50 labels", "shuffled", "ECE"]
     heads += ["QPU s"] if shots else []
     text = [f"| data | device | {' | '.join(heads)} |", "|---|---" + "|--:" * len(heads) + "|"]
     for recipe, device in places(rows):
@@ -69,6 +69,8 @@ def grid_table(rows: Sequence[Row], *, shots: int, quantum: bool) -> str:
         cells = [_mean(exact), _mean(of("none")), f"**{_mean(usual)}**", shown_gain(usual, exact)]
         cells += [_mean(of("affine", images)) for images in IMAGES if images != USUAL]
         cells += [_mean(of("diagonal", USUAL)), _mean(of("head", USUAL)), _mean(of("head", 400))]
+        old = table.get((recipe, "clean", device, shots, "stale", USUAL, shots))
+        cells += ["-" if old is None else _mean(old)]
         cells += [_mean(of("readout")), _mean(of("labels", USUAL)), _mean(of("shuffled", USUAL))]
         cells += [f"{of('none').calibration_error:.3f} → {usual.calibration_error:.3f}"]
         cells += [f"{usual.qpu_seconds:.1f}"] if shots else []

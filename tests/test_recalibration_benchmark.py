@@ -45,7 +45,8 @@ def test_rows_of_a_small_run(tiny, tmp_path, monkeypatch):
     assert measured.test.shape == (2, 40, 4)
     labels = {"recipe": "tiny", "trained": "clean", "device": "fake_melbourne"}
     found = {row.key[3:]: row for row in recalibration.grid_rows(measured, **labels)}
-    assert len(found) == 2 * (3 + 2 * 3 + 2)
+    assert measured.stale.shape == (2, 20, 4)
+    assert len(found) == 2 * (3 + 2 * 3 + 3)
     target = "fake_melbourne:exact"
     accuracies = run.evaluate(target).arms["distilled"][target].accuracy
     assert found[0, "none", 0, 0].accuracies / 100 == pytest.approx(list(accuracies))
