@@ -16,8 +16,10 @@ from qkd_qiskit.cli.error_messages import discard_output, fail
 from qkd_qiskit.cli.interrupts import as_interrupts
 from qkd_qiskit.errors import InputError, QKDError
 
-DESCRIPTION = """Distil a classical teacher into a quantum circuit that runs on IBM hardware, and
-know whether it helped."""
+DESCRIPTION = (
+    "Distil a classical teacher into a quantum circuit that runs on IBM hardware, and know whether "
+    "it helped."
+)
 _INTERRUPTED = 130
 
 
