@@ -12,14 +12,14 @@ import torch
 from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
 
-from qkd_qiskit.circuits.encoding_base import Encoding
+from qkd_qiskit.circuits.encoding_base import StatePreparation
 from qkd_qiskit.errors import CircuitError
 
 MAX_AMPLITUDE_QUBITS = 12
 
 
 @dataclass(frozen=True, kw_only=True)
-class AmplitudeEncoding(Encoding):
+class AmplitudeEncoding(StatePreparation):
     """Feature k is the amplitude of outcome k, little-endian (qubit 0 is the lowest bit of k).
 
     Multiplexed RY and CX, quant-ph/0407010 (Mottonen et al., figure 4), for real states: from qubit
@@ -100,17 +100,8 @@ class AmplitudeEncoding(Encoding):
                 "leave the image out or add a constant to its features"
             )
 
-    def append(
-        self,
-        circuit: QuantumCircuit,
-        input_params: Sequence[Parameter],
-        *,
-        layer: int,
-        weights: Sequence[Parameter] = (),
-    ) -> None:
-        """Append the state preparation in front of layer 0, nothing later."""
-        if layer > 0:
-            return
+    def prepare(self, circuit: QuantumCircuit, input_params: Sequence[Parameter]) -> None:
+        """Append the multiplexed rotations."""
         angles = iter(input_params)
         for level in range(self.qubits):
             target = self.qubits - 1 - level

@@ -91,3 +91,24 @@ class Encoding(ABC):
             layer: Number of the layer.
             weights: The layer's own `weights_per_layer` weights.
         """
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatePreparation(Encoding):
+    """An encoding whose gates all stand in front of layer 0."""
+
+    def append(
+        self,
+        circuit: QuantumCircuit,
+        input_params: Sequence[Parameter],
+        *,
+        layer: int,
+        weights: Sequence[Parameter] = (),
+    ) -> None:
+        """Append the gates in front of layer 0, nothing later."""
+        if layer == 0:
+            self.prepare(circuit, input_params)
+
+    @abstractmethod
+    def prepare(self, circuit: QuantumCircuit, input_params: Sequence[Parameter]) -> None:
+        """Append the gates of all inputs."""

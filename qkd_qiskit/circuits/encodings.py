@@ -45,7 +45,7 @@ from qiskit.circuit import Parameter
 
 from qkd_qiskit.circuits.amplitude_encoding import MAX_AMPLITUDE_QUBITS, AmplitudeEncoding
 from qkd_qiskit.circuits.ansatze import append_cz_line
-from qkd_qiskit.circuits.encoding_base import Encoding
+from qkd_qiskit.circuits.encoding_base import Encoding, StatePreparation
 from qkd_qiskit.circuits.matrix_product_encoding import (
     DEFAULT_LOADER_LAYERS,
     MAX_MATRIX_PRODUCT_QUBITS,
@@ -58,7 +58,7 @@ ROTATIONS_PER_LAYER = 2  # of each qubit, in front of a layer of trained re-uplo
 
 
 @dataclass(frozen=True, kw_only=True)
-class AngleEncoding(Encoding):
+class AngleEncoding(StatePreparation):
     """RY(pi * feature q) on qubit q."""
 
     @property
@@ -66,18 +66,10 @@ class AngleEncoding(Encoding):
         """Features that the classical side supplies per image: n."""
         return self.qubits
 
-    def append(
-        self,
-        circuit: QuantumCircuit,
-        input_params: Sequence[Parameter],
-        *,
-        layer: int,
-        weights: Sequence[Parameter] = (),
-    ) -> None:
-        """Append one RY per qubit in front of layer 0, nothing later."""
-        if layer == 0:
-            for qubit, angle in enumerate(input_params):
-                circuit.ry(angle, qubit)
+    def prepare(self, circuit: QuantumCircuit, input_params: Sequence[Parameter]) -> None:
+        """Append one RY per qubit."""
+        for qubit, angle in enumerate(input_params):
+            circuit.ry(angle, qubit)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,8 +85,7 @@ class ReuploadingEncoding(AngleEncoding):
         weights: Sequence[Parameter] = (),
     ) -> None:
         """Append one RY per qubit in front of every layer."""
-        for qubit, angle in enumerate(input_params):
-            circuit.ry(angle, qubit)
+        self.prepare(circuit, input_params)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +141,7 @@ class TrainedReuploadingEncoding(Encoding):
 
 
 @dataclass(frozen=True, kw_only=True)
-class QubitEncoding(Encoding):
+class QubitEncoding(StatePreparation):
     """RX RY RZ RX on each qubit: row q of a (n, 4) image turns qubit q (arXiv 2311.13810 v2).
 
     Feature 4 q + r is the angle pi * feature of rotation r on qubit q.
@@ -161,17 +152,8 @@ class QubitEncoding(Encoding):
         """Features that the classical side supplies per image: 4 n."""
         return ROTATIONS_PER_QUBIT * self.qubits
 
-    def append(
-        self,
-        circuit: QuantumCircuit,
-        input_params: Sequence[Parameter],
-        *,
-        layer: int,
-        weights: Sequence[Parameter] = (),
-    ) -> None:
-        """Append four rotations per qubit in front of layer 0, nothing later."""
-        if layer > 0:
-            return
+    def prepare(self, circuit: QuantumCircuit, input_params: Sequence[Parameter]) -> None:
+        """Append four rotations per qubit."""
         angles = iter(input_params)
         for qubit in range(self.qubits):
             for rotate in (circuit.rx, circuit.ry, circuit.rz, circuit.rx):
@@ -186,17 +168,8 @@ class EntangledQubitEncoding(QubitEncoding):
     with CZ: between RY and RZ they would only undo those behind the RZ.
     """
 
-    def append(
-        self,
-        circuit: QuantumCircuit,
-        input_params: Sequence[Parameter],
-        *,
-        layer: int,
-        weights: Sequence[Parameter] = (),
-    ) -> None:
-        """Append four rounds of rotations and two of CZ between them, in front of layer 0."""
-        if layer > 0:
-            return
+    def prepare(self, circuit: QuantumCircuit, input_params: Sequence[Parameter]) -> None:
+        """Append four rounds of rotations and two of CZ between them."""
         rounds = (circuit.rx, circuit.ry, circuit.rz, circuit.rx)
         for number, rotate in enumerate(rounds):
             if number % 2 == 1:

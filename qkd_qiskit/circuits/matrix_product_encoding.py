@@ -86,17 +86,8 @@ class MatrixProductEncoding(AmplitudeEncoding):
         """
         return (self.amplitudes(features) * super().amplitudes(features)).sum(-1).square()
 
-    def append(
-        self,
-        circuit: QuantumCircuit,
-        input_params: Sequence[Parameter],
-        *,
-        layer: int,
-        weights: Sequence[Parameter] = (),
-    ) -> None:
-        """Append the staircases in front of layer 0, nothing later."""
-        if layer > 0:
-            return
+    def prepare(self, circuit: QuantumCircuit, input_params: Sequence[Parameter]) -> None:
+        """Append the staircases."""
         angles = iter(input_params)
         for gate in staircase(self.qubits, self.loader_layers):
             if len(gate) == 1:
