@@ -16,7 +16,6 @@ gains with 95 % intervals and Holm's p, and how many gates the same accuracy tak
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 import sys
 from collections.abc import Sequence
@@ -27,6 +26,9 @@ from typing import Any
 
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
+
+from helps import write_csv
+from inputs import read
 
 from qkd_qiskit import Recipe, Run, Target, load_recipe, run_experiment
 from qkd_qiskit.experiments.callbacks import Callback
@@ -194,16 +196,7 @@ def write(rows: list[dict[str, Any]], path: Path) -> None:
     cases = {row["case"] for row in rows}
     kept = [] if not path.exists() else [row for row in read(path) if row["case"] not in cases]
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(kept + rows)
-
-
-def read(path: Path) -> list[dict[str, str]]:
-    """Return the lines of the table that was written."""
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+    write_csv(path, COLUMNS, kept + rows)
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 import compress
 import compress_tables as made
 import pytest
+from inputs import read
 
 CURVE = [(5, 0.5), (10, 0.8), (20, 0.7), (30, 0.9)]
 
@@ -58,7 +59,7 @@ def test_every_arm_grows_and_has_its_teacher():
 
 
 def test_the_published_tables_follow_from_the_published_rows():
-    rows = compress.read(compress.RESULTS)
+    rows = read(compress.RESULTS)
     text = made.tables(rows)
     assert made.PAGE.read_text(encoding="utf-8").partition(made.MARK)[2].strip() == text.strip()
     table = made.by_case(rows)["digits, 10 per class"]
