@@ -175,10 +175,9 @@ class Data:
                 are no classes, classes with too few images, or an argument that is none of these.
 
         Example:
-            >>> import numpy as np
-            >>> from qkd_qiskit import Data
+            >>> import numpy as np, qkd_qiskit as qkd
             >>> points = np.random.default_rng(0).random((90, 6))
-            >>> data = Data.from_arrays(points, np.where(points[:, 0] > 0.5, "large", "small"))
+            >>> data = qkd.Data.from_arrays(points, np.where(points[:, 0] > 0.5, "large", "small"))
             >>> data.class_names, data.image_shape
             (('large', 'small'), (1, 1, 6))
         """
