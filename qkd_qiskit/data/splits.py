@@ -177,9 +177,8 @@ class Data:
         Example:
             >>> import numpy as np, qkd_qiskit as qkd
             >>> points = np.random.default_rng(0).random((90, 6))
-            >>> data = qkd.Data.from_arrays(points, np.where(points[:, 0] > 0.5, "large", "small"))
-            >>> data.class_names, data.image_shape
-            (('large', 'small'), (1, 1, 6))
+            >>> qkd.Data.from_arrays(points, np.where(points.sum(1) > 3, "big", "small")).class_names
+            ('big', 'small')
         """
         require_one_of("channels", channels, (None, *get_args(Channels)))
         try:  # as a recipe's
