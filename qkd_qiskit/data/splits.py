@@ -177,8 +177,8 @@ class Data:
         Example:
             >>> import numpy as np, qkd_qiskit as qkd
             >>> points = np.random.default_rng(0).random((90, 6))
-            >>> qkd.Data.from_arrays(points, np.where(points.sum(1) > 3, "big", "small")).class_names
-            ('big', 'small')
+            >>> qkd.Data.from_arrays(points, np.where(points.sum(1) > 3, "yes", "no")).class_names
+            ('no', 'yes')
         """
         require_one_of("channels", channels, (None, *get_args(Channels)))
         try:  # as a recipe's
