@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -54,6 +54,7 @@ class Data:
         spec: What they were loaded with: how many of the pool a student trains on.
         scaling: What has been done to the features of all three, to be done to others as well; None
             = nothing.
+        fits: What reductions have been fitted to the pool, by the specification of the student.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Data:
     test: Split
     spec: DataSpec | None = None
     scaling: Scaling | None = None
+    fits: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
     __repr__ = short_repr
 
     @property

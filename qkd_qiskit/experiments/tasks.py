@@ -236,7 +236,11 @@ def new_student(recipe: Recipe, data: Data, *, arm: str, seed: int = 0) -> Stude
         if recipe.arm_table[arm].kind is None:
             raise
         raise CircuitError(f"arm {arm}: {error}") from error
-    student.fit(data.pool.images)
+    if spec in data.fits:
+        student.take_fit(data.fits[spec])
+    else:
+        student.fit(data.pool.images)
+        data.fits[spec] = student
     if spec.readout == "learned":
         learn_bins(student, data.pool[data.draw_for(recipe.data, seed=seed)])
     return student

@@ -68,6 +68,12 @@ class Student(nn.Module):
             if isinstance(module, PrincipalComponents) and not module.fitted:
                 module.fit(images)
 
+    def take_fit(self, fitted: Student) -> None:
+        """Copy what `fit` has taken from the pool from a student of the same specification."""
+        own = self.reduction.buffers()
+        for buffer, values in zip(own, fitted.reduction.buffers(), strict=True):
+            buffer.copy_(values)
+
     def reduce(self, inputs: Tensor) -> Tensor:
         """Return features `(batch, num_features)` of images `(batch, channels, height, width)`.
 

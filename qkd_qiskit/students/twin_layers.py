@@ -31,9 +31,10 @@ class Components(nn.Module):
 
     def fit(self, values: Tensor) -> None:
         """Take mean, axes and scale from vectors `(images, inputs)`."""
-        wide = values.double()
-        self.mean.copy_(wide.mean(dim=0))
-        centred = wide - wide.mean(dim=0)
+        centred = values.double()
+        mean = centred.mean(dim=0)
+        centred = centred - mean
+        self.mean.copy_(mean)
         if self.principal:
             # Beyond the number of images the components are 0 on all of them, and do no harm.
             _, vectors = torch.linalg.eigh(centred.T @ centred)

@@ -92,9 +92,11 @@ class TwinStudent(Student):
     def fit(self, images: Tensor) -> None:
         """Fit what depends on data to the training pool, once."""
         for module in self.reduction.children():
-            if isinstance(module, Components) and not module.fitted:
-                module.fit(images)
-            images = module(images)
+            if isinstance(module, Components):  # what is fitted stands last
+                if not module.fitted:
+                    module.fit(images)
+            else:
+                images = module(images)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return logits `(batch, num_classes)` of images or prepared inputs."""

@@ -4,6 +4,9 @@ import os
 import pickle
 import shutil
 import socket
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +21,7 @@ from qkd_qiskit.data.splits import load_data
 from qkd_qiskit.errors import DataError
 from qkd_qiskit.recipe import DataSpec
 
-FILES = [name for name, _ in datasets.MNIST.resources]
+FILES = list(sources.ARCHIVES["mnist"].md5)
 
 
 def idx(values):
@@ -39,7 +42,7 @@ def small_mnist(seed=0):
 
 
 def write_archives(folder, contents, patch):
-    """Write the archives and make their MD5 sums those that torchvision expects."""
+    """Write the archives and make their MD5 sums those that are expected."""
     folder.mkdir(parents=True)
     for name in FILES:
         (folder / name).write_bytes(gzip.compress(contents[name], mtime=0))
@@ -47,8 +50,8 @@ def write_archives(folder, contents, patch):
 
 
 def declare(folder, patch):
-    sums = [(name, hashlib.md5((folder / name).read_bytes()).hexdigest()) for name in FILES]
-    patch.setattr(datasets.MNIST, "resources", sums)
+    sums = {name: hashlib.md5((folder / name).read_bytes()).hexdigest() for name in FILES}
+    patch.setitem(sources.ARCHIVES, "mnist", replace(sources.ARCHIVES["mnist"], md5=sums))
     patch.setattr(datasets.MNIST, "mirrors", ["https://one.invalid/", "https://two.invalid/"])
 
 
@@ -88,6 +91,32 @@ def test_archives_are_read_where_they_lie(raw):
     assert len(data.pool) + len(data.validation) == 80
     assert data.class_names == tuple("0123456789")
     assert sorted(path.name for path in raw.iterdir()) == sorted(FILES)
+
+
+@pytest.mark.parametrize("name", sources.ARCHIVES)
+def test_what_is_expected_is_what_torchvision_expects(name):
+    archives = sources.ARCHIVES[name]
+    theirs = getattr(datasets, archives.name)
+    assert list(archives.md5.items()) == theirs.resources
+    # Theirs are called "0 - zero" and so on.
+    assert list(archives.classes) == [label.split(" - ")[0] for label in theirs.classes]
+
+
+def test_files_that_are_there_are_read_without_torchvision(raw):
+    command = (
+        "import sys; from qkd_qiskit import DataSpec, load_data; "
+        f"load_data(DataSpec(name='mnist', root={str(raw.parents[1])!r})); "
+        "print('torchvision' in sys.modules)"
+    )
+    mend = (
+        "from dataclasses import replace; from qkd_qiskit.data import sources; "
+        "sources.ARCHIVES['mnist'] = replace(sources.ARCHIVES['mnist'], "
+        f"md5={sources.ARCHIVES['mnist'].md5!r}); "
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", mend + command], check=True, capture_output=True, text=True
+    )
+    assert shown.stdout == "False\n"
 
 
 def test_torchvision_reads_the_same(raw, tmp_path):

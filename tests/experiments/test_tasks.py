@@ -3,14 +3,16 @@
 import json
 import math
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
 
+from qkd_qiskit.data.splits import load_data
 from qkd_qiskit.experiments.experiment import run
 from qkd_qiskit.experiments.json_codec import encode
 from qkd_qiskit.experiments.run_folder import RunFolder
-from qkd_qiskit.experiments.tasks import SEEDS_PER_TASK, rounds, training_tasks
+from qkd_qiskit.experiments.tasks import SEEDS_PER_TASK, new_student, rounds, training_tasks
 from qkd_qiskit.experiments.tuning import (
     TUNING_SEEDS,
     WEIGHT_DECAYS,
@@ -24,6 +26,8 @@ from qkd_qiskit.experiments.tuning import (
 from qkd_qiskit.recipe import ARMS
 from qkd_qiskit.recipe.parsing import load_recipe
 from qkd_qiskit.storage import load_tensors
+from qkd_qiskit.students.reductions import PrincipalComponents
+from qkd_qiskit.students.twin_layers import Components
 
 # Arms of any student: not before a device, not of full size, not about feature maps.
 HERE = [
@@ -185,3 +189,26 @@ def test_tuning_takes_weight_decay_at_the_best_and_the_first_of_equals(tiny, tmp
     assert tuned(folder, BASELINE).seeds == tuple(range(TUNING_SEEDS))
     planned = list(rounds(folder))
     assert [len(tasks) for tasks in planned] == [len(others) + 1, len(decays), 1]
+
+
+@pytest.mark.parametrize("arm", ["twin_pca", "twin_pooled", "distilled"])
+def test_a_reduction_is_fitted_once_and_its_students_are_those_that_fit_alone(
+    arm, tiny, monkeypatch
+):
+    recipe = load_recipe(tiny, {"student.reduction": "pca"})
+    data = load_data(recipe.data)
+    fitted = Counter()
+    for kind in (Components, PrincipalComponents):
+
+        def fit(module, images, fit=kind.fit):
+            fitted[arm] += 1
+            fit(module, images)
+
+        monkeypatch.setattr(kind, "fit", fit)
+    students = [new_student(recipe, data, arm=arm, seed=seed) for seed in range(3)]
+    assert fitted == {arm: 1}
+    for seed, student in enumerate(students):
+        alone = new_student(recipe, load_data(recipe.data), arm=arm, seed=seed)
+        images = data.test.images[:7]
+        assert torch.equal(student(images), alone(images))
+    assert replace(data, pool=data.test).fits == {}  # what was fitted to another pool is not kept
