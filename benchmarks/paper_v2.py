@@ -71,22 +71,28 @@ ARMS = ("label_only", "distilled")
 RATES = (0.1, 0.03, 0.01, 0.003, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5)
 FIRST_RATES = {"angle": 3e-4, "qubit": 3e-4}
 FIRST_RATE, SEARCH_SEED = 0.01, 100
-# Colours about their mean, rates for students and for the twin, chosen on validation images (one
-# seed, 4 qubits, 0.01 to 0.0003), and as many seeds as a conclusion takes.
+SEEDS = 5  # of the whole runs
+# Colours about their mean. The best of the rates 0.01, 0.003, 0.001 and 0.0003 on validation
+# images, with the seed of the search. An epoch of the convolution takes as long as forty others.
 SETTINGS: dict[str, dict[str, Any]] = {
     "cifar10": {
         "data.scale": "standard",
         "teacher.epochs": 2,
-        "distill.epochs": 6,
-        "distill.lr": 3e-3,
-        "seeds": 5,
-        "arms": ["label_only", "distilled", "classical_twin", "tuned_twin"],
-        "own_arms": {"tuned_twin": {"base": "classical_twin", "distill.lr": 1e-3}},
+        "distill.lr": 1e-3,
+        "arms": ["label_only", "distilled", "tuned_twin", "convolution_twin"],
+        "own_arms": {
+            "tuned_twin": {"base": "classical_twin", "distill.lr": 1e-3},
+            "convolution_twin": {"base": "twin_conv", "distill.lr": 3e-3, "distill.epochs": 5},
+        },
     }
 }
 # A step of the FC layer to 256 amplitudes takes nine times as long as one to 16.
 WIDE_SETTINGS: dict[str, dict[str, Any]] = {
-    "cifar10": {"distill.epochs": 3, "arms": ["label_only", "distilled", "tuned_twin"]}
+    "cifar10": {
+        "distill.epochs": 10,
+        "distill.lr": 3e-3,
+        "arms": ["label_only", "distilled", "tuned_twin"],
+    }
 }
 
 
@@ -122,7 +128,8 @@ class Study:
         changes: dict[str, Any] = INPUTS[self.inputs] | CIRCUITS[self.circuit]
         changes |= {"qubits": self.qubits}
         overrides = {f"student.{key}": value for key, value in changes.items()}
-        overrides |= {"data.name": self.data, "data.root": root} | SETTINGS.get(self.data, {})
+        overrides |= {"data.name": self.data, "data.root": root, "seeds": SEEDS}
+        overrides |= SETTINGS.get(self.data, {})
         overrides |= WIDE_SETTINGS.get(self.data, {}) if self.qubits == max(QUBITS) else {}
         if not self.is_main:
             rate = FIRST_RATES.get(changes.get("encoding", ""), FIRST_RATE)
@@ -139,7 +146,8 @@ class Row:
         qubits: Width of the circuit.
         inputs: How an image enters.
         circuit: entangled or local.
-        arm: label_only, distilled, classical_twin or tuned_twin (at a rate of its own).
+        arm: label_only, distilled, classical_twin, or tuned_twin and convolution_twin, which have
+            a rate of their own.
         seed: Seed of initialisation and order.
         epochs: Passes over the training images.
         rate: Learning rate of the first epoch.
@@ -221,17 +229,18 @@ def _main_rows(
     opened = RunFolder.open(folder)
     result, kept = opened.ended(), opened.recipe
     shape = (3, 32, 32) if task.data == "cifar10" else (1, 28, 28)
-    twin = make_student(
-        replace(kept.student, kind="classical"), image_shape=shape, num_classes=10
-    ).num_parameters
+    parameters = {
+        arm: make_student(kept.student_of(arm), image_shape=shape, num_classes=10).num_parameters
+        for arm in result.arms
+    }
     return [
         Row(
             **asdict(task),
             arm=arm,
             seed=seed,
-            epochs=kept.distill.epochs,
-            rate=kept.own_arms.get(arm, {}).get("distill.lr", kept.distill.lr),
-            parameters=twin if arm.endswith("twin") else result.student.parameters,
+            epochs=kept.distill_of(arm).epochs,
+            rate=kept.distill_of(arm).lr,
+            parameters=parameters[arm],
             accuracy=accuracy,
             teacher=result.teacher.accuracy,
         )
