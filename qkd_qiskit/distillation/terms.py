@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -174,13 +175,25 @@ def other_losses(spec: DistillSpec) -> dict[str, Loss]:
     return found
 
 
+LOSS_ARGUMENTS = ("logits", "teacher_logits", "labels")
+
+
 def own_loss(function: Loss) -> dict[str, Loss]:
     """Return a function of the user's own by its name; it refuses what is no scalar.
 
     Raises:
-        TrainingError: Later, where it is called: what it returns is no tensor of one number.
+        TrainingError: It does not take three arguments; later, where it is called: what it returns
+            is no tensor of one number.
     """
     name = getattr(function, "__name__", type(function).__name__)
+    try:
+        inspect.signature(function).bind(*LOSS_ARGUMENTS)
+    except TypeError as error:
+        raise TrainingError(
+            f"loss {name!r}: {error}; give a function of {', '.join(LOSS_ARGUMENTS)}, in this order"
+        ) from error
+    except ValueError:
+        pass  # of compiled code, which does not tell
 
     def scalar(logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Tensor:
         value: object = function(logits, teacher_logits, labels)

@@ -270,6 +270,8 @@ def test_a_loss_of_ones_own_need_not_run_under_vmap(data, teacher):
         (lambda logits, *_: logits.sum()[None], r"returns shape \(1,\)"),
         (lambda *_: 0.7, "returns float"),
         (lambda *_: None, "returns NoneType"),
+        (lambda logits: logits.sum(), "too many .*logits, teacher_logits, labels, in this order"),
+        (lambda a, b, c, d: a.sum(), "missing a required argument: 'd'; give a function of"),
         (lambda logits, *_: logits.detach().sum(), "no gradient"),
         (lambda logits, taught, labels: cross_entropy(taught, labels), "no gradient"),
         (lambda logits, *_: logits.sum() * torch.inf, "not finite"),

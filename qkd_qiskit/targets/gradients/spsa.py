@@ -1,9 +1,9 @@
 """SPSA: a gradient from two evaluations, in a random direction.
 
 Spall, "Multivariate stochastic approximation using a simultaneous perturbation gradient
-approximation", IEEE Trans. Automatic Control 37, 332 (1992), eq. 2.2; sizes of steps as in Spall,
-"Implementation of the simultaneous perturbation algorithm for stochastic optimization", IEEE Trans.
-Aerospace and Electronic Systems 34, 817 (1998).
+approximation", IEEE Trans. Automatic Control 37, 332 (1992), eq. 2.2; how a perturbation shrinks as
+in Spall, "Implementation of the simultaneous perturbation algorithm for stochastic optimization",
+IEEE Trans. Aerospace and Electronic Systems 34, 817 (1998).
 """
 
 import math
@@ -33,8 +33,6 @@ PERTURBATION = 0.2
 difference quotient is too small by sin(c) / c, 0.7 %."""
 PERTURBATION_DECAY = 0.101
 """gamma: the lowest value that convergence allows, which Spall recommends in practice."""
-STEP_DECAY = 0.602
-"""alpha: likewise."""
 
 
 def perturbation_size(
@@ -42,21 +40,6 @@ def perturbation_size(
 ) -> float:
     """Return c_k = c / (k + 1)**gamma in radians for step k = 0, 1, ..."""
     return first / float((step + 1) ** decay)
-
-
-def step_size(step: int, *, first: float, steps: int, decay: float = STEP_DECAY) -> float:
-    """Return a_k, for plain descent along an SPSA gradient.
-
-    a_k = a / (k + 1 + A)**alpha with A a tenth of all steps, and a such that a_0 = `first`.
-
-    Args:
-        step: k = 0, 1, ...
-        first: a_0.
-        steps: Steps that will be taken.
-        decay: alpha.
-    """
-    offset = 0.1 * steps
-    return first * float(((1 + offset) / (step + 1 + offset)) ** decay)
 
 
 def rademacher(*shape: int, seed: int, step: int) -> Tensor:

@@ -10,7 +10,7 @@ from torch.func import vmap
 from qkd_qiskit.errors import InputError
 from qkd_qiskit.targets import DeviceTarget, Target
 from qkd_qiskit.targets.gradients import Cost, ParameterShiftExecutor, SPSAExecutor, spsa_gradient
-from qkd_qiskit.targets.gradients.spsa import perturbation_size, rademacher, step_size
+from qkd_qiskit.targets.gradients.spsa import perturbation_size, rademacher
 from qkd_qiskit.targets.snapshots import fake_backend
 
 
@@ -127,9 +127,6 @@ class TestSPSA:
     def test_sizes_follow_spall(self):
         assert perturbation_size(0) == 0.2
         assert perturbation_size(9) == pytest.approx(0.2 / 10**0.101)
-        assert step_size(0, first=0.3, steps=100) == pytest.approx(0.3)
-        ratio = step_size(50, first=1, steps=100) / step_size(0, first=1, steps=100)
-        assert ratio == pytest.approx((11 / 61) ** 0.602)
 
     def test_directions_are_seeded_signs(self):
         signs = rademacher(1000, seed=1, step=2)

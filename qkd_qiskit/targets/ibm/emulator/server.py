@@ -129,10 +129,6 @@ class ServiceEmulator:
             URL: self.url,
         }
 
-    def expire_tokens(self) -> None:
-        """Let the access tokens given so far be invalid: their holders are answered 401."""
-        self._access.expire()
-
     def retire(self, name: str) -> None:
         """Take a device out of service, by the name that it is served under: its jobs stay."""
         self._service.retire(name)
