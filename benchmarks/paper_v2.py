@@ -82,7 +82,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "arms": ["label_only", "distilled", "tuned_twin", "convolution_twin"],
         "own_arms": {
             "tuned_twin": {"base": "classical_twin", "distill.lr": 1e-3},
-            "convolution_twin": {"base": "twin_conv", "distill.lr": 3e-3, "distill.epochs": 5},
+            "convolution_twin": {"base": "twin_conv", "distill.lr": 3e-3, "distill.epochs": 3},
         },
     }
 }
