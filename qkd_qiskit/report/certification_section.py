@@ -101,7 +101,7 @@ def notes(certificate: Certificate) -> list[str]:
     text = (
         f"In closed form the students are {what} of {count(closed.numbers)} numbers, whose logits "
         f"differ by at most {closed.difference:.1e} on {images}; torch.export.load reads "
-        f"{closed.files[0]} without this package (ONNX is not written)."
+        f"{closed.files[0]} without this package."
     )
     return [*sentences, text]
 
