@@ -190,6 +190,7 @@ def v2_markdown(rows: Sequence[Row2]) -> str:
             ("entangled", "distilled"),
             ("entangled", "classical_twin"),
             ("entangled", "tuned_twin"),
+            ("entangled", "convolution_twin"),
         ):
             cells = [
                 _error(rows, data=data, qubits=qubits, inputs=inputs, circuit=circuit, arm=arm)

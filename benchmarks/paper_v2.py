@@ -1,20 +1,22 @@
 """Version 2 of arXiv:2311.13810: its bar chart beside paired runs of the same students.
 
 Called by paper.py. The two students of the first row are whole runs of the recipe `paper_v2`, each
-also one `qkd distill` command; the other rows are shorter. A finished task is kept in a file of its
-own, so a stopped study goes on where it was.
+also one `qkd distill` command; the other rows are shorter, each arm at a learning rate that its
+validation images choose. A finished task is kept in a file of its own, so a stopped study goes on
+where it was.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
+from math import isnan
 from pathlib import Path
 from typing import Any
 
 from qkd_qiskit.data.splits import Data, load_data
-from qkd_qiskit.distillation.population import EpochMetrics, Member
+from qkd_qiskit.distillation.population import Member, TrainingResult
 from qkd_qiskit.distillation.trainer import make_distillation_data, train_population
 from qkd_qiskit.errors import DataError
 from qkd_qiskit.experiments import experiment as study
@@ -22,6 +24,7 @@ from qkd_qiskit.experiments.evaluation import exact_logits
 from qkd_qiskit.experiments.run_folder import RESULT, RunFolder, read_json, write_json
 from qkd_qiskit.recipe import Recipe
 from qkd_qiskit.recipe.parsing import load_recipe
+from qkd_qiskit.students.base import Student
 from qkd_qiskit.students.factory import make_student
 from qkd_qiskit.teachers.base import Teacher
 from qkd_qiskit.teachers.teacher import make_teacher
@@ -64,24 +67,32 @@ CIRCUITS: dict[str, dict[str, object]] = {
     "local": {"ansatz": "local_rotations", "layers": 1, "readout": "expectation"},
 }
 ARMS = ("label_only", "distilled")
-# At the recipe's 0.01, which suits amplitudes, trained angles wrap around and little is learnt.
-ANGLES, ANGLE_LR = ("angle", "qubit"), 1e-3
-# Colours about their mean, rates for students and for the twin, chosen on validation images (one
-# seed, 4 qubits, 0.01 to 0.0003), and as many seeds as a conclusion takes.
+# What suits amplitudes makes trained angles wrap around, the sooner the more pixels there are.
+RATES = (0.1, 0.03, 0.01, 0.003, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5)
+FIRST_RATES = {"angle": 3e-4, "qubit": 3e-4}
+FIRST_RATE, SEARCH_SEED = 0.01, 100
+SEEDS = 5  # of the whole runs
+# Colours about their mean. The best of the rates 0.01, 0.003, 0.001 and 0.0003 on validation
+# images, with the seed of the search. An epoch of the convolution takes as long as forty others.
 SETTINGS: dict[str, dict[str, Any]] = {
     "cifar10": {
         "data.scale": "standard",
         "teacher.epochs": 2,
-        "distill.epochs": 6,
-        "distill.lr": 3e-3,
-        "seeds": 5,
-        "arms": ["label_only", "distilled", "classical_twin", "tuned_twin"],
-        "own_arms": {"tuned_twin": {"base": "classical_twin", "distill.lr": 1e-3}},
+        "distill.lr": 1e-3,
+        "arms": ["label_only", "distilled", "tuned_twin", "convolution_twin"],
+        "own_arms": {
+            "tuned_twin": {"base": "classical_twin", "distill.lr": 1e-3},
+            "convolution_twin": {"base": "twin_conv", "distill.lr": 3e-3, "distill.epochs": 3},
+        },
     }
 }
 # A step of the FC layer to 256 amplitudes takes nine times as long as one to 16.
 WIDE_SETTINGS: dict[str, dict[str, Any]] = {
-    "cifar10": {"distill.epochs": 3, "arms": ["label_only", "distilled", "tuned_twin"]}
+    "cifar10": {
+        "distill.epochs": 10,
+        "distill.lr": 3e-3,
+        "arms": ["label_only", "distilled", "tuned_twin"],
+    }
 }
 
 
@@ -114,14 +125,15 @@ class Study:
 
     def recipe(self, *, root: str | None, epochs: int, seeds: int) -> Recipe:
         """Its recipe; epochs and seeds are those of a short run."""
-        changes = INPUTS[self.inputs] | CIRCUITS[self.circuit] | {"qubits": self.qubits}
+        changes: dict[str, Any] = INPUTS[self.inputs] | CIRCUITS[self.circuit]
+        changes |= {"qubits": self.qubits}
         overrides = {f"student.{key}": value for key, value in changes.items()}
-        overrides |= {"data.name": self.data, "data.root": root} | SETTINGS.get(self.data, {})
+        overrides |= {"data.name": self.data, "data.root": root, "seeds": SEEDS}
+        overrides |= SETTINGS.get(self.data, {})
         overrides |= WIDE_SETTINGS.get(self.data, {}) if self.qubits == max(QUBITS) else {}
-        if changes.get("encoding") in ANGLES:
-            overrides |= {"distill.lr": ANGLE_LR}
         if not self.is_main:
-            overrides |= {"distill.epochs": epochs, "seeds": seeds}
+            rate = FIRST_RATES.get(changes.get("encoding", ""), FIRST_RATE)
+            overrides |= {"distill.epochs": epochs, "seeds": seeds, "distill.lr": rate}
         return load_recipe("paper_v2", overrides)
 
 
@@ -134,9 +146,11 @@ class Row:
         qubits: Width of the circuit.
         inputs: How an image enters.
         circuit: entangled or local.
-        arm: label_only, distilled, classical_twin or tuned_twin (at a rate of its own).
+        arm: label_only, distilled, classical_twin, or tuned_twin and convolution_twin, which have
+            a rate of their own.
         seed: Seed of initialisation and order.
         epochs: Passes over the training images.
+        rate: Learning rate of the first epoch.
         parameters: Trained numbers, circuit weights included.
         accuracy: On all test images, epoch chosen on validation.
         teacher: Accuracy of the teacher on them.
@@ -149,6 +163,7 @@ class Row:
     arm: str
     seed: int
     epochs: int
+    rate: float
     parameters: int
     accuracy: float
     teacher: float
@@ -214,16 +229,18 @@ def _main_rows(
     opened = RunFolder.open(folder)
     result, kept = opened.ended(), opened.recipe
     shape = (3, 32, 32) if task.data == "cifar10" else (1, 28, 28)
-    twin = make_student(
-        replace(kept.student, kind="classical"), image_shape=shape, num_classes=10
-    ).num_parameters
+    parameters = {
+        arm: make_student(kept.student_of(arm), image_shape=shape, num_classes=10).num_parameters
+        for arm in result.arms
+    }
     return [
         Row(
             **asdict(task),
             arm=arm,
             seed=seed,
-            epochs=kept.distill.epochs,
-            parameters=twin if arm.endswith("twin") else result.student.parameters,
+            epochs=kept.distill_of(arm).epochs,
+            rate=kept.distill_of(arm).lr,
+            parameters=parameters[arm],
             accuracy=accuracy,
             teacher=result.teacher.accuracy,
         )
@@ -235,53 +252,98 @@ def _main_rows(
 def _short_run(task: Study, recipe: Recipe, *, tell: Callable[[str], None]) -> list[Row]:
     data = _data(recipe.data.name, recipe.data.root)
     teacher = _teacher(recipe.data.name, recipe.data.root)
-    spec, seeds = recipe.distill, recipe.member_seeds
+    shape = _student(recipe, data, seed=0)
+    shape.fit(data.pool.images)
+    examples = make_distillation_data(shape, teacher, data, draws=data.draw(None)[None])
 
-    def student(seed: int) -> Any:
-        made = make_student(
-            recipe.student, image_shape=data.image_shape, num_classes=data.num_classes, seed=seed
+    def train(arms: Sequence[str], seeds: Sequence[int], *, rate: float) -> list[TrainingResult]:
+        members = _members(recipe, arms, seeds)
+        return train_population(
+            shape,
+            members,
+            starts=[
+                dict(_student(recipe, data, seed=it.seed).named_parameters()) for it in members
+            ],
+            examples=replace(
+                examples,
+                draws=examples.draws[:1].expand(len(members), -1),
+                teachers=examples.teachers[:1].expand(len(members)),
+            ),
+            spec=replace(recipe.distill, lr=rate),
         )
-        made.fit(data.pool.images)
-        return made
 
-    shape = student(0)
-    weights = {"label_only": (1.0, 0.0), "distilled": (spec.ce_weight, spec.kd_weight)}
-    members = [
-        Member(arm=arm, seed=seed, ce_weight=weights[arm][0], kd_weight=weights[arm][1])
-        for arm in ARMS
-        for seed in seeds
+    def accuracies(rate: float) -> dict[str, float]:
+        trained = train(ARMS, [SEARCH_SEED], rate=rate)
+        values = {it.member.arm: it.validation_accuracy for it in trained}
+        values = {arm: 0.0 if isnan(value) else value for arm, value in values.items()}
+        shown = ", ".join(f"{arm} {100 * value:.1f} %" for arm, value in values.items())
+        tell(f"v2 {task.name}: rate {rate}: {shown} on validation")
+        return values
+
+    rates = best_rates(accuracies, first=recipe.distill.lr)
+    results = [
+        result
+        for rate in sorted(set(rates.values()))
+        for result in train(
+            [arm for arm in ARMS if rates[arm] == rate], recipe.member_seeds, rate=rate
+        )
     ]
-    starts = {seed: dict(student(seed).named_parameters()) for seed in seeds}
-    draws = data.draw(None).expand(len(members), -1)
-
-    def on_epoch(figures: list[EpochMetrics]) -> None:
-        best = max(one.validation_accuracy for one in figures)
-        tell(f"v2 {task.name}: epoch {figures[0].epoch}/{spec.epochs}, {100 * best:.1f} %")
-
-    trained = train_population(
-        shape,
-        members,
-        starts=[starts[member.seed] for member in members],
-        examples=make_distillation_data(shape, teacher, data, draws=draws),
-        spec=spec,
-        on_epoch=on_epoch,
-    )
     rows = []
-    for one in trained:
-        shape.load_parameters(one.state)
+    for result in sorted(results, key=lambda it: (it.member.seed, ARMS.index(it.member.arm))):
+        shape.load_parameters(result.state)
         right = exact_logits(shape, data.test.images).argmax(dim=1) == data.test.labels
         rows.append(
             Row(
                 **asdict(task),
-                arm=one.member.arm,
-                seed=one.member.seed,
-                epochs=spec.epochs,
+                arm=result.member.arm,
+                seed=result.member.seed,
+                epochs=recipe.distill.epochs,
+                rate=rates[result.member.arm],
                 parameters=shape.num_parameters,
                 accuracy=right.double().mean().item(),
                 teacher=teacher.accuracy,
             )
         )
+    errors = [f"{row.arm} {100 * (1 - row.accuracy):.1f}" for row in rows]
+    tell(f"v2 {task.name}: test errors {', '.join(errors)}")
     return rows
+
+
+def best_rates(
+    accuracies: Callable[[float], Mapping[str, float]], *, first: float
+) -> dict[str, float]:
+    """Return each arm's best rate: from the first one on, until one on either side is worse.
+
+    Args:
+        accuracies: From a rate to validation accuracies by arm.
+        first: Where to begin, one of `RATES`.
+    """
+    tried = {RATES.index(first): accuracies(first)}
+    while True:
+        best = {
+            arm: max(tried, key=lambda at: tried[at][arm]) for arm in next(iter(tried.values()))
+        }
+        beside = {at + step for at in best.values() for step in (-1, 1)}
+        wanted = sorted(beside & set(range(len(RATES))) - set(tried))
+        if not wanted:
+            return {arm: RATES[at] for arm, at in best.items()}
+        tried |= {at: accuracies(RATES[at]) for at in wanted}
+
+
+def _members(recipe: Recipe, arms: Sequence[str], seeds: Sequence[int]) -> list[Member]:
+    spec = recipe.distill
+    weights = {"label_only": (1.0, 0.0), "distilled": (spec.ce_weight, spec.kd_weight)}
+    return [
+        Member(arm=arm, seed=seed, ce_weight=weights[arm][0], kd_weight=weights[arm][1])
+        for arm in arms
+        for seed in seeds
+    ]
+
+
+def _student(recipe: Recipe, data: Data, *, seed: int) -> Student:
+    return make_student(
+        recipe.student, image_shape=data.image_shape, num_classes=data.num_classes, seed=seed
+    )
 
 
 @cache

@@ -61,17 +61,23 @@ class Run(TrainedRun):
         return write_report(self.folder)
 
     def certify(
-        self, arm: str = TREATMENT, *, margin: float = MARGIN, callback: Callback | None = None
+        self,
+        arm: str = TREATMENT,
+        *,
+        margin: float = MARGIN,
+        onnx: bool = False,
+        callback: Callback | None = None,
     ) -> Certificate:
         """Return whether the circuit matters, fitted again without it; see the command certify.
 
         Args:
             arm: Whose students.
             margin: Points of test accuracy below which a model without a circuit is as good.
+            onnx: Whether the closed forms are written as ONNX files too, which needs onnxscript.
             callback: Hears of the progress.
 
         Raises:
-            InputError: The arm has no circuit, or was not trained exactly.
+            InputError: The arm has no circuit, or was not trained exactly; onnxscript is missing.
             CheckpointError: The run has not ended.
             StorageError: The folder cannot be written.
 
@@ -90,6 +96,7 @@ class Run(TrainedRun):
                 teachers_by_seed=self.teachers,
                 arm=arm,
                 margin=margin,
+                onnx=onnx,
                 callback=callback,
             )
 

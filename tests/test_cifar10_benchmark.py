@@ -5,6 +5,7 @@ import csv
 import backbone
 import cifar10
 import paper
+import paper_v2
 import pytest
 import torch
 
@@ -53,6 +54,21 @@ def test_rows_of_other_data_sets_are_kept():
     assert {row.data for row in kept} == {"fashion_mnist"}
     assert kept[0].qubits in (4, 8)
     assert 0.5 < max(row.accuracy for row in kept) < 1
+
+
+def test_rates_are_tried_until_one_on_either_side_is_worse():
+    tried = []
+
+    def accuracies(rate):
+        tried.append(rate)
+        at = paper_v2.RATES.index(rate)
+        return {"low": -abs(at - 6.0), "high": -abs(at - 3.0)}
+
+    assert paper_v2.best_rates(accuracies, first=1e-3) == {"low": 1e-4, "high": 0.003}
+    assert sorted(tried, reverse=True) == [0.01, 0.003, 1e-3, 3e-4, 1e-4, 3e-5]
+
+    # The ends of the list are ends of the search.
+    assert paper_v2.best_rates(lambda rate: {"arm": rate}, first=0.01) == {"arm": 0.1}
 
 
 def test_the_published_table_follows_from_the_published_rows():

@@ -38,6 +38,15 @@ TeacherKind = Literal[
 ]
 TeacherOutputs = Literal["logits", "probabilities", "log_probabilities", "sigmoid"]
 UNTRAINED_TEACHERS: tuple[TeacherKind, ...] = ("logits", "run")  # no network is trained for them
+IMAGE_TEACHERS: tuple[TeacherKind, ...] = (  # their layers look at neighbouring pixels
+    "small_cnn",
+    "lenet5",
+    "alexnet",
+    "ensemble",
+    "quanvolution",
+    "random_quanvolution",
+    "convolution",
+)
 TeacherAverage = Literal["probabilities", "logits"]
 StudentKind = Literal[
     "quantum",

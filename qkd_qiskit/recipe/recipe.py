@@ -15,6 +15,7 @@ from qkd_qiskit.recipe.models import (
     CHANGED_CIRCUITS,
     CLASSICAL_STUDENTS,
     FILTER_STUDENTS,
+    IMAGE_TEACHERS,
     TWINS,
     UNTRAINED_TEACHERS,
     WITHOUT_CIRCUIT,
@@ -148,6 +149,12 @@ class Recipe:
             "teacher.kind",
             kind,
             "a network to be trained, or data.name arrays with a data.file that has teacher_logits",
+        )
+        require(
+            kind not in IMAGE_TEACHERS or self.data.backbone is None,
+            "teacher.kind",
+            kind,
+            "softmax or mlp where data.backbone is given: it gives features, no images",
         )
         for name in self.arms if kind in UNTRAINED_TEACHERS else ():
             weight = self.distill_of(name).feature_weight

@@ -217,3 +217,10 @@ def test_how_jobs_are_submitted_is_a_part_of_the_recipe():
 def test_what_is_wrong_about_it_is_one_line(key, value, accepted):
     with pytest.raises(RecipeError, match=f"runtime.{key}: .* is not accepted; .*give {accepted}"):
         parse_recipe({"runtime": {key: value}})
+
+
+def test_features_of_a_network_are_no_images_for_a_convolutional_teacher():
+    backbone = {"data.backbone": "torchvision:resnet18"}
+    assert load_recipe("cifar10", backbone | {"teacher.kind": "mlp"}).teacher.kind == "mlp"
+    with pytest.raises(RecipeError, match="'small_cnn' is not accepted; give softmax or mlp where"):
+        load_recipe("cifar10", backbone)
