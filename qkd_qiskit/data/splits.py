@@ -173,6 +173,12 @@ class Data:
         Raises:
             DataError: Arrays that do not belong together, values that are not finite, labels that
                 are no classes, classes with too few images, or an argument that is none of these.
+
+        Example:
+            >>> import numpy as np, qkd_qiskit as qkd
+            >>> points = np.random.default_rng(0).random((90, 6))
+            >>> qkd.Data.from_arrays(points, np.where(points.sum(1) > 3, "yes", "no")).class_names
+            ('no', 'yes')
         """
         require_one_of("channels", channels, (None, *get_args(Channels)))
         try:  # as a recipe's
@@ -301,6 +307,11 @@ def load_data(spec: DataSpec, *, seed: int = 0) -> Data:
     Raises:
         DataError: Files are missing or damaged, a class has fewer images than asked for, or the set
             has no such class.
+
+    Example:
+        >>> from qkd_qiskit import DataSpec, load_data
+        >>> load_data(DataSpec(name="digits")).image_shape
+        (1, 8, 8)
     """
     require_kind("spec", spec, DataSpec, accepted="a DataSpec")
     say_unused(spec)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -69,15 +69,23 @@ def distill(
         InputError: `spec.gradient` is not exact, and the student has no circuit that could run
             elsewhere, or runs elsewhere already; or the device is not there.
         TargetError: `spec.train_target` is unknown or cannot run the circuit.
+
+    Example:
+        >>> import qkd_qiskit as qkd
+        >>> data = qkd.load_data(qkd.DataSpec(name="digits", classes=(3, 5)))
+        >>> teacher = qkd.make_teacher(qkd.TeacherSpec(kind="softmax", epochs=20), data)
+        >>> student = qkd.make_student(
+        ...     qkd.StudentSpec(qubits=2), image_shape=data.image_shape, num_classes=2
+        ... )
+        >>> spec = qkd.DistillSpec(epochs=20, temperature=4.0)
+        >>> trained = qkd.distill(student, teacher, data, spec=spec, train_per_class=10)
+        >>> len(trained.history)
+        20
+        >>> qkd.evaluate(student, data.test).accuracy > 0.9
+        True
     """
     spec = DistillSpec() if spec is None else spec
-    require_kind("student", student, Student, accepted="a Student, such as make_student makes")
-    require_kind("data", data, Data, accepted="Data, from load_data or Data.from_arrays")
-    require_kind("spec", spec, DistillSpec, accepted="a DistillSpec, or None")
-    for name, call in (("loss", loss), ("on_epoch", on_epoch)):
-        require_kind(name, call, Callable | None, accepted="a function, or None")  # type: ignore[arg-type]
-    if not isinstance(shots, int) or shots < 1:
-        raise InputError(f"shots is {shots!r}; give a whole number of at least 1")
+    _check_kinds(student, data, spec=spec, shots=shots, calls={"loss": loss, "on_epoch": on_epoch})
     if device is not None:
         spec = replace(spec, device=device)
     if spec.device is not None:
@@ -116,6 +124,18 @@ def distill(
         )
     student.load_parameters(trained.state)
     return trained
+
+
+def _check_kinds(
+    student: object, data: object, *, spec: object, shots: object, calls: Mapping[str, object]
+) -> None:
+    require_kind("student", student, Student, accepted="a Student, such as make_student makes")
+    require_kind("data", data, Data, accepted="Data, from load_data or Data.from_arrays")
+    require_kind("spec", spec, DistillSpec, accepted="a DistillSpec, or None")
+    for name, call in calls.items():
+        require_kind(name, call, Callable | None, accepted="a function, or None")  # type: ignore[arg-type]
+    if not isinstance(shots, int) or shots < 1:
+        raise InputError(f"shots is {shots!r}; give a whole number of at least 1")
 
 
 def _member(spec: DistillSpec, *, seed: int, loss: Loss | None) -> Member:

@@ -110,6 +110,18 @@ class Student(nn.Module):
         Raises:
             CircuitError: It has no circuit layer or several, fails on such images, gives another
                 number of logits, or its circuit cannot run on a target.
+
+        Example:
+            >>> import torch
+            >>> from torch import nn
+            >>> from qkd_qiskit import CompiledConnector, Student, StudentSpec, make_student
+            >>> spec = StudentSpec(qubits=2, encoding="angle")
+            >>> built = make_student(spec, image_shape=(1, 8, 8), num_classes=10)
+            >>> layer = CompiledConnector(built.qnn)  # of any SamplerQNN or EstimatorQNN
+            >>> network = nn.Sequential(nn.Flatten(), nn.Linear(64, 2), layer, nn.Linear(4, 10))
+            >>> student = Student.from_module(network, image_shape=(1, 8, 8), num_classes=10)
+            >>> student(torch.zeros(3, 1, 8, 8)).shape
+            torch.Size([3, 10])
         """
         return Student._from_module(module, image_shape=image_shape, num_classes=num_classes)
 
