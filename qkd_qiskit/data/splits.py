@@ -65,7 +65,9 @@ class Data:
     test: Split
     spec: DataSpec | None = None
     scaling: Scaling | None = None
-    fits: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    fits: dict[Any, tuple[torch.Tensor, ...]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
     __repr__ = short_repr
 
     @property

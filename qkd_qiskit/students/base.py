@@ -6,7 +6,7 @@ images -> features (fixed) -> reduction (trained) -> encoding -> circuit -> read
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
@@ -68,10 +68,14 @@ class Student(nn.Module):
             if isinstance(module, PrincipalComponents) and not module.fitted:
                 module.fit(images)
 
-    def take_fit(self, fitted: Student) -> None:
-        """Copy what `fit` has taken from the pool from a student of the same specification."""
-        own = self.reduction.buffers()
-        for buffer, values in zip(own, fitted.reduction.buffers(), strict=True):
+    @property
+    def fit_state(self) -> tuple[Tensor, ...]:
+        """What `fit` has taken from the pool, for another student of the same specification."""
+        return tuple(self.reduction.buffers())
+
+    def load_fit(self, state: Sequence[Tensor]) -> None:
+        """Copy what `fit` has taken for a student of the same specification: its `fit_state`."""
+        for buffer, values in zip(self.reduction.buffers(), state, strict=True):
             buffer.copy_(values)
 
     def reduce(self, inputs: Tensor) -> Tensor:
