@@ -49,6 +49,12 @@ SharedSeed = Annotated[
 class Recipe:
     """A whole run.
 
+    Example:
+        >>> from qkd_qiskit import DataSpec, Recipe, StudentSpec
+        >>> recipe = Recipe(data=DataSpec(name="digits"), student=StudentSpec(qubits=3), seeds=5)
+        >>> recipe.seeds, recipe.student.qubits, recipe.arms
+        (5, 3, ('label_only', 'distilled', 'classical_twin'))
+
     Attributes:
         data: Which images.
         teacher: What teaches.
@@ -68,12 +74,6 @@ class Recipe:
         test_limit: Test images on sampled targets.
         seeds: Number of paired seeds, or a list of them.
         seed: Seed of what the paired seeds share: split, teacher, transpiler, shots.
-
-    Example:
-        >>> from qkd_qiskit import DataSpec, Recipe, StudentSpec
-        >>> recipe = Recipe(data=DataSpec(name="digits"), student=StudentSpec(qubits=3), seeds=5)
-        >>> recipe.seeds, recipe.student.qubits, recipe.arms
-        (5, 3, ('label_only', 'distilled', 'classical_twin'))
     """
 
     data: DataSpec = field(default_factory=DataSpec)

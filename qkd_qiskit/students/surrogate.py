@@ -234,6 +234,7 @@ def _program(
 ) -> torch.export.ExportedProgram:
     batch = torch.export.Dim("batch")
     example = (torch.rand(2, *image_shape),)
+    # strict, the default of torch 2.6, refuses the batch of that version's own making
     return torch.export.export(surrogate, example, dynamic_shapes=({0: batch},), strict=False)
 
 
