@@ -177,9 +177,8 @@ def _check_before_training(
         torch_device(recipe.distill.device)
     for arm in recipe.arms:
         draw_images(arm, recipe, data, seed=recipe.member_seeds[0])
-    if data.unlabelled is not None and not any(
-        recipe.arm_table[it].unlabelled for it in recipe.arms
-    ):
+    read = any(recipe.arm_table[arm].unlabelled for arm in recipe.arms)
+    if data.unlabelled is not None and not read:
         logger.warning(
             "the data's %d unlabelled images are not used by these arms; transfer learns from them",
             len(data.unlabelled),

@@ -112,10 +112,8 @@ def test_students_of_unlabelled_images_of_ones_own(tmp_path, tiny, caplog):
     run(folder)
     assert set(folder.result.arms) == set(changes["arms"])
     assert "unlabelled" not in caplog.text
-    labelled = RunFolder.create(
-        tmp_path / "labelled", load_recipe(tiny, changes | {"arms": ["label_only"]})
-    )
-    run(labelled)
+    labelled = load_recipe(tiny, changes | {"arms": ["label_only"]})
+    run(RunFolder.create(tmp_path / "labelled", labelled))
     assert "the data's 60 unlabelled images are not used by these arms" in caplog.text
     provenance = json.loads((folder.path / "provenance.json").read_text())
     assert set(provenance["data"]) == {"pool", "validation", "test", "unlabelled"}
