@@ -141,20 +141,24 @@ def _v2(given: argparse.Namespace, tell: Any) -> None:
         only_kept=given.what == "tables",
     )
     if rows:
-        rows = [*_kept_v2(given.results / "paper_v2.csv", {row.data for row in rows}), *rows]
+        rows = [*_kept_v2(given.results / "paper_v2.csv", rows), *rows]
         _write(given.results / "paper_v2.csv", rows)
         paper_tables.draw_v2(rows, given.results / "paper_v2.png")
         _show(given.results, v2=paper_tables.v2_markdown(rows))
 
 
-def _kept_v2(path: Path, made: set[str]) -> list[paper_v2.Row]:
-    """Return the rows of the data sets that are not run here, from an earlier file."""
+def _kept_v2(path: Path, made: Sequence[paper_v2.Row]) -> list[paper_v2.Row]:
+    """Return the rows of the tasks that are not run here, from an earlier file."""
     if not path.exists():
         return []
     kinds = get_type_hints(paper_v2.Row)
     with path.open(newline="", encoding="utf-8") as file:
-        kept = [row for row in csv.DictReader(file) if row["data"] not in made]
-    return [paper_v2.Row(**{name: kinds[name](it) for name, it in row.items()}) for row in kept]
+        rows = [
+            paper_v2.Row(**{name: kinds[name](value) for name, value in row.items()})
+            for row in csv.DictReader(file)
+        ]
+    tasks = {row.task for row in made}
+    return [row for row in rows if row.task not in tasks]
 
 
 def _chosen(option: str, given: str | None, known: Sequence[str]) -> list[str]:

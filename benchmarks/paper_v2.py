@@ -168,6 +168,11 @@ class Row:
     accuracy: float
     teacher: float
 
+    @property
+    def task(self) -> Study:
+        """What was run."""
+        return Study(self.data, self.qubits, self.inputs, self.circuit)
+
 
 def all_cells(data_sets: Sequence[str]) -> list[Study]:
     """Every task, the main ones first."""

@@ -217,6 +217,8 @@ def own_backbone(
 
     if not isinstance(network, nn.Module):
         raise DataError(f"the network is a {type(network).__name__}; give an nn.Module")
+    if not isinstance(layer, str | None):
+        raise DataError(f"the layer is a {type(layer).__name__}; give its name, or None")
     name = f"the network {type(network).__name__}"
     with user_code(
         f"{name} cannot be copied", advice="give one that copy.deepcopy takes", error=DataError

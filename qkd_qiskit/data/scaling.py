@@ -27,6 +27,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from qkd_qiskit.recipe.display import short_repr
+
 Scale = Literal["none", "standard", "minmax"]
 _ROWS = 4096  # images that are scaled at a time
 _SMALL, _LARGE, _UNEQUAL = 0.1, 20.0, 1000.0
@@ -43,6 +45,7 @@ class Scaling:
 
     offset: Tensor
     divisor: Tensor
+    __repr__ = short_repr
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return scaled images (N, channels, height, width), float32."""

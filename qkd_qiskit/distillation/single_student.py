@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,18 +13,25 @@ from torch import Tensor
 from qkd_qiskit.circuits import readout_matrix
 from qkd_qiskit.data.splits import Data
 from qkd_qiskit.distillation.executors import training_executor
-from qkd_qiskit.distillation.inputs import in_usual_steps, require_no_labels, with_copies
+from qkd_qiskit.distillation.inputs import (
+    draw_unlabelled,
+    in_usual_steps,
+    require_no_labels,
+    with_copies,
+    with_unlabelled,
+)
 from qkd_qiskit.distillation.population import EpochMetrics, Member, TrainingResult
 from qkd_qiskit.distillation.terms import Loss
 from qkd_qiskit.distillation.trainer import layer_of, make_distillation_data, train_population
 from qkd_qiskit.errors import InputError, TrainingError, require_kind
 from qkd_qiskit.recipe import DistillSpec
-from qkd_qiskit.recipe.seeds import generator
 from qkd_qiskit.simulator.torch_device import torch_device
 from qkd_qiskit.students.base import Student
 from qkd_qiskit.students.class_bins import learn_bins
 from qkd_qiskit.students.quantum import QuantumStudent
 from qkd_qiskit.teachers.adapters import as_teacher
+
+logger = logging.getLogger(__name__)
 
 
 def distill(
@@ -93,11 +101,8 @@ def distill(
     taught_by = as_teacher(teacher, data)
     member = _member(spec, seed=seed, loss=loss)
     rows = _draw(data, train_per_class, seed=seed)
-    all_rows = rows
-    if spec.unlabelled is not None:
-        require_no_labels(spec, reason=f"distill.unlabelled is {spec.unlabelled}")
-        all_rows = _with_unlabelled(data, rows, share=spec.unlabelled, seed=seed)
-    own, draws = with_copies(data, all_rows[None], spec=spec, seeds=[seed])
+    own, all_rows = _with_unlabelled(data, rows, spec=spec, seed=seed)
+    own, draws = with_copies(own, all_rows[None], spec=spec, seeds=[seed])
     if spec.augment == "mixup":
         require_no_labels(spec, reason="distill.augment is mixup")
     student.fit(data.pool.images)  # of the data, not of copies
@@ -166,13 +171,25 @@ def _draw(data: Data, train_per_class: int | None, *, seed: int) -> Tensor:
     return data.draw(train_per_class, draw="random", seed=seed)
 
 
-def _with_unlabelled(data: Data, rows: Tensor, *, share: int, seed: int) -> Tensor:
-    """Return rows with so many others of the pool for each, as far as there are."""
-    others = torch.ones(len(data.pool), dtype=torch.bool)
-    others[rows] = False
-    free = others.nonzero().flatten()
-    chosen = free[torch.randperm(len(free), generator=generator(seed, "unlabelled"))]
-    return torch.cat([rows, chosen[: share * len(rows)]])
+def _with_unlabelled(
+    data: Data, rows: Tensor, *, spec: DistillSpec, seed: int
+) -> tuple[Data, Tensor]:
+    """Return data and rows of its pool, with the unlabelled images that the specification asks for.
+
+    Raises:
+        TrainingError: The loss reads labels.
+    """
+    if spec.unlabelled is not None:
+        require_no_labels(spec, reason=f"distill.unlabelled is {spec.unlabelled}")
+        rows = draw_unlabelled(data, rows, share=spec.unlabelled, seed=seed)
+        return with_unlabelled(data), rows
+    if data.unlabelled is not None:
+        logger.warning(
+            "the data's %d unlabelled images are not used; a DistillSpec with unlabelled=9 and "
+            "ce_weight=0 learns from up to nine of them for each labelled one",
+            len(data.unlabelled),
+        )
+    return data, rows
 
 
 def _has_first_bins(student: Student) -> bool:

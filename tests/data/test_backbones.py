@@ -96,6 +96,8 @@ def test_in_python_a_network_takes_the_place_of_images(network):
     torch.testing.assert_close(high, torch.ones(1, 1, 3))
     assert scaled.spec is None
     assert torch.equal(scaled.test.labels, plain.test.labels)
+    with pytest.raises(DataError, match="the layer is a Conv2d; give its name, or None"):
+        plain.through(network, layer=layer)
 
 
 def test_they_are_computed_once_for_the_same_weights_and_images(own, monkeypatch):

@@ -34,7 +34,9 @@ def test_features_are_scaled_as_by_scikit_learn_on_the_pool(scale, scaler):
 
 def test_images_are_scaled_channel_by_channel():
     images = RNG.random((90, 2, 3, 3)) * np.array([1, 50])[:, None, None]
-    pool = Data.from_arrays(images, LABELS, scale="standard").pool.images
+    data = Data.from_arrays(images, LABELS, scale="standard")
+    assert repr(data.scaling) == "Scaling(offset=Tensor(1, 2, 1, 1), divisor=Tensor(1, 2, 1, 1))"
+    pool = data.pool.images
     torch.testing.assert_close(pool.mean(dim=(0, 2, 3)), torch.zeros(2), atol=1e-5, rtol=0)
     torch.testing.assert_close(pool.std(dim=(0, 2, 3), correction=0), torch.ones(2))
 
