@@ -29,6 +29,7 @@ from qkd_qiskit.students.quantum import SMALLEST_PROBABILITY, QuantumStudent
 from qkd_qiskit.students.reductions import PrincipalComponents
 
 MOST_NUMBERS = 2**22
+_MOST_IMAGES = 2**31 - 1  # in a batch: without a limit torch 2.6 cannot export
 _CHUNK = 4096  # points of the grid that are run at once
 
 
@@ -232,9 +233,8 @@ def require_onnx() -> None:
 def _program(
     surrogate: Surrogate, image_shape: tuple[int, int, int]
 ) -> torch.export.ExportedProgram:
-    batch = torch.export.Dim("batch")
+    batch = torch.export.Dim("batch", max=_MOST_IMAGES)
     example = (torch.rand(2, *image_shape),)
-    # strict, the default of torch 2.6, refuses the batch of that version's own making
     return torch.export.export(surrogate, example, dynamic_shapes=({0: batch},), strict=False)
 
 

@@ -17,6 +17,7 @@ from qiskit_ibm_runtime.fake_provider import FakeManilaV2
 from qiskit_machine_learning.neural_networks import EstimatorQNN, SamplerQNN
 from torch.func import functional_call, grad, vmap
 
+from qkd_qiskit.circuits.standard_gates import without_final_measurements
 from qkd_qiskit.errors import CircuitError
 from qkd_qiskit.simulator import (
     Channels,
@@ -76,7 +77,7 @@ def aer_probabilities(circuit, model, confusion, values):
         for instruction in bound.data
         if instruction.operation.name == "measure"
     ]
-    bound.remove_final_measurements()
+    bound = without_final_measurements(bound)
     bound.save_probabilities(qubits=measured)
     simulator = AerSimulator(
         method="density_matrix", noise_model=model, max_parallel_threads=1, fusion_enable=False
