@@ -40,7 +40,16 @@ from qkd_qiskit.students.base import WEIGHTS_FILE
 
 
 class Run(TrainedRun):
-    """A run: `Run.open(path)`, or what `run_experiment` gives."""
+    """A run: `Run.open(path)`, or what `run_experiment` gives.
+
+    Example:
+        >>> from qkd_qiskit import Run
+        >>> run = Run.open("runs/digits")  # of `qkd distill`
+        >>> run.student("distilled").circuit.num_qubits == run.recipe.student.qubits
+        True
+        >>> run.report().name
+        'report.html'
+    """
 
     def report(self) -> Path:
         """Write report.html into the run, and return its path.
@@ -52,19 +61,31 @@ class Run(TrainedRun):
         return write_report(self.folder)
 
     def certify(
-        self, arm: str = TREATMENT, *, margin: float = MARGIN, callback: Callback | None = None
+        self,
+        arm: str = TREATMENT,
+        *,
+        margin: float = MARGIN,
+        onnx: bool = False,
+        callback: Callback | None = None,
     ) -> Certificate:
         """Return whether the circuit matters, fitted again without it; see the command certify.
 
         Args:
             arm: Whose students.
             margin: Points of test accuracy below which a model without a circuit is as good.
+            onnx: Whether the closed forms are written as ONNX files too, which needs onnxscript.
             callback: Hears of the progress.
 
         Raises:
-            InputError: The arm has no circuit, or was not trained exactly.
+            InputError: The arm has no circuit, or was not trained exactly; onnxscript is missing.
             CheckpointError: The run has not ended.
             StorageError: The folder cannot be written.
+
+        Example:
+            >>> from qkd_qiskit import Run
+            >>> certificate = Run.open("runs/digits").certify()
+            >>> certificate.arm
+            'distilled'
         """
         self.folder.ended()
         check_request(self.recipe, arm=arm, margin=margin)
@@ -75,6 +96,7 @@ class Run(TrainedRun):
                 teachers_by_seed=self.teachers,
                 arm=arm,
                 margin=margin,
+                onnx=onnx,
                 callback=callback,
             )
 
@@ -207,6 +229,18 @@ def run_experiment(
         TrainingError: A loss term does not reach the student.
         WorkerError: Workers keep dying.
         StorageError: The disk is full, or the folder cannot be written.
+
+    Example:
+        >>> from qkd_qiskit import load_recipe, run_experiment
+        >>> recipe = load_recipe(
+        ...     "digits",
+        ...     {"seeds": 2, "distill.epochs": 3, "teacher.epochs": 3, "targets": ["exact"]},
+        ... )
+        >>> run = run_experiment(recipe, out="first")
+        >>> run.recipe.arms
+        ('label_only', 'distilled', 'classical_twin')
+        >>> run.student("distilled", seed=1).circuit.num_qubits
+        4
     """
     callback = _told(callback, track)
     if out is None:

@@ -31,6 +31,14 @@ def _own_cache(tmp_path_factory):
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _checkpoint_of_every_epoch():
+    """Trainings of tests are over before the first seconds have passed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("qkd_qiskit.distillation.trainer.CHECKPOINT_SECONDS", 0.0)
+        yield
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory):
     """Path of a recipe that runs in a second: two digits, two qubits, three epochs, two seeds."""

@@ -8,6 +8,8 @@ from statistics import fmean
 
 import pytest
 
+from qkd_qiskit.experiments.statistics import differences, holm, mean_interval, paired_p
+
 ROOT = Path(__file__).parents[1]
 README = " ".join((ROOT / "README.md").read_text().split())
 NUMBERS = {"none": 0, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "ten": 10}
@@ -39,6 +41,44 @@ def gains(table, *, key, arm, baseline):
 
 def rounded(values, digits=1):
     return [round(value, digits) for value in values]
+
+
+def test_the_figures_of_the_first_command():
+    """Rows of `Run.result.to_csv()` of the command that the README gives, all five arms."""
+    accuracy = defaultdict(list)
+    for row in rows("quickstart"):
+        accuracy[row["arm"], row["target"]].append(float(row["accuracy"]))
+    pairs = [("distilled", "label_only"), ("classical_twin", "label_only")]
+    pairs += [("distilled", "classical_twin")]
+    targets = ("exact", "fake_torino")
+    gains = {
+        (pair, target): differences(*(accuracy[arm, target] for arm in pair))
+        for target in targets
+        for pair in pairs
+    }
+    corrected = dict(zip(gains, holm([paired_p(gain) for gain in gains.values()]), strict=True))
+    for arm, name in (
+        ("label_only", "label only"),
+        ("distilled", "distilled"),
+        ("classical_twin", "classical twin, distilled"),
+    ):
+        means = [round(100 * fmean(accuracy[arm, target]), 1) for target in targets]
+        assert said(rf"\| {name} \| ([\d.]+) % \| ([\d.]+) % \|") == means
+    shown = []
+    for target in targets:
+        mean, half = mean_interval(gains[pairs[0], target])
+        shown += rounded([mean, mean - half, mean + half])
+    interval = r"\*\*\+([\d.]+)\*\* \[\+([\d.]+), \+([\d.]+)\]"
+    assert said(rf"{interval} \| {interval}") == shown
+    p_values = [float(f"{corrected[pairs[0], target]:.2g}") for target in targets]
+    assert said(r"p over the run's (\w+) comparisons is ([\d.]+) and ([\d.]+)\.") == [6, *p_values]
+    alike = differences(accuracy["distilled_same_draw", "exact"], accuracy["label_only", "exact"])
+    mean, half = mean_interval(alike)
+    assert said(r"alone brings \+([\d.]+) \[(-[\d.]+), \+([\d.]+)\]") == rounded(
+        [mean, mean - half, mean + half]
+    )
+    ahead = fmean(differences(accuracy["twin_pca", "exact"], accuracy["distilled", "exact"]))
+    assert said(r"PCA and a linear layer, is ([\d.]+) points ahead") == rounded([ahead])
 
 
 @pytest.mark.parametrize(

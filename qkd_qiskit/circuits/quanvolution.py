@@ -42,6 +42,12 @@ class Quanvolution(nn.Module):
             are not trained.
         qnn: The network that every filter runs with its own weights: inputs are the angles
             pi x pixel.
+
+    Example:
+        >>> import torch
+        >>> from qkd_qiskit import Quanvolution
+        >>> Quanvolution(filters=3, seed=0)(torch.rand(2, 1, 8, 8)).shape
+        torch.Size([2, 3, 4, 4])
     """
 
     def __init__(

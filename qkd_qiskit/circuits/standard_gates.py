@@ -97,6 +97,13 @@ def without_layout(circuit: QuantumCircuit) -> QuantumCircuit:
     return bare
 
 
+def without_final_measurements(circuit: QuantumCircuit) -> QuantumCircuit:
+    """Return the circuit without its final measurements and the bits that only they wrote."""
+    with warnings.catch_warnings():  # of Qiskit 2.3, where the circuit has a device's layout
+        warnings.filterwarnings("ignore", message="Trying to add QuantumRegister")
+        return circuit.remove_final_measurements(inplace=False)
+
+
 def random_values(circuit: QuantumCircuit, *, seed: int = 0) -> dict[str, float]:
     """Return a random number per parameter name."""
     names = sorted(parameter.name for parameter in circuit.parameters)

@@ -18,6 +18,7 @@ from qkd_qiskit.circuits.matrix_product_encoding import DEFAULT_LOADER_LAYERS
 from qkd_qiskit.circuits.standard_gates import (
     refuse_classical,
     to_standard_gates,
+    without_final_measurements,
     without_layout,
 )
 from qkd_qiskit.errors import CircuitError
@@ -208,7 +209,7 @@ def adopt_circuit(
     else:
         circuit = _with_given_names(circuit, input_params, weight_params, source=source)
     plain = to_standard_gates(circuit, source=source)
-    unmeasured = plain.remove_final_measurements(inplace=False)
+    unmeasured = without_final_measurements(plain)
     _say_what_is_measured(plain, source=source)
     for instruction in unmeasured.data:
         refuse_classical(instruction.operation, clbits=instruction.clbits, source=source)

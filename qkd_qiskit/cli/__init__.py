@@ -82,7 +82,8 @@ def _run(words: Sequence[str]) -> int:
     command, rest, action = COMMANDS[name], list(words[1:]), ""
     if command.actions:
         if rest[:1] in (["-h"], ["--help"]):
-            _show_help(help_of_commands(name, command.actions, description=command.help))
+            text = f"{command.help[0].upper()}{command.help[1:]}."
+            _show_help(help_of_commands(name, command.actions, description=text))
         if rest and not rest[0].startswith("-"):
             action = rest.pop(0)
             if action not in command.actions:

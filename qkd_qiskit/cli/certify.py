@@ -32,6 +32,11 @@ def certify_parser(words: Sequence[str], name: str) -> CommandParser:
         default=1.0,
         help="points of test accuracy below which a model without a circuit is as good; default: 1",
     )
+    parser.add_argument(
+        "--onnx",
+        action="store_true",
+        help="write the closed forms as ONNX files too; needs pip install 'qkd-qiskit[onnx]'",
+    )
     add_output_options(parser)
     return parser
 
@@ -52,7 +57,9 @@ def run_certify(options: Namespace, words: Sequence[str]) -> int:
 
     run = Run.open(options.run)
     with terminal(options) as callback:
-        certificate = run.certify(options.arm, margin=options.margin, callback=callback)
+        certificate = run.certify(
+            options.arm, margin=options.margin, onnx=options.onnx, callback=callback
+        )
         callback.stage("report")
         run.report()
     answer = _plain(certification_answer(certificate))

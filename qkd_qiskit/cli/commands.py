@@ -10,23 +10,31 @@ from typing import Any
 
 from qkd_qiskit.cli.command_parser import CommandParser
 
-SWEEPS = {"noise": "noise RUN", "shots": "shots RUN", "drift": "drift RUN"}
+SWEEPS = {
+    "noise": "under the noise of devices, scaled: noise RUN",
+    "shots": "from ever more shots: shots RUN",
+    "drift": "on later days of a drifting calibration: drift RUN",
+}
 RECIPES = {
     "list": "list them",
-    "show": "show RECIPE",
+    "show": "print one as YAML: show RECIPE",
     "schema": "print the JSON Schema of recipes, for editors",
 }
-CIRCUITS = {"list": "list them", "show": "show CIRCUIT", "export": "export DIRECTORY"}
+CIRCUITS = {
+    "list": "list them",
+    "show": "draw one: show CIRCUIT",
+    "export": "write all as OpenQASM 3 and drawings: export DIRECTORY",
+}
 RUNS = {
-    "list": "list [ROOT]",
-    "show": "show RUN",
-    "compare": "compare RUN RUN ...",
-    "extend": "extend RUN --seeds 10",
-    "export": "export RUN ... --format csv",
+    "list": "list those of a folder: list [ROOT]",
+    "show": "what a run is and found: show RUN",
+    "compare": "what differs between runs: compare RUN RUN ...",
+    "extend": "add seeds or arms: extend RUN --seeds 10",
+    "export": "print figures: export RUN ... --format csv",
 }
 TARGETS = {
     "list": "list them",
-    "snapshot": "snapshot DEVICE FILE",
+    "snapshot": "save a device's calibration: snapshot DEVICE FILE",
     "rehearse": "serve a device here, to submit to unpaid",
 }
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from qkd_qiskit.cli.command_parser import CommandParser
+from qkd_qiskit.cli.output import broken
 from qkd_qiskit.targets.ibm.client_version import PACKAGE, version_fault
 
 State = Literal["ok", "note", "problem"]
@@ -74,7 +75,8 @@ def run_doctor(options: Namespace, words: Sequence[str]) -> int:
         width = max(len(finding.name) for finding in findings)
         for finding in findings:
             mark = {"ok": " ", "note": "-", "problem": "!"}[finding.state]
-            print(f"{mark} {finding.name:<{width}}  {finding.text}")
+            line = f"{mark} {finding.name:<{width}}  {finding.text}"
+            print(broken(line, indent=width + 4))
         problems = sum(finding.state == "problem" for finding in findings)
         print(f"\n{problems} problems" if problems != 1 else "\n1 problem")
     return int(any(finding.state == "problem" for finding in findings))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from rich import box
 from rich.cells import cell_len
-from rich.table import Table
+from rich.table import Column, Table
 
 _NAMES = 3  # the first column takes at most this part of the width, where it may wrap
 
@@ -21,7 +21,7 @@ def fitted(table: Table, *, width: int) -> list[Table]:
         table: What is to be printed; its cells are text.
         width: Columns of the terminal.
     """
-    cells = [max((_length(cell) for cell in column.cells), default=0) for column in table.columns]
+    cells = [_least(column) for column in table.columns]
     heads = [_length(column.header) for column in table.columns]
     if not table.columns[0].no_wrap:  # names in words may take several lines
         cells[0] = min(cells[0], width // _NAMES)
@@ -64,6 +64,13 @@ def _part(table: Table, columns: Sequence[int], heads: Sequence[str]) -> Table:
         elif row.end_section and part.rows:  # all that the row says is in another part
             part.add_section()
     return part
+
+
+def _least(column: Column) -> int:
+    """Return the width that a column takes: of its longest line, or word where words may wrap."""
+    words = column.overflow == "fold" and column.justify == "left" and not column.no_wrap
+    texts = [piece for cell in column.cells for piece in (str(cell).split() if words else [cell])]
+    return max(map(_length, texts), default=0)
 
 
 def _wrapped(text: str, width: int) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+import textwrap
 from argparse import Namespace
 from collections.abc import Mapping
 from importlib import import_module
@@ -95,14 +97,34 @@ def show_table(table: Table) -> None:
 
 
 def say(text: str, *, style: str | None = None) -> None:
-    """Print a sentence: whole lines in a pipe, on a terminal broken between words."""
+    """Print a sentence: whole lines in a pipe, on a terminal broken between words.
+
+    A command, which is indented, is whole everywhere, so that it can be copied.
+    """
     screen = console()
-    whole = not (screen.is_terminal or screen.is_jupyter)
+    whole = not (screen.is_terminal or screen.is_jupyter) or text.startswith("  qkd ")
     screen.print(text, markup=False, highlight=False, soft_wrap=whole, style=style)
 
 
 def print_columns(rows: Mapping[str, str]) -> None:
-    """Print names and texts in two columns."""
+    """Print names and texts in two columns; see `broken`."""
     width = max(len(name) for name in rows)
     for name, text in rows.items():
-        print(f"{name:<{width}}  {text}")
+        print(broken(f"{name:<{width}}  {text}", indent=width + 2))
+
+
+def broken(text: str, *, indent: int = 0) -> str:
+    """Return a text for print: whole in a pipe, on a terminal broken between words.
+
+    Args:
+        text: One line.
+        indent: Spaces in front of the lines after the first.
+    """
+    if not sys.stdout.isatty():
+        return text
+    return textwrap.fill(
+        text,
+        max(shutil.get_terminal_size().columns, 2 * indent),
+        subsequent_indent=" " * indent,
+        break_on_hyphens=False,
+    )

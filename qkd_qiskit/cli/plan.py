@@ -125,7 +125,7 @@ def _cells(plan: PlannedEvaluation) -> list[str]:
     return [
         *(f"{number:,}" for number in numbers),
         f"{plan.qpu_seconds:,.1f}",
-        f"{plan.gain:+.1f} +/- {plan.half_width:.1f}",
+        f"{plan.gain:+.1f} ± {plan.half_width:.1f}",
         f"{plan.bias:+.1f}",
     ]
 

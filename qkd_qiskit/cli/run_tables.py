@@ -43,8 +43,8 @@ def list_table(runs: Sequence[RunSummary], *, root: str) -> Table:
     return table
 
 
-def run_lines(run: Run) -> list[str]:
-    """Return what a run is and how it was made, a line each."""
+def run_facts(run: Run) -> dict[str, str]:
+    """Return what a run is and how it was made: name -> text."""
     recipe, result = run.recipe, run.folder.result
     seeds, name = recipe.member_seeds, recipe_name(result)
     which = ", ".join(map(str, seeds[:_MOST_NAMED])) + (", ..." if len(seeds) > _MOST_NAMED else "")
@@ -52,7 +52,7 @@ def run_lines(run: Run) -> list[str]:
     per_class, drawn = data.train_per_class, data.train_points
     labels = f"{drawn} labels" if drawn else f"{per_class} labels per class" if per_class else "all"
     built = spec.circuit or f"{spec.encoding}, {spec.ansatz}, {spec.layers} layers"
-    lines = {
+    facts = {
         "run": f"{run.path}" + (f", from {name}" if name else ""),
         "state": "finished" if result is not None else _unfinished(run),
         "data": f"{data.name}, {labels}" if labels != "all" else f"{data.name}, all labels",
@@ -63,10 +63,9 @@ def run_lines(run: Run) -> list[str]:
         "targets": ", ".join(recipe.targets if result is None else result.targets),
     }
     if run.folder.result is None and run.folder.earlier:
-        lines["state"] += f"; {len(run.folder.earlier)} students are from before the extension"
-    lines |= making(run.provenance) or {"made": "by a version that did not keep when and where"}
-    width = max(map(len, lines))
-    return [f"{key:<{width}}  {text}" for key, text in lines.items()]
+        facts["state"] += f"; {len(run.folder.earlier)} students are from before the extension"
+    made = making(run.provenance) or {"made": "by a version that did not keep when and where"}
+    return facts | made
 
 
 def comparison_tables(found: SideBySide) -> list[Table]:

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING
 from qkd_qiskit.cli.command_parser import CommandParser
 from qkd_qiskit.cli.commands import RUNS
 from qkd_qiskit.cli.error_messages import fail
-from qkd_qiskit.cli.output import add_output_options, console, load, say, show_result, terminal
+from qkd_qiskit.cli.output import (
+    add_output_options,
+    load,
+    print_columns,
+    say,
+    show_result,
+    show_table,
+    terminal,
+)
 from qkd_qiskit.cli.study import add_worker_options, given_workers
 from qkd_qiskit.errors import InputError, StorageError, WorkerError
 from qkd_qiskit.recipe.arms import ARMS
@@ -96,8 +104,7 @@ def _list(options: Namespace, words: Sequence[str]) -> int:
     if not runs:
         print(f"no run is in {options.root} or below it; qkd distill starts one")
         return 0
-    screen = console()
-    screen.print(list_table(runs, root=options.root))
+    show_table(list_table(runs, root=options.root))
     for run in runs:
         if run.problem:
             say(f"damaged: {run.path}: {run.problem}")
@@ -105,7 +112,7 @@ def _list(options: Namespace, words: Sequence[str]) -> int:
 
 
 def _show(options: Namespace, words: Sequence[str]) -> int:
-    from qkd_qiskit.cli.run_tables import run_lines
+    from qkd_qiskit.cli.run_tables import run_facts
     from qkd_qiskit.experiments.json_codec import encode
     from qkd_qiskit.recipe.parsing import flat_recipe
     from qkd_qiskit.run import Run
@@ -121,9 +128,7 @@ def _show(options: Namespace, words: Sequence[str]) -> int:
         }
         print(json.dumps(content, indent=2))
         return 0
-    screen = console()
-    for line in run_lines(run):
-        screen.print(line, markup=False, highlight=False)
+    print_columns(run_facts(run))
     if result is not None:
         show_result(run.folder, result, Namespace(json=False, quiet=False))
     return 0
@@ -138,11 +143,10 @@ def _compare(options: Namespace, words: Sequence[str]) -> int:
     if options.json:
         print(json.dumps(encode(found), indent=2))
         return 0
-    screen = console()
     for table in comparison_tables(found):
-        screen.print(table)
+        show_table(table)
     for line in pairing_lines(found):
-        screen.print(line, markup=False, highlight=False)
+        say(line)
     return 0
 
 
@@ -195,7 +199,7 @@ def _export(options: Namespace, words: Sequence[str]) -> int:
     else:
         table = accuracy_table(dict(zip(names, (it.ended() for it in folders), strict=True)))
         if options.out is None:
-            console().print(table)
+            show_table(table)
             return 0
         screen = Console(width=200, no_color=True)
         with screen.capture() as written:

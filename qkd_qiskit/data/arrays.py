@@ -23,7 +23,7 @@ from qkd_qiskit.data.containers import (
 from qkd_qiskit.data.images import Channels, plain_images, require_same_type
 from qkd_qiskit.data.labels import Classes, find_classes, plain_labels
 from qkd_qiskit.data.soft_labels import soft_labels
-from qkd_qiskit.data.sources import Source
+from qkd_qiskit.data.sources import Pixels, Source
 from qkd_qiskit.errors import DataError
 from qkd_qiskit.storage import sha256_of
 
@@ -37,6 +37,10 @@ _NAMES = {
     "validation_labels": ("validation_labels", "val_labels", "y_val", "val_y"),
     "test_images": ("test_images", "x_test", "test_x"),
     "test_labels": ("test_labels", "y_test", "test_y"),
+    "unlabelled": (
+        *("unlabelled", "unlabelled_images", "x_unlabelled"),
+        *("unlabeled", "unlabeled_images", "x_unlabeled"),
+    ),
     "class_names": ("class_names",),
     "teacher_logits": ("teacher_logits",),
     "teacher_probabilities": ("teacher_probabilities",),
@@ -46,8 +50,8 @@ _NAMES = {
 _PARTS = {name: part for part, names in _NAMES.items() for name in names}
 _HOW = (
     "write it with numpy.savez(path, images=images, labels=labels), if you like with test_images, "
-    "test_labels, validation_images, validation_labels, class_names, teacher_logits and "
-    "teacher_logits_test"
+    "test_labels, validation_images, validation_labels, unlabelled, class_names, teacher_logits "
+    "and teacher_logits_test"
 )
 
 
@@ -77,6 +81,7 @@ def read_arrays(path: str | Path, *, digest: str | None = None) -> Source:
             parts["labels"],
             test=_pair(parts, "test"),
             validation=_pair(parts, "validation"),
+            unlabelled=parts.get("unlabelled"),
             class_names=parts.get("class_names"),
             teacher=parts,
         )
@@ -140,6 +145,7 @@ def check_arrays(
     *,
     test: Any = None,
     validation: Any = None,
+    unlabelled: Any = None,
     class_names: Sequence[str] | Array | None = None,
     channels: Channels | None = None,
     teacher: Mapping[str, Any] | None = None,
@@ -152,6 +158,7 @@ def check_arrays(
         labels: As `plain_labels` and `find_classes` take them.
         test: Test images and labels.
         validation: Validation images and labels; a class may be absent there.
+        unlabelled: Images whose classes nobody knows.
         class_names: Names, one per class; default: the labels, those of a torch Dataset, or the
             categories of pandas labels in their order.
         channels: Where the channels are; None = found.
@@ -183,12 +190,15 @@ def check_arrays(
             what=what,
             all_present=what == "test images",
         )
-        if values.shape[1:] != pixels.shape[1:]:
-            raise DataError(
-                f"{what} have shape {values.shape[1:]}, training images "
-                f"{pixels.shape[1:]}; give both the same shape"
-            )
+        _require_same_shape(pixels, values, what=what)
         return values, numbers
+
+    without_labels = None
+    if unlabelled is not None:
+        other_raw = as_array(unlabelled, what="unlabelled images")
+        require_same_type(raw, other_raw, what="unlabelled images")
+        without_labels = plain_images(other_raw, what="unlabelled images", channels=channels)
+        _require_same_shape(pixels, without_labels, what="unlabelled images")
 
     source = Source(
         pixels,
@@ -197,8 +207,17 @@ def check_arrays(
         classes.names,
         validation=other(validation, "validation images"),
         labels_given=_numbers(classes),
+        unlabelled=without_labels,
     )
     return _with_teacher(source, teacher or {})
+
+
+def _require_same_shape(pixels: Pixels, others: Pixels, *, what: str) -> None:
+    if others.shape[1:] != pixels.shape[1:]:
+        raise DataError(
+            f"{what} have shape {others.shape[1:]}, training images "
+            f"{pixels.shape[1:]}; give both the same shape"
+        )
 
 
 def _with_teacher(source: Source, teacher: Mapping[str, Any]) -> Source:

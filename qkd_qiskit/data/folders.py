@@ -2,6 +2,7 @@
 
     ROOT/CLASS/*.png                                    a third is held out for the test
     ROOT/train/CLASS/*.png, ROOT/test/CLASS/*.png       and perhaps ROOT/validation/CLASS/*.png
+    ROOT/unlabelled/*.png                               beside either: pictures of no known class
 
 Classes are in the order of their names, of their numbers where all names are numbers. What is no
 picture by its ending, and what begins with a dot, is passed over.
@@ -39,6 +40,7 @@ _SPLITS = {
     "valid": "validation",
     "validation": "validation",
 }
+_UNLABELLED = ("unlabelled", "unlabeled")
 _GREY = ("1", "L", "LA")
 _COLOUR = ("P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "LAB")
 _SIDEWAYS, _ORIENTATION = (5, 6, 7, 8), 0x0112  # of EXIF: cameras write turned pictures
@@ -81,8 +83,9 @@ def read_folder(
             cannot be read, or they have different sizes or have changed.
     """
     root = user_path(root)
-    splits = _splits(root)
+    splits, unlabelled = _splits(root), _unlabelled(root)
     files = [path for classes in splits.values() for paths in classes.values() for path in paths]
+    files += unlabelled
     headers = {path: _header(path) for path in files}
     if size is None:
         size = _common_size(headers)
@@ -94,7 +97,7 @@ def read_folder(
         split: _read(
             classes, names, size=size, grey=grey, keep=lambda *it: seen.add(*it, root=root)
         )
-        for split, classes in splits.items()
+        for split, classes in (splits | {"unlabelled": {names[0]: unlabelled}}).items()
     }
     if digest is not None and seen.hash.hexdigest() != digest:
         raise DataError(
@@ -107,6 +110,7 @@ def read_folder(
         tuple(names),
         validation=read.get("validation"),
         labels_given=_numbers(names),
+        unlabelled=read["unlabelled"][0] if unlabelled else None,
     )
 
 
@@ -117,15 +121,27 @@ def folder_digest(root: str | Path) -> str:
         DataError: As `read_folder`, for what can be seen without looking into the pictures.
     """
     root, seen = user_path(root), _Digest()
-    for files in _splits(root).values():
+    for files in (*_splits(root).values(), {"": _unlabelled(root)}):
         for path in (path for paths in files.values() for path in paths):
             seen.add(path, _content(path), root=root)
     return seen.hash.hexdigest()
 
 
+def _unlabelled(root: Path) -> list[Path]:
+    """Return the pictures of no known class."""
+    folders = [it for it in _folders(root) if it.name.lower() in _UNLABELLED]
+    pictures = [path for folder in folders for path in _pictures(folder)]
+    if folders and not pictures:
+        raise DataError(
+            f"data.root: {folders[0]} holds no pictures ({', '.join(ENDINGS)}), which it should "
+            "without folders for classes; fill or remove it"
+        )
+    return pictures
+
+
 def _splits(root: Path) -> dict[str, Files]:
     """Return the pictures of each split by class, train first."""
-    folders = _folders(root)
+    folders = [it for it in _folders(root) if it.name.lower() not in _UNLABELLED]
     if not folders:
         held = "pictures and no folders" if _pictures(root) else "no folders"
         raise DataError(f"data.root: {root} holds {held}; {_HOW}")

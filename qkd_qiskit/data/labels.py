@@ -137,7 +137,7 @@ def find_classes(labels: Array, *, class_names: Sequence[str] | None = None) -> 
     if known[0] < 0 and known.tolist() != [-1, 1]:
         raise DataError(
             f"labels of the images run from {known[0]} to {known[-1]}; give 0 or more, and leave "
-            "images without a class out"
+            "images without a class as unlabelled="
         )
     names = tuple(class_names or map(str, known.tolist()))
     counted = np.arange(len(names))

@@ -61,7 +61,8 @@ class Partition:
         pool: Training images without the validation images.
         validation: Images that choose epochs and settings.
         test: Images that are used once, at the end.
-        scaling: What was done to the features of all three.
+        scaling: What was done to the features of all.
+        unlabelled: Images whose classes nobody knows, or None.
     """
 
     class_names: tuple[str, ...]
@@ -69,6 +70,7 @@ class Partition:
     validation: Split
     test: Split
     scaling: Scaling | None
+    unlabelled: torch.Tensor | None
 
 
 def _select(
@@ -89,12 +91,16 @@ def _select(
         images, labels = images[kept], position[labels[kept]]
         if teacher_logits is not None:
             teacher_logits = teacher_logits[kept][:, list(classes)]
-    pixels = torch.from_numpy(images)
     return Split(
-        pixels[:, None] if pixels.ndim == 3 else pixels,
+        _with_channels(images),
         torch.from_numpy(labels),
         None if teacher_logits is None else torch.from_numpy(teacher_logits),
     )
+
+
+def _with_channels(images: Pixels) -> torch.Tensor:
+    pixels = torch.from_numpy(images)
+    return pixels[:, None] if pixels.ndim == 3 else pixels
 
 
 def partition(
@@ -164,7 +170,11 @@ def partition(
         train, validation, test = (
             replace(part, images=scaling(part.images)) for part in (train, validation, test)
         )
-    return Partition(class_names, train, validation, test, scaling)
+    unlabelled = None if source.unlabelled is None else _with_channels(source.unlabelled)
+    if unlabelled is not None:
+        unlabelled = in_unit_range(unlabelled)
+        unlabelled = unlabelled if scaling is None else scaling(unlabelled)
+    return Partition(class_names, train, validation, test, scaling, unlabelled)
 
 
 def _hold_out(

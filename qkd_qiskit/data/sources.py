@@ -92,6 +92,7 @@ class Source:
         labels_given: The number that the set itself gives each class; None = 0, 1, ...
         teacher_logits: A teacher's logits of the training images (N, classes), or None.
         teacher_logits_test: The same of the test images of the official split.
+        unlabelled: Images whose classes nobody knows, as `images`, or None.
     """
 
     images: Pixels
@@ -102,6 +103,7 @@ class Source:
     labels_given: tuple[int, ...] | None = None
     teacher_logits: npt.NDArray[np.float32] | None = None
     teacher_logits_test: npt.NDArray[np.float32] | None = None
+    unlabelled: Pixels | None = None
 
 
 def read_digits() -> Source:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -20,20 +20,21 @@ import torch
 from torch import nn
 
 from qkd_qiskit.data.arrays import check_arrays, read_arrays
-from qkd_qiskit.data.backbones import load_backbone, own_backbone
+from qkd_qiskit.data.backbones import own_backbone
 from qkd_qiskit.data.draws import draw_per_class, draw_points, require_one_of
 from qkd_qiskit.data.folders import read_folder
-from qkd_qiskit.data.images import Channels, resized, with_channels
+from qkd_qiskit.data.images import Channels
 from qkd_qiskit.data.partition import Split, partition
+from qkd_qiskit.data.preparation import prepare
 from qkd_qiskit.data.scaling import Scale, Scaling, fit_scaling
-from qkd_qiskit.data.sources import Pixels, Source, read_cifar10, read_digits, read_mnist
+from qkd_qiskit.data.sources import Source, read_cifar10, read_digits, read_mnist
 from qkd_qiskit.data.synthetic import generate
 from qkd_qiskit.errors import DataError, RecipeError, require_kind
 from qkd_qiskit.recipe import GENERATED, DataSpec
 from qkd_qiskit.recipe.data import ColourChannels
 from qkd_qiskit.recipe.display import short_repr
 from qkd_qiskit.recipe.unused import say_unused
-from qkd_qiskit.storage import CacheFolder
+from qkd_qiskit.storage import CacheFolder, tensor_digest
 
 __all__ = ["Data", "Split", "load_data"]
 
@@ -54,6 +55,8 @@ class Data:
         spec: What they were loaded with: how many of the pool a student trains on.
         scaling: What has been done to the features of all three, to be done to others as well; None
             = nothing.
+        unlabelled: Images whose classes nobody knows, as those of the pool; None = none. What
+            learns without labels learns from them, in place of images whose labels are not used.
         fits: What reductions have been fitted to the pool, by the specification of the student.
     """
 
@@ -65,7 +68,10 @@ class Data:
     test: Split
     spec: DataSpec | None = None
     scaling: Scaling | None = None
-    fits: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    unlabelled: torch.Tensor | None = None
+    fits: dict[Any, tuple[torch.Tensor, ...]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
     __repr__ = short_repr
 
     @property
@@ -75,10 +81,17 @@ class Data:
         return channels, height, width
 
     @functools.cached_property
+    def fingerprints(self) -> dict[str, str]:
+        """SHA-256 over the bytes of each part: pool, validation, test, perhaps unlabelled."""
+        digests = {name: getattr(self, name).fingerprint for name in ("pool", "validation", "test")}
+        if self.unlabelled is not None:
+            digests["unlabelled"] = tensor_digest({"images": self.unlabelled})
+        return digests
+
+    @functools.cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over the bytes of all three splits."""
-        splits = (self.pool, self.validation, self.test)
-        return hashlib.sha256(" ".join(split.fingerprint for split in splits).encode()).hexdigest()
+        """SHA-256 over the bytes of all parts."""
+        return hashlib.sha256(" ".join(self.fingerprints.values()).encode()).hexdigest()
 
     def draw(
         self,
@@ -136,6 +149,7 @@ class Data:
         *,
         test: Any = None,
         validation: Any = None,
+        unlabelled: Any = None,
         class_names: Sequence[str] | None = None,
         channels: Channels | None = None,
         teacher_logits: Any = None,
@@ -159,6 +173,8 @@ class Data:
                 images.
             validation: Validation images and labels, as the first argument; default: held out of
                 the training images.
+            unlabelled: Images whose classes nobody knows, which the teacher labels for students
+                that learn from it alone (`distill.unlabelled`, arms such as transfer).
             class_names: Names, one per class; default: the labels.
             channels: first or last; default: found from the shape.
             teacher_logits: What a teacher said of each of the images (N, classes), columns in the
@@ -173,6 +189,12 @@ class Data:
         Raises:
             DataError: Arrays that do not belong together, values that are not finite, labels that
                 are no classes, classes with too few images, or an argument that is none of these.
+
+        Example:
+            >>> import numpy as np, qkd_qiskit as qkd
+            >>> points = np.random.default_rng(0).random((90, 6))
+            >>> qkd.Data.from_arrays(points, np.where(points.sum(1) > 3, "yes", "no")).class_names
+            ('no', 'yes')
         """
         require_one_of("channels", channels, (None, *get_args(Channels)))
         try:  # as a recipe's
@@ -186,6 +208,7 @@ class Data:
             labels,
             test=test,
             validation=validation,
+            unlabelled=unlabelled,
             class_names=class_names,
             channels=channels,
             teacher={"teacher_logits": teacher_logits, "teacher_logits_test": teacher_logits_test},
@@ -270,24 +293,20 @@ class Data:
         except RecipeError as error:
             raise DataError(str(error).removeprefix("data.")) from error
         backbone = own_backbone(network, layer=layer, size=spec.image_size)
-        pool, validation, test = (
-            replace(part, images=backbone.features(part.images, cache=cache))
-            for part in (self.pool, self.validation, self.test)
-        )
-        scaling = fit_scaling(pool.images, scale)
+        made = _with_images(self, lambda images: backbone.features(images, cache=cache))
+        scaling = fit_scaling(made.pool.images, scale)
         if scaling is not None:
-            pool, validation, test = (
-                replace(part, images=scaling(part.images)) for part in (pool, validation, test)
-            )
-        return replace(
-            self,
-            name=f"features of {self.name}",
-            pool=pool,
-            validation=validation,
-            test=test,
-            spec=None,
-            scaling=scaling,
-        )
+            made = _with_images(made, scaling)
+        return replace(made, name=f"features of {self.name}", spec=None, scaling=scaling)
+
+
+def _with_images(data: Data, change: Callable[[torch.Tensor], torch.Tensor]) -> Data:
+    pool, validation, test = (
+        replace(part, images=change(part.images))
+        for part in (data.pool, data.validation, data.test)
+    )
+    others = None if data.unlabelled is None else change(data.unlabelled)
+    return replace(data, pool=pool, validation=validation, test=test, unlabelled=others)
 
 
 def load_data(spec: DataSpec, *, seed: int = 0) -> Data:
@@ -301,6 +320,11 @@ def load_data(spec: DataSpec, *, seed: int = 0) -> Data:
     Raises:
         DataError: Files are missing or damaged, a class has fewer images than asked for, or the set
             has no such class.
+
+    Example:
+        >>> from qkd_qiskit import DataSpec, load_data
+        >>> load_data(DataSpec(name="digits")).image_shape
+        (1, 8, 8)
     """
     require_kind("spec", spec, DataSpec, accepted="a DataSpec")
     say_unused(spec)
@@ -316,7 +340,7 @@ def load_data(spec: DataSpec, *, seed: int = 0) -> Data:
             )
         classes = tuple(known.index(label) for label in spec.classes)
     if spec.name not in GENERATED:
-        source = _prepared(source, spec, seed=seed)
+        source = prepare(source, spec, seed=seed)
     return replace(_partitioned(source, classes, spec=spec, name=spec.title, seed=seed), spec=spec)
 
 
@@ -341,35 +365,8 @@ def _partitioned(
         parts.validation,
         parts.test,
         scaling=parts.scaling,
+        unlabelled=parts.unlabelled,
     )
-
-
-def _prepared(source: Source, spec: DataSpec, *, seed: int) -> Source:
-    """Return a data set with its images as `spec` wants them, or with a network's features."""
-    if spec.size is None and spec.channels is None and spec.backbone is None:
-        return source
-    backbone = load_backbone(spec, seed=seed)
-
-    def prepared(images: Pixels) -> Pixels:
-        pixels = torch.from_numpy(images)
-        pixels = with_channels(pixels[:, None] if pixels.ndim == 3 else pixels, spec.channels)
-        if backbone is not None:
-            made: Pixels = backbone.features(pixels).numpy()
-            return made
-        if tuple(pixels.shape[1:3]) == (1, 1) and spec.size is not None:
-            raise DataError(f"data.size: {spec.title} holds feature vectors, no images; give null")
-        return resized(pixels, spec.image_size).numpy()
-
-    def pair(part: tuple[Pixels, Labels] | None) -> tuple[Pixels, Labels] | None:
-        return None if part is None else (prepared(part[0]), part[1])
-
-    with torch.inference_mode(mode=False):
-        return replace(
-            source,
-            images=prepared(source.images),
-            test=pair(source.test),
-            validation=pair(source.validation),
-        )
 
 
 def _read(spec: DataSpec, *, seed: int) -> Source:

@@ -58,6 +58,14 @@ class DistilledClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         student_: The trained `Student`.
         teacher_: What taught.
         n_features_in_: Number of columns of X.
+
+    Example:
+        >>> from sklearn.datasets import load_iris
+        >>> from qkd_qiskit import DistilledClassifier
+        >>> flowers, kinds = load_iris(return_X_y=True)
+        >>> classifier = DistilledClassifier(qubits=2, epochs=30, random_state=0)
+        >>> classifier.fit(flowers, kinds).score(flowers, kinds) > 0.8
+        True
     """
 
     def __init__(

@@ -17,6 +17,42 @@ from qkd_qiskit.recipe import GENERATED, LABEL_LOSSES, DistillSpec
 from qkd_qiskit.recipe.seeds import generator
 
 
+def with_unlabelled(data: Data) -> Data:
+    """Return data whose pool ends with its unlabelled images, if there are any.
+
+    Their labels are of the first class, and must not be read: see `require_no_labels`.
+    """
+    if data.unlabelled is None:
+        return data
+    labels = data.pool.labels
+    pool = Split(
+        images=torch.cat([data.pool.images, data.unlabelled]),
+        labels=torch.cat([labels, labels.new_zeros(len(data.unlabelled))]),
+    )
+    return replace(data, pool=pool)
+
+
+def draw_unlabelled(data: Data, rows: Tensor, *, share: int, seed: int) -> Tensor:
+    """Return rows of the pool of `with_unlabelled`: those given, and others without labels.
+
+    They are the unlabelled images of the data, or the others of the pool where it has none.
+
+    Args:
+        data: Where the images are.
+        rows: Rows of the labelled images in the pool `(images,)`.
+        share: Others for each labelled image, as far as there are.
+        seed: Seed of their draw.
+    """
+    if data.unlabelled is None:
+        others = torch.ones(len(data.pool), dtype=torch.bool)
+        others[rows] = False
+        free = others.nonzero().flatten()
+    else:
+        free = len(data.pool) + torch.arange(len(data.unlabelled))
+    chosen = free[torch.randperm(len(free), generator=generator(seed, "unlabelled"))]
+    return torch.cat([rows, chosen[: share * len(rows)]])
+
+
 def with_copies(
     data: Data, draws: Tensor, *, spec: DistillSpec, seeds: Sequence[int]
 ) -> tuple[Data, Tensor]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -12,18 +13,25 @@ from torch import Tensor
 from qkd_qiskit.circuits import readout_matrix
 from qkd_qiskit.data.splits import Data
 from qkd_qiskit.distillation.executors import training_executor
-from qkd_qiskit.distillation.inputs import in_usual_steps, require_no_labels, with_copies
+from qkd_qiskit.distillation.inputs import (
+    draw_unlabelled,
+    in_usual_steps,
+    require_no_labels,
+    with_copies,
+    with_unlabelled,
+)
 from qkd_qiskit.distillation.population import EpochMetrics, Member, TrainingResult
 from qkd_qiskit.distillation.terms import Loss
 from qkd_qiskit.distillation.trainer import layer_of, make_distillation_data, train_population
 from qkd_qiskit.errors import InputError, TrainingError, require_kind
 from qkd_qiskit.recipe import DistillSpec
-from qkd_qiskit.recipe.seeds import generator
 from qkd_qiskit.simulator.torch_device import torch_device
 from qkd_qiskit.students.base import Student
 from qkd_qiskit.students.class_bins import learn_bins
 from qkd_qiskit.students.quantum import QuantumStudent
 from qkd_qiskit.teachers.adapters import as_teacher
+
+logger = logging.getLogger(__name__)
 
 
 def distill(
@@ -69,15 +77,23 @@ def distill(
         InputError: `spec.gradient` is not exact, and the student has no circuit that could run
             elsewhere, or runs elsewhere already; or the device is not there.
         TargetError: `spec.train_target` is unknown or cannot run the circuit.
+
+    Example:
+        >>> import qkd_qiskit as qkd
+        >>> data = qkd.load_data(qkd.DataSpec(name="digits", classes=(3, 5)))
+        >>> teacher = qkd.make_teacher(qkd.TeacherSpec(kind="softmax", epochs=20), data)
+        >>> student = qkd.make_student(
+        ...     qkd.StudentSpec(qubits=2), image_shape=data.image_shape, num_classes=2
+        ... )
+        >>> spec = qkd.DistillSpec(epochs=20, temperature=4.0)
+        >>> trained = qkd.distill(student, teacher, data, spec=spec, train_per_class=10)
+        >>> len(trained.history)
+        20
+        >>> qkd.evaluate(student, data.test).accuracy > 0.9
+        True
     """
     spec = DistillSpec() if spec is None else spec
-    require_kind("student", student, Student, accepted="a Student, such as make_student makes")
-    require_kind("data", data, Data, accepted="Data, from load_data or Data.from_arrays")
-    require_kind("spec", spec, DistillSpec, accepted="a DistillSpec, or None")
-    for name, call in (("loss", loss), ("on_epoch", on_epoch)):
-        require_kind(name, call, Callable | None, accepted="a function, or None")  # type: ignore[arg-type]
-    if not isinstance(shots, int) or shots < 1:
-        raise InputError(f"shots is {shots!r}; give a whole number of at least 1")
+    _check_kinds(student, data, spec=spec, shots=shots, calls={"loss": loss, "on_epoch": on_epoch})
     if device is not None:
         spec = replace(spec, device=device)
     if spec.device is not None:
@@ -85,11 +101,8 @@ def distill(
     taught_by = as_teacher(teacher, data)
     member = _member(spec, seed=seed, loss=loss)
     rows = _draw(data, train_per_class, seed=seed)
-    all_rows = rows
-    if spec.unlabelled is not None:
-        require_no_labels(spec, reason=f"distill.unlabelled is {spec.unlabelled}")
-        all_rows = _with_unlabelled(data, rows, share=spec.unlabelled, seed=seed)
-    own, draws = with_copies(data, all_rows[None], spec=spec, seeds=[seed])
+    own, all_rows = _with_unlabelled(data, rows, spec=spec, seed=seed)
+    own, draws = with_copies(own, all_rows[None], spec=spec, seeds=[seed])
     if spec.augment == "mixup":
         require_no_labels(spec, reason="distill.augment is mixup")
     student.fit(data.pool.images)  # of the data, not of copies
@@ -116,6 +129,18 @@ def distill(
         )
     student.load_parameters(trained.state)
     return trained
+
+
+def _check_kinds(
+    student: object, data: object, *, spec: object, shots: object, calls: Mapping[str, object]
+) -> None:
+    require_kind("student", student, Student, accepted="a Student, such as make_student makes")
+    require_kind("data", data, Data, accepted="Data, from load_data or Data.from_arrays")
+    require_kind("spec", spec, DistillSpec, accepted="a DistillSpec, or None")
+    for name, call in calls.items():
+        require_kind(name, call, Callable | None, accepted="a function, or None")  # type: ignore[arg-type]
+    if not isinstance(shots, int) or shots < 1:
+        raise InputError(f"shots is {shots!r}; give a whole number of at least 1")
 
 
 def _member(spec: DistillSpec, *, seed: int, loss: Loss | None) -> Member:
@@ -146,13 +171,25 @@ def _draw(data: Data, train_per_class: int | None, *, seed: int) -> Tensor:
     return data.draw(train_per_class, draw="random", seed=seed)
 
 
-def _with_unlabelled(data: Data, rows: Tensor, *, share: int, seed: int) -> Tensor:
-    """Return rows with so many others of the pool for each, as far as there are."""
-    others = torch.ones(len(data.pool), dtype=torch.bool)
-    others[rows] = False
-    free = others.nonzero().flatten()
-    chosen = free[torch.randperm(len(free), generator=generator(seed, "unlabelled"))]
-    return torch.cat([rows, chosen[: share * len(rows)]])
+def _with_unlabelled(
+    data: Data, rows: Tensor, *, spec: DistillSpec, seed: int
+) -> tuple[Data, Tensor]:
+    """Return data and rows of its pool, with the unlabelled images that the specification asks for.
+
+    Raises:
+        TrainingError: The loss reads labels.
+    """
+    if spec.unlabelled is not None:
+        require_no_labels(spec, reason=f"distill.unlabelled is {spec.unlabelled}")
+        rows = draw_unlabelled(data, rows, share=spec.unlabelled, seed=seed)
+        return with_unlabelled(data), rows
+    if data.unlabelled is not None:
+        logger.warning(
+            "the data's %d unlabelled images are not used; a DistillSpec with unlabelled=9 and "
+            "ce_weight=0 learns from up to nine of them for each labelled one",
+            len(data.unlabelled),
+        )
+    return data, rows
 
 
 def _has_first_bins(student: Student) -> bool:

@@ -8,6 +8,7 @@ its figures do not depend on its companions.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -57,6 +58,7 @@ from qkd_qiskit.teachers.layer_outputs import captured, only
 
 TERMS = ("ce", "kd", "feature")
 WATCHED = 500  # validation images that follow a training in which they choose nothing
+CHECKPOINT_SECONDS = 2.0  # what a stop costs at most, beside the epoch that it comes in
 
 
 def train_population(
@@ -86,8 +88,10 @@ def train_population(
         examples: What they learn from.
         spec: Optimizer, temperatures and how the weights are chosen.
         loss: A function of the user's own, in place of the specification's other terms.
-        checkpoint: File that is written after every epoch and continued from where it exists; a
-            continued training ends with the same bits as one that was never stopped.
+        checkpoint: File that is written after an epoch, the last one or where `CHECKPOINT_SECONDS`
+            have passed (after every epoch where a circuit runs on a target), and continued from
+            where it exists; a continued training ends with the same bits as one that was never
+            stopped.
         on_epoch: Called after every epoch with one `EpochMetrics` for each member.
         on_step: Called after every step with its number, counted from 1, and the members' mean
             loss; not where a circuit's weights are all that is trained, exactly.
@@ -149,7 +153,7 @@ def _train(
         plain = partial(_steps, population, examples, on_step=on_step, **in_torch)
         take_steps: Callable[..., Tensor] = of_circuit or hybrid or plain
         draws = examples.draws.cpu()  # orders are drawn on the CPU, the same for every device
-        plan = step_sizes(spec, draws.shape[1])
+        plan, saved = step_sizes(spec, draws.shape[1]), time.monotonic()
         for epoch in range(population.epochs_done, len(plan)):
             order = torch.stack(
                 [
@@ -161,7 +165,8 @@ def _train(
             lr = learning_rate(spec, epoch)
             order = order[:, : sum(plan[epoch])].to(student.device)
             terms = take_steps(order, lr=lr)
-            chooses = spec.selection == "validation" or epoch == len(plan) - 1
+            last = epoch == len(plan) - 1
+            chooses = spec.selection == "validation" or last
             seen = slice(None if chooses else WATCHED)
             population.end_epoch(
                 terms,
@@ -170,8 +175,10 @@ def _train(
                 lr=lr,
                 accuracy=None if hybrid is None else hybrid.accuracy,
             )
-            if checkpoint is not None:
+            late = time.monotonic() - saved >= CHECKPOINT_SECONDS
+            if checkpoint is not None and (last or late or student.executor is not None):
                 population.save(checkpoint)
+                saved = time.monotonic()
             if on_epoch is not None:
                 on_epoch(population.figures(epoch))
     return population.trained()

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot, softmax
 
 from qkd_qiskit.data.splits import Data
-from qkd_qiskit.distillation.inputs import in_usual_steps
+from qkd_qiskit.distillation.inputs import draw_unlabelled, in_usual_steps, with_unlabelled
 from qkd_qiskit.errors import CircuitError, RecipeError
 from qkd_qiskit.experiments.teachers import can_be_taught_alike
 from qkd_qiskit.experiments.tuning import Setting
@@ -80,12 +80,8 @@ def check_arms(recipe: Recipe) -> None:
                 f"arms: {name!r} learns from feature maps, and distill.feature_weight is 0; give "
                 "a weight above 0 and the layers, or leave the arm out"
             )
-        given = recipe.data.train_per_class, recipe.data.train_points
-        if table.unlabelled and given == (None, None):
-            raise RecipeError(
-                f"arms: {name!r} learns from images without labels, and data.train_per_class: null "
-                "leaves none; give a number of labelled images per class, or leave the arm out"
-            )
+        if recipe.data.name not in ("arrays", "folder"):  # which may have unlabelled ones
+            _check_unlabelled(name, recipe)
         start = table.start
         if start is not None and start not in recipe.arms:
             raise RecipeError(
@@ -127,6 +123,16 @@ def check_arms(recipe: Recipe) -> None:
             )
 
 
+def _check_unlabelled(arm: str, recipe: Recipe) -> None:
+    given = recipe.data.train_per_class, recipe.data.train_points
+    if recipe.arm_table[arm].unlabelled and given == (None, None):
+        raise RecipeError(
+            f"arms: {arm!r} learns from images without labels, and data.train_per_class: null "
+            "leaves none; give a number of labelled images per class, unlabelled images of your "
+            "own (data.name arrays or folder), or leave the arm out"
+        )
+
+
 def executed_spec(arm: str, recipe: Recipe) -> DistillSpec:
     """Return how an arm's circuit is differentiated, and where it runs while it trains."""
     spec, device = recipe.distill_of(arm), recipe.arm_table[arm].train_target
@@ -136,22 +142,32 @@ def executed_spec(arm: str, recipe: Recipe) -> DistillSpec:
     return replace(spec, gradient="noisy", train_target=device, shifted_weights=None)
 
 
+def arm_data(arm: str, recipe: Recipe, data: Data) -> Data:
+    """Return data whose pool is what the students of an arm draw from."""
+    return with_unlabelled(data) if recipe.arm_table[arm].unlabelled else data
+
+
 def draw_images(arm: str, recipe: Recipe, data: Data, *, seed: int) -> Tensor:
-    """Return the rows of the pool `(images,)` that a member trains on.
+    """Return the rows of the pool of `arm_data` `(images,)` that a member trains on.
 
     With unlabelled images, the labelled ones are among them.
 
     Raises:
         DataError: A class has fewer images than asked for.
+        RecipeError: There are no images left to be unlabelled.
     """
     spec = recipe.data
-    factor = 1 + (recipe.distill_of(arm).unlabelled or UNLABELLED_PER_LABELLED)
+    share = recipe.distill_of(arm).unlabelled or UNLABELLED_PER_LABELLED
+    factor = 1 + share
     if not recipe.arm_table[arm].unlabelled:
         return data.draw_for(spec, seed=seed)
+    if data.unlabelled is not None:
+        return draw_unlabelled(data, data.draw_for(spec, seed=seed), share=share, seed=seed)
+    _check_unlabelled(arm, recipe)
     if spec.train_points is not None:
         points = min(spec.train_points * factor, len(data.pool))
         return data.draw_for(replace(spec, train_points=points), seed=seed)
-    assert spec.train_per_class is not None  # as check_arms has seen to
+    assert spec.train_per_class is not None  # as has been checked
     smallest = int(torch.bincount(data.pool.labels).min())
     per_class = min(spec.train_per_class * factor, smallest)
     return data.draw_for(replace(spec, train_per_class=per_class), seed=seed)

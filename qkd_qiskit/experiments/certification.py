@@ -55,9 +55,11 @@ from qkd_qiskit.students.factory import load_student
 from qkd_qiskit.students.quantum import QuantumStudent
 from qkd_qiskit.students.reductions import TRAINED
 from qkd_qiskit.students.surrogate import (
+    export_onnx,
     export_surrogate,
     largest_difference,
     make_surrogate,
+    require_onnx,
 )
 from qkd_qiskit.targets import Target
 
@@ -75,6 +77,7 @@ def certify(
     teachers_by_seed: TeachersBySeed,
     arm: str,
     margin: float = MARGIN,
+    onnx: bool = False,
     callback: Callback | None = None,
 ) -> Certificate:
     """Return whether the circuit of a run that has ended matters, and write it into the run.
@@ -85,15 +88,19 @@ def certify(
         teachers_by_seed: Its teachers.
         arm: Whose students.
         margin: Points below which a model without a circuit is as good.
+        onnx: Whether the closed forms are written as ONNX files too.
         callback: Hears of the progress.
 
     Raises:
-        InputError: The arm has no circuit, or was not trained exactly; the margin is negative.
+        InputError: The arm has no circuit, or was not trained exactly; the margin is negative; ONNX
+            cannot be written, as onnxscript is not installed.
         CheckpointError: The run has not ended.
         StorageError: The folder cannot be written.
     """
     folder.ended()
     check_request(folder.recipe, arm=arm, margin=margin)
+    if onnx:
+        require_onnx()
     callback = callback or Callback()
     recipe, refused = _refits(folder.recipe, data, arm=arm)
     refits = RunFolder(folder.path / CERTIFY / arm, recipe)
@@ -117,7 +124,7 @@ def certify(
     for its, members in ((folder, own), (refits, refits.members)):
         evaluate_members(its, target, members, **shared, callback=callback)
     callback.stage("closed form")
-    closed = _closed_form(folder, data, arm=arm)
+    closed = _closed_form(folder, data, arm=arm, onnx=onnx)
     if isinstance(closed, str):
         refused["closed_form"] = closed
     parameters = load_student(folder.member(*own[0])).num_parameters
@@ -293,7 +300,7 @@ def _best(variants: Sequence[Variant]) -> Variant | None:
     return max(rivals, key=lambda it: it.validation_accuracy or 0.0, default=None)
 
 
-def _closed_form(folder: RunFolder, data: Data, *, arm: str) -> ClosedForm | str:
+def _closed_form(folder: RunFolder, data: Data, *, arm: str, onnx: bool) -> ClosedForm | str:
     """Write the closed form of each student, and return what it is, or why there is none."""
     images, files, differences = data.validation.images[:_IMAGES], [], []
     kind, numbers = "", 0
@@ -307,8 +314,12 @@ def _closed_form(folder: RunFolder, data: Data, *, arm: str) -> ClosedForm | str
         kind, numbers = surrogate.kind, surrogate.numbers
         differences.append(largest_difference(surrogate, student, images))
         path = Path(CERTIFY) / arm / "closed_form" / f"seed_{seed}.pt2"
-        if not (folder.path / path).exists():
-            export_surrogate(surrogate, folder.path / path, image_shape=data.image_shape)
+        exports = [(folder.path / path, export_surrogate)]
+        if onnx:
+            exports.append((folder.path / path.with_suffix(".onnx"), export_onnx))
+        for file, export in exports:
+            if not file.exists():
+                export(surrogate, file, image_shape=data.image_shape)
         files.append(str(path))
     return ClosedForm(
         kind=kind,

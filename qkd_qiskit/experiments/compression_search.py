@@ -22,7 +22,7 @@ from qkd_qiskit.data.splits import Data, Split
 from qkd_qiskit.distillation.population import Member
 from qkd_qiskit.distillation.trainer import make_distillation_data, train_population
 from qkd_qiskit.errors import InputError, TargetError
-from qkd_qiskit.experiments.arms import draw_images, training_spec
+from qkd_qiskit.experiments.arms import arm_data, draw_images, training_spec
 from qkd_qiskit.experiments.compression import Method, Search, SearchedStudent
 from qkd_qiskit.experiments.evaluation import exact_logits, logits_on
 from qkd_qiskit.experiments.tasks import new_student
@@ -83,7 +83,7 @@ class _Trial:
         examples = make_distillation_data(
             students[0],
             teachers,
-            self.data,
+            arm_data(self.arm, recipe, self.data),
             draws=self.draws,
             taught_by=torch.tensor([self.teachers.index_of(seed) for seed in self.seeds]),
             temperature=distill.temperature,

@@ -124,6 +124,17 @@ def evaluate(
     Raises:
         TargetError: The target is unknown or cannot run the circuit.
         InputError: Images, labels or logits are not those that the student takes.
+
+    Example:
+        >>> import qkd_qiskit as qkd
+        >>> student = qkd.load_student("digits")
+        >>> data = qkd.load_data(qkd.DataSpec(name="digits"))
+        >>> qkd.evaluate(student, data.test).accuracy > 0.9
+        True
+        >>> images, rows = qkd.subset(data.test, limit=50)
+        >>> noisy = qkd.evaluate(student, images, target="fake_manila", shots=1024)
+        >>> noisy.images, noisy.shots
+        (50, 1024)
     """
     target = Target.parse(target) if isinstance(target, str) else target
     split = _checked_split(student, split)
@@ -254,7 +265,14 @@ def logits_on(
 
 
 def subset(split: Split, *, limit: int, seed: int = 0) -> tuple[Split, Tensor]:
-    """Return a random part of at most `limit` images, the same for the same seed, and its rows."""
+    """Return a random part of at most `limit` images, the same for the same seed, and its rows.
+
+    Example:
+        >>> from qkd_qiskit import DataSpec, load_data, subset
+        >>> images, rows = subset(load_data(DataSpec(name="digits")).test, limit=100)
+        >>> len(images), tuple(images.images.shape)
+        (100, (100, 1, 8, 8))
+    """
     require_kind("split", split, Split, accepted="a Split of images and labels: data.test")
     if not isinstance(limit, int) or limit < 1:
         raise InputError(f"limit is {limit!r}; give a whole number of at least 1")

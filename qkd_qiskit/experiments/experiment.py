@@ -7,6 +7,7 @@ order, the initialisation and the validation split; the test set is used once, a
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -16,7 +17,7 @@ from qkd_qiskit.data.splits import Data, load_data
 from qkd_qiskit.distillation.inputs import check_augmentation
 from qkd_qiskit.distillation.terms import why_no_states
 from qkd_qiskit.errors import CheckpointError, RecipeError
-from qkd_qiskit.experiments.arms import check_arms, term_of_states
+from qkd_qiskit.experiments.arms import check_arms, draw_images, term_of_states
 from qkd_qiskit.experiments.callbacks import Callback
 from qkd_qiskit.experiments.collect import collect_result, student_arm
 from qkd_qiskit.experiments.evaluation_set import evaluate_members
@@ -46,6 +47,8 @@ from qkd_qiskit.simulator.torch_device import torch_device
 from qkd_qiskit.storage import write_text
 from qkd_qiskit.students.base import Student
 from qkd_qiskit.targets import Target
+
+logger = logging.getLogger(__name__)
 
 
 class _Timing:
@@ -172,7 +175,14 @@ def _check_before_training(
     """Raise now what would otherwise be raised after the teacher or the students are trained."""
     if recipe.distill.device is not None:
         torch_device(recipe.distill.device)
-    data.draw_for(recipe.data, seed=recipe.member_seeds[0])
+    for arm in recipe.arms:
+        draw_images(arm, recipe, data, seed=recipe.member_seeds[0])
+    read = any(recipe.arm_table[arm].unlabelled for arm in recipe.arms)
+    if data.unlabelled is not None and not read:
+        logger.warning(
+            "the data's %d unlabelled images are not used by these arms; transfer learns from them",
+            len(data.unlabelled),
+        )
     for arms in dict.fromkeys(task.arms for task in training_tasks(recipe)):
         arm = arms[0]
         check_augmentation(data, recipe.distill_of(arm))

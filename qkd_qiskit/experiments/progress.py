@@ -79,7 +79,8 @@ class Progress(Callback):
     def show(self, done: int, total: int, *, unit: str) -> None:
         """Show how far the stage is, with `text`."""
         if self.is_due(_LINE_EVERY_S) or done == total:
-            self.write(f"  {unit} {done}/{total}  {self.text}")
+            text = "" if self.text == f"{unit}s" else self.text  # the unit is there already
+            self.write(f"  {unit} {done}/{total}  {text}".rstrip())
 
     def is_due(self, seconds: float) -> bool:
         """Return whether that long has passed since it last did, or since the stage began."""

@@ -104,12 +104,11 @@ def begin_session(folder: RunFolder, data: Data, *, command: str, jobs: int | No
         StorageError: The file could not be written.
     """
     known = read_provenance(folder)
-    parts = {"pool": data.pool, "validation": data.validation, "test": data.test}
     session = replace(describe_process(), command=_without_home(command), jobs=jobs)
     _write(
         folder,
         Provenance(
-            data={name: split.fingerprint for name, split in parts.items()},
+            data=data.fingerprints,
             sessions=(*known.sessions, session),
         ),
     )

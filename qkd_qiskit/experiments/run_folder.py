@@ -10,7 +10,7 @@ The folder::
       ARM/seed_N/  student.json  weights.safetensors  metrics.jsonl  evaluations.json
                    recalibrations.json
       bench/  noise.csv  shots.csv  figures
-      certify/ARM/  certificate.json  VARIANT/seed_N/  closed_form/seed_N.pt2
+      certify/ARM/  certificate.json  VARIANT/seed_N/  closed_form/seed_N.pt2  seed_N.onnx
       extension.json  while a finished run is extended: what it had before
       compression.json  of a compressed run: what it is compressed from, and the gates of each depth
       devices/NAME/  submission.json  journal.jsonl  jobs/

@@ -11,7 +11,7 @@ from qkd_qiskit.data.splits import Data
 from qkd_qiskit.distillation.inputs import with_copies
 from qkd_qiskit.distillation.population import DistillationData
 from qkd_qiskit.distillation.trainer import layer_of, make_distillation_data
-from qkd_qiskit.experiments.arms import draw_images, loss_weights, soft_targets
+from qkd_qiskit.experiments.arms import arm_data, draw_images, loss_weights, soft_targets
 from qkd_qiskit.experiments.run_folder import RunFolder
 from qkd_qiskit.experiments.student_teachers import teacher_of_students
 from qkd_qiskit.experiments.teachers import TeachersBySeed, load_same_draw_teachers
@@ -50,7 +50,10 @@ def task_examples(
         teachers_by_seed = load_same_draw_teachers(folder, data)
     drawn = [draw_images(arm, recipe, data, seed=seed) for arm, seed in members]
     data, draws = with_copies(
-        data, torch.stack(drawn), spec=spec, seeds=[seed for _, seed in members]
+        arm_data(arms[0], recipe, data),
+        torch.stack(drawn),
+        spec=spec,
+        seeds=[seed for _, seed in members],
     )
     # Of all arms of the population, whichever of them an extension adds: they share their figures.
     population = [

@@ -237,10 +237,10 @@ def new_student(recipe: Recipe, data: Data, *, arm: str, seed: int = 0) -> Stude
             raise
         raise CircuitError(f"arm {arm}: {error}") from error
     if spec in data.fits:
-        student.take_fit(data.fits[spec])
+        student.load_fit(data.fits[spec])
     else:
         student.fit(data.pool.images)
-        data.fits[spec] = student
+        data.fits[spec] = student.fit_state
     if spec.readout == "learned":
         learn_bins(student, data.pool[data.draw_for(recipe.data, seed=seed)])
     return student

@@ -186,6 +186,12 @@ class TrainedRun:
         Raises:
             CheckpointError: The run has not ended.
             TargetError: The target is unknown or cannot run the circuit.
+
+        Example:
+            >>> from qkd_qiskit import Run
+            >>> result = Run.open("runs/digits").evaluate("fake_lima", shots=256)
+            >>> "fake_lima" in " ".join(result.targets)
+            True
         """
         callback, recipe, result = callback or default_callback(), self.recipe, self.result
         shots = recipe.shots if shots is None else shots
@@ -227,6 +233,12 @@ class TrainedRun:
             InputError: The target has nothing to correct, no student has a circuit, or the number
                 of images or the kind is not accepted.
             TargetError: The target is unknown or cannot run the circuit.
+
+        Example:
+            >>> from qkd_qiskit import Run
+            >>> result = Run.open("runs/digits").recalibrate("fake_lima:exact", images=12)
+            >>> [name for name in result.targets if "lima" in name]
+            ['fake_lima:exact', 'fake_lima:exact, recalibrated']
         """
         callback, recipe, result = callback or Callback(), self.recipe, self.result
         taken = recipe.shots if shots is None else shots

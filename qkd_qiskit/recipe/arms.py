@@ -70,7 +70,7 @@ class Arm:
             together. It names their checkpoint.
         style: How it is drawn.
         base: Of an arm of your own, the arm that it changes.
-        changes: Of an arm of your own, its values by dotted key of the recipe.
+        changes: Values of its own by dotted key of the recipe.
     """
 
     label: str

@@ -88,7 +88,7 @@ def own_arm(name: str, given: Mapping[str, Any]) -> Arm:
         population=f"students of {name}",
         style=Style(),
         base=base,
-        changes=changes,
+        changes=dict(ARMS[base].changes) | changes,
     )
 
 

@@ -75,6 +75,16 @@ def load_recipe(source: str | Path, overrides: Mapping[str, Any] | None = None) 
 
     Raises:
         RecipeError: An unknown recipe, an unknown key, a wrong type or an impossible combination.
+
+    Example:
+        >>> from qkd_qiskit import load_recipe
+        >>> recipe = load_recipe("digits", {"student.layers": 3, "seeds": 10})
+        >>> recipe.student.layers, recipe.data.train_per_class
+        (3, 10)
+        >>> load_recipe("digits", {"student.layer": 3})
+        Traceback (most recent call last):
+            ...
+        qkd_qiskit.errors.RecipeError: ...
     """
     return parse_recipe(_read_tree(source), overrides=overrides)
 

@@ -49,6 +49,12 @@ SharedSeed = Annotated[
 class Recipe:
     """A whole run.
 
+    Example:
+        >>> from qkd_qiskit import DataSpec, Recipe, StudentSpec
+        >>> recipe = Recipe(data=DataSpec(name="digits"), student=StudentSpec(qubits=3), seeds=5)
+        >>> recipe.seeds, recipe.student.qubits, recipe.arms
+        (5, 3, ('label_only', 'distilled', 'classical_twin'))
+
     Attributes:
         data: Which images.
         teacher: What teaches.

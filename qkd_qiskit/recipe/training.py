@@ -130,9 +130,10 @@ class DistillSpec:
         terms: The loss of the distilled arm as a list, such as
             [{loss: ce, weight: 0.5}, {loss: dkd, beta: 2}]; ce_weight, kd_weight and feature_weight
             are then those in the list, 0 for what is not in it. null = these three weights alone.
-        unlabelled: Images without a label for each labelled one, in arms that learn from the
-            teacher alone (transfer, self_training); null = 9. In Python's `distill`, whose loss
-            must then read no labels; null = none.
+        unlabelled: Images without a label for each labelled one, as far as there are, in arms that
+            learn from the teacher alone (transfer, self_training): your own unlabelled ones, else
+            others of the pool; null = 9. In Python's `distill`, whose loss must then read no
+            labels; null = none.
         augment: Copies of each image that are trained on too, labelled by the teacher one by one
             and by the image's own label, in as many steps: none, shift (whole pixels), jitter
             (turned, scaled and shifted a little) or mixup (mixed with another; only where the loss

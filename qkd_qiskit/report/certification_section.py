@@ -39,8 +39,8 @@ def certification_answer(certificate: Certificate) -> str:
     within = f"{certificate.margin:g} point{'s' * (certificate.margin != 1)}"
     if certificate.verdict == "left_out":
         return (
-            f"The circuit can be left out: the {name} is as good within {within}; the students: "
-            f"{points(test.mean)} points over it ({interval(test)})."
+            f"The circuit can be left out: the {name} is as good within {within}; students minus "
+            f"{name}: {points(test.mean)} points ({interval(test)})."
         )
     if test.seeds < LEAST_PAIRS:
         return f"Open: {over}; a conclusion takes {LEAST_PAIRS} seeds."
@@ -101,7 +101,7 @@ def notes(certificate: Certificate) -> list[str]:
     text = (
         f"In closed form the students are {what} of {count(closed.numbers)} numbers, whose logits "
         f"differ by at most {closed.difference:.1e} on {images}; torch.export.load reads "
-        f"{closed.files[0]} without this package (ONNX is not written)."
+        f"{closed.files[0]} without this package."
     )
     return [*sentences, text]
 

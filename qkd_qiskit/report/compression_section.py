@@ -97,8 +97,8 @@ def compression_notes(compression: Compression) -> str:
     end = "No deeper circuit was asked for."
     if compression.refused is not None:
         end = (
-            f"The next depth takes {compression.refused}, of the "
-            f"{compression.max_two_qubit_gates} that were asked for."
+            f"The next depth takes {compression.refused} two-qubit gates; at most "
+            f"{compression.max_two_qubit_gates} were asked for."
         )
     return (
         f"Compressed from {compression.run}: {teachers[compression.teacher]} labelled the images, "

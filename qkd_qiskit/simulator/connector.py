@@ -60,7 +60,23 @@ class ConnectorInputError(InputError, QiskitMachineLearningError):  # type: igno
 
 
 class CompiledConnector(TorchConnector):  # type: ignore[misc]
-    """A torch module that runs a quantum neural network's circuit, exactly and fast."""
+    """A torch module that runs a quantum neural network's circuit, exactly and fast.
+
+    Example:
+        >>> import torch
+        >>> from qiskit.circuit.library import zz_feature_map, real_amplitudes
+        >>> from qiskit_machine_learning.neural_networks import EstimatorQNN
+        >>> from qkd_qiskit import CompiledConnector
+        >>> inputs, ansatz = zz_feature_map(2), real_amplitudes(2, reps=1)
+        >>> qnn = EstimatorQNN(
+        ...     circuit=inputs.compose(ansatz),
+        ...     input_params=inputs.parameters,
+        ...     weight_params=ansatz.parameters,
+        ... )
+        >>> layer = CompiledConnector(qnn)  # in place of TorchConnector(qnn)
+        >>> layer(torch.zeros(3, 2)).shape
+        torch.Size([3, 1])
+    """
 
     def __init__(
         self,

@@ -6,7 +6,7 @@ images -> features (fixed) -> reduction (trained) -> encoding -> circuit -> read
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
@@ -68,10 +68,14 @@ class Student(nn.Module):
             if isinstance(module, PrincipalComponents) and not module.fitted:
                 module.fit(images)
 
-    def take_fit(self, fitted: Student) -> None:
-        """Copy what `fit` has taken from the pool from a student of the same specification."""
-        own = self.reduction.buffers()
-        for buffer, values in zip(own, fitted.reduction.buffers(), strict=True):
+    @property
+    def fit_state(self) -> tuple[Tensor, ...]:
+        """What `fit` has taken from the pool, for another student of the same specification."""
+        return tuple(self.reduction.buffers())
+
+    def load_fit(self, state: Sequence[Tensor]) -> None:
+        """Copy what `fit` has taken for a student of the same specification: its `fit_state`."""
+        for buffer, values in zip(self.reduction.buffers(), state, strict=True):
             buffer.copy_(values)
 
     def reduce(self, inputs: Tensor) -> Tensor:
@@ -110,6 +114,18 @@ class Student(nn.Module):
         Raises:
             CircuitError: It has no circuit layer or several, fails on such images, gives another
                 number of logits, or its circuit cannot run on a target.
+
+        Example:
+            >>> import torch
+            >>> from torch import nn
+            >>> from qkd_qiskit import CompiledConnector, Student, StudentSpec, make_student
+            >>> spec = StudentSpec(qubits=2, encoding="angle")
+            >>> built = make_student(spec, image_shape=(1, 8, 8), num_classes=10)
+            >>> layer = CompiledConnector(built.qnn)  # of any SamplerQNN or EstimatorQNN
+            >>> network = nn.Sequential(nn.Flatten(), nn.Linear(64, 2), layer, nn.Linear(4, 10))
+            >>> student = Student.from_module(network, image_shape=(1, 8, 8), num_classes=10)
+            >>> student(torch.zeros(3, 1, 8, 8)).shape
+            torch.Size([3, 10])
         """
         return Student._from_module(module, image_shape=image_shape, num_classes=num_classes)
 

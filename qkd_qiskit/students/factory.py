@@ -83,6 +83,15 @@ def make_student(
     Raises:
         CircuitError: Features, qubits, classes and read-out do not fit together.
         InputError: The device is not there.
+
+    Example:
+        >>> import torch
+        >>> from qkd_qiskit import StudentSpec, make_student
+        >>> student = make_student(StudentSpec(qubits=4), image_shape=(1, 8, 8), num_classes=10)
+        >>> student(torch.zeros(5, 1, 8, 8)).shape
+        torch.Size([5, 10])
+        >>> student.circuit.num_qubits
+        4
     """
     place = torch_device(device)
     student = _fresh_student(
@@ -240,6 +249,17 @@ def load_student(folder: str | Path, *, device: str | torch.device = "cpu") -> S
     Raises:
         InputError: The device is not there.
         CheckpointError: A file is missing, damaged or does not fit the others; an unknown name.
+
+    Example:
+        >>> import torch
+        >>> from qkd_qiskit import load_student
+        >>> student = load_student("mnist")
+        >>> student.image_shape, student.num_classes
+        ((1, 28, 28), 10)
+        >>> student.save("student")
+        >>> image = torch.rand(1, 1, 28, 28)
+        >>> torch.equal(load_student("student")(image), student(image))
+        True
     """
     place = torch_device(device)
     return _saved_student(student_folder(folder)).to(place)

@@ -11,6 +11,7 @@ from qiskit_machine_learning.neural_networks import EstimatorQNN, NeuralNetwork,
 
 from qkd_qiskit.circuits import StudentCircuit, adopt_circuit, dump_circuit
 from qkd_qiskit.circuits.readouts import OutcomeSums, observable_texts
+from qkd_qiskit.circuits.standard_gates import without_final_measurements
 from qkd_qiskit.errors import CircuitError
 from qkd_qiskit.recipe import Readout, StudentSpec
 from qkd_qiskit.simulator import Program
@@ -66,7 +67,7 @@ def adopt_network(network: object, *, source: str = "qnn") -> OwnNetwork:
             "as it has 2**qubits outcomes, and the circuit as it was before it was transpiled"
         )
     parts = adopt_circuit(
-        circuit.remove_final_measurements(inplace=False),
+        without_final_measurements(circuit),
         source=source,
         input_params=network.input_params,
         weight_params=network.weight_params,

@@ -13,6 +13,7 @@ A linear head is part of the forms. They are built in float64 from the circuit i
 from __future__ import annotations
 
 import copy
+import importlib.util
 import math
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from qiskit.quantum_info import Operator
 from torch import Tensor, nn
 
 from qkd_qiskit.circuits.matrix_product_encoding import MatrixProductEncoding
-from qkd_qiskit.errors import CircuitError, StorageError
+from qkd_qiskit.errors import CircuitError, InputError, StorageError
 from qkd_qiskit.simulator.interpolation import rotations_per_input
 from qkd_qiskit.students.quantum import SMALLEST_PROBABILITY, QuantumStudent
 from qkd_qiskit.students.reductions import PrincipalComponents
@@ -51,6 +52,7 @@ class FourierSums(nn.Module):
     """Sums of products of 1, cos(k x_i), sin(k x_i) for each output."""
 
     coefficients: Tensor
+    scale: Tensor
 
     def __init__(self, coefficients: Tensor, *, degrees: tuple[int, ...], scale: float) -> None:
         """Keep the coefficients `(outputs, products)`, those of the first input varying fastest.
@@ -61,7 +63,9 @@ class FourierSums(nn.Module):
             scale: From features to angles in radians.
         """
         super().__init__()
-        self.degrees, self.scale, self.middle = degrees, scale, len(degrees) // 2
+        self.degrees, self.middle = degrees, len(degrees) // 2
+        # As a tensor: ONNX takes a number for one of float32.
+        self.register_buffer("scale", torch.tensor(scale, dtype=torch.float64))
         self.register_buffer("coefficients", coefficients.contiguous())
 
     def forward(self, features: Tensor) -> Tensor:
@@ -84,8 +88,9 @@ class Surrogate(nn.Module):
     def __init__(self, student: QuantumStudent, core: nn.Module, *, kind: str) -> None:
         super().__init__()
         self.kind = kind
-        self.numbers = sum(buffer.numel() for buffer in core.buffers())
-        self.reduction, self.core = _plain(student.reduction), core
+        numbers = core.get_buffer("forms" if kind == "quadratic" else "coefficients")
+        self.numbers = numbers.numel()
+        self.reduction, self.core = _plain(student), core
         self.gamma = student.sharpness if student.head is None else 1.0
         self.logarithm = student.head is None
         self.head: nn.Module = nn.Identity()
@@ -115,6 +120,21 @@ class _Affine(nn.Module):
         scores = (images.flatten(1) - self.get_buffer("mean")) @ self.get_buffer("components")
         features = (scores - self.get_buffer("low")) / self.get_buffer("span")
         return features.clamp(0, 1)
+
+
+class _AveragePool(nn.Module):
+    """Means over regions as two matrices: float64 pooling is missing where ONNX files run."""
+
+    def __init__(self, pool: nn.AdaptiveAvgPool2d, *, image_size: tuple[int, int]) -> None:
+        super().__init__()
+        pooled = pool(torch.empty(1, *image_size)).shape[1:]
+        for name, pixels, regions in zip(("rows", "columns"), image_size, pooled, strict=True):
+            image = torch.eye(pixels, dtype=torch.float64)[None]
+            self.register_buffer(name, nn.functional.adaptive_avg_pool1d(image, regions)[0])
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return means `(batch, channels, rows, columns)`."""
+        return self.get_buffer("rows").T @ images @ self.get_buffer("columns")
 
 
 def make_surrogate(student: QuantumStudent) -> Surrogate:
@@ -165,14 +185,57 @@ def export_surrogate(
     Raises:
         StorageError: The file could not be written.
     """
-    batch = torch.export.Dim("batch")
-    example = (torch.rand(2, *image_shape),)
-    program = torch.export.export(surrogate, example, dynamic_shapes=({0: batch},))
+    program = _program(surrogate, image_shape)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.export.save(program, path)
     except (OSError, RuntimeError) as error:
         raise StorageError(f"cannot write {path}: {error}") from error
+
+
+def export_onnx(surrogate: Surrogate, path: Path, *, image_shape: tuple[int, int, int]) -> None:
+    """Write the same module as ONNX: input `images`, any number of them, output `logits`.
+
+    Raises:
+        InputError: onnxscript is not installed.
+        StorageError: The file could not be written.
+    """
+    require_onnx()
+    program = torch.onnx.export(
+        _program(surrogate, image_shape),
+        input_names=["images"],
+        output_names=["logits"],
+        dynamo=True,
+        verbose=False,
+    )
+    assert program is not None  # as it is with dynamo
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        program.save(path)
+    except (OSError, RuntimeError) as error:
+        raise StorageError(f"cannot write {path}: {error}") from error
+
+
+def require_onnx() -> None:
+    """Raise where ONNX cannot be written.
+
+    Raises:
+        InputError: onnxscript is not installed.
+    """
+    if importlib.util.find_spec("onnxscript") is None:
+        raise InputError(
+            "--onnx: ONNX files need onnxscript, which is not installed; pip install "
+            "'qkd-qiskit[onnx]', or leave --onnx out"
+        )
+
+
+def _program(
+    surrogate: Surrogate, image_shape: tuple[int, int, int]
+) -> torch.export.ExportedProgram:
+    batch = torch.export.Dim("batch")
+    example = (torch.rand(2, *image_shape),)
+    # strict, the default of torch 2.6, refuses the batch of that version's own making
+    return torch.export.export(surrogate, example, dynamic_shapes=({0: batch},), strict=False)
 
 
 def fourier_coefficients(values: Tensor, degrees: tuple[int, ...]) -> Tensor:
@@ -273,11 +336,14 @@ def _products(angles: Tensor, degrees: tuple[int, ...]) -> Tensor:
     return product
 
 
-def _plain(reduction: nn.Module) -> nn.Module:
-    """Return a copy of a reduction without checks of values, which an exported graph has not."""
-    return nn.Sequential(
-        *(
-            _Affine(layer) if isinstance(layer, PrincipalComponents) else copy.deepcopy(layer)
-            for layer in reduction.children()
-        )
-    )
+def _plain(student: QuantumStudent) -> nn.Module:
+    """Return a copy of the reduction without checks of values, which an exported graph has not."""
+    layers: list[nn.Module] = []
+    for layer in student.reduction.children():
+        if isinstance(layer, PrincipalComponents):
+            layers.append(_Affine(layer))
+        elif isinstance(layer, nn.AdaptiveAvgPool2d):
+            layers.append(_AveragePool(layer, image_size=student.image_shape[1:]))
+        else:
+            layers.append(copy.deepcopy(layer))
+    return nn.Sequential(*layers)

@@ -92,6 +92,13 @@ class Target(ABC):
 
         Raises:
             TargetError: The name, an option, shots or seed is not accepted.
+
+        Example:
+            >>> from qkd_qiskit import Target
+            >>> Target.parse("fake_torino:scale=2", shots=1024)
+            DeviceTarget('fake_torino:scale=2', shots=1024, seed=0)
+            >>> Target.parse("exact").sampled
+            False
         """
         return Target._parser(
             name, shots=shots, seed=seed, scale=scale, readout_mitigation=readout_mitigation
@@ -109,7 +116,15 @@ class Target(ABC):
 
     @staticmethod
     def from_backend(backend: Any, *, shots: int | None = 4096, **options: Any) -> "Target":
-        """Return a `BackendV2` of your own as a target; see `own_backend.target_from_backend`."""
+        """Return a `BackendV2` of your own as a target; see `own_backend.target_from_backend`.
+
+        Example:
+            >>> from qiskit.providers.fake_provider import GenericBackendV2
+            >>> from qkd_qiskit import Target
+            >>> target = Target.from_backend(GenericBackendV2(5, seed=1), shots=512)
+            >>> target.sampled
+            True
+        """
         return Target._from_backend(backend, shots=shots, **options)
 
     @staticmethod

@@ -50,6 +50,16 @@ def as_teacher(
 
     Raises:
         TeacherError: It is none of these, fails on the images, or gives outputs of another shape.
+
+    Example:
+        >>> from sklearn.ensemble import RandomForestClassifier
+        >>> from qkd_qiskit import DataSpec, as_teacher, load_data
+        >>> data = load_data(DataSpec(name="digits"))
+        >>> forest = RandomForestClassifier(n_estimators=30, random_state=0)
+        >>> pixels = data.pool.images.flatten(1).numpy()
+        >>> teacher = as_teacher(forest.fit(pixels, data.pool.labels.numpy()), data)
+        >>> teacher.accuracy > 0.9
+        True
     """
     require_kind("data", data, Data, accepted="Data, from load_data or Data.from_arrays")
     if isinstance(source, Teacher):

@@ -2,6 +2,8 @@
 
 import io
 import re
+import sys
+from pathlib import Path
 
 import pytest
 from result_builder import make_result
@@ -9,7 +11,11 @@ from rich.console import Console
 from rich.table import Table
 
 from qkd_qiskit.cli.narrow_tables import fitted
+from qkd_qiskit.cli.output import print_columns, say
+from qkd_qiskit.cli.run_tables import list_table
 from qkd_qiskit.cli.terminal import comparison_table, summary_table
+from qkd_qiskit.experiments.run_list import RunSummary
+from qkd_qiskit.experiments.statistics import Gain
 
 DEVICES = ["exact", "fake_torino", "fake_lima:exact", "fake_lima:exact, recalibrated"]
 
@@ -82,3 +88,45 @@ def test_the_tables_of_a_run_on_many_targets_fit_80_columns():
 def test_a_study_in_a_pipe_has_one_table(finished):
     table = summary_table(finished.result)
     assert fitted(table, width=120) == [table]
+
+
+def test_the_list_of_runs_keeps_words_whole_on_60_columns():
+    gain = Gain(mean=5.1, ci95=(3.1, 7.2), seeds=5)
+    run = RunSummary(
+        path=Path("runs/digits_t1"),
+        recipe="fashion_mnist",
+        seeds=5,
+        arms=("label_only", "distilled"),
+        state="finished",
+        date="2026-11-27",
+        gain=gain,
+    )
+    text = shown(fitted(list_table([run], root="runs"), width=60), width=60)
+    assert max(map(len, text.splitlines())) <= 60
+    for word in ("digits_t1", "fashion_mnist", "+5.1 [+3.1, +7.2]", "2026-11-27", "done"):
+        assert word in text
+
+
+def test_a_text_is_broken_between_words_on_a_terminal_and_whole_in_a_pipe(monkeypatch, capsys):
+    rows = {"a name": "of 48 two-qubit gates " * 5, "other": "short"}
+    print_columns(rows)
+    assert len(capsys.readouterr().out.splitlines()) == 2
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "40")
+    print_columns(rows)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 40
+    assert [line[:6].strip() for line in lines] == ["a name", *[""] * (len(lines) - 2), "other"]
+    assert " ".join(line[8:].strip() for line in lines[:-1]) == rows["a name"].strip()
+
+
+def test_a_command_to_copy_is_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(
+        "qkd_qiskit.cli.output.console", lambda: Console(width=40, force_terminal=True)
+    )
+    command = "  qkd submit runs/digits --backend ibm_torino --limit 452 --shots 256"
+    say(command)
+    say(command.strip())
+    whole, *broken = capsys.readouterr().out.splitlines()
+    assert whole == command
+    assert len(broken) > 1

@@ -27,7 +27,6 @@ def runs(finished, tmp_path, monkeypatch):
 @pytest.fixture
 def narrow(monkeypatch):
     """Tables as on a terminal of 80 columns."""
-    monkeypatch.setattr("qkd_qiskit.cli.runs.console", lambda: Console(width=80))
     monkeypatch.setattr("qkd_qiskit.cli.output.console", lambda: Console(width=80))
 
 

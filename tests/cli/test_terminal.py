@@ -42,7 +42,7 @@ def test_a_pipe_gets_plain_lines():
         "students",
         "  epoch 2/2  loss 0.500  validation 75.0%",
         "exact",
-        "  image 100/100  images",
+        "  image 100/100",
     ]
 
 

@@ -1,4 +1,5 @@
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -90,6 +91,11 @@ def test_a_file_that_has_changed_is_refused(write):
         ({"labels": np.arange(3)}, r"own\.npz: labels have shape \(3,\) for 50 images"),
         ({"images": np.full((50, 2), np.nan)}, "50 of 50 images hold NaN"),
         ({"class_names": ["a", "b", "c"]}, "none of class 2, there are 3 class names"),
+        (
+            {"unlabelled": np.zeros((3, 5, 5))},
+            r"unlabelled images have shape \(1, 5, 5\), training",
+        ),
+        ({"unlabelled": np.zeros((3, 4, 5), np.uint8)}, "unlabelled images are of type uint8"),
     ],
 )
 def test_files_that_do_not_fit_are_one_line(change, message, write):
@@ -115,3 +121,25 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
         for read in (read_arrays, file_digest):
             with pytest.raises(DataError, match=r"data\.file: .* cannot be read"):
                 read(path)
+
+
+def test_unlabelled_images_are_scaled_with_the_others_and_chosen_by_no_class(write):
+    arrays, images = own((20, 30, 40)), np.random.default_rng(1).random((7, 4, 5))
+    path = write(**arrays, unlabeled=images)
+    spec = DataSpec(name="arrays", file=str(path), scale="minmax", classes=(0, 2))
+    data, without = load_data(spec), load_data(replace(spec, file=str(write_other(path, arrays))))
+    assert without.unlabelled is None
+    assert data.pool.fingerprint == without.pool.fingerprint
+    assert data.fingerprint != without.fingerprint
+    expected = data.scaling(torch.from_numpy(images[:, None].astype(np.float32)))
+    assert torch.equal(data.unlabelled, expected)
+    same = Data.from_arrays(**own((20, 30, 40)), unlabelled=images, scale="minmax")
+    assert same.unlabelled.shape == (7, 1, 4, 5)
+    through = same.through(torch.nn.Flatten())
+    assert torch.equal(through.unlabelled.flatten(), same.unlabelled.flatten())
+    assert through.unlabelled.shape == (7, 1, 1, 20)
+
+
+def write_other(path, arrays):
+    np.savez(path.with_name("without.npz"), **arrays)
+    return path.with_name("without.npz")

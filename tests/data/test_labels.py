@@ -155,7 +155,8 @@ def test_classes_of_a_recipe_are_the_labels_of_the_file(tmp_path):
 )
 def test_objects_are_read_for_what_they_hold(labels, expected):
     column = np.empty(2, dtype=object)
-    column[:] = labels
+    for index, label in enumerate(labels):
+        column[index] = label
     assert (
         plain_labels(as_array(column, what="labels"), count=2, what="images").tolist() == expected
     )

@@ -1,5 +1,7 @@
 """More inputs: what each member sees depends on its seed alone, and takes as many steps."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -15,7 +17,12 @@ from qkd_qiskit import (
     make_teacher,
 )
 from qkd_qiskit.data.splits import Data
-from qkd_qiskit.distillation.inputs import in_usual_steps, with_copies
+from qkd_qiskit.distillation.inputs import (
+    draw_unlabelled,
+    in_usual_steps,
+    with_copies,
+    with_unlabelled,
+)
 from qkd_qiskit.distillation.schedule import step_sizes
 from qkd_qiskit.errors import DataError, TrainingError
 
@@ -106,3 +113,31 @@ def test_labels_of_unlabelled_images_are_not_read(data):
     finally:
         data.pool.labels[:] = kept
     assert torch.equal(before, after)
+
+
+def test_unlabelled_images_of_ones_own_take_the_place_of_the_others_of_the_pool(data, caplog):
+    rows = data.draw(4, seed=0)
+    others = torch.ones(len(data.pool), dtype=torch.bool)
+    others[rows] = False
+    apart = replace(data, pool=data.pool[rows], unlabelled=data.pool.images[others])
+    teacher = make_teacher(TeacherSpec(epochs=2), data)
+    same = weights_after(data, teacher, ce_weight=0.0, unlabelled=3)
+    assert torch.equal(weights_after(apart, teacher, ce_weight=0.0, unlabelled=3), same)
+    assert "not used" not in caplog.text
+    without = weights_after(apart, teacher, ce_weight=0.0)
+    assert "unlabelled images are not used; a DistillSpec with unlabelled=9" in caplog.text
+    assert torch.equal(without, weights_after(data, teacher, ce_weight=0.0))
+
+
+def test_unlabelled_rows_come_after_the_pool_as_many_as_there_are(data):
+    own = replace(data, unlabelled=torch.rand(10, 1, 8, 8))
+    rows = own.draw(2, seed=1)
+    drawn = draw_unlabelled(own, rows, share=1, seed=1)
+    assert torch.equal(drawn[:6], rows)
+    assert len(drawn) == 12
+    assert (drawn[6:] >= len(data.pool)).all()
+    assert not torch.equal(drawn[6:], draw_unlabelled(own, rows, share=1, seed=2)[6:])
+    images = with_unlabelled(own).pool.images
+    assert torch.equal(images[drawn[6:]], own.unlabelled[drawn[6:] - len(data.pool)])
+    assert len(draw_unlabelled(own, rows, share=9, seed=1)) == 16
+    assert with_unlabelled(data) is data

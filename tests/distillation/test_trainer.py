@@ -3,6 +3,7 @@
 import errno
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ import qkd_qiskit
 from qkd_qiskit.data.splits import Data
 from qkd_qiskit.distillation import losses
 from qkd_qiskit.distillation import trainer as loop
-from qkd_qiskit.distillation.population import Member
+from qkd_qiskit.distillation.population import Member, Population
 from qkd_qiskit.errors import (
     CheckpointError,
     DataError,
@@ -230,6 +231,22 @@ def test_a_damaged_checkpoint_is_refused(data, teacher, tmp_path):
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(CheckpointError, match="damaged"):
         train(data, teacher, checkpoint=path)
+
+
+@pytest.mark.parametrize(("seconds", "epochs"), [(0.0, [1, 2, 3]), (2.0, [2, 3]), (9.0, [3])])
+def test_a_checkpoint_is_written_when_seconds_have_passed_and_at_the_end(
+    seconds, epochs, data, teacher, tmp_path, monkeypatch
+):
+    clock = iter(1.5 * tick for tick in range(100))  # looked at once an epoch and once a checkpoint
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", seconds)
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    saved, save = [], Population.save
+    monkeypatch.setattr(
+        Population, "save", lambda self, path: (saved.append(self.epochs_done), save(self, path))
+    )
+    path = tmp_path / "checkpoint.safetensors"
+    train(data, teacher, spec=replace(SPEC, epochs=3), checkpoint=path)
+    assert saved == epochs
 
 
 def test_a_full_disk_leaves_the_last_checkpoint(data, teacher, tmp_path, monkeypatch):

@@ -131,7 +131,7 @@ def test_the_command_shows_gates_and_accuracies(finished, tmp_path, capsys):
     assert main(words) == 0
     shown = capsys.readouterr().out
     assert "compressed for fake_manila" in shown
-    assert "The next depth takes 4, of the 2 that were asked for." in shown
+    assert "The next depth takes 4 two-qubit gates; at most 2 were asked for." in shown
     assert "layers 1" in shown
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert "Two-qubit gates and accuracy" in page

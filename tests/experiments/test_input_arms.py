@@ -1,9 +1,14 @@
 """The arms of other inputs and of a teacher with the student's own images, in a real run."""
 
+import json
+
+import numpy as np
 import pytest
 import torch
 
+from qkd_qiskit.data.splits import load_data
 from qkd_qiskit.errors import RecipeError
+from qkd_qiskit.experiments.arms import draw_images
 from qkd_qiskit.experiments.experiment import run
 from qkd_qiskit.experiments.run_folder import RunFolder
 from qkd_qiskit.experiments.teachers import load_same_draw_teachers, load_teachers
@@ -45,8 +50,6 @@ def test_every_arm_is_trained_as_long(folder):
 
 
 def test_a_teacher_of_the_same_draw_has_seen_that_draw(folder):
-    from qkd_qiskit.data.splits import load_data
-
     data = load_data(folder.recipe.data, seed=folder.recipe.seed)
     alike = load_same_draw_teachers(folder, data)
     shared = load_teachers(folder, data)
@@ -86,3 +89,39 @@ def test_what_cannot_be_is_refused(tmp_path, tiny, changes, message):
 
     with pytest.raises(RecipeError, match=message):
         check_arms(recipe)
+
+
+def test_students_of_unlabelled_images_of_ones_own(tmp_path, tiny, caplog):
+    """All labels are used, and the arms without labels see the unlabelled images."""
+    stream = np.random.default_rng(0)
+    labels, others = np.arange(90) % 2, np.arange(60) % 2
+    images, unlabelled = (stream.random((len(it), 6)) + it[:, None] / 2 for it in (labels, others))
+    np.savez(tmp_path / "own.npz", images=images, labels=labels, unlabelled=unlabelled)
+    np.savez(tmp_path / "labels.npz", images=images, labels=labels)
+    changes = {
+        "data.name": "arrays",
+        "data.file": str(tmp_path / "own.npz"),
+        "data.classes": None,
+        "data.train_per_class": None,
+        "data.test_per_class": None,
+        "distill.unlabelled": 1,
+        "arms": ["label_only", "distilled", "transfer", "self_training"],
+        "targets": ["exact"],
+    }
+    folder = RunFolder.create(tmp_path / "run", load_recipe(tiny, changes))
+    run(folder)
+    assert set(folder.result.arms) == set(changes["arms"])
+    assert "unlabelled" not in caplog.text
+    labelled = load_recipe(tiny, changes | {"arms": ["label_only"]})
+    run(RunFolder.create(tmp_path / "labelled", labelled))
+    assert "the data's 60 unlabelled images are not used by these arms" in caplog.text
+    provenance = json.loads((folder.path / "provenance.json").read_text())
+    assert set(provenance["data"]) == {"pool", "validation", "test", "unlabelled"}
+    data = load_data(folder.recipe.data, seed=folder.recipe.seed)
+    rows = draw_images("transfer", folder.recipe, data, seed=1)
+    assert (rows >= len(data.pool)).sum() == min(60, len(data.pool))
+    assert len(draw_images("distilled", folder.recipe, data, seed=1)) == len(data.pool)
+    without = changes | {"data.file": str(tmp_path / "labels.npz")}
+    with pytest.raises(RecipeError, match=r"leaves none; give .* unlabelled images of your own"):
+        run(RunFolder.create(tmp_path / "none", load_recipe(tiny, without)))
+    assert not (tmp_path / "none" / "teacher.safetensors").exists()

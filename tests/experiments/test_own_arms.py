@@ -114,3 +114,14 @@ def test_a_study_of_a_file_without_arms_trains_its_own_too(tmp_path):
     path.write_text("own_arms: {warm: {distill.temperature: 9.0}}\n")
     recipe = given_recipe(Namespace(recipe=str(path)), defaults=DEFAULTS)
     assert recipe.arms == (*DEFAULTS["arms"], "warm")
+
+
+def test_an_own_arm_keeps_what_its_base_changes(tiny):
+    own = {
+        "more": {"base": "transfer_augmented", "distill.unlabelled": 2},
+        "plain": {"base": "augmented", "distill.augment": "none"},
+    }
+    recipe = load_recipe(tiny, {"arms": ["distilled", *own], "own_arms": own})
+    assert recipe.distill_of("more").augment == "jitter"
+    assert recipe.distill_of("more").unlabelled == 2
+    assert recipe.distill_of("plain").augment == "none"

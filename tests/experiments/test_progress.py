@@ -44,7 +44,7 @@ def test_a_run_prints_plain_lines(tiny, tmp_path, monkeypatch):
     assert lines[2].startswith("  epoch 3/3  loss ")
     assert lines[3] == "label_only"
     assert lines[4].startswith("  epoch 3/3  loss ")
-    assert lines[5:] == ["exact", "  image 40/40  images"]
+    assert lines[5:] == ["exact", "  image 40/40"]
 
 
 def test_lines_come_at_most_every_five_seconds(monkeypatch):
@@ -55,7 +55,7 @@ def test_lines_come_at_most_every_five_seconds(monkeypatch):
     for _ in range(5):
         now[0] += 2.0
         shown.evaluated(10, total=100)
-    assert lines == ["exact", "  image 30/100  images"]
+    assert lines == ["exact", "  image 30/100"]
 
 
 def test_lines_go_to_standard_output_if_nothing_else_is_said(capsys):

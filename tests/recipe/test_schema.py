@@ -116,6 +116,7 @@ def test_descriptions_are_those_of_the_docstrings():
     assert field_descriptions(StudentSpec)["qubits"] == "Width of the circuit."
     assert field_descriptions(DataSpec)["root"].endswith("else the user's cache folder.")
     assert "\n" not in "".join(field_descriptions(StudentSpec).values())
+    assert not any(">>>" in text for text in field_descriptions(Recipe).values())
 
 
 def test_the_command_prints_it(capsys):

@@ -8,10 +8,15 @@ import torch
 from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
 
-from qkd_qiskit.errors import CircuitError
+from qkd_qiskit.errors import CircuitError, InputError
 from qkd_qiskit.recipe import StudentSpec
 from qkd_qiskit.students.factory import make_student
-from qkd_qiskit.students.surrogate import export_surrogate, largest_difference, make_surrogate
+from qkd_qiskit.students.surrogate import (
+    export_onnx,
+    export_surrogate,
+    largest_difference,
+    make_surrogate,
+)
 
 SHAPE = (1, 4, 4)
 BINS = {"kind": "quantum", "head": "none", "readout": "bins"}
@@ -104,3 +109,21 @@ def test_an_exported_surrogate_needs_nothing_of_this_package(tmp_path):
     )
     subprocess.run([sys.executable, "-I", "-c", code], cwd=tmp_path, check=True)
     torch.testing.assert_close(torch.load(tmp_path / "logits.pt"), surrogate(images(7)))
+
+
+def test_without_onnxscript_one_line_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    surrogate = make_surrogate(student_of({"reduction": "linear"}))
+    with pytest.raises(InputError, match=r"pip install 'qkd-qiskit\[onnx\]', or leave --onnx out"):
+        export_onnx(surrogate, tmp_path / "student.onnx", image_shape=SHAPE)
+    assert not (tmp_path / "student.onnx").exists()
+
+
+@pytest.mark.parametrize("case", ["amplitude bins", "amplitude mlp", "pca angle", "reuploading"])
+def test_an_onnx_file_gives_the_logits_of_the_surrogate(case, tmp_path):
+    pytest.importorskip("onnxscript")
+    runtime = pytest.importorskip("onnxruntime")
+    surrogate, path = make_surrogate(student_of(CASES[case][0])), tmp_path / "new" / "student.onnx"
+    export_onnx(surrogate, path, image_shape=SHAPE)
+    (logits,) = runtime.InferenceSession(path).run(["logits"], {"images": images(7).numpy()})
+    torch.testing.assert_close(torch.as_tensor(logits), surrogate(images(7)), atol=1e-6, rtol=0)
