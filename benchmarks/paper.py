@@ -63,7 +63,7 @@ def main() -> int:
     add("--no-controls", action="store_true", help="v1: without shots, gradient and rate controls")
     add("--data", help="v2: some of " + ",".join(paper_v2.DATA_SETS))
     add("--epochs", type=int, default=5, help="v2: epochs of the short runs")
-    add("--short-seeds", type=int, default=1, help="v2: seeds of the short runs")
+    add("--short-seeds", type=int, default=3, help="v2: seeds of the short runs")
     given = parser.parse_args()
     started = time.monotonic()
 
