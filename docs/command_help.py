@@ -21,7 +21,7 @@ HIDDEN = ("bench",)  # an older name of sweep
 def help_of(*words: str) -> str:
     """Return what a command's `--help` prints."""
     printed = io.StringIO()
-    os.environ["COLUMNS"] = "100"
+    os.environ["COLUMNS"] = "88"
     with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
         main([*words, "--help"])
     return printed.getvalue().rstrip()

@@ -26,6 +26,8 @@ extensions = [
 exclude_patterns = ["build"]
 html_theme = "furo"
 html_title = "qkd_qiskit"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 # The tutorials are executed when the site is built; -D nb_execution_mode=off leaves that out.
 nb_execution_mode = "auto"
 nb_execution_in_temp = True
@@ -57,6 +59,7 @@ PAGES = {
     "SLIDES_Q2C.md": "slides-q2c.md",
 }
 _PROGRAM_LINK = re.compile(r"\]\((\w+\.py)\)")
+_TABLE_HEAD = re.compile(r"^\|.*\|\n(?=\|[ :|-]+\|\n)", re.MULTILINE)
 _FOLDER_LINK = re.compile(r"\[([^\]]+)\]\(\.\./qkd_qiskit[^)]*\)")
 
 
@@ -74,6 +77,8 @@ def _relink_include(app: Any, path: Any, parent: str, content: list[str]) -> Non
     for file, page in PAGES.items():
         text = text.replace(f"]({file})", f"]({page})")
     text = text.replace("](../docs/", "](../")
+    # Names of arms as headings may be broken behind an underscore, or tables are too wide.
+    text = _TABLE_HEAD.sub(lambda head: head[0].replace("_", "_\u200b"), text)
     text = _PROGRAM_LINK.sub(r"](../../benchmarks/\1)", text)
     text = text.replace("](results/", "](../../benchmarks/results/")
     content[0] = _FOLDER_LINK.sub(r"\1", text)
