@@ -5,6 +5,7 @@ import csv
 import backbone
 import cifar10
 import paper
+import paper_tables
 import paper_v2
 import pytest
 import torch
@@ -55,6 +56,18 @@ def test_rows_of_other_tasks_are_kept():
     kept = paper._kept_v2(paper.RESULTS / "paper_v2.csv", made[::-1])
     assert kept == [row for row in rows if (row.data, row.qubits) == ("fashion_mnist", 8)]
     assert 0.5 < max(row.accuracy for row in kept) < 1
+
+
+def test_the_published_chart_follows_from_the_published_rows():
+    rows = paper._kept_v2(paper.RESULTS / "paper_v2.csv", [])
+    assert paper_tables.v2_markdown(rows).strip() in paper.PAGE.read_text()
+    seeds = {}
+    for row in rows:
+        key = row.data, row.qubits, row.inputs, row.circuit, row.arm
+        seeds.setdefault(key, []).append(row.seed)
+    for (data, _, inputs, circuit, _), its in seeds.items():
+        five = (data, inputs, circuit) == ("cifar10", paper_v2.MAIN, "entangled")
+        assert sorted(its) == list(range(5 if five else 3))
 
 
 def test_rates_are_tried_until_one_on_either_side_is_worse():
