@@ -184,10 +184,18 @@ def _account() -> list[Finding]:
         return [Finding("account", "note", text)]
     if _given("QISKIT_IBM_TOKEN"):
         return [Finding("account", "ok", "in QISKIT_IBM_TOKEN")]
-    if (Path.home() / ".qiskit" / "qiskit-ibm.json").is_file():
+    if _holds_accounts(Path.home() / ".qiskit" / "qiskit-ibm.json"):
         return [Finding("account", "ok", "saved by the Runtime client")]
     text = "none: only simulators; save one with QiskitRuntimeService.save_account(...)"
     return [Finding("account", "note", text)]
+
+
+def _holds_accounts(file: Path) -> bool:
+    """Return whether there is an account; the client leaves {} where the last one was deleted."""
+    try:
+        return bool(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return False
 
 
 def _given(variable: str) -> bool:

@@ -38,6 +38,17 @@ def test_data_sets_are_found_where_they_are(findings, tmp_path):
     assert found["kernel"]["state"] == "ok"
 
 
+@pytest.mark.parametrize(
+    ("saved", "state"), [(None, "note"), ("{}", "note"), ('{"default": {"token": "x"}}', "ok")]
+)
+def test_an_account_that_is_saved_is_one(findings, monkeypatch, tmp_path, saved, state):
+    monkeypatch.delenv("QISKIT_IBM_TOKEN")
+    if saved is not None:
+        (tmp_path / ".qiskit").mkdir()
+        (tmp_path / ".qiskit" / "qiskit-ibm.json").write_text(saved)
+    assert findings()["account"]["state"] == state
+
+
 def test_a_rehearsal_is_told(findings, monkeypatch):
     monkeypatch.setenv("QKD_RUNTIME_URL", "http://127.0.0.1:1")
     assert "not to IBM Quantum" in findings()["account"]["text"]
