@@ -58,7 +58,7 @@ EARLIER: dict[str, dict[str, Any]] = {
     "mnist": {"distill.temperature": 4.0, "distill.student_temperature": 1.0, "distill.lr": 0.01},
     "fashion_mnist": {"distill.student_temperature": 1.0},
 }
-"""What two recipes had before: figures of INPUTS.md and docs/losses.md are of these."""
+"""What two recipes had before: figures of docs/losses.md are of these."""
 
 
 def settings(recipe: Recipe) -> Iterator[tuple[dict[str, Any], tuple[str, ...]]]:

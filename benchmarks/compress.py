@@ -27,8 +27,7 @@ from typing import Any
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
-from helps import write_csv
-from inputs import read
+from helps import read, write_csv
 
 from qkd_qiskit import Recipe, Run, Target, load_recipe, run_experiment
 from qkd_qiskit.experiments.callbacks import Callback

@@ -18,7 +18,7 @@ for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
 from compress import ARMS, DEEP, LABELS, RESULTS
-from inputs import read
+from helps import read
 
 from qkd_qiskit.experiments.statistics import differences, holm, mean_interval, paired_p
 

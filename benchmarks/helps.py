@@ -1,24 +1,27 @@
 """Where does distillation help, by what, and does the circuit? Recipes against strong opponents.
 
-    QKD_DATA=ROOT python benchmarks/helps.py [--cells mnist_50,digits_10] [--seeds 10]
+    QKD_DATA=ROOT python benchmarks/helps.py [--cells mnist_50,digits_10] [--seeds 20]
     QKD_DATA=ROOT python benchmarks/helps.py --splits mnist_50,digits_10
 
 Each cell is a built-in recipe at a number of labelled images per class. Label-only students, with
 and without jittered copies of their images, and distilled ones have a learning rate, weight decay
 and number of epochs of their own, from grids of one size, by validation; beside them are students
 taught with the recipe's settings: by a teacher of all labels, by one of the student's own images,
-on jittered copies, on nine times as many unlabelled images. A twin is the best on validation
-images of four classical models of at most as many trained numbers, with the recipe's settings, and
-(without --untuned-twins) tuned as the students are, from labels alone and distilled. Seeds begin at
-300, which chose nothing.
+on jittered copies, on nine times as many unlabelled images, on both, and by the label-only student
+in place of a teacher. A twin is the best on validation images of six classical models (four on
+images of 28x28) of at most as many trained numbers: distilled with the recipe's settings, and
+(without --untuned-twins) from labels alone and distilled, each tuned as the students are. Last come
+students on 99 unlabelled images for each labelled one and in four times as many steps, hybrid ones
+by a dense network in place of softmax regression; beside them twins, students without a teacher and
+tuned label-only ones that train as long. Seeds begin at 300, which chose nothing.
 
 With --splits the cells are repeated with other validation splits and teachers (and, on digits,
 other test images): what seeds alone do not cover.
 
-Every study is a run folder under --runs and goes on where it was stopped. Writes
-helps_accuracy.csv (a row for each student) or helps_splits.csv, helps.csv (a row for each
-comparison, p values corrected by Holm over all of them) and helps.png under benchmarks/results/;
-cells that are not run keep their rows. Prints the tables of HELPS.md.
+Every study is a run folder under --runs and goes on where it was stopped; more seeds are added to
+those that are there. Writes helps_accuracy.csv (a row for each student) or helps_splits.csv,
+helps.csv (a row for each comparison, p values corrected by Holm over all of them) and helps.png
+under benchmarks/results/; cells that are not run keep their rows. Prints the tables of HELPS.md.
 """
 
 # ruff: noqa: E402  (the number of threads is set before torch is imported)
@@ -27,14 +30,11 @@ from __future__ import annotations
 import argparse
 import csv
 import io
-import itertools
-import math
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
@@ -43,7 +43,7 @@ for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 from qkd_qiskit.experiments.callbacks import Callback
 from qkd_qiskit.experiments.results import Result
 from qkd_qiskit.experiments.run_folder import RECIPE
-from qkd_qiskit.experiments.statistics import differences, holm, mean_interval, paired_p
+from qkd_qiskit.experiments.twin_choice import mean_validation_accuracy
 from qkd_qiskit.experiments.workers import Workers
 from qkd_qiskit.recipe import Recipe
 from qkd_qiskit.recipe.parsing import load_recipe
@@ -52,42 +52,36 @@ from qkd_qiskit.storage import write_text
 
 RESULTS = Path(__file__).parent / "results"
 FIRST_SEED, SPLITS, SEEDS_PER_SPLIT = 300, 8, 5
-ARMS = (
+STUDENT_ARMS = (
     "label_only",
     "label_only_tuned",
     "label_only_augmented_tuned",
+    "self_training",
     "distilled",
     "distilled_tuned",
     "distilled_same_draw",
     "augmented",
     "transfer",
-    "twin_pca",
-    "twin_pooled",
-    "twin_bilinear",
-    "classical_twin",
+    "transfer_augmented",
 )
-BEST = "best_twin"  # with the recipe's settings, distilled
-TWIN_ARMS = {"twin_labels": "label_only_tuned", "twin_taught": "distilled_tuned"}
-SPLIT_ARMS = ("label_only_tuned", "distilled", "transfer")
-GAINS = {
-    "label_only_tuned": (
-        "label_only_augmented_tuned",
-        "distilled_same_draw",
-        "distilled",
-        "distilled_tuned",
-        "augmented",
-        "transfer",
-    ),
-    "label_only_augmented_tuned": ("distilled", "augmented", "transfer"),
+TWINS = {
+    "twin_pca": "pca_linear",
+    "twin_pooled": "pooled_linear",
+    "twin_bilinear": "bilinear",
+    "twin_random": "random_features",
+    "twin_conv": "small_convolution",
+    "classical_twin": "classical",
 }
-OVER_TWIN = {BEST: "distilled", "twin_labels": "label_only_tuned", "twin_taught": "distilled_tuned"}
-PAIRS = [(arm, baseline) for baseline, arms in GAINS.items() for arm in arms]
-PAIRS += [(arm, twin) for twin, arm in OVER_TWIN.items()]
+COSTLY = ("twin_random", "twin_conv")  # on images of 28x28; certify.md has them there
+BEST = "best_twin"  # with the recipe's settings, distilled
+TUNED_TWINS = {"twin_labels": "label_only_tuned", "twin_taught": "distilled_tuned"}
+UNLABELLED, LONGER = 99, 4  # images for each labelled one, times as many steps: helps_teachers.py
+TAUGHT_MORE, LABELS_MORE, SELF_TAUGHT_MORE = "taught_more", "labels_more", "self_taught_more"
+TWIN_MORE = "twin_more"
+SPLIT_ARMS = ("label_only_tuned", "distilled", "transfer")
 ACCURACY_COLUMNS = ("cell", "arm", "kind", "seed", "accuracy")
 SPLIT_COLUMNS = ("cell", "split", "arm", "seed", "accuracy")
-COLUMNS = ("cell", "arm", "baseline", "seeds", "mean", "low", "high", "p", "p_holm")
-Row = Mapping[str, str]
-Accuracies = dict[str, dict[int, float]]
+COMMAND = "python benchmarks/helps.py"
 
 
 @dataclass(frozen=True)
@@ -97,27 +91,34 @@ class Cell:
     Attributes:
         recipe: Built-in recipe.
         labels: Labelled images per class.
+        teacher: Kind of the teacher of `taught_more`, by validation: helps_teachers.py.
     """
 
     recipe: str
     labels: int
+    teacher: str = "mlp"
 
     @property
     def name(self) -> str:
         """Name of its folder, and in the tables."""
         return f"{self.recipe}_{self.labels}"
 
+    @property
+    def twins(self) -> dict[str, str]:
+        """Kinds of its twins by arm."""
+        small = self.recipe.startswith("digits")
+        return {arm: kind for arm, kind in TWINS.items() if small or arm not in COSTLY}
+
 
 CELLS = {
     cell.name: cell
     for cell in (
         Cell("digits", 10),
-        Cell("digits_quantum", 10),
         Cell("mnist", 50),
-        Cell("mnist", 150),
         Cell("fashion_mnist", 50),
-        Cell("mnist_quantum", 10),
-        Cell("fashion_mnist_quantum", 10),
+        Cell("digits_quantum", 10, teacher="softmax"),
+        Cell("mnist_quantum", 10, teacher="softmax"),
+        Cell("fashion_mnist_quantum", 10, teacher="softmax"),
     )
 }
 
@@ -130,16 +131,39 @@ def open_study(
     callback: Callback | None = None,
     command: str = "",
 ) -> Run:
-    """Return the run of a recipe in a folder, doing what of it is not there yet."""
+    """Return the run of a recipe in a folder, doing what of it is not there yet.
+
+    A study of the same recipe with fewer seeds or arms is extended by those that it lacks.
+    """
+    doing: dict[str, Any] = {"workers": workers, "callback": callback, "command": command}
     if not (path / RECIPE).exists():
-        return run_experiment(recipe, out=path, workers=workers, callback=callback, command=command)
+        return run_experiment(recipe, out=path, **doing)
     study = Run.open(path)
-    data = replace(study.recipe.data, root=recipe.data.root)  # which may have moved
-    if replace(study.recipe, data=data) != recipe:
+    if not _is_part(study.recipe, recipe):
         sys.exit(f"{path} holds a study of another recipe; move it away, or give another folder")
     if study.folder.result is None:
-        return resume_experiment(path, workers=workers, callback=callback, command=command)
+        study = resume_experiment(path, **doing)
+    seeds, arms = recipe.member_seeds, recipe.arms
+    if (study.recipe.member_seeds, study.recipe.arms) != (seeds, arms):
+        study.extend(seeds=seeds, arms=arms, own_arms=dict(recipe.own_arms), **doing)
     return study
+
+
+def _is_part(old: Recipe, recipe: Recipe) -> bool:
+    """Return whether a recipe is another one with as many or fewer seeds and arms."""
+    shared = replace(
+        old,
+        data=replace(old.data, root=recipe.data.root),  # which may have moved
+        seeds=recipe.seeds,
+        arms=recipe.arms,
+        own_arms=recipe.own_arms,
+    )
+    return (
+        shared == recipe
+        and set(old.member_seeds) <= set(recipe.member_seeds)
+        and set(old.arms) <= set(recipe.arms)
+        and old.own_arms.items() <= recipe.own_arms.items()
+    )
 
 
 def recipe_of(cell: Cell, arms: Sequence[str], **changes: Any) -> Recipe:
@@ -153,18 +177,69 @@ def run_cell(
 ) -> list[dict[str, Any]]:
     """Return a row for each student of a cell, running what of it is not there yet."""
     own_seeds = list(range(FIRST_SEED, FIRST_SEED + seeds))
-    study = _open(recipe_of(cell, ARMS, seeds=own_seeds), parent / cell.name)
+    study = _open(
+        recipe_of(cell, (*STUDENT_ARMS, *cell.twins), seeds=own_seeds), parent / cell.name
+    )
     assert study.result.twins is not None
     best = study.result.twins.best
-    kind = study.recipe.student_of(best).kind
     rows = _rows(study.result, cell=cell.name, kind="")
-    rows += [row | {"arm": BEST, "kind": kind} for row in rows if row["arm"] == best]
-    if not tuned_twins:
-        return rows
-    own = {arm: {"base": base, "student.kind": kind} for arm, base in TWIN_ARMS.items()}
-    twins = recipe_of(cell, list(own), own_arms=own, seeds=own_seeds)
-    result = _open(twins, parent / f"{cell.name}-twin").result
-    return rows + _rows(result, cell=cell.name, kind=kind)
+    rows += _chosen(rows, best, BEST, study.recipe.student_of(best).kind)
+    rows += _taught_more(cell, parent=parent, seeds=own_seeds)
+    if tuned_twins:
+        rows += _tuned_twins(cell, parent=parent, seeds=own_seeds)
+    return rows
+
+
+def _taught_more(cell: Cell, *, parent: Path, seeds: list[int]) -> list[dict[str, Any]]:
+    """Return a row for each student of more images and steps, its controls and twins."""
+    longer = {"distill.epochs": LONGER * load_recipe(cell.recipe).distill.epochs}
+    more = longer | {"distill.unlabelled": UNLABELLED}
+    own = {
+        TAUGHT_MORE: {"base": "transfer", **more},
+        SELF_TAUGHT_MORE: {"base": "self_training", **more},
+        LABELS_MORE: {"base": "label_only_augmented_tuned", **longer},
+    }
+    own |= {
+        f"{TWIN_MORE}_{kind}": {"base": "transfer", "student.kind": kind, **more}
+        for kind in cell.twins.values()
+    }
+    changes: dict[str, Any] = {"own_arms": own, "seeds": seeds, "teacher.kind": cell.teacher}
+    recipe = recipe_of(cell, ("label_only", *own), **changes)
+    study = _open(recipe, parent / f"{cell.name}-more")
+    rows = [row for row in _rows(study.result, cell=cell.name, kind="") if row["arm"] in own]
+    return rows + _best_of(rows, TWIN_MORE, study, kinds=cell.twins.values())
+
+
+def _tuned_twins(cell: Cell, *, parent: Path, seeds: list[int]) -> list[dict[str, Any]]:
+    """Return a row for each tuned twin, and for the best on validation of each loss."""
+    own = {
+        f"{name}_{kind}": {"base": base, "student.kind": kind}
+        for name, base in TUNED_TWINS.items()
+        for kind in cell.twins.values()
+    }
+    recipe = recipe_of(cell, list(own), own_arms=own, seeds=seeds)
+    study = _open(recipe, parent / f"{cell.name}-twins")
+    rows = _rows(study.result, cell=cell.name, kind="")
+    return rows + [
+        row
+        for name in TUNED_TWINS
+        for row in _best_of(rows, name, study, kinds=cell.twins.values())
+    ]
+
+
+def _best_of(
+    rows: list[dict[str, Any]], name: str, study: Run, *, kinds: Iterable[str]
+) -> list[dict[str, Any]]:
+    """Return the rows of the twin that is best on validation images, under a name of its own."""
+    validation = {
+        kind: mean_validation_accuracy(study.folder, f"{name}_{kind}") or 0.0 for kind in kinds
+    }
+    best = max(validation, key=lambda kind: validation[kind])
+    return _chosen(rows, f"{name}_{best}", name, best)
+
+
+def _chosen(rows: Iterable[dict[str, Any]], arm: str, name: str, kind: str) -> list[dict[str, Any]]:
+    return [row | {"arm": name, "kind": kind} for row in rows if row["arm"] == arm]
 
 
 def run_splits(cell: Cell, *, parent: Path) -> list[dict[str, Any]]:
@@ -180,7 +255,7 @@ def run_splits(cell: Cell, *, parent: Path) -> list[dict[str, Any]]:
 
 def _open(recipe: Recipe, path: Path) -> Run:
     print(path, flush=True)
-    return open_study(recipe, path, command="python benchmarks/helps.py")
+    return open_study(recipe, path, command=COMMAND)
 
 
 def _rows(result: Result, **given: Any) -> list[dict[str, Any]]:
@@ -214,151 +289,24 @@ def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, An
     write_text(path, text.getvalue())
 
 
-def by_arm(rows: Sequence[Row], cell: str) -> Accuracies:
-    """Return the accuracies of a cell by arm and seed."""
-    found: Accuracies = {}
-    for row in rows:
-        if row["cell"] == cell:
-            found.setdefault(row["arm"], {})[int(row["seed"])] = float(row["accuracy"])
-    return found
-
-
-def compare(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Return a row for each comparison, p values corrected over all of them."""
-    table = []
-    for cell in dict.fromkeys(row["cell"] for row in rows):
-        accuracies = by_arm(rows, cell)
-        for arm, baseline in PAIRS:
-            if baseline not in accuracies:
-                continue  # without tuned twins
-            treated, base = accuracies[arm], accuracies[baseline]
-            seeds = sorted(treated.keys() & base.keys())
-            gain = differences([treated[s] for s in seeds], [base[s] for s in seeds])
-            mean, half = mean_interval(gain) if gain else (math.nan, None)
-            ends = (math.nan, math.nan) if half is None else (mean - half, mean + half)
-            row = {"cell": cell, "arm": arm, "baseline": baseline, "seeds": len(gain)}
-            table.append(row | {"mean": mean, "low": ends[0], "high": ends[1], "p": paired_p(gain)})
-    corrected = iter(holm([row["p"] for row in table if row["p"] is not None]))
-    return [row | {"p_holm": None if row["p"] is None else next(corrected)} for row in table]
-
-
-def markdown(rows: Sequence[Row], comparisons: Sequence[Mapping[str, Any]]) -> str:
-    """Return mean accuracies and gains, a cell a line; bold: below 0.05 after Holm."""
-    cells = [cell for cell in CELLS if any(row["cell"] == cell for row in rows)]
-    gains = {(row["cell"], row["arm"], row["baseline"]): row for row in comparisons}
-    means = {
-        cell: {arm: fmean(values.values()) for arm, values in by_arm(rows, cell).items()}
-        for cell in cells
-    }
-    kinds = {row["cell"]: row["kind"] for row in rows if row["arm"] == BEST}
-    arms = [*ARMS[:8], *OVER_TWIN]
-    lines = [f"| accuracy, % | {' | '.join(arms)} | best twin |"]
-    lines.append("|---" * (len(arms) + 2) + "|")
-    for cell in cells:
-        shown = [f"{100 * means[cell][arm]:.1f}" if arm in means[cell] else "" for arm in arms]
-        lines.append(f"| `{cell}` | {' | '.join(shown)} | {kinds[cell]} |")
-    groups = {f"over {base}": [(arm, base) for arm in arms] for base, arms in GAINS.items()}
-    groups["the circuit over a twin"] = [(arm, twin) for twin, arm in OVER_TWIN.items()]
-    for title, pairs in groups.items():
-        names = [" − ".join(pair) if title.startswith("the") else pair[0] for pair in pairs]
-        lines += ["", f"| {title} | {' | '.join(names)} |"]
-        lines.append("|---" * (len(pairs) + 1) + "|")
-        for cell in cells:
-            shown = [_gain(gains.get((cell, *pair))) for pair in pairs]
-            lines.append(f"| `{cell}` | {' | '.join(shown)} |")
-    return "\n".join(lines)
-
-
-def _gain(row: Mapping[str, Any] | None) -> str:
-    if row is None:
-        return ""
-    mean = f"{row['mean']:+.1f} [{row['low']:+.1f}, {row['high']:+.1f}]"
-    return f"**{mean}**" if row["p_holm"] is not None and row["p_holm"] < 0.05 else mean
-
-
-def splits_markdown(rows: Sequence[Row]) -> str:
-    """Return the gain over the tuned baseline: of one split's seeds, and over the splits."""
-    lines = ["| cell | arm | seeds of one split | splits and teachers | lowest, highest split |"]
-    lines.append("|---" * 5 + "|")
-    for cell in dict.fromkeys(row["cell"] for row in rows):
-        splits = list(dict.fromkeys(row["split"] for row in rows if row["cell"] == cell))
-        for arm in SPLIT_ARMS[1:]:
-            means, halves = [], []
-            for split in splits:
-                of_split = by_arm([row for row in rows if row["split"] == split], cell)
-                treated, base = of_split[arm], of_split[SPLIT_ARMS[0]]
-                seeds = sorted(treated.keys() & base.keys())
-                mean, half = mean_interval(
-                    differences([treated[s] for s in seeds], [base[s] for s in seeds])
-                )
-                means.append(mean)
-                halves.append(math.nan if half is None else half)
-            mean, half = mean_interval(means)
-            lines.append(
-                f"| `{cell}` | `{arm}` | ± {fmean(halves):.1f}, {SEEDS_PER_SPLIT} seeds | "
-                f"{mean:+.1f} ± {half or math.nan:.1f}, {len(means)} splits | "
-                f"{min(means):+.1f}, {max(means):+.1f} |"
-            )
-    return "\n".join(lines)
-
-
-def draw(comparisons: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Draw what is gained over the tuned label-only student, and over the twins."""
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
-    cells = [cell for cell in CELLS if any(row["cell"] == cell for row in comparisons)]
-    styles = {
-        ("distilled_same_draw", "label_only_tuned"): ("#7c7f83", "o", "same-draw teacher"),
-        ("distilled", "label_only_tuned"): ("#0072b2", "D", "distilled"),
-        ("transfer", "label_only_tuned"): ("#009e73", "^", "on unlabelled images"),
-        ("label_only_augmented_tuned", "label_only_tuned"): ("#d55e00", "s", "labels, jittered"),
-        ("distilled", BEST): ("#cc79a7", "v", "circuit − best twin, distilled"),
-    }
-    with rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
-        figure = Figure(figsize=(7.4, 1.3 + 0.8 * len(cells)), layout="constrained", dpi=150)
-        axes = figure.subplots()
-        axes.axvline(0, color="#1d1f21", linewidth=0.9)
-        for number, (pair, (colour, marker, label)) in enumerate(styles.items()):
-            for height, cell in enumerate(reversed(cells)):
-                of_pair = (
-                    (r["cell"], r["arm"], r["baseline"]) == (cell, *pair) for r in comparisons
-                )
-                row = next(itertools.compress(comparisons, of_pair), None)
-                if row is None:
-                    continue
-                level = height + 0.3 - 0.15 * number
-                axes.plot([row["low"], row["high"]], [level] * 2, color=colour, linewidth=2)
-                fill = colour if row["p_holm"] is not None and row["p_holm"] < 0.05 else "white"
-                axes.plot(row["mean"], level, marker, color=colour, markerfacecolor=fill)
-            axes.plot([], [], color=colour, marker=marker, label=label)
-        names = [
-            f"{CELLS[cell].recipe}\n{CELLS[cell].labels} per class" for cell in reversed(cells)
-        ]
-        axes.set_yticks(range(len(cells)), names)
-        axes.set_xlabel("paired gain in points of test accuracy, 95 % interval")
-        axes.grid(axis="x", color="#dddfe1", linewidth=0.7)
-        axes.set_axisbelow(True)
-        figure.legend(loc="outside lower center", ncols=3, frameon=False)
-        axes.set_title(
-            "But for the last over the tuned label-only student. Filled: Holm's p below 0.05",
-            loc="left",
-            fontsize=9,
-        )
-        figure.savefig(path)
+def keep(path: Path, columns: Sequence[str], cell: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write the rows of a cell into a table, in place of those that it had."""
+    kept = [row for row in read(path) if row["cell"] != cell]
+    write_csv(path, columns, [*kept, *rows])
 
 
 def main() -> None:
+    from helps_tables import write_tables
+
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--runs", type=Path, default=Path("runs/helps"))
     parser.add_argument("--cells", default=None, help=f"of {', '.join(CELLS)}; default: all")
     parser.add_argument("--splits", default=None, help="cells to repeat at other splits")
-    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--untuned-twins", action="store_true", help="leave tuned twins out")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     names = list(CELLS) if options.cells is None and options.splits is None else []
-    path = options.out / "helps_accuracy.csv"
     for name in names if options.cells is None else filter(None, options.cells.split(",")):
         rows = run_cell(
             CELLS[name],
@@ -366,20 +314,11 @@ def main() -> None:
             seeds=options.seeds,
             tuned_twins=not options.untuned_twins,
         )
-        kept = [row for row in read(path) if row["cell"] != name]
-        write_csv(path, ACCURACY_COLUMNS, [*kept, *rows])
-    splits = options.out / "helps_splits.csv"
+        keep(options.out / "helps_accuracy.csv", ACCURACY_COLUMNS, name, rows)
     for name in (options.splits or "").split(",") if options.splits else ():
         rows = run_splits(CELLS[name], parent=options.runs)
-        kept = [row for row in read(splits) if row["cell"] != name]
-        write_csv(splits, SPLIT_COLUMNS, [*kept, *rows])
-    rows = read(path)
-    comparisons = compare(rows)
-    write_csv(options.out / "helps.csv", COLUMNS, comparisons)
-    draw(comparisons, options.out / "helps.png")
-    print(markdown(rows, comparisons))
-    if splits.exists():
-        print(splits_markdown(read(splits)))
+        keep(options.out / "helps_splits.csv", SPLIT_COLUMNS, name, rows)
+    print(write_tables(options.out))
 
 
 if __name__ == "__main__":

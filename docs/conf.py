@@ -48,7 +48,6 @@ viewcode_line_numbers = True
 # Pages of the repository link to each other as files; here they are pages or downloads.
 PAGES = {
     "HELPS.md": "helps.md",
-    "INPUTS.md": "inputs.md",
     "DEVICE.md": "device.md",
     "COMPRESS.md": "compress.md",
     "CIFAR10.md": "cifar10.md",

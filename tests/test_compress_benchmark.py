@@ -3,7 +3,7 @@
 import compress
 import compress_tables as made
 import pytest
-from inputs import read
+from helps import read
 
 CURVE = [(5, 0.5), (10, 0.8), (20, 0.7), (30, 0.9)]
 
