@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from qkd_qiskit.cli.command_parser import CommandParser
-from qkd_qiskit.cli.output import broken
-from qkd_qiskit.targets.ibm.client_version import PACKAGE, version_fault
+from qkd_qiskit.cli.line_breaks import broken
 
 State = Literal["ok", "note", "problem"]
 PACKAGES = (
@@ -68,7 +67,9 @@ def doctor_parser(words: Sequence[str], name: str) -> CommandParser:
 
 def run_doctor(options: Namespace, words: Sequence[str]) -> int:
     """Print what was found; returns 1 where a run would fail, else 0."""
-    findings = [finding for look in LOOKS for finding in look()]
+    if not options.json:
+        print("looking at what is installed ...", file=sys.stderr, flush=True)
+    findings = [finding for look in LOOKS for finding in _findings(look)]
     if options.json:
         print(json.dumps([asdict(finding) for finding in findings], indent=2))
     else:
@@ -82,6 +83,23 @@ def run_doctor(options: Namespace, words: Sequence[str]) -> int:
     return int(any(finding.state == "problem" for finding in findings))
 
 
+def _findings(look: Callable[[], list[Finding]]) -> list[Finding]:
+    """Return what a look finds; a library that cannot be imported is what it finds, too."""
+    try:
+        return look()
+    except ImportError as error:
+        name = look.__name__.strip("_")
+        return [Finding(name, "problem", f"{error}: install the package and what it needs again")]
+
+
+def _client() -> list[Finding]:
+    """Return a note where the client of IBM Quantum is another than the one that was tested."""
+    from qkd_qiskit.targets.ibm.client_version import PACKAGE, version_fault
+
+    untested = version_fault()
+    return [] if untested is None else [Finding(PACKAGE, "note", untested)]
+
+
 def _versions() -> list[Finding]:
     found = [Finding("python", "ok", f"{platform.python_version()} on {platform.platform()}")]
     for package in PACKAGES:
@@ -90,10 +108,6 @@ def _versions() -> list[Finding]:
         except PackageNotFoundError:
             text = f"not installed: pip install {package}"
             found.append(Finding(package, "problem", text))
-            continue
-        untested = version_fault() if package == PACKAGE else None
-        if untested is not None:
-            found[-1] = Finding(package, "note", untested)
     return found
 
 
@@ -170,10 +184,18 @@ def _account() -> list[Finding]:
         return [Finding("account", "note", text)]
     if _given("QISKIT_IBM_TOKEN"):
         return [Finding("account", "ok", "in QISKIT_IBM_TOKEN")]
-    if (Path.home() / ".qiskit" / "qiskit-ibm.json").is_file():
+    if _holds_accounts(Path.home() / ".qiskit" / "qiskit-ibm.json"):
         return [Finding("account", "ok", "saved by the Runtime client")]
     text = "none: only simulators; save one with QiskitRuntimeService.save_account(...)"
     return [Finding("account", "note", text)]
+
+
+def _holds_accounts(file: Path) -> bool:
+    """Return whether there is an account; the client leaves {} where the last one was deleted."""
+    try:
+        return bool(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return False
 
 
 def _given(variable: str) -> bool:
@@ -182,6 +204,7 @@ def _given(variable: str) -> bool:
 
 LOOKS: tuple[Callable[[], list[Finding]], ...] = (
     _versions,
+    _client,
     _machine,
     _kernel,
     _data,

@@ -10,7 +10,8 @@ from qkd_qiskit.cli.command_parser import CIRCUITS as ALL_CIRCUITS
 from qkd_qiskit.cli.command_parser import CommandParser
 from qkd_qiskit.cli.commands import CIRCUITS, RECIPES, TARGETS
 from qkd_qiskit.cli.emulate import rehearse_parser, run_rehearse
-from qkd_qiskit.cli.output import broken, print_columns
+from qkd_qiskit.cli.line_breaks import broken
+from qkd_qiskit.cli.output import print_columns
 from qkd_qiskit.errors import InputError
 from qkd_qiskit.recipe.parsing import dump_recipe, list_recipes, load_recipe
 from qkd_qiskit.recipe.schema import recipe_schema

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
-import textwrap
 from argparse import Namespace
 from collections.abc import Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 from qkd_qiskit.cli.command_parser import CommandParser
+from qkd_qiskit.cli.line_breaks import broken
 from qkd_qiskit.recipe.arms import TUNED
 
 if TYPE_CHECKING:
@@ -111,20 +110,3 @@ def print_columns(rows: Mapping[str, str]) -> None:
     width = max(len(name) for name in rows)
     for name, text in rows.items():
         print(broken(f"{name:<{width}}  {text}", indent=width + 2))
-
-
-def broken(text: str, *, indent: int = 0) -> str:
-    """Return a text for print: whole in a pipe, on a terminal broken between words.
-
-    Args:
-        text: One line.
-        indent: Spaces in front of the lines after the first.
-    """
-    if not sys.stdout.isatty():
-        return text
-    return textwrap.fill(
-        text,
-        max(shutil.get_terminal_size().columns, 2 * indent),
-        subsequent_indent=" " * indent,
-        break_on_hyphens=False,
-    )

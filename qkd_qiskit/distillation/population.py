@@ -24,6 +24,7 @@ from qkd_qiskit.recipe.display import short_repr
 from qkd_qiskit.simulator.torch_device import on_host
 from qkd_qiskit.storage import load_tensors, save_tensors
 from qkd_qiskit.students.base import Student
+from qkd_qiskit.teachers.adamw import AdamW
 
 _EVALUATION_BATCH = 4096  # images x members at a time
 
@@ -192,27 +193,19 @@ class Population:
             for name in starts[0]
         }
         self.parameters = {key: it.requires_grad_(key not in frozen) for key, it in stacks.items()}
-        self._optimizer: torch.optim.AdamW | None = None
         self.averages: dict[Tensor, dict[str, Tensor]] = {}
+        self.optimizer = AdamW(
+            self.parameters.values(),
+            weight_decay=spec.weight_decay,
+            fused=self.device.type == "cuda",  # one launch for all parameters
+            state=self.averages,
+        )
         self.best = {name: value.detach().clone() for name, value in self.parameters.items()}
         self.best_epoch = torch.zeros(len(members), dtype=torch.int64)
         self.failed = torch.zeros(len(members), dtype=torch.bool, device=self.device)
         figures = len(_FIGURES) + len(self.other_terms)
         self.history = torch.zeros(0, len(members), figures, dtype=torch.float64)
         self.cost = None if student.executor is None else student.executor.cost
-
-    @property
-    def optimizer(self) -> torch.optim.AdamW:
-        """The optimizer of steps in torch, made where it is asked for: it takes 2 s to import."""
-        if self._optimizer is None:
-            spec, parameters = self.spec, list(self.parameters.values())
-            fused = True if self.device.type == "cuda" else None  # one launch for all parameters
-            optimizer = torch.optim.AdamW(
-                parameters, lr=spec.lr, weight_decay=spec.weight_decay, fused=fused
-            )
-            optimizer.state.update(self.averages)
-            self._optimizer, self.averages = optimizer, optimizer.state
-        return self._optimizer
 
     @property
     def epochs_done(self) -> int:
@@ -228,8 +221,7 @@ class Population:
         """Take one step of the optimizer on the sum of the members' losses."""
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.param_groups[0]["lr"] = lr
-        self.optimizer.step()
+        self.optimizer.step(lr=lr)
         values = [value.detach() for value in self.parameters.values()]
         finite = [value.isfinite().reshape(len(value), -1).all(dim=1) for value in values]
         self.failed |= ~torch.stack(finite).all(dim=0)

@@ -12,6 +12,7 @@ from torch import nn
 
 from qkd_qiskit.errors import InputError, StorageError
 from qkd_qiskit.storage import load_tensors, save_tensors
+from qkd_qiskit.teachers.adamw import AdamW
 
 logger = logging.getLogger(__name__)
 
@@ -28,9 +29,7 @@ class ResumableTraining:
 
     seconds_between = 300.0
 
-    def __init__(
-        self, path: Path | None, module: nn.Module, *, optimizer: torch.optim.Optimizer
-    ) -> None:
+    def __init__(self, path: Path | None, module: nn.Module, *, optimizer: AdamW) -> None:
         self.path, self.module, self.optimizer = path, module, optimizer
         self.saved = time.monotonic()
 
@@ -60,7 +59,7 @@ class ResumableTraining:
         }
         tensors |= {f"module/{name}": value for name, value in self.module.state_dict().items()}
         for name, parameter in self.module.named_parameters():
-            for key, value in self.optimizer.state[parameter].items():
+            for key, value in self.optimizer.state.get(parameter, {}).items():
                 tensors[f"optimizer/{name}/{key}"] = value
         try:
             save_tensors(self.path, tensors)

@@ -19,6 +19,7 @@ from qkd_qiskit.recipe import TeacherOutputs, TeacherSpec
 from qkd_qiskit.recipe.import_paths import user_code
 from qkd_qiskit.recipe.seeds import derive_seed, generator, seeded
 from qkd_qiskit.storage import CacheFolder, Tensors, cache_path, compute_once, tensor_digest
+from qkd_qiskit.teachers.adamw import AdamW
 from qkd_qiskit.teachers.checkpoints import check_weights
 from qkd_qiskit.teachers.outputs import describe_output, find_outputs, output_tensor, to_logits
 from qkd_qiskit.teachers.own_module import (
@@ -74,12 +75,11 @@ def train_teacher(
     split, device = _training_images(spec, data, seed=seed), device_of(module)
     images, labels = split.images.to(device), split.labels.to(device)
     size = sum(parameter.numel() for parameter in module.parameters())
-    optimizer = torch.optim.AdamW(
+    optimizer = AdamW(
         module.parameters(),
-        lr=spec.lr,
         weight_decay=spec.weight_decay,
         # One pass over memory in place of many: a third of AlexNet's time, nothing to the others.
-        fused=True if size > _FUSED_FROM or device.type == "cuda" else None,
+        fused=size > _FUSED_FROM or device.type == "cuda",
     )
     order = generator(seed, "teacher", "order")
     # Batches of nearly one size: a last batch of one image would break batch normalisation.
@@ -103,14 +103,14 @@ def train_teacher(
             if not done:
                 total.zero_()
             for indices in parts[done:]:
-                optimizer.param_groups[0]["lr"] = spec.lr * min(1.0, 5 * (1 - step / steps))
+                lr = spec.lr * min(1.0, 5 * (1 - step / steps))
                 step += 1
                 with user_code("the teacher cannot be trained", advice=_TRAINABLE):
                     logits = to_logits(_tensor(module(images[indices])), outputs)
                     loss = functional.cross_entropy(logits, labels[indices])
                     optimizer.zero_grad()
                     torch.autograd.backward(loss)
-                optimizer.step()
+                optimizer.step(lr=lr)
                 total += loss.detach().double() * len(indices)
                 resumable.after_step(step, loss_sum=total)
             loss_sum = total.item()

@@ -3,9 +3,11 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+import qkd_qiskit
 from qkd_qiskit.cli import main
 
 
@@ -36,6 +38,17 @@ def test_data_sets_are_found_where_they_are(findings, tmp_path):
     assert found["kernel"]["state"] == "ok"
 
 
+@pytest.mark.parametrize(
+    ("saved", "state"), [(None, "note"), ("{}", "note"), ('{"default": {"token": "x"}}', "ok")]
+)
+def test_an_account_that_is_saved_is_one(findings, monkeypatch, tmp_path, saved, state):
+    monkeypatch.delenv("QISKIT_IBM_TOKEN")
+    if saved is not None:
+        (tmp_path / ".qiskit").mkdir()
+        (tmp_path / ".qiskit" / "qiskit-ibm.json").write_text(saved)
+    assert findings()["account"]["state"] == state
+
+
 def test_a_rehearsal_is_told(findings, monkeypatch):
     monkeypatch.setenv("QKD_RUNTIME_URL", "http://127.0.0.1:1")
     assert "not to IBM Quantum" in findings()["account"]["text"]
@@ -44,6 +57,19 @@ def test_a_rehearsal_is_told(findings, monkeypatch):
 def test_a_package_that_is_missing_is_a_problem(findings, monkeypatch):
     monkeypatch.setattr("qkd_qiskit.cli.doctor.PACKAGES", ("torch", "no-such-package"))
     assert findings(status=1)["no-such-package"]["state"] == "problem"
+
+
+def test_where_nothing_is_installed_it_says_so():
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import qkd_qiskit.cli as cli; "
+    code += "sys.exit(cli.main(['doctor', '--json']))"
+    source = str(Path(qkd_qiskit.__file__).parent.parent)
+    command = [sys.executable, "-I", "-S", "-c", code, source]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    found = {line["name"]: line for line in json.loads(done.stdout)}
+    assert found["torch"]["text"] == "not installed: pip install torch"
+    assert found["kernel"]["text"].startswith("No module named ")
+    assert found["account"]["state"] == "problem"
 
 
 def test_it_is_a_table(capsys):

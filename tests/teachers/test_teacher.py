@@ -16,6 +16,7 @@ from qkd_qiskit.errors import CheckpointError, DataError, InputError, StorageErr
 from qkd_qiskit.recipe import DataSpec, TeacherSpec
 from qkd_qiskit.storage import load_tensors, save_tensors, tensor_digest
 from qkd_qiskit.teachers import training as teacher_training
+from qkd_qiskit.teachers.adamw import AdamW
 from qkd_qiskit.teachers.architectures import build_teacher
 from qkd_qiskit.teachers.base import Teacher
 from qkd_qiskit.teachers.checkpoints import load_weights
@@ -116,13 +117,13 @@ def test_one_step_is_adamw_on_cross_entropy(blobs):
 
 def test_learning_rate_is_constant_and_then_falls_to_zero(blobs, monkeypatch):
     rates = []
-    original = torch.optim.AdamW.step
+    original = AdamW.step
 
-    def step(self, *args, **kwargs):
-        rates.append(self.param_groups[0]["lr"])
-        return original(self, *args, **kwargs)
+    def step(self, *, lr):
+        rates.append(lr)
+        original(self, lr=lr)
 
-    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    monkeypatch.setattr(AdamW, "step", step)
     spec = TeacherSpec(kind="softmax", epochs=10, lr=0.5, batch_size=90)
     make_teacher(spec, blobs, cache=False)  # 180 images: 2 batches, 20 steps
     assert rates == pytest.approx([0.5] * 17 + [0.375, 0.25, 0.125])
@@ -185,15 +186,15 @@ def test_a_killed_training_goes_on_to_the_same_bits(blobs, monkeypatch, tmp_path
     monkeypatch.setattr(ResumableTraining, "seconds_between", 0.0)
     steps = []
 
-    class Killed(torch.optim.AdamW):
-        def step(self, closure=None):
+    class Killed(AdamW):
+        def step(self, *, lr):
             steps.append(None)
             if len(steps) == killed_in_step:
                 raise KeyboardInterrupt
-            return super().step(closure)
+            super().step(lr=lr)
 
     with monkeypatch.context() as patch:
-        patch.setattr(torch.optim, "AdamW", Killed)
+        patch.setattr(teacher_training, "AdamW", Killed)
         with pytest.raises(KeyboardInterrupt):
             train()
     again = []
