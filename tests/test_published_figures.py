@@ -168,7 +168,8 @@ def test_the_gain_of_the_slides():
         if (row["data"], row["difficulty"], row["labels"], row["student"])
         == ("generated", "0.25", "all", "hybrid")
     ]
-    assert [float(row["gain"])] == said(r"there for the hybrid \(\+([\d.]+) points\)")
+    shown = [float(row[key]) for key in ("gain", "gain_low", "gain_high")]
+    assert said(r"for long \(hybrid: \+([\d.]+) \[(-[\d.]+), \+([\d.]+)\] points\)") == shown
 
 
 def test_how_fast_a_step_is():
