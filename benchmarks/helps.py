@@ -72,7 +72,7 @@ TWINS = {
     "twin_conv": "small_convolution",
     "classical_twin": "classical",
 }
-COSTLY = ("twin_random", "twin_conv")  # on images of 28x28; certify.md has them there
+COSTLY = ("twin_random", "twin_conv")  # on images of 28x28; HELPS.md has them for two cells
 BEST = "best_twin"  # with the recipe's settings, distilled
 TUNED_TWINS = {"twin_labels": "label_only_tuned", "twin_taught": "distilled_tuned"}
 UNLABELLED, LONGER = 99, 4  # images for each labelled one, times as many steps: helps_teachers.py
