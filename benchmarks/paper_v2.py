@@ -91,7 +91,8 @@ WIDE_SETTINGS: dict[str, dict[str, Any]] = {
     "cifar10": {
         "distill.epochs": 10,
         "distill.lr": 3e-3,
-        "arms": ["label_only", "distilled", "tuned_twin"],
+        # Is it the teacher, where distillation gains?
+        "arms": ["label_only", "distilled", "tuned_twin", "label_smoothing", "class_mean_labels"],
     }
 }
 
