@@ -10,13 +10,12 @@
 
 CPU time of the process and of all that it starts, the kernel compiled before. With another checkout
 of this repository both have their turns one after the other; a ratio is the median of the turns'
-ratios. Writes benchmarks/results/commands.csv, with the commands that were timed.
+ratios. Writes benchmarks/results/commands.csv; commands that are not timed keep their rows.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 import resource
 import statistics
@@ -25,8 +24,11 @@ import sys
 import tempfile
 from pathlib import Path
 
+from helps import read, write_csv
+
 HERE = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
+COLUMNS = ("command", "ours_cpu_s", "against_cpu_s", "ratio")
 QKD = ["-c", "from qkd_qiskit.cli import main; raise SystemExit(main())"]
 COMMANDS = {
     "distill": [*QKD, "distill", "digits", "--quiet", "--out", "{out}"],
@@ -72,7 +74,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3)
     options = parser.parse_args()
     sources = {"ours": HERE} | ({"against": options.against} if options.against else {})
-    rows = []
+    rows = {row["command"]: row for row in read(RESULTS / "commands.csv")}
     for name in options.commands.split(","):
         taken: dict[str, list[float]] = {key: [] for key in sources}
         for _ in range(options.turns):
@@ -85,12 +87,12 @@ def main() -> None:
         if "against" in taken:
             ratios = [b / a for a, b in zip(taken["ours"], taken["against"], strict=True)]
             row["ratio"] = f"{statistics.median(ratios):.2f}"
-        rows.append(row)
+        rows[name] = row
         print(row, flush=True)
-        with (RESULTS / "commands.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(row))
-            writer.writeheader()
-            writer.writerows(rows)
+        kept = [rows[key] for key in COMMANDS if key in rows]
+        write_csv(
+            RESULTS / "commands.csv", COLUMNS, [dict.fromkeys(COLUMNS, "") | it for it in kept]
+        )
 
 
 if __name__ == "__main__":
